@@ -1,0 +1,88 @@
+/*
+ * Collectives between the ranks of one worker group, behind one table of functions: `local` (ranks
+ * are threads of one process) and `mpi`. Only worker/model.c, worker/moe.c and the engine's step
+ * hand-over call these.
+ *
+ * Contract, for every operation on a communicator:
+ * - Collective: all its ranks call the same operations with the same sizes in the same order, each
+ *   from one thread (the rank's engine thread). Sizes that differ are a broken invariant.
+ * - Blocking; on return the buffers are the caller's again.
+ * - After a failure (ERR_PEER: another rank aborted or died) the communicator and all its relatives
+ *   are unusable; only comm_destroy is allowed.
+ * - Allocates nothing after creation but what the library underneath does; a message of any size.
+ *
+ * All-reduce is of exact sums only: its callers add multiples of 2^-32 below 2^20 in fp64, where
+ * addition is exact, so that no algorithm and no number of ranks changes a bit (docs/architecture.md,
+ * "How the promise is kept").
+ */
+#ifndef WITAN_TRANSPORT_TRANSPORT_H
+#define WITAN_TRANSPORT_TRANSPORT_H
+
+#include "base/error.h"
+
+#include <stddef.h>
+
+struct comm;
+
+struct comm_ops {
+    const char *name; /* "local", "mpi" */
+    /* x[count] becomes the sum over ranks, in place. */
+    enum status (*allreduce_f64)(struct comm *c, double *x, size_t count, struct error *err);
+    /* recv[size * bytes]: every rank's `bytes` bytes in rank order. `send` may not overlap recv. */
+    enum status (*allgather)(struct comm *c, const void *send, size_t bytes, void *recv,
+                             struct error *err);
+    /* x[bytes] of rank `root` to all. */
+    enum status (*broadcast)(struct comm *c, int root, void *x, size_t bytes, struct error *err);
+    /* Point to point, matched in order between one pair; sizes must agree. */
+    enum status (*send)(struct comm *c, int to, const void *x, size_t bytes, struct error *err);
+    enum status (*recv)(struct comm *c, int from, void *x, size_t bytes, struct error *err);
+    /* Collective: ranks with equal `color` form a new communicator, ordered by (key, old rank). */
+    enum status (*split)(struct comm *c, int color, int key, struct comm **out,
+                         struct error *err);
+    /* Wakes every rank of the group with ERR_PEER (`local`) or ends the job (`mpi`). Not
+     * collective; any thread of this rank. `why` is printed with the rank. */
+    void (*abort)(struct comm *c, const char *why);
+    /* Releases this rank's handle. Children before parents. */
+    void (*destroy)(struct comm *c);
+};
+
+/* First member of every implementation's communicator. */
+struct comm {
+    const struct comm_ops *ops;
+    int rank;
+    int size;
+};
+
+/* What a rank's thread runs under comm_local_run. `world` belongs to the runner. */
+typedef enum status (*comm_rank_fn)(struct comm *world, void *arg, struct error *err);
+
+/*
+ * Runs `fn` on `size` threads (1..1024), one a rank, rank 0 on the calling thread, and waits for
+ * all. Returns OK, or the status of the rank that failed first with its message. A rank that returns
+ * an error aborts the others' waits, so that no thread is left behind.
+ */
+enum status comm_local_run(int size, comm_rank_fn fn, void *arg, struct error *err);
+
+/*
+ * The world of this MPI job (MPI_Init_thread on first use). *out is destroyed before
+ * comm_mpi_finalize. Without MPI in the build: ERR_UNSUPPORTED.
+ */
+enum status comm_mpi_world(struct comm **out, struct error *err);
+
+/* MPI_Finalize, where comm_mpi_world has initialised it. Collective. */
+void comm_mpi_finalize(void);
+
+/* Shorthands; a communicator of one rank does no work in any of them. */
+static inline enum status comm_allreduce_f64(struct comm *c, double *x, size_t count,
+                                             struct error *err)
+{
+    return c->size == 1 ? OK : c->ops->allreduce_f64(c, x, count, err);
+}
+
+static inline enum status comm_broadcast(struct comm *c, int root, void *x, size_t bytes,
+                                         struct error *err)
+{
+    return c->size == 1 ? OK : c->ops->broadcast(c, root, x, bytes, err);
+}
+
+#endif
