@@ -1,0 +1,70 @@
+/*
+ * The tensors of a checkpoint folder: safetensors, one file or shards with an index. Opening reads
+ * and proves the headers only; bytes are read later, slice by slice, with checkpoint_read.
+ *
+ * Format: 8 bytes little-endian header length, a JSON object name -> {dtype, shape, data_offsets},
+ * then the data (huggingface/safetensors). Immutable after opening; any thread reads.
+ */
+#ifndef WITAN_PARTITION_CHECKPOINT_H
+#define WITAN_PARTITION_CHECKPOINT_H
+
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
+
+size_t dtype_size(enum dtype t);
+const char *dtype_name(enum dtype t); /* "F32", "F16", "BF16", as safetensors writes them */
+
+enum { TENSOR_MAX_DIMS = 4 };
+
+struct tensor_entry {
+    const char *name; /* owned by the checkpoint */
+    enum dtype dtype;
+    int dims;
+    int64_t shape[TENSOR_MAX_DIMS];
+    int file;        /* index for checkpoint_file_name and checkpoint_read */
+    uint64_t offset; /* of its first byte in the file */
+    uint64_t bytes;
+};
+
+struct checkpoint;
+
+/*
+ * Opens every shard and proves every header: length within the file and 100 MB, JSON well-formed,
+ * no duplicate names, offsets ordered within the data without overlap or hole, bytes = shape x dtype,
+ * every tensor of the index present in the file that the index names, file ends where the last
+ * tensor ends. Tensors of dtypes that this build does not know are refused when looked up, not here.
+ * Errors name file, tensor, expected and found.
+ */
+enum status checkpoint_open(const char *dir, struct checkpoint **out, struct error *err);
+void checkpoint_close(struct checkpoint *ck);
+
+int checkpoint_file_count(const struct checkpoint *ck);
+const char *checkpoint_file_name(const struct checkpoint *ck, int file); /* without the folder */
+uint64_t checkpoint_file_bytes(const struct checkpoint *ck, int file);
+
+/* NULL when there is no tensor of that name. Binary search over sorted names. */
+const struct tensor_entry *checkpoint_find(const struct checkpoint *ck, const char *name);
+
+/* The tensor with exactly this shape, or ERR_INVALID naming what was expected and found.
+ * A dtype other than F32, F16, BF16 is ERR_UNSUPPORTED, named. */
+enum status checkpoint_require(const struct checkpoint *ck, const char *name, int dims,
+                               const int64_t *shape, const struct tensor_entry **out,
+                               struct error *err);
+
+/* pread of exactly `bytes` at `offset` of the file; ERR_IO when the file ends before (it changed). */
+enum status checkpoint_read(const struct checkpoint *ck, int file, uint64_t offset, void *to,
+                            size_t bytes, struct error *err);
+
+/* Proves one header, for tests and fuzzers: `header` is the JSON text, `data_bytes` what follows it.
+ * Calls `each` (may be NULL) for every tensor in file order of offsets. */
+enum status safetensors_parse_header(const char *what, const char *header, size_t len,
+                                     uint64_t data_bytes,
+                                     enum status (*each)(const struct tensor_entry *t, void *arg,
+                                                         struct error *err),
+                                     void *arg, struct error *err);
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * What a checkpoint folder's config.json says about the model: every number that the engine uses is
+ * read from here, none from a table in code. Pure; any thread.
+ *
+ * Field names and meanings: Hugging Face Transformers, configuration_qwen3_moe.
+ */
+#ifndef WITAN_PARTITION_CONFIG_H
+#define WITAN_PARTITION_CONFIG_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096, MAX_TOP_K = 64, MAX_EOS = 16 };
+
+struct model_config {
+    int32_t hidden;           /* hidden_size */
+    int32_t layers;           /* num_hidden_layers, 1..MAX_LAYERS */
+    int32_t q_heads;          /* num_attention_heads */
+    int32_t kv_heads;         /* num_key_value_heads; divides q_heads */
+    int32_t head_dim;         /* head_dim, or hidden / q_heads where absent; even */
+    int32_t vocab;            /* vocab_size: rows of the embedding, padding included */
+    int32_t experts;          /* num_experts; 0 when every layer is dense */
+    int32_t top_k;            /* num_experts_per_tok, 1..experts */
+    int32_t moe_intermediate; /* moe_intermediate_size */
+    int32_t intermediate;     /* intermediate_size, of dense layers */
+    int32_t max_position;     /* max_position_embeddings */
+    float rms_eps;
+    double rope_theta;
+    bool norm_topk_prob;
+    bool tied_embeddings;           /* lm_head is the embedding */
+    uint8_t layer_is_moe[MAX_LAYERS]; /* by mlp_only_layers and decoder_sparse_step */
+    int32_t eos[MAX_EOS];           /* eos_token_id of generation_config.json, else of config.json */
+    int32_t eos_count;
+};
+
+/* Sampling defaults of generation_config.json; what it does not say keeps the field's neutral value
+ * (temperature 1, top_p 1, top_k 0 = off, min_p 0). do_sample false gives temperature 0 (greedy). */
+struct generation_config {
+    float temperature;
+    float top_p;
+    float min_p;
+    int32_t top_k;
+    float repetition_penalty; /* 1 = off */
+};
+
+/*
+ * Reads DIR/config.json and, where present, DIR/generation_config.json. Refuses in one line naming
+ * file, field, expected and found: another architecture or model_type, a missing or mistyped field,
+ * a size out of range, heads that do not divide, an odd head_dim, any rope_scaling but null/"default"
+ * (named), attention_bias, a hidden_act but silu, sliding windows in use, a quantization_config.
+ */
+enum status config_load(const char *dir, struct model_config *config,
+                        struct generation_config *generation, struct error *err);
+
+/* The same from text, for tests and fuzzers; `what` names it in messages. */
+enum status config_parse(const char *what, const char *text, size_t len,
+                         struct model_config *config, struct error *err);
+
+#endif
