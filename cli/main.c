@@ -1,0 +1,36 @@
+/* `witan COMMAND ...`: finds the command and hands over. */
+#include "cli/cli.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+};
+
+static const struct command commands[] = {
+    {"render", cmd_render, "render conversations with a checkpoint's chat template"},
+};
+
+static int usage(void)
+{
+    fputs("usage: witan COMMAND [ARGUMENT...]\n", stderr);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        fprintf(stderr, "  %-12s %s\n", commands[i].name, commands[i].what);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return usage();
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "witan: unknown command \"%s\"\n", argv[1]);
+    return usage();
+}
