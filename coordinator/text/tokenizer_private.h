@@ -1,0 +1,30 @@
+/* The tokenizer's insides, shared by tokenizer.c (its use), tokenizer_json.c (its making) and
+ * detok.c. */
+#ifndef WITAN_COORDINATOR_TEXT_TOKENIZER_PRIVATE_H
+#define WITAN_COORDINATOR_TEXT_TOKENIZER_PRIVATE_H
+
+#include "coordinator/text/bpe.h"
+#include "coordinator/text/pretokenize.h"
+#include "coordinator/text/tokenizer.h"
+
+struct added_token {
+    const char *text; /* into tokenizer.added_text */
+    uint32_t len;
+    uint32_t id;
+};
+
+struct tokenizer {
+    uint32_t vocab_size;
+    struct buf bytes;  /* all tokens' bytes, by id */
+    uint32_t *offsets; /* [vocab_size + 1] into `bytes` */
+    bool *special;     /* [vocab_size] */
+    struct bpe *bpe;
+    struct pretokenizer *pretokenizer;
+    uint8_t *unicode_flags;
+    struct added_token *added; /* by text, in memcmp's order */
+    size_t added_count;
+    char *added_text;
+    bool begins_added[256]; /* by the first byte */
+};
+
+#endif
