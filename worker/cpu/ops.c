@@ -97,6 +97,7 @@ struct gemm_job {
     const struct matrix *w;
     float *y;
     int64_t ldy;
+    int32_t n0;
     /* gemm_leaf only */
     int32_t leaf;
     const float *scale;
@@ -130,7 +131,7 @@ VEC_INLINE void tile_plain(struct gemm_job *g, int32_t i0, int mr, int32_t j0, i
         float s[TILE_N];
         row_sums(acc[i], nr, s);
         for (int j = 0; j < nr; j++)
-            g->y[(i0 + i) * g->ldy + j0 + j] = s[j];
+            g->y[(i0 + i) * g->ldy + j0 - g->n0 + j] = s[j];
     }
 }
 
@@ -148,7 +149,7 @@ VEC_INLINE void tile_leaf(struct gemm_job *g, int32_t i0, int mr, int32_t j0, in
             row_sums(acc[i], nr, s);
             float scale = g->scale ? g->scale[i0 + i] : 1.0f;
             int64_t row = g->out ? g->out[i0 + i] : i0 + i;
-            double *sum = g->sum + row * g->ldsum + j0;
+            double *sum = g->sum + row * g->ldsum + j0 - g->n0;
             for (int j = 0; j < nr; j++) {
                 float leaf = scale * s[j];
                 /* Written so that NaN counts as too large. */
@@ -205,7 +206,8 @@ static int32_t row_block(int32_t cols)
 static void op_gemm(const float *x, int64_t ldx, const int32_t *rows, int32_t m,
                     const struct matrix *w, int32_t n0, int32_t n1, float *y, int64_t ldy)
 {
-    struct gemm_job g = {.x = x, .ldx = ldx, .rows = rows, .w = w, .y = y, .ldy = ldy};
+    struct gemm_job g = {
+        .x = x, .ldx = ldx, .rows = rows, .w = w, .y = y, .ldy = ldy, .n0 = n0};
     int32_t block = row_block(w->cols);
     for (int32_t i = 0; i < m; i += block)
         tiles_plain(&g, i, i + block < m ? i + block : m, n0, n1);
@@ -222,7 +224,8 @@ static float op_gemm_leaf(const float *x, int64_t ldx, int32_t m, const struct m
                          .scale = scale,
                          .out = out,
                          .sum = sum,
-                         .ldsum = ldsum};
+                         .ldsum = ldsum,
+                         .n0 = n0};
     int32_t block = row_block(w->cols);
     for (int32_t i = 0; i < m; i += block)
         tiles_leaf(&g, i, i + block < m ? i + block : m, n0, n1);

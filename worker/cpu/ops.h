@@ -13,6 +13,7 @@
 
 #include "partition/checkpoint.h"
 #include "partition/plan.h"
+#include "worker/weights.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,23 +26,15 @@ static inline double exact_round(double x)
     return (x + shift) - shift;
 }
 
-/* [rows, cols] of dtype, row-major and dense (row stride = cols). */
-struct matrix {
-    const void *data;
-    enum dtype dtype;
-    int32_t rows;
-    int32_t cols;
-};
-
 struct cpu_ops {
     const char *name; /* "avx512", "avx2", "portable" */
 
-    /* y[i * ldy + j] = dot(x row, w row j) for i < m, j in [n0, n1). x row i is x + rows[i] * ldx,
+    /* y[i * ldy + j - n0] = dot(x row i, w row j) for i < m, j in [n0, n1). x row i is x + rows[i] * ldx,
      * or x + i * ldx where rows is NULL; its length is w->cols. */
     void (*gemm)(const float *x, int64_t ldx, const int32_t *rows, int32_t m,
                  const struct matrix *w, int32_t n0, int32_t n1, float *y, int64_t ldy);
 
-    /* sum[out[i] * ldsum + j] += exact sum over leaves of scale[i] * dot(x row i, w row j), for
+    /* sum[out[i] * ldsum + j - n0] += exact sum over leaves of scale[i] * dot(x row i, w row j), for
      * j in [n0, n1). `out` NULL is i, `scale` NULL is 1. Returns the largest |leaf|, for the check
      * of the range in which sums are exact. */
     float (*gemm_leaf)(const float *x, int64_t ldx, int32_t m, const struct matrix *w,

@@ -1,0 +1,122 @@
+/*
+ * The engine's operations as a table of fused stages, implemented by each backend (worker/cpu;
+ * worker/cuda is a plug-in with the same table). model.c and moe.c call them in order and meet other
+ * ranks between them.
+ *
+ * Contract: called from the rank's engine thread. A stage reads and writes only the buffers it is
+ * given, in the memory of its backend, and may return before it has run (a backend with a stream
+ * orders its stages; `finish` waits). It allocates nothing. Row counts may differ at every call and
+ * never change a row's arithmetic.
+ */
+#ifndef WITAN_WORKER_KERNELS_H
+#define WITAN_WORKER_KERNELS_H
+
+#include "worker/kv.h"
+#include "worker/weights.h"
+
+/* The rows of one step: every token of every sequence that it feeds. Arrays live as long as the
+ * step. */
+struct batch {
+    int32_t rows;
+    const int32_t *token;              /* [rows] */
+    const int32_t *pos;                /* [rows]: position in its sequence */
+    const int32_t *const *block_table; /* [rows]: KV block of each KV_BLOCK positions */
+    int32_t logits;                    /* rows that want logits */
+    const int32_t *logit_row;          /* [logits], ascending */
+};
+
+/* Attention of one layer on one rank. */
+struct attention {
+    struct range q_heads;  /* of the model, on this rank */
+    struct range kv_heads; /* those that they read */
+    int32_t group;         /* query heads a KV head, in the model */
+    int32_t leaves;        /* query heads of the model: leaves of one exact sum */
+    int32_t head_dim;
+    int32_t row; /* head_row(head_dim): floats of a head in q and in the cache */
+    float eps;
+};
+
+/* Who computes what in an FFN: the slots (row, weight) of each local expert, by expert, rows
+ * ascending. A dense layer is one expert with every row at weight 1. */
+struct route {
+    int32_t *chosen;       /* [rows, top_k]: expert ids of the model */
+    float *chosen_weight;  /* [rows, top_k] */
+    int32_t *first;        /* [local experts + 1]: first slot of each */
+    int32_t *row;          /* [slots] */
+    float *weight;         /* [slots] */
+};
+
+struct backend;
+
+struct kernels {
+    const char *name;
+
+    /* sum[rows, hidden] (f64) = the embedding rows held here (vocabulary rows from first_row), zero
+     * for tokens of other ranks. */
+    void (*embed)(struct backend *be, const struct batch *b, const struct matrix *w,
+                  int32_t first_row, int32_t hidden, double *sum);
+
+    /* rope[rows, head_dim]: cos, then sin, of pos * frequency, head_dim / 2 each. Angles are rounded
+     * to fp32 as the reference's are. */
+    void (*rope_angles)(struct backend *be, const struct batch *b, const float *frequency,
+                        int32_t head_dim, float *rope);
+
+    /* x += sum (where sum is not NULL), then xn = rms_norm(x) * norm. x, xn: [rows, hidden] */
+    void (*add_norm)(struct backend *be, int32_t rows, int32_t hidden, const double *sum, float *x,
+                     const float *norm, float eps, float *xn);
+
+    /* q, k, v = projections of xn; q and k normed by head and rotated; q scaled by 1/sqrt(head_dim)
+     * into q [rows, local heads, row]; k, v rounded into the cache. tmp: as large as q and kv. */
+    void (*qkv)(struct backend *be, const struct batch *b, const struct attention *a,
+                const struct layer_weights *w, const float *xn, const float *rope, float *q_tmp,
+                float *kv_tmp, float *q, const struct kv_layer *kv);
+
+    /* out[rows, local heads * head_dim] = attention of q over the cache, positions 0..pos. */
+    void (*attention)(struct backend *be, const struct batch *b, const struct attention *a,
+                      const float *q, const struct kv_layer *kv, float *out);
+
+    /* sum[rows, hidden] (f64) = exact sum over local heads of attn . o. */
+    void (*o_proj)(struct backend *be, int32_t rows, const struct attention *a,
+                   const struct matrix *o, const float *attn, double *sum);
+
+    /* softmax(router . xn), top_k largest (ties to the lower id), renormalised if `renormalise`; then
+     * the slots of experts [local.begin, local.end). */
+    void (*router)(struct backend *be, int32_t rows, const struct matrix *w, int32_t top_k,
+                   bool renormalise, struct range local, const float *xn, float *logits,
+                   struct route *route);
+
+    /* One expert, every row, weight 1. */
+    void (*route_dense)(struct backend *be, int32_t rows, struct route *route);
+
+    /* h[slots, columns] = silu(gate . xn[row]) * (up . xn[row]) */
+    void (*ffn_up)(struct backend *be, const struct ffn *ffn, int32_t count,
+                   const struct route *route, int32_t hidden, const float *xn, float *h);
+
+    /* sum[rows, hidden] (f64) = exact sum over slots and FFN_BLOCK columns of weight * (down . h).
+     * `leaves`: how many the whole model adds to one element, for the range check. */
+    void (*ffn_down)(struct backend *be, int32_t rows, const struct ffn *ffn, int32_t count,
+                     const struct route *route, int32_t hidden, int32_t leaves, const float *h,
+                     double *sum);
+
+    /* logits[logits, padded] of the batch's logit rows over this rank's vocabulary rows; -infinity
+     * in the padding. */
+    void (*lm_head)(struct backend *be, const struct batch *b, const struct matrix *w,
+                    int32_t padded, const float *xn, int32_t hidden, float *logits);
+
+    /* All stages so far have run. */
+    enum status (*finish)(struct backend *be, struct error *err);
+
+    /* Leaves beyond the range in which sums are exact (2^20 over the number of leaves), counted since
+     * creation. Not zero: layouts may differ in their last bits; the engine warns. */
+    uint64_t (*range_exceeded)(const struct backend *be);
+
+    void (*destroy)(struct backend *be);
+};
+
+/* The CPU backend. `ops`: a name for cpu_ops_choose. The pool stays the caller's; `scratch_bytes`
+ * for each of its threads is the backend's. */
+enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scratch_bytes,
+                               const struct kernels **kernels, struct backend **out,
+                               struct error *err);
+
+#endif

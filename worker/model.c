@@ -1,0 +1,101 @@
+/*
+ * The Qwen3 MoE forward pass, for every backend and every layout. Each rank runs this same page on
+ * its cut of the weights; ranks meet only in the collectives below and in moe.c.
+ *
+ * Shapes: R rows of the step (tokens of all its sequences), H hidden, D head_dim, A this rank's query
+ * heads, V this rank's vocabulary rows. Residual stream and activations are fp32; sums that cross
+ * ranks are exact in fp64 (worker/cpu/ops.h), so their order, and the layout, cannot matter.
+ */
+#include "worker/model.h"
+
+static enum status receive_rows(struct model *m, const struct batch *b, struct error *err);
+static enum status send_rows(struct model *m, const struct batch *b, struct error *err);
+static enum status gather_logits(struct model *m, const struct batch *b, struct error *err);
+
+enum status model_forward(struct model *m, const struct batch *b, struct error *err)
+{
+    const struct kernels *k = m->kernels;
+    const struct model_config *c = &m->config;
+    const struct rank_plan *r = m->rank;
+    const struct weights *w = m->weights;
+    struct backend *be = m->backend;
+    struct workspace *ws = &m->ws;
+    const double *pending = NULL; /* [R, H] a sum that the residual stream has yet to take in */
+    size_t sums = (size_t)b->rows * (size_t)c->hidden;
+    struct attention a = {
+        .q_heads = r->q_heads,
+        .kv_heads = r->kv_heads,
+        .group = c->q_heads / c->kv_heads,
+        .leaves = c->q_heads,
+        .head_dim = c->head_dim,
+        .row = head_row(c->head_dim),
+        .eps = c->rms_eps,
+    };
+
+    TRY(receive_rows(m, b, err)); /* x [R, H]: zero, or from the stage before */
+    if (r->stage == 0) {
+        k->embed(be, b, &w->embed, r->vocab.begin, c->hidden, ws->sum); /* [R, H] */
+        TRY(comm_allreduce_f64(m->stage, ws->sum, sums, err));
+        pending = ws->sum;
+    }
+    k->rope_angles(be, b, m->frequency, c->head_dim, ws->rope); /* [R, D] */
+
+    for (int32_t i = 0; i < w->layer_count; i++) {
+        const struct layer_weights *l = &w->layers[i];
+        const struct kv_layer kv = kv_layer_of(&m->kv, i);
+
+        k->add_norm(be, b->rows, c->hidden, pending, ws->x, l->input_norm, c->rms_eps, ws->xn);
+        k->qkv(be, b, &a, l, ws->xn, ws->rope, ws->attn, ws->kv, ws->q, &kv); /* q [R, A, D] */
+        k->attention(be, b, &a, ws->q, &kv, ws->attn);                        /* [R, A x D] */
+        k->o_proj(be, b->rows, &a, &l->o, ws->attn, ws->sum);                 /* [R, H] */
+        TRY(comm_allreduce_f64(m->attn, ws->sum, sums, err));
+
+        k->add_norm(be, b->rows, c->hidden, ws->sum, ws->x, l->post_norm, c->rms_eps, ws->xn);
+        TRY(ffn_forward(m, l, c->layer_is_moe[r->layers.begin + i], b->rows, err)); /* sum [R, H] */
+        pending = ws->sum;
+    }
+
+    if (r->stage < m->plan->layout.pp - 1) {
+        k->add_norm(be, b->rows, c->hidden, pending, ws->x, w->layers[0].input_norm, c->rms_eps,
+                    ws->xn);
+        return send_rows(m, b, err); /* x [R, H] */
+    }
+    k->add_norm(be, b->rows, c->hidden, pending, ws->x, w->final_norm, c->rms_eps, ws->xn);
+    k->lm_head(be, b, &w->lm_head, r->vocab_padded, ws->xn, c->hidden, ws->shard); /* [.., V] */
+    TRY(k->finish(be, err));
+    return gather_logits(m, b, err); /* [logits, padded vocabulary] */
+}
+
+/* The same rank of the stage before sends its x; the first stage starts from zero. */
+static enum status receive_rows(struct model *m, const struct batch *b, struct error *err)
+{
+    size_t count = (size_t)b->rows * (size_t)m->config.hidden;
+    if (m->rank->stage > 0)
+        return m->world->ops->recv(m->world, m->rank->rank - m->plan->layout.w, m->ws.x,
+                                   count * sizeof(float), err);
+    for (size_t i = 0; i < count; i++)
+        m->ws.x[i] = 0.0f;
+    return OK;
+}
+
+static enum status send_rows(struct model *m, const struct batch *b, struct error *err)
+{
+    TRY(m->kernels->finish(m->backend, err));
+    return m->world->ops->send(m->world, m->rank->rank + m->plan->layout.w, m->ws.x,
+                               (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
+}
+
+/* Vocabulary shards in rank order make a padded row. */
+static enum status gather_logits(struct model *m, const struct batch *b, struct error *err)
+{
+    size_t shard = (size_t)m->rank->vocab_padded, row = (size_t)model_vocab_padded(m);
+    for (int32_t i = 0; m->stage->size > 1 && i < b->logits; i++)
+        TRY(m->stage->ops->allgather(m->stage, m->ws.shard + (size_t)i * shard,
+                                     shard * sizeof(float), m->ws.logits + (size_t)i * row, err));
+    return OK;
+}
+
+int32_t model_vocab_padded(const struct model *m)
+{
+    return m->rank->vocab_padded * m->plan->layout.w;
+}

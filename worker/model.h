@@ -1,0 +1,77 @@
+/*
+ * One rank's share of the model: its weights, KV cache, buffers and communicators, and the forward
+ * pass over them. Created by every rank of a group together; used by the rank's engine thread alone.
+ */
+#ifndef WITAN_WORKER_MODEL_H
+#define WITAN_WORKER_MODEL_H
+
+#include "transport/transport.h"
+#include "worker/kernels.h"
+
+/* Buffers of a step, in the backend's memory; sizes by plan_workspace. */
+struct workspace {
+    float *x;       /* [rows, hidden]: the residual stream */
+    float *xn;      /* [rows, hidden]: its norm */
+    double *sum;    /* [rows, hidden]: exact sums */
+    float *q;       /* [rows, local q heads, head row] */
+    float *kv;      /* [rows, 2, local kv heads, head_dim]: before the cache */
+    float *attn;    /* [rows, local q heads * head_dim] */
+    float *rope;    /* [rows, head_dim] */
+    float *router;  /* [rows, experts] */
+    float *h;       /* [slots, local FFN columns] */
+    float *shard;   /* [logits, vocabulary of a rank]; last stage */
+    float *logits;  /* [logits, vocabulary padded to the stage's ranks]; last stage */
+    struct route route;
+};
+
+struct model {
+    struct model_config config;
+    struct plan *plan;
+    const struct rank_plan *rank;
+    struct engine_limits limits;
+    struct weights *weights;
+    struct kv_cache kv;
+    const struct kernels *kernels;
+    struct backend *backend;
+    struct pool *pool;
+    struct workspace ws;
+    float *frequency;    /* [head_dim / 2]: RoPE's inverse frequencies */
+    struct comm *world;  /* the runner's */
+    struct comm *stage;  /* the W ranks of this pipeline stage */
+    struct comm *attn;   /* the attn_tp ranks that share an o_proj sum */
+    struct memory_plan memory; /* what the plan says this rank takes */
+};
+
+/* What the operator chose; everything else follows from the checkpoint and the plan. */
+struct model_options {
+    const char *dir; /* the checkpoint's folder */
+    struct layout layout;
+    struct engine_limits limits; /* kv_blocks 0: enough for max_seqs full contexts */
+    const char *kernels;         /* for cpu_ops_choose */
+    bool spin;                   /* compute threads may spin (threads of all ranks fit the cores) */
+    bool progress;               /* rank 0 shows loading on standard error */
+};
+
+/*
+ * Collective over `world`, whose size must be the layout's. Refuses bad input before it allocates.
+ * On failure on any rank the caller aborts the world.
+ */
+enum status model_create(const struct model_options *options, struct comm *world,
+                         struct model **out, struct error *err);
+void model_destroy(struct model *m);
+
+/*
+ * One step over all rows of the batch, collective over the group. On ranks of the last stage,
+ * ws.logits then holds [batch->logits, model_vocab_padded] of the rows that want them, the same bits
+ * on each. A failed collective gives ERR_PEER and the model is unusable.
+ */
+enum status model_forward(struct model *m, const struct batch *b, struct error *err);
+
+/* Row stride of ws.logits. Entries from config.vocab on are -infinity. */
+int32_t model_vocab_padded(const struct model *m);
+
+/* The FFN of one layer, dense or MoE, from ws.xn into ws.sum, reduced over the stage (moe.c). */
+enum status ffn_forward(struct model *m, const struct layer_weights *w, bool moe, int32_t rows,
+                        struct error *err);
+
+#endif

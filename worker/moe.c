@@ -1,0 +1,30 @@
+/*
+ * The feed-forward half of a layer: router, this rank's experts (or its columns of them), and the sum
+ * over the stage. A dense layer is one expert that every row takes at weight 1.
+ */
+#include "worker/model.h"
+
+static int32_t blocks(int32_t columns)
+{
+    return (columns + FFN_BLOCK - 1) / FFN_BLOCK;
+}
+
+enum status ffn_forward(struct model *m, const struct layer_weights *w, bool moe, int32_t rows,
+                        struct error *err)
+{
+    const struct kernels *k = m->kernels;
+    const struct model_config *c = &m->config;
+    struct workspace *ws = &m->ws;
+    /* Leaves that the whole group adds to one element of the sum. */
+    int32_t leaves = moe ? c->top_k * blocks(c->moe_intermediate) : blocks(c->intermediate);
+
+    if (moe)
+        k->router(m->backend, rows, &w->router, c->top_k, c->norm_topk_prob, m->rank->experts,
+                  ws->xn, ws->router, &ws->route);
+    else
+        k->route_dense(m->backend, rows, &ws->route);
+    k->ffn_up(m->backend, w->ffn, w->ffn_count, &ws->route, c->hidden, ws->xn, ws->h);
+    k->ffn_down(m->backend, rows, w->ffn, w->ffn_count, &ws->route, c->hidden, leaves, ws->h,
+                ws->sum);
+    return comm_allreduce_f64(m->stage, ws->sum, (size_t)rows * (size_t)c->hidden, err);
+}

@@ -1,0 +1,220 @@
+/*
+ * Bringing a rank up: read the config, prove the checkpoint, plan, split communicators, allocate, load
+ * (model.h). Everything that a step needs is allocated here.
+ */
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "worker/detmath.h"
+#include "worker/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Rank 0's bar on a terminal, a line each tenth elsewhere. */
+struct progress {
+    bool terminal;
+    int tenths;
+    int64_t start_ns;
+};
+
+static void show_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct progress *p = arg;
+    double seconds = (double)(clock_now_ns() - p->start_ns) * 1e-9, mb = (double)done * 1e-6;
+    int tenths = (int)(done * 10 / (total ? total : 1));
+    double rate = seconds > 0 ? mb / seconds : 0;
+    double left = rate > 0 ? ((double)total * 1e-6 - mb) / rate : 0;
+    if (p->terminal) {
+        char bar[31];
+        int fill = (int)(done * 30 / (total ? total : 1));
+        for (int i = 0; i < 30; i++)
+            bar[i] = i < fill ? '#' : '.';
+        bar[30] = '\0';
+        fprintf(stderr, "\rloading [%s] %.0f of %.0f MB, %.0f MB/s, %.0f s left \033[K", bar, mb,
+                (double)total * 1e-6, rate, left);
+        if (done == total)
+            fprintf(stderr, "\r\033[K");
+    } else if (tenths > p->tenths) {
+        p->tenths = tenths;
+        log_info("loading: %d%%, %.0f of %.0f MB, %.0f MB/s, %.0f s left", tenths * 10, mb,
+                 (double)total * 1e-6, rate, left);
+    }
+}
+
+static enum status allocate(void *where, uint64_t bytes, const char *what, struct error *err)
+{
+    void *p = aligned_zalloc(bytes);
+    if (!p)
+        return error_set(err, ERR_NO_MEMORY, "no memory for %llu bytes of %s",
+                         (unsigned long long)bytes, what);
+    *(void **)where = p;
+    return OK;
+}
+
+static enum status allocate_workspace(struct model *m, struct error *err)
+{
+    struct workspace *ws = &m->ws;
+    struct workspace_bytes n = plan_workspace(&m->config, m->plan, m->rank, &m->limits);
+    TRY(allocate(&ws->x, n.x, "activations", err));
+    TRY(allocate(&ws->xn, n.xn, "activations", err));
+    TRY(allocate(&ws->sum, n.sum, "activations", err));
+    TRY(allocate(&ws->q, n.q, "activations", err));
+    TRY(allocate(&ws->kv, n.kv, "activations", err));
+    TRY(allocate(&ws->attn, n.attn, "activations", err));
+    TRY(allocate(&ws->rope, n.rope, "RoPE angles", err));
+    TRY(allocate(&ws->router, n.router, "router logits", err));
+    TRY(allocate(&ws->h, n.h, "activations", err));
+    TRY(allocate(&ws->route.chosen, n.route, "routes", err));
+    size_t slots = (size_t)m->limits.max_rows * (size_t)(m->config.top_k ? m->config.top_k : 1);
+    ws->route.row = ws->route.chosen + slots;
+    ws->route.chosen_weight = (float *)(void *)(ws->route.row + slots);
+    ws->route.weight = ws->route.chosen_weight + slots;
+    ws->route.first = (int32_t *)(void *)(ws->route.weight + slots);
+    if (n.logits > 0) {
+        size_t shard = (size_t)m->limits.max_logits * (size_t)m->rank->vocab_padded;
+        TRY(allocate(&ws->shard, n.logits, "logits", err));
+        /* One rank has the whole row in its shard. */
+        ws->logits = m->plan->layout.w > 1 ? ws->shard + shard : ws->shard;
+    }
+    return OK;
+}
+
+static enum status split_comms(struct model *m, struct error *err)
+{
+    const struct rank_plan *r = m->rank;
+    TRY(m->world->ops->split(m->world, r->stage, r->rank, &m->stage, err));
+    int color = r->stage * m->plan->layout.w + r->attn_dp;
+    return m->world->ops->split(m->world, color, r->rank, &m->attn, err);
+}
+
+/* theta^(-2i / head_dim) as the reference computes it: the power in fp32, then its reciprocal. */
+static enum status rope_frequencies(struct model *m, struct error *err)
+{
+    int32_t half = m->config.head_dim / 2;
+    TRY(allocate(&m->frequency, (uint64_t)half * sizeof(float), "RoPE frequencies", err));
+    double log_theta = det_log(m->config.rope_theta);
+    for (int32_t i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)m->config.head_dim;
+        m->frequency[i] = 1.0f / (float)det_exp((double)exponent * log_theta);
+    }
+    return OK;
+}
+
+static void log_start(const struct model *m)
+{
+    char line[512];
+    int n = 0;
+#define X(field, words)                                                                            \
+    n += snprintf(line + n, sizeof line - (size_t)n, "%s%s %.1f MB", n ? ", " : "", words,         \
+                  (double)m->memory.field * 1e-6);
+    MEMORY_PURPOSES(X)
+#undef X
+    log_info("memory: %s; in all %.1f MB", line, (double)memory_plan_total(&m->memory) * 1e-6);
+}
+
+/* Bounds that no checkpoint states: what was asked for against what the model can do. */
+static enum status check_limits(struct model *m, struct error *err)
+{
+    struct engine_limits *l = &m->limits;
+    if (l->context < 1 || l->context > m->config.max_position)
+        return error_set(err, ERR_INVALID,
+                         "context %d: expected 1 to %d (max_position_embeddings)", l->context,
+                         m->config.max_position);
+    if (l->max_seqs < 1 || l->max_rows < l->max_seqs || l->max_logits < 1)
+        return error_set(err, ERR_INVALID,
+                         "%d rows a step: expected at least one for each of %d sequences",
+                         l->max_rows, l->max_seqs);
+    if (l->kv_blocks == 0) {
+        int64_t blocks = (int64_t)l->max_seqs * ((l->context + KV_BLOCK - 1) / KV_BLOCK);
+        if (blocks > INT32_MAX)
+            return error_set(err, ERR_INVALID, "%d sequences of %d tokens are too many KV blocks",
+                             l->max_seqs, l->context);
+        l->kv_blocks = (int32_t)blocks;
+    }
+    return OK;
+}
+
+static enum status load(struct model *m, const struct model_options *o,
+                        const struct inventory *inv, const struct checkpoint *ck,
+                        struct error *err)
+{
+    m->memory = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
+    log_start(m);
+    TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
+    TRY(allocate_workspace(m, err));
+    TRY(rope_frequencies(m, err));
+    TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
+                           &m->kernels, &m->backend, err));
+    TRY(kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, err));
+    struct progress p = {.terminal = isatty(STDERR_FILENO) != 0, .start_ns = clock_now_ns()};
+    bool show = o->progress && m->rank->rank == 0;
+    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->pool,
+                        show ? show_progress : NULL, &p, &m->weights, err);
+}
+
+static enum status bring_up(struct model *m, const struct model_options *o, struct error *err)
+{
+    struct inventory *inv = NULL;
+    struct checkpoint *ck = NULL;
+    struct generation_config ignored;
+    enum status st;
+    TRY_OUT(st, config_load(o->dir, &m->config, &ignored, err));
+    TRY_OUT(st, check_limits(m, err));
+    TRY_OUT(st, inventory_create(&m->config, &inv, err));
+    TRY_OUT(st, plan_create(&m->config, inv, o->layout, &m->plan, err));
+    if (m->plan->world != m->world->size) {
+        st = error_set(err, ERR_INVALID, "the layout has %d ranks, but %d were started",
+                       m->plan->world, m->world->size);
+        goto out;
+    }
+    m->rank = &m->plan->ranks[m->world->rank];
+    TRY_OUT(st, checkpoint_open(o->dir, &ck, err));
+    TRY_OUT(st, inventory_bind(inv, &m->config, ck, err));
+    TRY_OUT(st, split_comms(m, err));
+    TRY_OUT(st, load(m, o, inv, ck, err));
+out:
+    checkpoint_close(ck);
+    inventory_destroy(inv);
+    return st;
+}
+
+enum status model_create(const struct model_options *options, struct comm *world,
+                         struct model **out, struct error *err)
+{
+    struct model *m = calloc(1, sizeof *m);
+    if (!m)
+        return error_set(err, ERR_NO_MEMORY, "no memory for the model");
+    m->world = world;
+    m->limits = options->limits;
+    enum status st = bring_up(m, options, err);
+    if (st != OK) {
+        model_destroy(m);
+        return st;
+    }
+    *out = m;
+    return OK;
+}
+
+void model_destroy(struct model *m)
+{
+    if (!m)
+        return;
+    if (m->kernels)
+        m->kernels->destroy(m->backend);
+    weights_destroy(m->weights);
+    kv_fini(&m->kv);
+    struct workspace *ws = &m->ws;
+    void *owned[] = {ws->x,    ws->xn,     ws->sum, ws->q,     ws->kv,          ws->attn,
+                     ws->rope, ws->router, ws->h,   ws->shard, ws->route.chosen, m->frequency};
+    for (size_t i = 0; i < COUNT_OF(owned); i++)
+        free(owned[i]);
+    pool_destroy(m->pool);
+    if (m->attn)
+        m->attn->ops->destroy(m->attn);
+    if (m->stage)
+        m->stage->ops->destroy(m->stage);
+    plan_destroy(m->plan);
+    free(m);
+}

@@ -1,0 +1,283 @@
+/* Loading a rank's slices: see weights.h. */
+#include "worker/weights.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "worker/cpu/vec.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 64, READ_CHUNK = 8 << 20 };
+
+/* What the loader's threads share. A job is a run of rows of one slice. */
+struct load_job {
+    const struct weight *weight;
+    int64_t row, rows; /* in the checkpoint's matrix */
+    int64_t col, cols;
+    char *to;
+};
+
+struct load {
+    const struct checkpoint *ck;
+    struct load_job *jobs;
+    int64_t count, cap;
+    atomic_llong next;
+    atomic_ullong done;
+    uint64_t total;
+    pthread_mutex_t lock; /* over `err`, `last_report` and the progress call */
+    struct error err;
+    int64_t last_report;
+    weights_progress progress;
+    void *progress_arg;
+};
+
+static void load_fail(struct load *l, const struct weight *w, const struct error *e)
+{
+    pthread_mutex_lock(&l->lock);
+    if (l->err.code == OK) {
+        l->err = *e;
+        error_prefix(&l->err, "%s of layer %d expert %d: ", weight_role_words(w->role), w->layer,
+                     w->expert);
+    }
+    pthread_mutex_unlock(&l->lock);
+    atomic_store(&l->next, l->count); /* the other threads stop */
+}
+
+static void load_report(struct load *l, uint64_t bytes)
+{
+    uint64_t done = atomic_fetch_add(&l->done, bytes) + bytes;
+    if (!l->progress || pthread_mutex_trylock(&l->lock) != 0)
+        return;
+    int64_t now = clock_now_ns();
+    if (now - l->last_report > 100000000 || done == l->total) {
+        l->last_report = now;
+        l->progress(l->progress_arg, done, l->total);
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
+static enum status load_one(struct load *l, const struct load_job *j, struct error *err)
+{
+    const struct weight *w = j->weight;
+    size_t each = dtype_size(w->dtype), run = (size_t)j->cols * each;
+    uint64_t at = w->offset + (uint64_t)j->row * w->row_stride + (uint64_t)j->col * each;
+    if (run == w->row_stride)
+        return checkpoint_read(l->ck, w->file, at, j->to, run * (size_t)j->rows, err);
+    for (int64_t r = 0; r < j->rows; r++)
+        TRY(checkpoint_read(l->ck, w->file, at + (uint64_t)r * w->row_stride,
+                            j->to + (size_t)r * run, run, err));
+    return OK;
+}
+
+static void load_thread(void *arg, int thread)
+{
+    (void)thread;
+    struct load *l = arg;
+    int64_t i;
+    while ((i = atomic_fetch_add(&l->next, 1)) < l->count) {
+        const struct load_job *j = &l->jobs[i];
+        struct error err;
+        if (load_one(l, j, &err) != OK)
+            load_fail(l, j->weight, &err);
+        else
+            load_report(l, (uint64_t)j->rows * (uint64_t)j->cols * dtype_size(j->weight->dtype));
+    }
+}
+
+static enum status load_push(struct load *l, struct load_job job, struct error *err)
+{
+    int64_t each = job.cols * (int64_t)dtype_size(job.weight->dtype);
+    int64_t step = READ_CHUNK / each > 0 ? READ_CHUNK / each : 1;
+    for (int64_t r = 0; r < job.rows; r += step) {
+        if (l->count == l->cap) {
+            l->cap = l->cap ? 2 * l->cap : 256;
+            struct load_job *p = realloc(l->jobs, (size_t)l->cap * sizeof *p);
+            if (!p)
+                return error_set(err, ERR_NO_MEMORY, "no memory for the loader's list");
+            l->jobs = p;
+        }
+        struct load_job part = job;
+        part.row = job.row + r;
+        part.rows = job.rows - r < step ? job.rows - r : step;
+        part.to = job.to + r * each;
+        l->jobs[l->count++] = part;
+    }
+    return OK;
+}
+
+static bool is_norm(enum weight_role role)
+{
+    return role == WEIGHT_INPUT_NORM || role == WEIGHT_POST_NORM || role == WEIGHT_Q_NORM ||
+           role == WEIGHT_K_NORM || role == WEIGHT_FINAL_NORM;
+}
+
+static size_t slice_bytes(const struct inventory *inv, const struct slice *s)
+{
+    size_t n = (size_t)s->rows * (size_t)s->cols * dtype_size(inv->weights[s->weight].dtype);
+    return (n + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Where a slice's matrix is named in struct weights; NULL for norms. */
+static struct matrix *matrix_of(struct weights *w, const struct rank_plan *rank,
+                                const struct weight *t)
+{
+    if (t->role == WEIGHT_EMBED)
+        return &w->embed;
+    if (t->role == WEIGHT_LM_HEAD)
+        return &w->lm_head;
+    if (is_norm(t->role))
+        return NULL;
+    struct layer_weights *l = &w->layers[t->layer - rank->layers.begin];
+    struct ffn *f = NULL;
+    if (l->ffn_count > 0)
+        f = &l->ffn[t->expert >= 0 ? t->expert - rank->experts.begin : 0];
+    switch (t->role) {
+    case WEIGHT_Q:
+        return &l->q;
+    case WEIGHT_K:
+        return &l->k;
+    case WEIGHT_V:
+        return &l->v;
+    case WEIGHT_O:
+        return &l->o;
+    case WEIGHT_ROUTER:
+        return &l->router;
+    case WEIGHT_GATE:
+        return &f->gate;
+    case WEIGHT_UP:
+        return &f->up;
+    case WEIGHT_DOWN:
+        return &f->down;
+    default:
+        CHECK(false, "no matrix for role %d", (int)t->role);
+        return NULL;
+    }
+}
+
+static const float **norm_of(struct weights *w, const struct rank_plan *rank,
+                             const struct weight *t)
+{
+    if (t->role == WEIGHT_FINAL_NORM)
+        return &w->final_norm;
+    struct layer_weights *l = &w->layers[t->layer - rank->layers.begin];
+    return t->role == WEIGHT_INPUT_NORM  ? &l->input_norm
+           : t->role == WEIGHT_POST_NORM ? &l->post_norm
+           : t->role == WEIGHT_Q_NORM    ? &l->q_norm
+                                         : &l->k_norm;
+}
+
+/* Counts the FFN blocks of each layer and gives each its place. */
+static enum status allocate(struct weights *w, const struct model_config *config,
+                            const struct inventory *inv, const struct rank_plan *rank,
+                            struct error *err)
+{
+    size_t norms = 0, ffns = 0;
+    w->layer_count = range_size(rank->layers);
+    for (int32_t i = 0; i < rank->slice_count; i++) {
+        const struct slice *s = &rank->slices[i];
+        if (is_norm(inv->weights[s->weight].role))
+            norms += (size_t)s->cols;
+        else
+            w->bytes += slice_bytes(inv, s);
+    }
+    w->layers = calloc((size_t)w->layer_count, sizeof *w->layers);
+    w->arena = aligned_alloc(ALIGN, w->bytes ? w->bytes : ALIGN);
+    w->norms = calloc(norms ? norms : 1, sizeof *w->norms);
+    int32_t experts = range_size(rank->experts) > 0 ? range_size(rank->experts) : 1;
+    w->ffns = calloc((size_t)w->layer_count * (size_t)experts, sizeof *w->ffns);
+    if (!w->layers || !w->arena || !w->norms || !w->ffns)
+        return error_set(err, ERR_NO_MEMORY, "no memory for %llu bytes of weights",
+                         (unsigned long long)w->bytes);
+    for (int32_t i = 0; i < w->layer_count; i++) {
+        bool moe = config->layer_is_moe[rank->layers.begin + i];
+        w->layers[i].ffn = w->ffns + ffns;
+        w->layers[i].ffn_count = moe ? range_size(rank->experts) : 1;
+        ffns += (size_t)w->layers[i].ffn_count;
+    }
+    return OK;
+}
+
+/* Norms are kilobytes: read at once and widened to fp32, which is exact. */
+static enum status load_norm(const struct checkpoint *ck, const struct weight *t, float *to,
+                             struct error *err)
+{
+    size_t n = (size_t)t->cols;
+    TRY(checkpoint_read(ck, t->file, t->offset, to, n * dtype_size(t->dtype), err));
+    const uint16_t *half = (const uint16_t *)(const void *)to;
+    for (size_t i = n; t->dtype != DTYPE_F32 && i-- > 0;) {
+        uint16_t h;
+        memcpy(&h, &half[i], sizeof h);
+        to[i] = t->dtype == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
+    }
+    return OK;
+}
+
+static enum status place_slices(struct load *l, struct weights *w, const struct inventory *inv,
+                                const struct rank_plan *rank, struct error *err)
+{
+    char *at = w->arena;
+    float *norm = w->norms;
+    for (int32_t i = 0; i < rank->slice_count; i++) {
+        const struct slice *s = &rank->slices[i];
+        const struct weight *t = &inv->weights[s->weight];
+        if (is_norm(t->role)) {
+            TRY(load_norm(l->ck, t, norm, err));
+            *norm_of(w, rank, t) = norm;
+            norm += s->cols;
+            continue;
+        }
+        *matrix_of(w, rank, t) = (struct matrix){.data = at,
+                                                 .dtype = t->dtype,
+                                                 .rows = (int32_t)s->rows,
+                                                 .cols = (int32_t)s->cols};
+        TRY(load_push(l, (struct load_job){t, s->row, s->rows, s->col, s->cols, at}, err));
+        at += slice_bytes(inv, s);
+        l->total += (uint64_t)s->rows * (uint64_t)s->cols * dtype_size(t->dtype);
+    }
+    return OK;
+}
+
+enum status weights_load(const struct model_config *config, const struct inventory *inv,
+                         const struct checkpoint *ck, const struct plan *plan,
+                         const struct rank_plan *rank, struct pool *pool,
+                         weights_progress progress, void *progress_arg, struct weights **out,
+                         struct error *err)
+{
+    struct weights *w = calloc(1, sizeof *w);
+    if (!w)
+        return error_set(err, ERR_NO_MEMORY, "no memory for weights");
+    struct load l = {.ck = ck, .progress = progress, .progress_arg = progress_arg};
+    pthread_mutex_init(&l.lock, NULL);
+    enum status st;
+    TRY_OUT(st, allocate(w, config, inv, rank, err));
+    TRY_OUT(st, place_slices(&l, w, inv, rank, err));
+    pool_run(pool, load_thread, &l);
+    if (l.err.code != OK) {
+        st = l.err.code;
+        *err = l.err;
+    }
+out:
+    free(l.jobs);
+    pthread_mutex_destroy(&l.lock);
+    if (st != OK) {
+        weights_destroy(w);
+        return st;
+    }
+    if (config->tied_embeddings && rank->stage == plan->layout.pp - 1)
+        w->lm_head = w->embed;
+    *out = w;
+    return OK;
+}
+
+void weights_destroy(struct weights *w)
+{
+    if (!w)
+        return;
+    free(w->layers);
+    free(w->arena);
+    free(w->norms);
+    free(w->ffns);
+    free(w);
+}

@@ -1,0 +1,68 @@
+/*
+ * A rank's weights in memory: its slices of the plan, read from the checkpoint once at start, then
+ * read-only. The names that the forward pass uses are bound here once; nothing is looked up by name
+ * after.
+ */
+#ifndef WITAN_WORKER_WEIGHTS_H
+#define WITAN_WORKER_WEIGHTS_H
+
+#include "base/pool.h"
+#include "partition/plan.h"
+
+/* [rows, cols] of dtype, row-major and dense (row stride = cols). */
+struct matrix {
+    const void *data;
+    enum dtype dtype;
+    int32_t rows;
+    int32_t cols;
+};
+
+/* One SwiGLU feed-forward block, or this rank's columns of it: y = down(silu(gate x) * (up x)). */
+struct ffn {
+    struct matrix gate; /* [columns, hidden] */
+    struct matrix up;   /* [columns, hidden] */
+    struct matrix down; /* [hidden, columns] */
+};
+
+struct layer_weights {
+    const float *input_norm; /* [hidden] */
+    const float *post_norm;  /* [hidden] */
+    const float *q_norm;     /* [head_dim] */
+    const float *k_norm;     /* [head_dim] */
+    struct matrix q;         /* [local q heads * head_dim, hidden] */
+    struct matrix k;         /* [local kv heads * head_dim, hidden] */
+    struct matrix v;         /* the same */
+    struct matrix o;         /* [hidden, local q heads * head_dim] */
+    struct matrix router;    /* [experts, hidden]; no data in a dense layer */
+    struct ffn *ffn;         /* [ffn_count]: this rank's experts, or the one dense block */
+    int32_t ffn_count;
+};
+
+struct weights {
+    struct matrix embed;        /* [local vocabulary rows, hidden]; first stage */
+    struct matrix lm_head;      /* the same; last stage */
+    const float *final_norm;    /* [hidden]; last stage */
+    struct layer_weights *layers; /* [layers of the rank] */
+    int32_t layer_count;
+    uint64_t bytes; /* allocated for matrices */
+    /* owned memory */
+    void *arena;
+    float *norms;
+    struct ffn *ffns;
+};
+
+/* Called from loader threads, at most one at a time, as bytes arrive. */
+typedef void (*weights_progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+
+/*
+ * Reads this rank's slices, each byte of them once, with the pool's threads in parallel. `inv` is
+ * bound. On failure nothing is kept; errors name file and tensor. weights_destroy releases.
+ */
+enum status weights_load(const struct model_config *config, const struct inventory *inv,
+                         const struct checkpoint *ck, const struct plan *plan,
+                         const struct rank_plan *rank, struct pool *pool,
+                         weights_progress progress, void *progress_arg, struct weights **out,
+                         struct error *err);
+void weights_destroy(struct weights *w);
+
+#endif
