@@ -72,6 +72,13 @@ enum status comm_mpi_world(struct comm **out, struct error *err);
 /* MPI_Finalize, where comm_mpi_world has initialised it. Collective. */
 void comm_mpi_finalize(void);
 
+/*
+ * Collective: every rank gives the status of what it just did alone; all return OK, or the status and
+ * message of the lowest rank that failed ("rank 3: ..." where another rank's). For errors between
+ * collectives, so that one bad rank does not leave the others waiting in the next one.
+ */
+enum status comm_agree(struct comm *c, enum status mine, struct error *err);
+
 /* Shorthands; a communicator of one rank does no work in any of them. */
 static inline enum status comm_allreduce_f64(struct comm *c, double *x, size_t count,
                                              struct error *err)

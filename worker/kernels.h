@@ -52,16 +52,17 @@ struct kernels {
     const char *name;
 
     /* sum[rows, hidden] (f64) = the embedding rows held here (vocabulary rows from first_row), zero
-     * for tokens of other ranks. */
+     * for tokens of other ranks; x[rows, hidden] = 0. */
     void (*embed)(struct backend *be, const struct batch *b, const struct matrix *w,
-                  int32_t first_row, int32_t hidden, double *sum);
+                  int32_t first_row, int32_t hidden, float *x, double *sum);
 
     /* rope[rows, head_dim]: cos, then sin, of pos * frequency, head_dim / 2 each. Angles are rounded
      * to fp32 as the reference's are. */
     void (*rope_angles)(struct backend *be, const struct batch *b, const float *frequency,
                         int32_t head_dim, float *rope);
 
-    /* x += sum (where sum is not NULL), then xn = rms_norm(x) * norm. x, xn: [rows, hidden] */
+    /* x += sum (where sum is not NULL), then xn = rms_norm(x) * norm (where norm is not NULL).
+     * x, xn: [rows, hidden] */
     void (*add_norm)(struct backend *be, int32_t rows, int32_t hidden, const double *sum, float *x,
                      const float *norm, float eps, float *xn);
 

@@ -32,11 +32,12 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
         .eps = c->rms_eps,
     };
 
-    TRY(receive_rows(m, b, err)); /* x [R, H]: zero, or from the stage before */
     if (r->stage == 0) {
-        k->embed(be, b, &w->embed, r->vocab.begin, c->hidden, ws->sum); /* [R, H] */
+        k->embed(be, b, &w->embed, r->vocab.begin, c->hidden, ws->x, ws->sum); /* [R, H] */
         TRY(comm_allreduce_f64(m->stage, ws->sum, sums, err));
         pending = ws->sum;
+    } else {
+        TRY(receive_rows(m, b, err)); /* x [R, H] of the stage before */
     }
     k->rope_angles(be, b, m->frequency, c->head_dim, ws->rope); /* [R, D] */
 
@@ -56,8 +57,7 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
     }
 
     if (r->stage < m->plan->layout.pp - 1) {
-        k->add_norm(be, b->rows, c->hidden, pending, ws->x, w->layers[0].input_norm, c->rms_eps,
-                    ws->xn);
+        k->add_norm(be, b->rows, c->hidden, pending, ws->x, NULL, c->rms_eps, ws->xn);
         return send_rows(m, b, err); /* x [R, H] */
     }
     k->add_norm(be, b->rows, c->hidden, pending, ws->x, w->final_norm, c->rms_eps, ws->xn);
@@ -66,16 +66,11 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
     return gather_logits(m, b, err); /* [logits, padded vocabulary] */
 }
 
-/* The same rank of the stage before sends its x; the first stage starts from zero. */
+/* Rank i of a stage hands its x to rank i of the next. */
 static enum status receive_rows(struct model *m, const struct batch *b, struct error *err)
 {
-    size_t count = (size_t)b->rows * (size_t)m->config.hidden;
-    if (m->rank->stage > 0)
-        return m->world->ops->recv(m->world, m->rank->rank - m->plan->layout.w, m->ws.x,
-                                   count * sizeof(float), err);
-    for (size_t i = 0; i < count; i++)
-        m->ws.x[i] = 0.0f;
-    return OK;
+    return m->world->ops->recv(m->world, m->rank->rank - m->plan->layout.w, m->ws.x,
+                               (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
 }
 
 static enum status send_rows(struct model *m, const struct batch *b, struct error *err)

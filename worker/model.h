@@ -54,7 +54,7 @@ struct model_options {
 
 /*
  * Collective over `world`, whose size must be the layout's. Refuses bad input before it allocates.
- * On failure on any rank the caller aborts the world.
+ * A failure of one rank is every rank's, with the message of the lowest that failed.
  */
 enum status model_create(const struct model_options *options, struct comm *world,
                          struct model **out, struct error *err);

@@ -154,27 +154,32 @@ static enum status load(struct model *m, const struct model_options *o,
                         show ? show_progress : NULL, &p, &m->weights, err);
 }
 
+/* Everything that can be refused without allocating for it. */
+static enum status prove(struct model *m, const struct model_options *o, struct inventory **inv,
+                         struct checkpoint **ck, struct error *err)
+{
+    struct generation_config ignored;
+    TRY(config_load(o->dir, &m->config, &ignored, err));
+    TRY(check_limits(m, err));
+    TRY(inventory_create(&m->config, inv, err));
+    TRY(plan_create(&m->config, *inv, o->layout, &m->plan, err));
+    if (m->plan->world != m->world->size)
+        return error_set(err, ERR_INVALID, "the layout has %d ranks, but %d were started",
+                         m->plan->world, m->world->size);
+    m->rank = &m->plan->ranks[m->world->rank];
+    TRY(checkpoint_open(o->dir, ck, err));
+    return inventory_bind(*inv, &m->config, *ck, err);
+}
+
 static enum status bring_up(struct model *m, const struct model_options *o, struct error *err)
 {
     struct inventory *inv = NULL;
     struct checkpoint *ck = NULL;
-    struct generation_config ignored;
-    enum status st;
-    TRY_OUT(st, config_load(o->dir, &m->config, &ignored, err));
-    TRY_OUT(st, check_limits(m, err));
-    TRY_OUT(st, inventory_create(&m->config, &inv, err));
-    TRY_OUT(st, plan_create(&m->config, inv, o->layout, &m->plan, err));
-    if (m->plan->world != m->world->size) {
-        st = error_set(err, ERR_INVALID, "the layout has %d ranks, but %d were started",
-                       m->plan->world, m->world->size);
-        goto out;
-    }
-    m->rank = &m->plan->ranks[m->world->rank];
-    TRY_OUT(st, checkpoint_open(o->dir, &ck, err));
-    TRY_OUT(st, inventory_bind(inv, &m->config, ck, err));
-    TRY_OUT(st, split_comms(m, err));
-    TRY_OUT(st, load(m, o, inv, ck, err));
-out:
+    enum status st = comm_agree(m->world, prove(m, o, &inv, &ck, err), err);
+    if (st == OK)
+        st = split_comms(m, err);
+    if (st == OK)
+        st = comm_agree(m->world, load(m, o, inv, ck, err), err);
     checkpoint_close(ck);
     inventory_destroy(inv);
     return st;

@@ -48,9 +48,10 @@ static float element(const struct matrix *w, int64_t i)
 }
 
 static void cpu_embed(struct backend *be, const struct batch *b, const struct matrix *w,
-                      int32_t first_row, int32_t hidden, double *sum)
+                      int32_t first_row, int32_t hidden, float *x, double *sum)
 {
     (void)be;
+    memset(x, 0, (size_t)b->rows * (size_t)hidden * sizeof *x);
     for (int32_t i = 0; i < b->rows; i++) {
         double *to = sum + (int64_t)i * hidden;
         int32_t row = b->token[i] - first_row;
@@ -113,7 +114,8 @@ static void add_norm_thread(void *arg, int thread)
         const double *sum = j->sum ? j->sum + i * j->hidden : NULL;
         for (int32_t k = 0; sum && k < j->hidden; k++)
             x[k] += (float)sum[k];
-        j->be->ops->rms_norm(x, j->norm, j->hidden, j->eps, j->xn + i * j->hidden);
+        if (j->norm)
+            j->be->ops->rms_norm(x, j->norm, j->hidden, j->eps, j->xn + i * j->hidden);
     }
 }
 
