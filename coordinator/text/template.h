@@ -75,11 +75,12 @@ enum status template_detect(const char *dir, enum template_kind *kind, struct er
  * for `qwen3-coder` string `arguments` are parsed to the object that they hold. A server that wants
  * these for every template calls template_normalise first.
  *
- * Refused although the reference may render it, since it can only be a mistake: a missing role,
- * content, reasoning or name of another type, content parts that are not text, `arguments` other
- * than an object or a string. ERR_INVALID names the path: `messages[2].tool_calls[0].function.name:
- * expected a string, found nothing`. Integers beyond 64 bits never get here: jansson refuses them
- * while it parses. On failure *out is empty.
+ * Refused although the reference may render it, since it can only be a mistake: a missing role;
+ * content, reasoning or a name of another type; content parts that are not text; `arguments` other
+ * than an object or a string; in the coder's tools a `function` that is no object. ERR_INVALID
+ * names the path: `messages[2].tool_calls[0].function.name: expected a string, found nothing`.
+ * Integers beyond 64 bits and reals beyond a double never get here: jansson refuses them while it
+ * parses. On failure *out is empty.
  */
 enum status template_render(enum template_kind kind, const json_t *messages, const json_t *tools,
                             const json_t *kwargs, size_t limit_bytes, struct template_rendered *out,

@@ -29,6 +29,15 @@ static const json_t *present(const json_t *v)
 
 /* ---- content ---- */
 
+static enum status bad_part_type(const char *path, const json_t *type, struct error *err)
+{
+    if (json_is_string(type))
+        return error_set(err, ERR_INVALID, "%s.type: expected \"text\", found \"%.40s\"", path,
+                         json_string_value(type));
+    return error_set(err, ERR_INVALID, "%s.type: expected \"text\", found %s", path,
+                     json_type_words(type));
+}
+
 static enum status check_part(size_t i, size_t j, const json_t *part, struct error *err)
 {
     char path[64];
@@ -37,9 +46,7 @@ static enum status check_part(size_t i, size_t j, const json_t *part, struct err
         return template_mistyped(path, "an object", part, err);
     const json_t *type = json_object_get(part, "type");
     if (!json_is_string(type) || strcmp(json_string_value(type), "text") != 0)
-        return error_set(err, ERR_INVALID, "%s.type: expected \"text\", found %s%.40s", path,
-                         json_is_string(type) ? "" : json_type_words(type),
-                         json_is_string(type) ? json_string_value(type) : "");
+        return bad_part_type(path, type, err);
     const json_t *text = json_object_get(part, "text");
     if (!json_is_string(text)) {
         snprintf(path, sizeof path, "messages[%zu].content[%zu].text", i, j);
