@@ -1,0 +1,206 @@
+/* Choosing the next token: see sampler.h. State: scratch for candidates only. */
+#include "worker/sampler.h"
+#include "worker/cpu/ops.h"
+#include "worker/detmath.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+struct candidate {
+    float logit;
+    int32_t id;
+};
+
+struct sampler {
+    int32_t cap;
+    struct candidate candidates[]; /* [cap] */
+};
+
+enum status sampling_check(const struct sampling *s, struct error *err)
+{
+    if (!(s->temperature == 0.0f || (s->temperature >= 0.001f && s->temperature <= 1000.0f)))
+        return error_set(err, ERR_INVALID, "temperature %g: expected 0 or 0.001 to 1000",
+                         (double)s->temperature);
+    if (!(s->top_p > 0.0f && s->top_p <= 1.0f))
+        return error_set(err, ERR_INVALID, "top_p %g: expected above 0, at most 1",
+                         (double)s->top_p);
+    if (!(s->min_p >= 0.0f && s->min_p <= 1.0f))
+        return error_set(err, ERR_INVALID, "min_p %g: expected 0 to 1", (double)s->min_p);
+    if (s->top_k < 0)
+        return error_set(err, ERR_INVALID, "top_k %d: expected 0 (off) or more", s->top_k);
+    return OK;
+}
+
+enum status sampler_create(int32_t vocab, struct sampler **out, struct error *err)
+{
+    struct sampler *s = malloc(sizeof *s + (size_t)vocab * sizeof s->candidates[0]);
+    if (!s)
+        return error_set(err, ERR_NO_MEMORY, "no memory for the sampler");
+    s->cap = vocab;
+    *out = s;
+    return OK;
+}
+
+void sampler_destroy(struct sampler *s)
+{
+    free(s);
+}
+
+void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
+{
+    uint32_t c[4] = {counter[0], counter[1], counter[2], counter[3]};
+    uint32_t k0 = key[0], k1 = key[1];
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
+        uint32_t n0 = (uint32_t)(b >> 32) ^ c[1] ^ k0, n2 = (uint32_t)(a >> 32) ^ c[3] ^ k1;
+        c[1] = (uint32_t)b;
+        c[3] = (uint32_t)a;
+        c[0] = n0;
+        c[2] = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (int i = 0; i < 4; i++)
+        out[i] = c[i];
+}
+
+/* -log(-log(u)), u uniform in (0, 1) with 53 bits. */
+static double gumbel(uint64_t seed, int32_t position, int32_t id)
+{
+    uint32_t r[4];
+    philox4x32((const uint32_t[]){(uint32_t)id, (uint32_t)position, 0, 0},
+               (const uint32_t[]){(uint32_t)seed, (uint32_t)(seed >> 32)}, r);
+    uint64_t bits = ((uint64_t)r[0] << 32 | r[1]) >> 11;
+    double u = ((double)bits + 0.5) * 0x1p-53;
+    return -det_log(-det_log(u));
+}
+
+/* Is a before b in descending order of logits, ties by ascending id? */
+static bool before(struct candidate a, struct candidate b)
+{
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    return before(*x, *y) ? -1 : before(*y, *x) ? 1 : 0;
+}
+
+/* Restores the heap whose root is the candidate that goes first when a better one comes. */
+static void sift_down(struct candidate *heap, int32_t n, int32_t i)
+{
+    for (;;) {
+        int32_t worst = i, l = 2 * i + 1, r = l + 1;
+        if (l < n && before(heap[worst], heap[l]))
+            worst = l;
+        if (r < n && before(heap[worst], heap[r]))
+            worst = r;
+        if (worst == i)
+            return;
+        struct candidate t = heap[i];
+        heap[i] = heap[worst];
+        heap[worst] = t;
+        i = worst;
+    }
+}
+
+/* The k likeliest tokens in order; returns how many (k or fewer). */
+static int32_t select_top(struct sampler *s, const float *logits, int32_t vocab, int32_t k)
+{
+    struct candidate *c = s->candidates;
+    k = k < vocab ? k : vocab;
+    for (int32_t i = 0; i < k; i++)
+        c[i] = (struct candidate){logits[i], i};
+    if (k < vocab) {
+        for (int32_t i = k / 2 - 1; i >= 0; i--)
+            sift_down(c, k, i);
+        for (int32_t i = k; i < vocab; i++) {
+            if (logits[i] > c[0].logit) { /* an equal one has the higher id and stays out */
+                c[0] = (struct candidate){logits[i], i};
+                sift_down(c, k, 0);
+            }
+        }
+    }
+    qsort(c, (size_t)k, sizeof *c, compare);
+    return k;
+}
+
+static double mass(float logit, float max, float temperature)
+{
+    return exact_round(det_exp((double)logit / (double)temperature -
+                               (double)max / (double)temperature));
+}
+
+/* Length of the shortest prefix of n ordered candidates that holds `target`; 0 when all fall short. */
+static int32_t nucleus(const struct sampler *s, int32_t n, float temperature, double target)
+{
+    double sum = 0.0;
+    for (int32_t i = 0; i < n; i++) {
+        sum += mass(s->candidates[i].logit, s->candidates[0].logit, temperature);
+        if (sum >= target)
+            return i + 1;
+    }
+    return 0;
+}
+
+/* top_p with top_k off: the whole mass first, then ever longer prefixes until one holds enough. */
+static int32_t nucleus_of_all(struct sampler *s, const float *logits, int32_t vocab, float max,
+                              const struct sampling *p)
+{
+    double total = 0.0;
+    for (int32_t i = 0; i < vocab; i++)
+        total += mass(logits[i], max, p->temperature);
+    for (int32_t k = 64;; k *= 16) {
+        int32_t n = select_top(s, logits, vocab, k);
+        int32_t cut = nucleus(s, n, p->temperature, (double)p->top_p * total);
+        if (cut > 0)
+            return cut;
+        if (n == vocab)
+            return n;
+    }
+}
+
+int32_t sampler_draw(struct sampler *s, const float *logits, int32_t vocab,
+                     const struct sampling *p, int32_t position)
+{
+    int32_t best = 0;
+    for (int32_t i = 1; i < vocab; i++)
+        if (logits[i] > logits[best] || logits[best] != logits[best])
+            best = i;
+    float max = logits[best];
+    if (!isfinite(max))
+        return -1;
+    if (p->temperature == 0.0f)
+        return best;
+    int32_t n = vocab;
+    bool listed = true;
+    if (p->top_k > 0) {
+        n = select_top(s, logits, vocab, p->top_k);
+        if (p->top_p < 1.0f) {
+            double total = 0.0;
+            for (int32_t i = 0; i < n; i++)
+                total += mass(s->candidates[i].logit, max, p->temperature);
+            int32_t cut = nucleus(s, n, p->temperature, (double)p->top_p * total);
+            n = cut > 0 ? cut : n;
+        }
+    } else if (p->top_p < 1.0f) {
+        n = nucleus_of_all(s, logits, vocab, max, p);
+    } else {
+        listed = false;
+    }
+    int32_t drawn = best;
+    double top = -INFINITY;
+    for (int32_t i = 0; i < n; i++) {
+        struct candidate c = listed ? s->candidates[i] : (struct candidate){logits[i], i};
+        if (p->min_p > 0.0f && mass(c.logit, max, p->temperature) < (double)p->min_p)
+            continue;
+        double score = (double)c.logit / (double)p->temperature + gumbel(p->seed, position, c.id);
+        if (score > top || (score == top && c.id < drawn)) {
+            top = score;
+            drawn = c.id;
+        }
+    }
+    return drawn;
+}

@@ -1,0 +1,45 @@
+/*
+ * Choosing the next token from a row of logits. A pure function of (row, parameters, position): no
+ * state between calls, so that a request gives the same tokens after a failover, in any batch and on
+ * any layout.
+ *
+ * The arithmetic does not depend on how a vocabulary is cut: probabilities are rounded to multiples
+ * of 2^-32, so their sums are exact; the draw is an argmax of logit / T + Gumbel noise, the noise a
+ * function of (seed, position, token id) by Philox4x32-10 (Salmon et al., SC11).
+ */
+#ifndef WITAN_WORKER_SAMPLER_H
+#define WITAN_WORKER_SAMPLER_H
+
+#include "base/error.h"
+
+#include <stdint.h>
+
+struct sampling {
+    float temperature; /* 0 = greedy, else 0.001..1000 */
+    float top_p;       /* (0, 1]; 1 = off: smallest set of likeliest tokens with this mass */
+    float min_p;       /* [0, 1]; 0 = off: at least this share of the likeliest token's mass */
+    int32_t top_k;     /* 0 = off */
+    uint64_t seed;
+};
+
+/* ERR_INVALID naming the field and its bounds. */
+enum status sampling_check(const struct sampling *s, struct error *err);
+
+struct sampler;
+
+/* `vocab`: the longest row. One a thread. */
+enum status sampler_create(int32_t vocab, struct sampler **out, struct error *err);
+void sampler_destroy(struct sampler *s);
+
+/*
+ * The next token: an id below `vocab`, or -1 when the row holds no finite maximum (a broken model).
+ * Filters act in the order top_k, top_p (over what top_k left), min_p; ties go to the lower id.
+ * `position`: index of the token being drawn in its sequence.
+ */
+int32_t sampler_draw(struct sampler *s, const float *logits, int32_t vocab,
+                     const struct sampling *params, int32_t position);
+
+/* 128 pseudo-random bits of Philox4x32-10. */
+void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * The step description: what rank 0 tells every rank to run next, as one flat message, so that ranks
+ * that each schedule cannot disagree. It carries tokens and block numbers, never text.
+ *
+ * A rank keeps one block table a slot; a step brings only the blocks that are new. Rank 0 writes a
+ * step, every rank (rank 0 too) reads it with step_batch.
+ */
+#ifndef WITAN_WORKER_STEP_H
+#define WITAN_WORKER_STEP_H
+
+#include "transport/transport.h"
+#include "worker/kernels.h"
+#include "worker/sampler.h"
+
+enum step_kind { STEP_RUN = 1, STEP_STOP = 2 };
+
+enum step_logits {
+    STEP_LOGITS_NONE, /* a chunk of a prompt that is not its last */
+    STEP_LOGITS_LAST, /* of its last token: one is drawn from it */
+    STEP_LOGITS_ALL,  /* of every token, and one is drawn from the last */
+};
+
+/* One sequence's part of a step. */
+struct step_seq {
+    int32_t slot;        /* 0..max_seqs - 1 */
+    int32_t pos;         /* of its first token in this step */
+    int32_t count;       /* tokens in this step */
+    int32_t first_block; /* index in the slot's table of the first new block */
+    int32_t blocks;      /* new blocks */
+    int32_t logits;      /* enum step_logits */
+    int32_t draw;        /* 1: sample after the last token */
+    int32_t reserved;    /* 0 */
+    struct sampling sampling;
+};
+
+struct step_header {
+    uint32_t magic;
+    uint32_t version;
+    int32_t kind;
+    int32_t seqs;
+    int32_t rows;        /* sum of counts */
+    int32_t blocks;      /* sum of new blocks */
+    int32_t vocab_limit; /* ids from here on are never drawn */
+    int32_t keep_logits; /* 1: rank 0 wants the logits rows themselves */
+};
+
+/* A step, written or received. Memory sized once by the limits. */
+struct step {
+    struct step_header header;
+    struct step_seq *seqs; /* [max_seqs] */
+    int32_t *tokens;       /* [max_rows] */
+    int32_t *blocks;       /* [max_blocks] */
+    char *message;         /* header, sequences, tokens, blocks back to back, as broadcast */
+    int32_t max_seqs, max_rows, max_blocks;
+    int32_t table; /* entries of a slot's block table */
+    /* What step_batch makes of it. */
+    int32_t *tables; /* [max_seqs][table] */
+    int32_t *pos;    /* [max_rows] */
+    const int32_t **row_table;
+    int32_t *logit_row;
+};
+
+enum status step_init(struct step *s, const struct engine_limits *limits, struct error *err);
+void step_fini(struct step *s);
+
+/* Rank 0: an empty step of this kind; then each sequence; `blocks` are its new ones. The scheduler
+ * keeps within the limits. */
+void step_begin(struct step *s, enum step_kind kind, int32_t vocab_limit, bool keep_logits);
+void step_add(struct step *s, const struct step_seq *seq, const int32_t *tokens,
+              const int32_t *blocks);
+
+/* From rank 0 to all ranks of `world`. Collective. */
+enum status step_broadcast(struct step *s, struct comm *world, struct error *err);
+
+/* Takes the new blocks into the tables and lays out the rows. `batch` points into the step. */
+void step_batch(struct step *s, struct batch *batch);
+
+#endif
