@@ -18,11 +18,12 @@ enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
 size_t dtype_size(enum dtype t);
 const char *dtype_name(enum dtype t); /* "F32", "F16", "BF16", as safetensors writes them */
 
-enum { TENSOR_MAX_DIMS = 4 };
+enum { TENSOR_MAX_DIMS = 4, CHECKPOINT_MAX_FILES = 1000 };
 
 struct tensor_entry {
     const char *name; /* owned by the checkpoint */
     enum dtype dtype;
+    const char *other_dtype; /* name of a dtype that this build does not read, else NULL */
     int dims;
     int64_t shape[TENSOR_MAX_DIMS];
     int file;        /* index for checkpoint_file_name and checkpoint_read */
@@ -33,11 +34,14 @@ struct tensor_entry {
 struct checkpoint;
 
 /*
+ * The folder's model.safetensors where there is one, else the shards of model.safetensors.index.json
+ * (the order in which Transformers looks), at most CHECKPOINT_MAX_FILES.
+ *
  * Opens every shard and proves every header: length within the file and 100 MB, JSON well-formed,
  * no duplicate names, offsets ordered within the data without overlap or hole, bytes = shape x dtype,
- * every tensor of the index present in the file that the index names, file ends where the last
- * tensor ends. Tensors of dtypes that this build does not know are refused when looked up, not here.
- * Errors name file, tensor, expected and found.
+ * every tensor of the index present in the file that the index names and the reverse, file ends
+ * where the last tensor ends. Tensors of the format's dtypes that this build does not read are
+ * refused when looked up, not here. Errors name file, tensor, expected and found.
  */
 enum status checkpoint_open(const char *dir, struct checkpoint **out, struct error *err);
 void checkpoint_close(struct checkpoint *ck);
@@ -45,6 +49,9 @@ void checkpoint_close(struct checkpoint *ck);
 int checkpoint_file_count(const struct checkpoint *ck);
 const char *checkpoint_file_name(const struct checkpoint *ck, int file); /* without the folder */
 uint64_t checkpoint_file_bytes(const struct checkpoint *ck, int file);
+
+/* All tensors, sorted by name. */
+const struct tensor_entry *checkpoint_tensors(const struct checkpoint *ck, size_t *count);
 
 /* NULL when there is no tensor of that name. Binary search over sorted names. */
 const struct tensor_entry *checkpoint_find(const struct checkpoint *ck, const char *name);
@@ -55,12 +62,13 @@ enum status checkpoint_require(const struct checkpoint *ck, const char *name, in
                                const int64_t *shape, const struct tensor_entry **out,
                                struct error *err);
 
-/* pread of exactly `bytes` at `offset` of the file; ERR_IO when the file ends before (it changed). */
+/* pread of exactly `bytes` at `offset` of the file; safe from many threads. ERR_IO when the file ends before (it changed). */
 enum status checkpoint_read(const struct checkpoint *ck, int file, uint64_t offset, void *to,
                             size_t bytes, struct error *err);
 
 /* Proves one header, for tests and fuzzers: `header` is the JSON text, `data_bytes` what follows it.
- * Calls `each` (may be NULL) for every tensor in file order of offsets. */
+ * Calls `each` (may be NULL) for every tensor in order of offsets, with file 0 and a name that lives
+ * until it returns. */
 enum status safetensors_parse_header(const char *what, const char *header, size_t len,
                                      uint64_t data_bytes,
                                      enum status (*each)(const struct tensor_entry *t, void *arg,

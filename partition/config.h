@@ -22,7 +22,7 @@ struct model_config {
     int32_t kv_heads;         /* num_key_value_heads; divides q_heads */
     int32_t head_dim;         /* head_dim, or hidden / q_heads where absent; even */
     int32_t vocab;            /* vocab_size: rows of the embedding, padding included */
-    int32_t experts;          /* num_experts; 0 when every layer is dense */
+    int32_t experts;          /* num_experts or num_local_experts; 0 when every layer is dense */
     int32_t top_k;            /* num_experts_per_tok, 1..experts */
     int32_t moe_intermediate; /* moe_intermediate_size */
     int32_t intermediate;     /* intermediate_size, of dense layers */
@@ -58,5 +58,11 @@ enum status config_load(const char *dir, struct model_config *config,
 /* The same from text, for tests and fuzzers; `what` names it in messages. */
 enum status config_parse(const char *what, const char *text, size_t len,
                          struct model_config *config, struct error *err);
+
+/* generation_config.json's text over what `config` (eos alone) and `generation` hold already;
+ * fields that it lacks stay, and so does everything on failure. */
+enum status config_parse_generation(const char *what, const char *text, size_t len,
+                                    struct model_config *config,
+                                    struct generation_config *generation, struct error *err);
 
 #endif

@@ -1,0 +1,427 @@
+/*
+ * A checkpoint folder opened for reading: see checkpoint.h. A `struct checkpoint` owns its file
+ * descriptors and tables; nothing changes after checkpoint_open.
+ */
+#include "partition/checkpoint.h"
+#include "base/check.h"
+#include "base/json.h"
+#include "partition/shown.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char single_name[] = "model.safetensors";
+static const char index_name[] = "model.safetensors.index.json";
+
+enum { MAX_HEADER_BYTES = 100000000, MAX_INDEX_BYTES = 100000000 }; /* the format's own limit */
+
+struct shard {
+    char *name; /* owned, without the folder */
+    int fd;     /* -1 until opened */
+    uint64_t bytes;
+};
+
+struct checkpoint {
+    char *dir;
+    struct shard *shards;
+    int shard_count;
+    struct tensor_entry *tensors; /* sorted by name; names owned */
+    size_t count;
+    size_t cap;
+};
+
+static enum status path_of(const char *dir, const char *file, char path[PATH_MAX],
+                           struct error *err)
+{
+    int n = snprintf(path, PATH_MAX, "%s/%s", dir, file);
+    if (n < 0 || n >= PATH_MAX)
+        return error_set(err, ERR_INVALID, "%s: path: expected fewer than %d bytes, found more",
+                         shown(file).s, PATH_MAX);
+    return OK;
+}
+
+/* Takes room for `count` shards without names. */
+static enum status alloc_shards(struct checkpoint *ck, size_t count, struct error *err)
+{
+    ck->shards = calloc(count, sizeof *ck->shards);
+    if (!ck->shards)
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory for %zu shards", ck->dir, count);
+    ck->shard_count = (int)count;
+    for (size_t i = 0; i < count; i++)
+        ck->shards[i].fd = -1;
+    return OK;
+}
+
+static enum status name_shard(struct checkpoint *ck, int i, const char *name, struct error *err)
+{
+    ck->shards[i].name = strdup(name);
+    return ck->shards[i].name ? OK : error_set(err, ERR_NO_MEMORY, "%s: no memory", ck->dir);
+}
+
+/* The index may only name files beside itself. */
+static bool plain_name(const char *name)
+{
+    if (name[0] == '\0' || name[0] == '.' || strlen(name) > NAME_MAX || strstr(name, ".."))
+        return false;
+    for (const char *c = name; *c; c++)
+        if (*c == '/' || (unsigned char)*c < 0x20 || *c == 0x7f)
+            return false;
+    return true;
+}
+
+/* The distinct file names of a weight_map, as the keys of *files. */
+static enum status collect_files(const char *path, json_t *map, json_t *files, struct error *err)
+{
+    const char *tensor;
+    json_t *v;
+    json_object_foreach(map, tensor, v)
+    {
+        const char *file = json_string_value(v);
+        if (!file)
+            return error_set(err, ERR_INVALID,
+                             "%s: weight_map: tensor %s: expected a string, "
+                             "found %s",
+                             path, shown(tensor).s, json_type_words(v));
+        if (json_object_get(files, file))
+            continue;
+        if (!plain_name(file))
+            return error_set(err, ERR_INVALID,
+                             "%s: weight_map: tensor %s: expected the plain name of a file, "
+                             "found \"%s\"",
+                             path, shown(tensor).s, shown(file).s);
+        if (json_object_size(files) == CHECKPOINT_MAX_FILES)
+            return error_set(err, ERR_LIMIT,
+                             "%s: weight_map: expected at most %d files, found more", path,
+                             CHECKPOINT_MAX_FILES);
+        if (json_object_set_new(files, file, json_true()) != 0)
+            return error_set(err, ERR_NO_MEMORY, "%s: no memory", path);
+    }
+    if (json_object_size(files) == 0)
+        return error_set(err, ERR_INVALID, "%s: weight_map: expected tensors, found none", path);
+    return OK;
+}
+
+static int by_shard_name(const void *a, const void *b)
+{
+    const struct shard *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+/* Shards in order of their names, so that file numbers do not hang on the index's order. */
+static enum status name_shards(struct checkpoint *ck, json_t *files, struct error *err)
+{
+    const char *name;
+    json_t *v;
+    int i = 0;
+    TRY(alloc_shards(ck, json_object_size(files), err));
+    json_object_foreach(files, name, v) TRY(name_shard(ck, i++, name, err));
+    qsort(ck->shards, (size_t)ck->shard_count, sizeof *ck->shards, by_shard_name);
+    return OK;
+}
+
+static enum status read_index(struct checkpoint *ck, const char *path, json_t **index,
+                              struct error *err)
+{
+    json_t *root = NULL;
+    TRY(json_parse_file(path, MAX_INDEX_BYTES, &root, err));
+    enum status st = OK;
+    json_t *files = json_object();
+    json_t *map = json_object_get(root, "weight_map");
+    if (!files)
+        st = error_set(err, ERR_NO_MEMORY, "%s: no memory", path);
+    else if (!json_is_object(map))
+        st = error_set(err, ERR_INVALID, "%s: weight_map: expected an object, found %s", path,
+                       json_type_words(map));
+    if (st == OK)
+        st = collect_files(path, map, files, err);
+    if (st == OK)
+        st = name_shards(ck, files, err);
+    json_decref(files);
+    if (st == OK)
+        *index = root;
+    else
+        json_decref(root);
+    return st;
+}
+
+/* Names the shards; *index stays NULL for a single file. */
+static enum status find_shards(struct checkpoint *ck, json_t **index, struct error *err)
+{
+    char path[PATH_MAX];
+    TRY(path_of(ck->dir, single_name, path, err));
+    if (access(path, F_OK) == 0) {
+        TRY(alloc_shards(ck, 1, err));
+        return name_shard(ck, 0, single_name, err);
+    }
+    TRY(path_of(ck->dir, index_name, path, err));
+    if (access(path, F_OK) == 0)
+        return read_index(ck, path, index, err);
+    return error_set(err, ERR_NOT_FOUND, "%s: expected %s or %s, found neither", ck->dir,
+                     single_name, index_name);
+}
+
+struct collector {
+    struct checkpoint *ck;
+    int file;
+};
+
+/* safetensors_parse_header's `each`: keeps the entry, with a name of its own. */
+static enum status keep_tensor(const struct tensor_entry *t, void *arg, struct error *err)
+{
+    struct collector *c = arg;
+    struct checkpoint *ck = c->ck;
+    if (ck->count == ck->cap) {
+        size_t cap = ck->cap ? 2 * ck->cap : 1024;
+        struct tensor_entry *p = realloc(ck->tensors, cap * sizeof *p);
+        if (!p)
+            return error_set(err, ERR_NO_MEMORY, "%s: no memory for %zu tensors", ck->dir, cap);
+        ck->tensors = p;
+        ck->cap = cap;
+    }
+    char *name = strdup(t->name);
+    if (!name)
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory for %zu tensors", ck->dir, ck->count);
+    ck->tensors[ck->count] = *t;
+    ck->tensors[ck->count].name = name;
+    ck->tensors[ck->count].file = c->file;
+    ck->count++;
+    return OK;
+}
+
+/* Reads the length in front and proves that the header fits into file and limit. */
+static enum status header_length(const struct checkpoint *ck, int file, const char *path,
+                                 uint64_t *len, struct error *err)
+{
+    uint64_t bytes = ck->shards[file].bytes;
+    if (bytes < 8)
+        return error_set(err, ERR_INVALID, "%s: expected at least 8 bytes, found %llu", path,
+                         (unsigned long long)bytes);
+    unsigned char le[8];
+    TRY(checkpoint_read(ck, file, 0, le, sizeof le, err));
+    uint64_t n = 0;
+    for (int i = 7; i >= 0; i--)
+        n = n << 8 | le[i];
+    uint64_t most = bytes - 8 < MAX_HEADER_BYTES ? bytes - 8 : MAX_HEADER_BYTES;
+    if (n > most)
+        return error_set(err, ERR_INVALID,
+                         "%s: header length: expected at most %llu (%s), found %llu", path,
+                         (unsigned long long)most,
+                         most == bytes - 8 ? "the file's bytes after it" : "the format's limit",
+                         (unsigned long long)n);
+    *len = n;
+    return OK;
+}
+
+static enum status open_shard(struct checkpoint *ck, int file, struct error *err)
+{
+    char path[PATH_MAX];
+    struct shard *s = &ck->shards[file];
+    struct stat sb;
+    TRY(path_of(ck->dir, s->name, path, err));
+    s->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (s->fd < 0 || fstat(s->fd, &sb) != 0)
+        return error_errno(err, errno, "%s", path);
+    if (!S_ISREG(sb.st_mode))
+        return error_set(err, ERR_INVALID, "%s: expected a regular file, found none", path);
+    s->bytes = (uint64_t)sb.st_size;
+
+    uint64_t len = 0;
+    TRY(header_length(ck, file, path, &len, err));
+    char *header = malloc(len + 1);
+    if (!header)
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory for its header of %llu bytes", path,
+                         (unsigned long long)len);
+    struct collector c = {ck, file};
+    enum status st = checkpoint_read(ck, file, 8, header, len, err);
+    if (st == OK)
+        st = safetensors_parse_header(path, header, len, s->bytes - 8 - len, keep_tensor, &c, err);
+    free(header);
+    return st;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct tensor_entry *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+static enum status sort_tensors(struct checkpoint *ck, struct error *err)
+{
+    if (ck->count > 0) /* qsort and NULL do not go together */
+        qsort(ck->tensors, ck->count, sizeof *ck->tensors, by_name);
+    for (size_t i = 1; i < ck->count; i++)
+        if (strcmp(ck->tensors[i - 1].name, ck->tensors[i].name) == 0)
+            return error_set(err, ERR_INVALID,
+                             "%s: tensor %s: expected in one file, found in %s and %s", ck->dir,
+                             shown(ck->tensors[i].name).s, ck->shards[ck->tensors[i - 1].file].name,
+                             ck->shards[ck->tensors[i].file].name);
+    return OK;
+}
+
+/* Index and shards name the same tensors, each in the same file. */
+static enum status prove_index(const struct checkpoint *ck, json_t *index, struct error *err)
+{
+    json_t *map = json_object_get(index, "weight_map");
+    const char *name;
+    json_t *v;
+    json_object_foreach(map, name, v)
+    {
+        const struct tensor_entry *t = checkpoint_find(ck, name);
+        if (!t || strcmp(ck->shards[t->file].name, json_string_value(v)) != 0)
+            return error_set(err, ERR_INVALID, "%s/%s: tensor %s: expected in %s, found in %s",
+                             ck->dir, index_name, shown(name).s, json_string_value(v),
+                             t ? ck->shards[t->file].name : "no file");
+    }
+    for (size_t i = 0; i < ck->count; i++)
+        if (!json_object_get(map, ck->tensors[i].name))
+            return error_set(err, ERR_INVALID,
+                             "%s/%s: tensor %s: expected in %s, found in %s alone", ck->dir,
+                             ck->shards[ck->tensors[i].file].name, shown(ck->tensors[i].name).s,
+                             index_name, ck->shards[ck->tensors[i].file].name);
+    return OK;
+}
+
+enum status checkpoint_open(const char *dir, struct checkpoint **out, struct error *err)
+{
+    enum status st;
+    json_t *index = NULL;
+    struct checkpoint *ck = calloc(1, sizeof *ck);
+    if (!ck || !(ck->dir = strdup(dir))) {
+        st = error_set(err, ERR_NO_MEMORY, "%s: no memory", dir);
+        goto out;
+    }
+    TRY_OUT(st, find_shards(ck, &index, err));
+    for (int i = 0; i < ck->shard_count; i++)
+        TRY_OUT(st, open_shard(ck, i, err));
+    TRY_OUT(st, sort_tensors(ck, err));
+    if (index)
+        TRY_OUT(st, prove_index(ck, index, err));
+    *out = ck;
+    ck = NULL;
+out:
+    json_decref(index);
+    checkpoint_close(ck);
+    return st;
+}
+
+void checkpoint_close(struct checkpoint *ck)
+{
+    if (!ck)
+        return;
+    for (int i = 0; i < ck->shard_count; i++) {
+        if (ck->shards[i].fd >= 0)
+            close(ck->shards[i].fd);
+        free(ck->shards[i].name);
+    }
+    for (size_t i = 0; i < ck->count; i++)
+        free((char *)ck->tensors[i].name);
+    free(ck->tensors);
+    free(ck->shards);
+    free(ck->dir);
+    free(ck);
+}
+
+int checkpoint_file_count(const struct checkpoint *ck)
+{
+    return ck->shard_count;
+}
+
+static const struct shard *shard_at(const struct checkpoint *ck, int file)
+{
+    CHECK(file >= 0 && file < ck->shard_count, "file %d of %d", file, ck->shard_count);
+    return &ck->shards[file];
+}
+
+const char *checkpoint_file_name(const struct checkpoint *ck, int file)
+{
+    return shard_at(ck, file)->name;
+}
+
+uint64_t checkpoint_file_bytes(const struct checkpoint *ck, int file)
+{
+    return shard_at(ck, file)->bytes;
+}
+
+const struct tensor_entry *checkpoint_tensors(const struct checkpoint *ck, size_t *count)
+{
+    *count = ck->count;
+    return ck->tensors;
+}
+
+const struct tensor_entry *checkpoint_find(const struct checkpoint *ck, const char *name)
+{
+    struct tensor_entry key = {.name = name};
+    return ck->count ? bsearch(&key, ck->tensors, ck->count, sizeof key, by_name) : NULL;
+}
+
+struct shape_words {
+    char s[128];
+};
+
+/* "[2048, 768]". */
+static struct shape_words shape_words(int dims, const int64_t *shape)
+{
+    struct shape_words w;
+    size_t n = 0;
+    w.s[n++] = '[';
+    for (int i = 0; i < dims; i++)
+        n += (size_t)snprintf(w.s + n, sizeof w.s - n, "%s%lld", i ? ", " : "",
+                              (long long)shape[i]);
+    w.s[n++] = ']';
+    w.s[n] = '\0';
+    return w;
+}
+
+enum status checkpoint_require(const struct checkpoint *ck, const char *name, int dims,
+                               const int64_t *shape, const struct tensor_entry **out,
+                               struct error *err)
+{
+    CHECK(dims >= 0 && dims <= TENSOR_MAX_DIMS, "%d dimensions", dims);
+    const struct tensor_entry *t = checkpoint_find(ck, name);
+    if (!t)
+        return error_set(err, ERR_INVALID, "%s: tensor %s: expected shape %s, found no such tensor",
+                         ck->dir, shown(name).s, shape_words(dims, shape).s);
+    const char *file = ck->shards[t->file].name;
+    if (t->other_dtype)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s/%s: tensor %s: dtype: expected BF16, F16 or F32, found %s", ck->dir,
+                         file, shown(name).s, t->other_dtype);
+    bool same = t->dims == dims;
+    for (int i = 0; same && i < dims; i++)
+        same = t->shape[i] == shape[i];
+    if (!same)
+        return error_set(err, ERR_INVALID, "%s/%s: tensor %s: shape: expected %s, found %s",
+                         ck->dir, file, shown(name).s, shape_words(dims, shape).s,
+                         shape_words(t->dims, t->shape).s);
+    *out = t;
+    return OK;
+}
+
+enum status checkpoint_read(const struct checkpoint *ck, int file, uint64_t offset, void *to,
+                            size_t bytes, struct error *err)
+{
+    const struct shard *s = shard_at(ck, file);
+    CHECK(offset <= INT64_MAX && bytes <= INT64_MAX - offset, "offset %llu, %zu bytes",
+          (unsigned long long)offset, bytes);
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t k = pread(s->fd, (char *)to + done, bytes - done, (off_t)(offset + done));
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0)
+            return error_errno(err, errno, "%s/%s: at byte %llu", ck->dir, s->name,
+                               (unsigned long long)(offset + done));
+        if (k == 0)
+            return error_set(err, ERR_IO, "%s/%s: expected bytes up to %llu, found the end at %llu",
+                             ck->dir, s->name, (unsigned long long)(offset + bytes),
+                             (unsigned long long)(offset + done));
+        done += (size_t)k;
+    }
+    return OK;
+}

@@ -1,0 +1,410 @@
+/*
+ * Reading config.json and generation_config.json: see config.h. No state.
+ *
+ * What may be absent, and what it then means, follows the defaults of Transformers'
+ * Qwen3MoeConfig; sizes without which there is no model are demanded.
+ */
+#include "partition/config.h"
+#include "base/buf.h"
+#include "base/json.h"
+#include "partition/shown.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    MAX_FILE_BYTES = 16 << 20,
+    MAX_WIDTH = 1 << 20, /* of any dimension of a weight but the vocabulary */
+    MAX_HEADS = 4096,
+    MAX_HEAD_DIM = 4096,
+    MAX_VOCAB = 1 << 24,
+    MAX_POSITION = 1 << 30,
+};
+
+static const char architecture[] = "Qwen3MoeForCausalLM";
+static const char model_type[] = "qwen3_moe";
+
+static enum status get_int32(const json_t *obj, const char *what, const char *key, bool required,
+                             int64_t min, int64_t max, int32_t *out, struct error *err)
+{
+    int64_t v = *out;
+    TRY(json_get_int(obj, what, key, required, min, max, &v, err));
+    *out = (int32_t)v;
+    return OK;
+}
+
+static enum status check_architecture(const char *what, const json_t *root, struct error *err)
+{
+    const char *type = NULL;
+    TRY(json_get_string(root, what, "model_type", true, &type, err));
+    if (strcmp(type, model_type) != 0)
+        return error_set(err, ERR_UNSUPPORTED, "%s: model_type: expected \"%s\", found \"%s\"",
+                         what, model_type, shown(type).s);
+    const json_t *list = json_object_get(root, "architectures");
+    if (!json_is_array(list))
+        return error_set(err, ERR_INVALID, "%s: architectures: expected an array, found %s", what,
+                         json_type_words(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (!name)
+            return error_set(err, ERR_INVALID,
+                             "%s: architectures[%zu]: expected a string, found %s", what, i,
+                             json_type_words(json_array_get(list, i)));
+        if (strcmp(name, architecture) == 0)
+            return OK;
+    }
+    const char *first = json_string_value(json_array_get(list, 0));
+    return error_set(err, ERR_UNSUPPORTED, "%s: architectures: expected \"%s\", found %s%s%s", what,
+                     architecture, first ? "\"" : "", first ? shown(first).s : "none",
+                     first ? "\"" : "");
+}
+
+static enum status check_quantization(const char *what, const json_t *root, struct error *err)
+{
+    const json_t *q = json_object_get(root, "quantization_config");
+    if (!q || json_is_null(q))
+        return OK;
+    const char *method = json_string_value(json_object_get(q, "quant_method"));
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s: quantization_config: expected none, found quant_method %s", what,
+                     method ? shown(method).s : "of no name");
+}
+
+static enum status refuse_true(const char *what, const json_t *root, const char *key,
+                               struct error *err)
+{
+    bool on = false;
+    TRY(json_get_bool(root, what, key, false, &on, err));
+    if (on)
+        return error_set(err, ERR_UNSUPPORTED, "%s: %s: expected false, found true", what, key);
+    return OK;
+}
+
+static enum status check_layer_types(const char *what, const json_t *root, struct error *err)
+{
+    const json_t *list = json_object_get(root, "layer_types");
+    if (!list || json_is_null(list))
+        return OK;
+    if (!json_is_array(list))
+        return error_set(err, ERR_INVALID, "%s: layer_types: expected an array, found %s", what,
+                         json_type_words(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *type = json_string_value(json_array_get(list, i));
+        if (!type || strcmp(type, "full_attention") != 0)
+            return error_set(err, type ? ERR_UNSUPPORTED : ERR_INVALID,
+                             "%s: layer_types[%zu]: expected \"full_attention\", found %s", what, i,
+                             type ? shown(type).s : json_type_words(json_array_get(list, i)));
+    }
+    return OK;
+}
+
+/* What the engine does not compute is refused by name. */
+static enum status check_features(const char *what, const json_t *root, struct error *err)
+{
+    TRY(check_quantization(what, root, err));
+    TRY(refuse_true(what, root, "attention_bias", err));
+    TRY(refuse_true(what, root, "use_sliding_window", err));
+    TRY(check_layer_types(what, root, err));
+    const char *act = "silu";
+    TRY(json_get_string(root, what, "hidden_act", false, &act, err));
+    if (strcmp(act, "silu") != 0)
+        return error_set(err, ERR_UNSUPPORTED, "%s: hidden_act: expected \"silu\", found \"%s\"",
+                         what, shown(act).s);
+    return OK;
+}
+
+/* rope_scaling (older) or rope_parameters (newer Transformers): absent, null, or of type "default",
+ * which scales nothing. *theta is set where the object holds a rope_theta. */
+static enum status check_rope(const char *what, const json_t *root, const char *key, double *theta,
+                              struct error *err)
+{
+    const json_t *rope = json_object_get(root, key);
+    if (!rope || json_is_null(rope))
+        return OK;
+    if (!json_is_object(rope))
+        return error_set(err, ERR_INVALID, "%s: %s: expected an object, found %s", what, key,
+                         json_type_words(rope));
+    char at[512];
+    snprintf(at, sizeof at, "%s: %s", what, key);
+    const char *type = NULL;
+    TRY(json_get_string(rope, at, "type", false, &type, err));
+    TRY(json_get_string(rope, at, "rope_type", type == NULL, &type, err));
+    if (strcmp(type, "default") != 0)
+        return error_set(err, ERR_UNSUPPORTED, "%s: expected rope_type \"default\", found \"%s\"",
+                         at, shown(type).s);
+    double part = 1;
+    TRY(json_get_real(rope, at, "partial_rotary_factor", false, 0, 1, &part, err));
+    if (part != 1)
+        return error_set(err, ERR_UNSUPPORTED, "%s: partial_rotary_factor: expected 1, found %g",
+                         at, part);
+    return json_get_real(rope, at, "rope_theta", false, 1, 1e15, theta, err);
+}
+
+static enum status parse_rope(const char *what, const json_t *root, struct model_config *c,
+                              struct error *err)
+{
+    double theta = 0;
+    TRY(check_rope(what, root, "rope_scaling", &theta, err));
+    TRY(check_rope(what, root, "rope_parameters", &theta, err));
+    c->rope_theta = theta;
+    TRY(json_get_real(root, what, "rope_theta", theta == 0, 1, 1e15, &c->rope_theta, err));
+    if (theta != 0 && theta != c->rope_theta)
+        return error_set(err, ERR_INVALID,
+                         "%s: rope_theta: expected %g as in rope_parameters, found %g", what, theta,
+                         c->rope_theta);
+    return OK;
+}
+
+static enum status parse_attention(const char *what, const json_t *root, struct model_config *c,
+                                   struct error *err)
+{
+    TRY(get_int32(root, what, "num_attention_heads", true, 1, MAX_HEADS, &c->q_heads, err));
+    TRY(get_int32(root, what, "num_key_value_heads", true, 1, c->q_heads, &c->kv_heads, err));
+    if (c->q_heads % c->kv_heads != 0)
+        return error_set(err, ERR_INVALID,
+                         "%s: num_key_value_heads: expected a divisor of num_attention_heads = %d, "
+                         "found %d",
+                         what, c->q_heads, c->kv_heads);
+    c->head_dim = 0;
+    TRY(get_int32(root, what, "head_dim", false, 2, MAX_HEAD_DIM, &c->head_dim, err));
+    if (c->head_dim == 0) {
+        if (c->hidden % c->q_heads != 0)
+            return error_set(err, ERR_INVALID,
+                             "%s: head_dim: expected a number, since num_attention_heads = %d does "
+                             "not divide hidden_size = %d, found nothing",
+                             what, c->q_heads, c->hidden);
+        c->head_dim = c->hidden / c->q_heads;
+    }
+    if (c->head_dim % 2 != 0)
+        return error_set(err, ERR_INVALID, "%s: head_dim: expected an even number, found %d", what,
+                         c->head_dim);
+    return OK;
+}
+
+/* layer_is_moe, as Transformers' Qwen3MoeDecoderLayer decides it. */
+static enum status parse_layer_kinds(const char *what, const json_t *root, struct model_config *c,
+                                     struct error *err)
+{
+    int32_t step = 1;
+    TRY(get_int32(root, what, "decoder_sparse_step", false, 1, INT32_MAX, &step, err));
+    for (int32_t i = 0; i < c->layers; i++)
+        c->layer_is_moe[i] = c->experts > 0 && (i + 1) % step == 0;
+    const json_t *list = json_object_get(root, "mlp_only_layers");
+    if (!list || json_is_null(list))
+        return OK;
+    if (!json_is_array(list))
+        return error_set(err, ERR_INVALID, "%s: mlp_only_layers: expected an array, found %s", what,
+                         json_type_words(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        if (!json_is_integer(v))
+            return error_set(err, ERR_INVALID,
+                             "%s: mlp_only_layers[%zu]: expected an integer, found %s", what, i,
+                             json_type_words(v));
+        json_int_t layer = json_integer_value(v);
+        if (layer < 0 || layer >= c->layers)
+            return error_set(err, ERR_INVALID,
+                             "%s: mlp_only_layers[%zu]: expected 0 to %d, found %lld", what, i,
+                             c->layers - 1, (long long)layer);
+        c->layer_is_moe[layer] = 0;
+    }
+    return OK;
+}
+
+/* num_experts, which Transformers 5 writes as num_local_experts. */
+static enum status parse_experts(const char *what, const json_t *root, struct model_config *c,
+                                 struct error *err)
+{
+    int32_t local = -1;
+    TRY(get_int32(root, what, "num_local_experts", false, 0, MAX_EXPERTS, &local, err));
+    c->experts = local;
+    TRY(get_int32(root, what, "num_experts", local < 0, 0, MAX_EXPERTS, &c->experts, err));
+    if (local >= 0 && local != c->experts)
+        return error_set(err, ERR_INVALID,
+                         "%s: num_experts: expected %d as in num_local_experts, found %d", what,
+                         local, c->experts);
+    return OK;
+}
+
+static enum status parse_ffn(const char *what, const json_t *root, struct model_config *c,
+                             struct error *err)
+{
+    TRY(parse_experts(what, root, c, err));
+    TRY(parse_layer_kinds(what, root, c, err));
+    bool moe = c->experts > 0;
+    if (moe) {
+        int32_t most = c->experts < MAX_TOP_K ? c->experts : MAX_TOP_K;
+        TRY(get_int32(root, what, "num_experts_per_tok", true, 1, most, &c->top_k, err));
+        TRY(get_int32(root, what, "moe_intermediate_size", true, 1, MAX_WIDTH, &c->moe_intermediate,
+                      err));
+        TRY(json_get_bool(root, what, "norm_topk_prob", false, &c->norm_topk_prob, err));
+    }
+    bool dense = false;
+    for (int32_t i = 0; i < c->layers; i++)
+        dense = dense || !c->layer_is_moe[i];
+    return get_int32(root, what, "intermediate_size", dense, dense ? 1 : 0, MAX_WIDTH,
+                     &c->intermediate, err);
+}
+
+static enum status eos_add(const char *what, const json_t *v, struct model_config *c,
+                           struct error *err)
+{
+    if (!json_is_integer(v))
+        return error_set(err, ERR_INVALID,
+                         "%s: eos_token_id: expected an integer or a list of "
+                         "them, found %s",
+                         what, json_type_words(v));
+    json_int_t id = json_integer_value(v);
+    if (id < 0 || id >= c->vocab)
+        return error_set(err, ERR_INVALID, "%s: eos_token_id: expected 0 to %d, found %lld", what,
+                         c->vocab - 1, (long long)id);
+    if (c->eos_count == MAX_EOS)
+        return error_set(err, ERR_LIMIT, "%s: eos_token_id: expected at most %d ids, found more",
+                         what, MAX_EOS);
+    c->eos[c->eos_count++] = (int32_t)id;
+    return OK;
+}
+
+/* A number or a list; where the field is absent, eos stays as it was. */
+static enum status parse_eos(const char *what, const json_t *root, struct model_config *c,
+                             struct error *err)
+{
+    const json_t *v = json_object_get(root, "eos_token_id");
+    if (!v || json_is_null(v))
+        return OK;
+    c->eos_count = 0;
+    if (!json_is_array(v))
+        return eos_add(what, v, c, err);
+    for (size_t i = 0; i < json_array_size(v); i++)
+        TRY(eos_add(what, json_array_get(v, i), c, err));
+    return OK;
+}
+
+static enum status parse_fields(const char *what, const json_t *root, struct model_config *c,
+                                struct error *err)
+{
+    TRY(check_architecture(what, root, err));
+    TRY(check_features(what, root, err));
+    TRY(get_int32(root, what, "hidden_size", true, 1, MAX_WIDTH, &c->hidden, err));
+    TRY(get_int32(root, what, "num_hidden_layers", true, 1, MAX_LAYERS, &c->layers, err));
+    TRY(get_int32(root, what, "vocab_size", true, 1, MAX_VOCAB, &c->vocab, err));
+    TRY(get_int32(root, what, "max_position_embeddings", true, 1, MAX_POSITION, &c->max_position,
+                  err));
+    double eps = 0;
+    TRY(json_get_real(root, what, "rms_norm_eps", true, 1e-30, 1, &eps, err));
+    c->rms_eps = (float)eps;
+    TRY(json_get_bool(root, what, "tie_word_embeddings", false, &c->tied_embeddings, err));
+    TRY(parse_attention(what, root, c, err));
+    TRY(parse_rope(what, root, c, err));
+    TRY(parse_ffn(what, root, c, err));
+    return parse_eos(what, root, c, err);
+}
+
+static enum status parse_object(const char *what, const char *text, size_t len, json_t **root,
+                                struct error *err)
+{
+    TRY(json_parse(what, text, len, root, err));
+    if (json_is_object(*root))
+        return OK;
+    enum status st = error_set(err, ERR_INVALID, "%s: expected an object, found %s", what,
+                               json_type_words(*root));
+    json_decref(*root);
+    return st;
+}
+
+enum status config_parse(const char *what, const char *text, size_t len,
+                         struct model_config *config, struct error *err)
+{
+    json_t *root = NULL;
+    TRY(parse_object(what, text, len, &root, err));
+    struct model_config c = {0};
+    enum status st = parse_fields(what, root, &c, err);
+    json_decref(root);
+    if (st == OK)
+        *config = c;
+    return st;
+}
+
+static enum status get_float(const json_t *root, const char *what, const char *key, double min,
+                             double max, float *out, struct error *err)
+{
+    double v = *out;
+    TRY(json_get_real(root, what, key, false, min, max, &v, err));
+    *out = (float)v;
+    return OK;
+}
+
+enum status config_parse_generation(const char *what, const char *text, size_t len,
+                                    struct model_config *config,
+                                    struct generation_config *generation, struct error *err)
+{
+    json_t *root = NULL;
+    TRY(parse_object(what, text, len, &root, err));
+    enum status st;
+    struct model_config c = *config;
+    struct generation_config g = *generation;
+    bool sample = true;
+    TRY_OUT(st, get_float(root, what, "temperature", 0, 100, &g.temperature, err));
+    TRY_OUT(st, get_float(root, what, "top_p", 0, 1, &g.top_p, err));
+    TRY_OUT(st, get_float(root, what, "min_p", 0, 1, &g.min_p, err));
+    TRY_OUT(st, get_int32(root, what, "top_k", false, 0, INT32_MAX, &g.top_k, err));
+    TRY_OUT(st, get_float(root, what, "repetition_penalty", 1e-3, 1e3, &g.repetition_penalty, err));
+    TRY_OUT(st, json_get_bool(root, what, "do_sample", false, &sample, err));
+    TRY_OUT(st, parse_eos(what, root, &c, err));
+    if (!sample)
+        g.temperature = 0;
+    *config = c;
+    *generation = g;
+out:
+    json_decref(root);
+    return st;
+}
+
+static enum status path_of(const char *dir, const char *file, char path[PATH_MAX],
+                           struct error *err)
+{
+    int n = snprintf(path, PATH_MAX, "%s/%s", dir, file);
+    if (n < 0 || n >= PATH_MAX)
+        return error_set(err, ERR_INVALID, "%s: path: expected fewer than %d bytes, found more",
+                         file, PATH_MAX);
+    return OK;
+}
+
+static enum status load_generation(const char *dir, struct model_config *config,
+                                   struct generation_config *generation, struct error *err)
+{
+    *generation = (struct generation_config){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
+    char path[PATH_MAX];
+    TRY(path_of(dir, "generation_config.json", path, err));
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return OK;
+    char *text;
+    size_t len;
+    TRY(file_read_all(path, MAX_FILE_BYTES, &text, &len, err));
+    enum status st = config_parse_generation(path, text, len, config, generation, err);
+    free(text);
+    return st;
+}
+
+enum status config_load(const char *dir, struct model_config *config,
+                        struct generation_config *generation, struct error *err)
+{
+    char path[PATH_MAX];
+    char *text;
+    size_t len;
+    struct model_config c;
+    struct generation_config g;
+    TRY(path_of(dir, "config.json", path, err));
+    TRY(file_read_all(path, MAX_FILE_BYTES, &text, &len, err));
+    enum status st = config_parse(path, text, len, &c, err);
+    free(text);
+    TRY(st);
+    TRY(load_generation(dir, &c, &g, err));
+    *config = c;
+    *generation = g;
+    return OK;
+}
