@@ -224,17 +224,23 @@ static void group_enlist(struct local_group *g)
     pthread_mutex_unlock(&w->lock);
 }
 
+/* Of a group that group_enlist may not have seen yet. */
+static void group_unlist(struct local_group *g)
+{
+    pthread_mutex_lock(&g->world->lock);
+    if (g->link) {
+        *g->link = g->next;
+        if (g->next)
+            g->next->link = g->link;
+    }
+    pthread_mutex_unlock(&g->world->lock);
+}
+
 static void group_free(struct local_group *g)
 {
     if (!g)
         return;
-    if (g->link) {
-        pthread_mutex_lock(&g->world->lock);
-        *g->link = g->next;
-        if (g->next)
-            g->next->link = g->link;
-        pthread_mutex_unlock(&g->world->lock);
-    }
+    group_unlist(g);
     free(g->arena[0]);
     free(g->records[0]);
     free(g->mail);
