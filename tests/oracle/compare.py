@@ -4,8 +4,9 @@
     compare.py WITAN DIR...               run the binary WITAN on each checkpoint folder
     compare.py --golden COMMITTED AGAIN   hold two sets made by make.py against each other
 
-With a binary: reference logits are computed afresh in fp32 for several token sequences (the golden's
-own, where the folder has one, then random ones), Witan is given the same ids on standard input of
+With a binary: reference logits are computed afresh in fp32 for several token sequences (the
+golden's own, where the folder has one, then random ones), Witan is given the same ids on standard
+input of
 
     witan logits DIR --all --kv f32 --out FILE
 
@@ -19,8 +20,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import reference  # first: it sets the library's environment
 import numpy as np
+
+import reference
 
 LIMIT = 2e-4  # of the largest |logit|: Witan against the reference
 # What a remade golden must repeat exactly (seed: of made weights; weights_sha256: of shipped ones).
@@ -69,10 +71,10 @@ def witan_logits(witan, folder, batch, vocab):
         out = Path(scratch) / "logits.f32"
         lines = "".join(json.dumps({"ids": ids}) + "\n" for ids in batch)
         command = [str(witan), "logits", str(folder), "--all", "--kv", "f32", "--out", str(out)]
-        done = subprocess.run(command, input=lines, text=True, capture_output=True)
+        done = subprocess.run(command, check=False, input=lines, text=True, capture_output=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
-        flat = np.fromfile(out, dtype="<f4")
+        flat = np.fromfile(out, dtype="<f4") if out.exists() else np.empty(0, "<f4")
     wanted = sum(len(ids) for ids in batch) * vocab
     if flat.size != wanted:
         raise SystemExit(f"{folder}: expected {wanted} logits, found {flat.size}")
@@ -82,7 +84,7 @@ def witan_logits(witan, folder, batch, vocab):
 
 
 def difference(got, want):
-    """Largest difference over largest |reference|; a value that is not a number counts as infinite."""
+    """Largest difference over largest |reference|; infinite if a value is not a number."""
     worst = np.abs(got.astype(np.float64) - want).max() / np.abs(want).max()
     return float(worst) if np.isfinite(worst) else float("inf")
 
@@ -123,10 +125,11 @@ def golden_logits(folder, told):
 
 def same_golden(committed, again):
     """Compares a committed configuration with its remake and prints the result. True when equal."""
-    faults = [f"not in {f.parent}" for f in (committed, again) if not (f / "golden.json").exists()]
-    if faults:
-        print(f"FAIL {committed.name}: {faults[0]}")
-        return False
+    for folder in (committed, again):
+        if not (folder / "golden.json").exists():
+            print(f"FAIL {committed.name}: not in {folder.parent}")
+            return False
+    faults = []
     if tensors(committed) != tensors(again):
         faults.append("weights differ")
     for name in ("config.json", "model.safetensors.index.json"):
@@ -142,8 +145,8 @@ def same_golden(committed, again):
         faults.append("logits.f32: size differs")
     elif (worst := difference(new_rows, old_rows)) > SAME:
         faults.append(f"logits.f32: differs by {worst:.2e} of max |logit| (limit {SAME:.0e})")
-    else:
-        print(f"ok   {committed}: the same weights, bit for bit; logits within {worst:.1e} of max |logit|")
+    if not faults:
+        print(f"ok   {committed}: weights identical, logits within {worst:.1e} of max |logit|")
     for fault in faults:
         print(f"FAIL {committed}: {fault}")
     return not faults

@@ -19,7 +19,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-import reference  # first: it sets the library's environment
+import reference  # before the libraries: it sets their environment
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -72,9 +72,9 @@ def sizes(vocab, hidden, layers, heads, kv_heads, head_dim, experts, top, moe, d
     }
 
 
-# config_style "published": config.json as the released checkpoints have it (rope_theta, num_experts,
-# torch_dtype). "current": as the pinned Transformers writes it (rope_parameters, num_local_experts,
-# dtype). names "expert": one tensor per expert and projection. "fused": one per layer.
+# config_style "published": config.json as the released checkpoints have it (rope_theta,
+# num_experts, torch_dtype). "current": as the pinned Transformers writes it (rope_parameters,
+# num_local_experts, dtype). names "expert": one tensor per expert and projection. "fused": one per layer.
 # The prompts' lengths differ so that they end at different places in a KV page.
 CONFIGS = {
     "gqa16": {
@@ -85,7 +85,7 @@ CONFIGS = {
         "config": sizes(320, 64, 2, 16, 1, 8, 16, 4, 20, 128),
     },
     "headdim": {
-        "what": "heads * head_dim (192) is not hidden_size (40); five layers cut unevenly by 2 and 3",
+        "what": "heads * head_dim (192) is not hidden_size (40); five layers do not halve",
         "dtype": "bfloat16",
         "seed": 62,
         "prompt": 71,
@@ -160,7 +160,7 @@ def weight(seed, name, shape):
     A matrix has a standard deviation of gain / sqrt(fan in). With the customary 0.02 the layers
     would add next to nothing to the residual stream, and an error in one would not be seen.
     """
-    if name.endswith("q_norm.weight") or name.endswith("k_norm.weight"):
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
         # Above 1, so that attention picks positions out instead of averaging over all of them.
         return values(seed, name, shape, 0.8, 2.2)
     if name.endswith("norm.weight"):
@@ -260,9 +260,12 @@ def check_fused(spec, keys, model, folder):
         save(spec | {"names": "expert"}, keys, build(spec)[1], Path(other))
         with safe_open(Path(other) / "model.safetensors", "pt") as file:
             name = "model.layers.0.mlp.experts.1."
-            assert torch.equal(file.get_tensor(name + "gate_proj.weight").float(), gate_up[1, :inner])
-            assert torch.equal(file.get_tensor(name + "up_proj.weight").float(), gate_up[1, inner:])
-            assert torch.equal(file.get_tensor(name + "down_proj.weight").float(), down[1])
+            for part, want in (
+                ("gate_proj", gate_up[1, :inner]),
+                ("up_proj", gate_up[1, inner:]),
+                ("down_proj", down[1]),
+            ):
+                assert torch.equal(file.get_tensor(f"{name}{part}.weight").float(), want), part
         twin = reference.load(other)
     assert np.array_equal(reference.forward(model, ids)[0], reference.forward(twin, ids)[0])
 
@@ -329,7 +332,7 @@ def make(name, out):
         check_fused(spec, keys, model, folder)
     golden, logits = measure(spec, keys, model)
     if not good(golden):
-        raise SystemExit(f"{name}: seed {spec['seed']} gives close calls; find another with --search")
+        raise SystemExit(f"{name}: close calls with seed {spec['seed']}; --search finds another")
     write_golden(golden, logits, folder)
     return golden
 

@@ -27,7 +27,7 @@ NEAR_TIE = 1e-5
 
 
 def load(folder):
-    """The model of a checkpoint folder: stored weights widened to fp32, plain attention and experts.
+    """The model of a checkpoint folder, its weights widened to fp32, attention and experts plain.
 
     Refuses a folder whose tensors do not match the module one to one, because Transformers would
     otherwise fill the missing ones with random values and go on.

@@ -10,10 +10,9 @@ the weights added, so that a golden left behind by a retrained model is told fro
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
 
-import reference  # first: it sets the library's environment
+import reference  # before the libraries: it sets their environment
 import make
 import numpy as np
 from transformers import AutoTokenizer
@@ -49,7 +48,7 @@ def prompt_ids(folder):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) >= SHORTEST:
             return text, ids
-    raise SystemExit(f"{folder}: the whole conversation is {len(ids)} tokens, fewer than {SHORTEST}")
+    raise SystemExit(f"{folder}: the whole conversation is {len(ids)} tokens, not {SHORTEST}")
 
 
 def weights_sha256(folder):
@@ -74,8 +73,7 @@ def main():
     logits, gap = reference.forward(model, ids)
     first = len(prompt) - 1
     rows = logits[first:-1]
-    max_abs = float(np.abs(logits).max())
-    lead = reference.lead(rows) / max_abs
+    lead = reference.lead(rows) / np.abs(logits).max()
     # Trained weights cannot be reseeded to avoid close calls, so the golden ends before the first
     # one: a greedy token that rounding could turn, or a routing that it could.
     close = [n for n in range(EXTRA) if lead[n] < 1e-4 or gap[first + n] < reference.NEAR_TIE]
@@ -83,10 +81,12 @@ def main():
     if rows[:kept].argmax(axis=-1).tolist() != tokens[:kept]:
         raise SystemExit("one pass and cached decoding disagree on a token that is no close call")
     tokens, positions = tokens[:kept], len(prompt) + kept
+    max_abs = float(np.abs(logits[:positions]).max())
     near = [int(p) for p in np.flatnonzero(gap[:positions] < reference.NEAR_TIE)]
     # A near tie taints every later position through the KV cache of the layers above it.
     sound = min(near, default=positions)
-    at = {0, 1, 15, 16, len(prompt) // 2, first, first + 1, (first + positions - 1) // 2, positions - 1}
+    last = positions - 1
+    at = {0, 1, 16, first // 2, first, first + 1, (first + last) // 2, last}
     at = sorted(p for p in at if p < sound)
     golden = {
         "prompt": prompt,
@@ -98,8 +98,8 @@ def main():
         "router_margin": [float(f"{g:.4g}") for g in gap[:positions]],
         "min_router_margin": float(gap[:positions].min()),
         "near_ties": near,
-        "min_greedy_lead": float(lead[:kept].min()) if kept else 0.0,
-        "cache_difference": float(np.abs(rows[:kept] - cached[:kept]).max() / max_abs) if kept else 0.0,
+        "min_greedy_lead": float(lead[:kept].min(initial=np.inf)),
+        "cache_difference": float(np.abs(rows[:kept] - cached[:kept]).max(initial=0) / max_abs),
         "weights_sha256": weights_sha256(args.folder),
         "text": text,
     }
