@@ -13,6 +13,8 @@ struct command {
 
 static const struct command commands[] = {
     {"render", cmd_render, "render conversations with a checkpoint's chat template"},
+    {"tokenize", cmd_tokenize, "text to token ids"},
+    {"detokenize", cmd_detokenize, "token ids to text"},
 };
 
 static int usage(void)
