@@ -74,7 +74,8 @@ def sizes(vocab, hidden, layers, heads, kv_heads, head_dim, experts, top, moe, d
 
 # config_style "published": config.json as the released checkpoints have it (rope_theta,
 # num_experts, torch_dtype). "current": as the pinned Transformers writes it (rope_parameters,
-# num_local_experts, dtype). names "expert": one tensor per expert and projection. "fused": one per layer.
+# num_local_experts, dtype). names "expert": one tensor per expert and projection. "fused": two per
+# layer.
 # The prompts' lengths differ so that they end at different places in a KV page.
 CONFIGS = {
     "gqa16": {
