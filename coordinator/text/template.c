@@ -19,7 +19,7 @@ enum {
 
 struct known {
     const char *name;
-    const char *sha256; /* of the source without or with its last newline, as Qwen published it */
+    const char *sha256; /* of the source as Qwen published it; only the coder's ends in a newline */
 };
 
 static const struct known known[TEMPLATE_COUNT] = {

@@ -2,11 +2,7 @@
 #include "tests/unit/unit.h"
 
 #include "base/buf.h"
-#include "base/json.h"
 #include "coordinator/text/template.h"
-#include "coordinator/text/template_out.h"
-
-#include <math.h>
 
 static const char *const special_tokens[] = {
     "<|im_start|>", "<|im_end|>",   "<think>",         "</think>",
@@ -428,82 +424,6 @@ static void coder_speaks_for_a_silent_system(void **state)
                            "\n</function>" CODER_TAIL ASK);
 }
 
-/* ---- printing as Python does ---- */
-
-static void floats_print_as_python_prints_them(void **state)
-{
-    (void)state;
-    static const struct {
-        double x;
-        const char *expected;
-    } cases[] = {
-        {0.0, "0.0"},
-        {-0.0, "-0.0"},
-        {1.0, "1.0"},
-        {-2.5, "-2.5"},
-        {100.0, "100.0"},
-        {0.1, "0.1"},
-        {0.0001, "0.0001"},
-        {0.00012345, "0.00012345"},
-        {0.00001, "1e-05"},
-        {1e15, "1000000000000000.0"},
-        {1e16, "1e+16"},
-        {9999999999999998.0, "9999999999999998.0"},
-        {123456.789, "123456.789"},
-        {1.5e300, "1.5e+300"},
-        {1e22, "1e+22"},
-        {5e-324, "5e-324"},
-        {1.7976931348623157e308, "1.7976931348623157e+308"},
-        {2.2250738585072014e-308, "2.2250738585072014e-308"},
-        {0x1p-44, "5.684341886080802e-14"}, /* 17 digits rounded to 16 do not read back */
-        {9007199254740993.0, "9007199254740992.0"},
-        {1.0 / 3, "0.3333333333333333"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char text[TEMPLATE_FLOAT_CHARS];
-        template_float(cases[i].x, text);
-        assert_string_equal(text, cases[i].expected);
-    }
-    for (int e = -1074; e < 1024; e++) {
-        char text[TEMPLATE_FLOAT_CHARS];
-        template_float(ldexp(-1.0, e), text);
-        assert_true(strtod(text, NULL) == ldexp(-1.0, e));
-    }
-}
-
-static void strings_print_as_python_prints_them(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *json, *expected;
-    } cases[] = {
-        {"[\"a\"]", "['a']"},
-        {"[\"it's\"]", "[\"it's\"]"},
-        {"[\"'\\\"\"]", "['\\'\"']"},
-        {"[\"\\\"\"]", "['\"']"},
-        {"[\"\\\\\\n\\r\\t\\b\"]", "['\\\\\\n\\r\\t\\x08']"},
-        {"[\"\\u0000\\u007f\\u0085\\u00a0\\u00ad\\u00e9\"]",
-         "['\\x00\\x7f\\x85\\xa0\\xad\xc3\xa9']"},
-        {"[\"\\u2028\\u3000\\ue000\\u4e2d\"]", "['\\u2028\\u3000\\ue000\xe4\xb8\xad']"},
-        {"[\"\\ud83d\\ude00\\udbff\\udfff\"]", "['\xf0\x9f\x98\x80\\U0010ffff']"},
-        {"{\"a\":{\"b'\":[]}}", "{'a': {\"b'\": []}}"},
-        {"\"it's\"", "it's"},
-        {"-0", "0"},
-        {"-9223372036854775808", "-9223372036854775808"},
-        {"null", "None"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct template_out o = {0};
-        struct error err;
-        json_t *v = parse(cases[i].json, strlen(cases[i].json));
-        buf_init(&o.text, 1000);
-        assert_int_equal(template_str(&o, v, &err), OK);
-        assert_string_equal(o.text.data, cases[i].expected);
-        buf_fini(&o.text);
-        json_decref(v);
-    }
-}
-
 /* ---- forging ---- */
 
 /* Text from a conversation that spells a special token is the reference's text, and no span. */
@@ -788,143 +708,6 @@ static void normalise_refuses_what_render_refuses(void **state)
     }
 }
 
-/* ---- which template ---- */
-
-static char folder[64];
-
-static void write_file(const char *name, const char *text, size_t len)
-{
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, len, f), len);
-    fclose(f);
-}
-
-static void write_config(json_t *chat_template)
-{
-    json_t *config = json_pack("{s:o}", "chat_template", chat_template);
-    char *text = json_dumps(config, 0);
-    write_file("tokenizer_config.json", text, strlen(text));
-    free(text);
-    json_decref(config);
-}
-
-static void make_folder(void)
-{
-    strcpy(folder, "/tmp/witan_template_XXXXXX");
-    assert_non_null(mkdtemp(folder));
-}
-
-static void remove_folder(void)
-{
-    static const char *const names[] = {"/chat_template.jinja", "/tokenizer_config.json", ""};
-    for (size_t i = 0; i < 3; i++) {
-        char path[200];
-        snprintf(path, sizeof path, "%s%s", folder, names[i]);
-        remove(path);
-    }
-}
-
-static void names_are_known(void **state)
-{
-    (void)state;
-    struct error err;
-    for (int i = 0; i < TEMPLATE_COUNT; i++) {
-        enum template_kind kind = TEMPLATE_COUNT;
-        assert_int_equal(template_by_name(template_name((enum template_kind)i), &kind, &err), OK);
-        assert_int_equal(kind, i);
-    }
-    enum template_kind kind;
-    assert_int_equal(template_by_name("qwen2", &kind, &err), ERR_NOT_FOUND);
-    assert_string_equal(err.msg, "template: expected one of qwen3, qwen3-rev, qwen3-instruct-2507, "
-                                 "qwen3-thinking-2507, qwen3-coder, found \"qwen2\"");
-}
-
-static void official_template_is_detected(void **state)
-{
-    (void)state;
-    struct error err;
-    json_t *config;
-    assert_int_equal(
-        json_parse_file(shared_path("qwen3/tokenizer_config.json"), 1 << 20, &config, &err), OK);
-    json_t *source = json_object_get(config, "chat_template");
-    char *text = strdup(json_string_value(source));
-    size_t len = json_string_length(source);
-    enum template_kind kind = TEMPLATE_COUNT;
-    make_folder();
-
-    write_config(json_incref(source));
-    assert_int_equal(template_detect(folder, &kind, &err), OK);
-    assert_int_equal(kind, TEMPLATE_QWEN3);
-
-    kind = TEMPLATE_COUNT;
-    write_config(json_pack("[{s:s,s:s},{s:s,s:O}]", "name", "tool_use", "template", "x", "name",
-                           "default", "template", source));
-    assert_int_equal(template_detect(folder, &kind, &err), OK);
-    assert_int_equal(kind, TEMPLATE_QWEN3);
-
-    /* The file wins, with or without its last newline; two newlines are another template. */
-    write_config(json_string("another"));
-    write_file("chat_template.jinja", text, len);
-    assert_int_equal(template_detect(folder, &kind, &err), OK);
-    text = realloc(text, len + 3);
-    memcpy(text + len, "\n\n", 3);
-    write_file("chat_template.jinja", text, len + 1);
-    assert_int_equal(template_detect(folder, &kind, &err), OK);
-    write_file("chat_template.jinja", text, len + 2);
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_UNSUPPORTED);
-
-    remove_folder();
-    free(text);
-    json_decref(config);
-}
-
-static void unknown_template_is_refused_with_the_list(void **state)
-{
-    (void)state;
-    struct error err;
-    enum template_kind kind;
-    make_folder();
-    write_config(json_string("{{ messages }}"));
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_UNSUPPORTED);
-    assert_non_null(strstr(err.msg, "tokenizer_config.json: unknown chat template with SHA-256 "));
-    static const char *const sums[] = {"qwen3 (87a2728c",
-                                       "qwen3-rev (a55ee1b1",
-                                       "qwen3-instruct-2507 (64f85b19",
-                                       "qwen3-thinking-2507 (3802169b",
-                                       "qwen3-coder (5a38bfa0",
-                                       "--template"};
-    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
-        assert_non_null(strstr(err.msg, sums[i]));
-    write_file("chat_template.jinja", "", 0);
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_UNSUPPORTED);
-    assert_non_null(strstr(err.msg, "chat_template.jinja: "));
-    remove_folder();
-}
-
-static void folder_without_a_template_says_so(void **state)
-{
-    (void)state;
-    struct error err;
-    enum template_kind kind;
-    make_folder();
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_NOT_FOUND);
-    assert_non_null(strstr(err.msg, "no chat template: expected chat_template.jinja, or "));
-    write_config(json_null());
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_NOT_FOUND);
-    write_config(json_integer(1));
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_INVALID);
-    assert_non_null(strstr(err.msg, "chat_template: expected a string or an array, found an int"));
-    write_config(json_pack("[{s:s}, i]", "name", "default", 1));
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_INVALID);
-    assert_non_null(strstr(err.msg, "\"default\""));
-    write_file("tokenizer_config.json", "{", 1);
-    assert_int_equal(template_detect(folder, &kind, &err), ERR_INVALID);
-    remove_folder();
-}
-
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(golden_conversations_are_exact),
     cmocka_unit_test(golden_errors_are_normalised),
@@ -940,8 +723,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(coder_prints_tools),
     cmocka_unit_test(coder_prints_calls),
     cmocka_unit_test(coder_speaks_for_a_silent_system),
-    cmocka_unit_test(floats_print_as_python_prints_them),
-    cmocka_unit_test(strings_print_as_python_prints_them),
     cmocka_unit_test(text_cannot_forge_a_turn),
     cmocka_unit_test(argument_text_cannot_forge_a_turn),
     cmocka_unit_test(replayed_reasoning_has_the_template_tags),
@@ -951,10 +732,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(limits_are_kept),
     cmocka_unit_test(normalise_makes_messages_plain),
     cmocka_unit_test(normalise_refuses_what_render_refuses),
-    cmocka_unit_test(names_are_known),
-    cmocka_unit_test(official_template_is_detected),
-    cmocka_unit_test(unknown_template_is_refused_with_the_list),
-    cmocka_unit_test(folder_without_a_template_says_so),
 };
 
 UNIT_MAIN(tests)
