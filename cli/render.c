@@ -1,133 +1,101 @@
 /*
- * `witan render`: conversations in, prompts out, one JSON object a line each way, so that a prompt
- * can be read before a model sees it and compared with any other renderer's.
+ * `witan render`: conversations in, prompts and their token ids out, JSON lines both ways, so that
+ * a prompt can be read before a model sees it and compared with any other renderer's.
  */
-#include "base/buf.h"
-#include "base/error.h"
 #include "cli/cli.h"
+#include "cli/lines.h"
 #include "coordinator/text/template.h"
+#include "coordinator/text/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { LINE_LIMIT_BYTES = 64 << 20 };
-
 static const char usage[] =
     "usage: witan render DIR [--template NAME]\n"
     "Reads {\"messages\": [...], \"tools\": [...], \"kwargs\": {...}} a line and writes\n"
-    "{\"rendered\": \"...\"} a line, or {\"error\": \"...\"} in its place and exits with 1.\n"
-    "DIR holds the checkpoint's tokenizer files; NAME overrides the template found there.\n";
+    "{\"rendered\": \"...\", \"ids\": [...]} a line, or {\"error\": \"...\"} in its place and "
+    "exits\n"
+    "with 1. DIR holds the checkpoint's tokenizer.json and its chat template; NAME overrides the\n"
+    "template. Only what the template itself wrote becomes a special token.\n";
 
-/* The next line without its newline. *more is false at the end of input. A line over the limit is
- * read to its end and is ERR_LIMIT. */
-static enum status read_line(FILE *in, struct buf *line, bool *more, struct error *err)
+struct session {
+    enum template_kind kind;
+    struct tokenizer *tok;
+    struct tokenizer_scratch *scratch;
+    struct token_ids ids;
+};
+
+static enum status session_init(struct session *s, const char *dir, const char *name,
+                                struct error *err)
 {
-    enum status st = OK;
-    buf_clear(line);
-    int c;
-    *more = false;
-    while ((c = getc_unlocked(in)) != EOF && c != '\n') {
-        char byte = (char)c;
-        *more = true;
-        if (st == OK)
-            st = buf_append(line, &byte, 1, err);
-    }
-    *more = *more || c == '\n';
-    return st;
+    *s = (struct session){0};
+    token_ids_init(&s->ids, TEMPLATE_LIMIT_BYTES);
+    TRY(tokenizer_load(dir, &s->tok, err));
+    TRY(tokenizer_scratch_create(s->tok, &s->scratch, err));
+    return name ? template_by_name(name, &s->kind, err) : template_detect(dir, &s->kind, err);
 }
 
-static enum status render_line(enum template_kind kind, const struct buf *line, struct buf *out,
-                               struct error *err)
+static void session_fini(struct session *s)
 {
-    /* Not json_parse: Jinja prints NUL characters too, and this shows what it would print. */
-    json_error_t je;
-    json_t *root = line->len ? json_loadb(line->data, line->len,
-                                          JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je)
-                             : NULL;
-    if (!root)
-        return error_set(err, ERR_INVALID, "expected a JSON object, found %s",
-                         line->len ? je.text : "an empty line");
+    token_ids_fini(&s->ids);
+    tokenizer_scratch_destroy(s->scratch);
+    tokenizer_destroy(s->tok);
+}
+
+static enum status append_answer(struct session *s, const struct template_rendered *r,
+                                 struct buf *out, struct error *err)
+{
+    token_ids_clear(&s->ids);
+    TRY(tokenizer_encode_spans(s->tok, s->scratch, r->text, r->len, r->spans, r->span_count,
+                               &s->ids, err));
+    TRY(buf_puts(out, "{\"rendered\": ", err));
+    TRY(buf_json_string(out, r->text, r->len, err));
+    TRY(buf_puts(out, ", \"ids\": [", err));
+    for (size_t i = 0; i < s->ids.len; i++)
+        TRY(buf_printf(out, err, i ? ", %u" : "%u", s->ids.data[i]));
+    return buf_puts(out, "]}", err);
+}
+
+static enum status render_line(void *state, const json_t *in, struct buf *out, struct error *err)
+{
+    struct session *s = state;
     struct template_rendered r;
-    enum status st = template_render(
-        kind, json_object_get(root, "messages"), json_object_get(root, "tools"),
-        json_object_get(root, "kwargs"), TEMPLATE_LIMIT_BYTES, &r, err);
-    json_decref(root);
-    TRY(st);
-    st = buf_puts(out, "{\"rendered\": ", err);
-    if (st == OK)
-        st = buf_json_string(out, r.text, r.len, err);
-    if (st == OK)
-        st = buf_puts(out, "}\n", err);
+    TRY(template_render(s->kind, json_object_get(in, "messages"), json_object_get(in, "tools"),
+                        json_object_get(in, "kwargs"), TEMPLATE_LIMIT_BYTES, &r, err));
+    enum status st = append_answer(s, &r, out, err);
     template_rendered_fini(&r);
     return st;
 }
 
-static enum status render_error(size_t number, const char *msg, struct buf *out, struct error *err)
+/* False when the arguments are not of the usage's form. */
+static bool read_arguments(int argc, char **argv, const char **dir, const char **name)
 {
-    char words[1100];
-    int len = snprintf(words, sizeof words, "line %zu: %s", number, msg);
-    buf_clear(out);
-    TRY(buf_puts(out, "{\"error\": ", err));
-    TRY(buf_json_string(out, words, (size_t)len, err));
-    return buf_puts(out, "}\n", err);
-}
-
-/* Returns the exit code. */
-static int render_lines(enum template_kind kind, FILE *in, FILE *to)
-{
-    struct buf line, out;
-    buf_init(&line, LINE_LIMIT_BYTES);
-    buf_init(&out, (size_t)TEMPLATE_LIMIT_BYTES * 6 + 64); /* each byte escaped to six */
-    int code = 0;
-    for (size_t number = 1;; number++) {
-        struct error err;
-        bool more;
-        enum status st = read_line(in, &line, &more, &err);
-        if (!more)
-            break;
-        buf_clear(&out);
-        if (st == OK)
-            st = render_line(kind, &line, &out, &err);
-        if (st != OK) {
-            code = 1;
-            struct error cause = err;
-            st = render_error(number, cause.msg, &out, &err);
-        }
-        if (st != OK || fwrite(out.data, 1, out.len, to) != out.len || fflush(to) != 0) {
-            fprintf(stderr, "witan render: line %zu: cannot write the output\n", number);
-            code = 1;
-            break;
-        }
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--template") == 0 && i + 1 < argc && !*name)
+            *name = argv[++i];
+        else if (argv[i][0] != '-' && !*dir)
+            *dir = argv[i];
+        else
+            return false;
     }
-    buf_fini(&line);
-    buf_fini(&out);
-    return code;
+    return *dir != NULL;
 }
 
 int cmd_render(int argc, char **argv)
 {
     const char *dir = NULL;
     const char *name = NULL;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--template") == 0 && i + 1 < argc && !name) {
-            name = argv[++i];
-        } else if (argv[i][0] != '-' && !dir) {
-            dir = argv[i];
-        } else {
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (!dir) {
+    if (!read_arguments(argc, argv, &dir, &name)) {
         fputs(usage, stderr);
         return 2;
     }
+    struct session s;
     struct error err;
-    enum template_kind kind;
-    enum status st = name ? template_by_name(name, &kind, &err) : template_detect(dir, &kind, &err);
-    if (st != OK) {
+    int code = 1;
+    if (session_init(&s, dir, name, &err) == OK)
+        code = lines_run("witan render", render_line, &s);
+    else
         fprintf(stderr, "witan render: %s\n", err.msg);
-        return 1;
-    }
-    return render_lines(kind, stdin, stdout);
+    session_fini(&s);
+    return code;
 }

@@ -208,12 +208,12 @@ enum status template_call_parse(const struct template_call *call, json_t **out, 
     json_error_t je;
     json_t *v = t.len ? json_loadb(t.data, t.len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &je)
                       : json_object();
-    if (!v && t.len)
+    if (!v && t.len && je.line >= 0) /* without memory jansson names no line */
         return error_set(err, ERR_INVALID,
                          "%s.arguments: expected an object or a JSON string: line %d column %d: %s",
                          call->path, je.line, je.column, je.text);
     if (!v)
-        return error_set(err, ERR_NO_MEMORY, "no memory for an object");
+        return error_set(err, ERR_NO_MEMORY, "%s.arguments: no memory to parse them", call->path);
     if (!json_is_object(v)) {
         enum status st = mistyped_in_call(call, "arguments", "an object in the JSON string", v,
                                           err);
