@@ -21,11 +21,11 @@
 
 /* The library counts in int: longer payloads go in pieces. A test builds this file with a few bytes
  * to walk that path. A multiple of 8. */
-#ifndef MPI_PIECE_BYTES
-#define MPI_PIECE_BYTES ((size_t)1 << 30)
+#ifndef COMM_PIECE_BYTES
+#define COMM_PIECE_BYTES ((size_t)1 << 30)
 #endif
 
-enum { MPI_TAG = 0 };
+enum { COMM_TAG = 0 };
 
 struct mpi_comm {
     struct comm base;
@@ -51,7 +51,7 @@ static enum status mpi_status(int code, const char *call, struct error *err)
 
 static size_t mpi_piece(size_t left)
 {
-    return left < MPI_PIECE_BYTES ? left : MPI_PIECE_BYTES;
+    return left < COMM_PIECE_BYTES ? left : COMM_PIECE_BYTES;
 }
 
 static MPI_Comm mpi_handle(const struct comm *base)
@@ -61,7 +61,7 @@ static MPI_Comm mpi_handle(const struct comm *base)
 
 static enum status mpi_allreduce_f64(struct comm *base, double *x, size_t count, struct error *err)
 {
-    const size_t piece = MPI_PIECE_BYTES / sizeof *x;
+    const size_t piece = COMM_PIECE_BYTES / sizeof *x;
     for (size_t at = 0; at < count; at += piece) {
         int n = (int)(count - at < piece ? count - at : piece);
         TRY(mpi_status(
@@ -75,7 +75,7 @@ static enum status mpi_broadcast(struct comm *base, int root, void *x, size_t by
                                  struct error *err)
 {
     unsigned char *p = x;
-    for (size_t at = 0; at < bytes; at += MPI_PIECE_BYTES)
+    for (size_t at = 0; at < bytes; at += COMM_PIECE_BYTES)
         TRY(mpi_status(
             MPI_Bcast(p + at, (int)mpi_piece(bytes - at), MPI_BYTE, root, mpi_handle(base)),
             "MPI_Bcast", err));
@@ -89,7 +89,7 @@ static enum status mpi_allgather(struct comm *base, const void *send, size_t byt
     unsigned char *to = recv;
     if (bytes == 0)
         return OK;
-    if (bytes <= MPI_PIECE_BYTES)
+    if (bytes <= COMM_PIECE_BYTES)
         return mpi_status(
             MPI_Allgather(send, (int)bytes, MPI_BYTE, recv, (int)bytes, MPI_BYTE, mpi_handle(base)),
             "MPI_Allgather", err);
@@ -109,9 +109,9 @@ static enum status mpi_send(struct comm *base, int to, const void *x, size_t byt
           to, base->size);
     do {
         TRY(mpi_status(
-            MPI_Send(p + at, (int)mpi_piece(bytes - at), MPI_BYTE, to, MPI_TAG, mpi_handle(base)),
+            MPI_Send(p + at, (int)mpi_piece(bytes - at), MPI_BYTE, to, COMM_TAG, mpi_handle(base)),
             "MPI_Send", err));
-        at += MPI_PIECE_BYTES;
+        at += COMM_PIECE_BYTES;
     } while (at < bytes);
     return OK;
 }
@@ -125,12 +125,12 @@ static enum status mpi_recv(struct comm *base, int from, void *x, size_t bytes, 
     do {
         MPI_Status got;
         int expected = (int)mpi_piece(bytes - at), found;
-        TRY(mpi_status(MPI_Recv(p + at, expected, MPI_BYTE, from, MPI_TAG, mpi_handle(base), &got),
+        TRY(mpi_status(MPI_Recv(p + at, expected, MPI_BYTE, from, COMM_TAG, mpi_handle(base), &got),
                        "MPI_Recv", err));
         TRY(mpi_status(MPI_Get_count(&got, MPI_BYTE, &found), "MPI_Get_count", err));
         CHECK(found == expected, "rank %d expects %d bytes of rank %d, found %d", base->rank,
               expected, from, found);
-        at += MPI_PIECE_BYTES;
+        at += COMM_PIECE_BYTES;
     } while (at < bytes);
     return OK;
 }
