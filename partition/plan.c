@@ -89,6 +89,12 @@ enum status layout_check(const struct model_config *config, struct layout *layou
     if (layout->w == 0)
         layout->w = layout->tp > layout->ep ? layout->tp : layout->ep;
     char why[256];
+    if (layout->ep == 0) {
+        /* Whole experts over as many ranks as they divide into; their columns over the rest. */
+        layout->ep = layout->w > 1 ? layout->w : 1;
+        while (layout->ep > 1 && layout_fault(config, layout, why, sizeof why))
+            layout->ep--;
+    }
     if (!layout_fault(config, layout, why, sizeof why))
         return OK;
     char near[400] = "";

@@ -22,7 +22,7 @@ enum {
 struct layout {
     int32_t pp;
     int32_t tp; /* attn_tp */
-    int32_t ep; /* moe_ep */
+    int32_t ep; /* moe_ep; 0 = the largest that works */
     int32_t w;  /* ranks of a stage; 0 = max(tp, ep) */
 };
 
@@ -90,7 +90,7 @@ struct plan {
     struct rank_plan *ranks; /* [world] */
 };
 
-/* Fills in layout->w and refuses what cannot work, in one line that also names the nearest layouts
+/* Fills in layout->w and layout->ep and refuses what cannot work, in one line that also names the nearest layouts
  * that can: tp divides the query heads, ep the experts, both divide w, w/ep at most the blocks of an
  * expert, pp at most the layers. */
 enum status layout_check(const struct model_config *config, struct layout *layout,

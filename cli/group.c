@@ -1,0 +1,293 @@
+/* A worker group inside a command: see group.h. */
+#include "cli/group.h"
+#include "base/check.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char group_help[] =
+    "  --tp N             ranks that share attention heads (default 1)\n"
+    "  --ep N             ranks that share the experts (default: the largest that works)\n"
+    "  --pp N             pipeline stages (default 1)\n"
+    "  --transport T      local: ranks are threads (default); mpi: processes under mpirun\n"
+    "  --threads N        compute threads of a rank (default: the cores over the ranks)\n"
+    "  --context N        tokens of one conversation (default: the model's, at most 8192)\n"
+    "  --kv f32|bf16      type of the KV cache (default bf16)\n"
+    "  --max-seqs N       sequences running at once\n"
+    "  --step-tokens N    tokens of one step over all sequences (default 512)\n"
+    "  --chunk N          prompt tokens of one sequence a step (default: no bound)\n"
+    "  --kernels K        auto, avx512, avx2 or portable (the same tokens, bit for bit)\n"
+    "  --verbose          say where memory and time go\n";
+
+enum { DEFAULT_CONTEXT = 8192, DEFAULT_STEP_TOKENS = 512 };
+
+void group_init(struct group_options *o)
+{
+    *o = (struct group_options){
+        .layout = {.pp = 1, .tp = 1, .ep = 0, .w = 0},
+        .limits = {.kv_dtype = KV_BF16},
+        .transport = "local",
+        .kernels = "auto",
+    };
+}
+
+static int bad(const char *flag, const char *expected, const char *found)
+{
+    fprintf(stderr, "witan: %s: expected %s, found %s\n", flag, expected,
+            found ? found : "nothing");
+    return -1;
+}
+
+static int take_int(const char *flag, const char *value, int32_t max, int32_t *out)
+{
+    char *end;
+    errno = 0;
+    long v = value ? strtol(value, &end, 10) : 0;
+    if (!value || !*value || *end || errno || v < 1 || v > max) {
+        char words[64];
+        snprintf(words, sizeof words, "1 to %d", max);
+        return bad(flag, words, value);
+    }
+    *out = (int32_t)v;
+    return 1;
+}
+
+int group_flag(struct group_options *o, int argc, char **argv, int *i)
+{
+    struct {
+        const char *name;
+        int32_t max;
+        int32_t *out;
+    } ints[] = {
+        {"--tp", MAX_WORLD, &o->layout.tp},
+        {"--ep", MAX_WORLD, &o->layout.ep},
+        {"--pp", MAX_WORLD, &o->layout.pp},
+        {"--threads", POOL_MAX_THREADS, &o->limits.threads},
+        {"--context", 1 << 24, &o->limits.context},
+        {"--max-seqs", 1 << 16, &o->limits.max_seqs},
+        {"--step-tokens", 1 << 20, &o->limits.max_rows},
+        {"--chunk", 1 << 20, &o->chunk},
+    };
+    const char *flag = argv[*i], *value = *i + 1 < argc ? argv[*i + 1] : NULL;
+    for (size_t k = 0; k < COUNT_OF(ints); k++) {
+        if (strcmp(flag, ints[k].name) != 0)
+            continue;
+        ++*i;
+        return take_int(flag, value, ints[k].max, ints[k].out);
+    }
+    if (strcmp(flag, "--verbose") == 0) {
+        o->verbose = true;
+        return 1;
+    }
+    if (strcmp(flag, "--kernels") != 0 && strcmp(flag, "--transport") != 0 &&
+        strcmp(flag, "--kv") != 0)
+        return 0;
+    ++*i;
+    if (!value)
+        return bad(flag, "a name", NULL);
+    if (strcmp(flag, "--kernels") == 0) {
+        o->kernels = value;
+    } else if (strcmp(flag, "--transport") == 0) {
+        if (strcmp(value, "local") != 0 && strcmp(value, "mpi") != 0)
+            return bad(flag, "local or mpi", value);
+        o->transport = value;
+    } else if (strcmp(value, "f32") == 0 || strcmp(value, "bf16") == 0) {
+        o->limits.kv_dtype = strcmp(value, "f32") == 0 ? KV_F32 : KV_BF16;
+    } else {
+        return bad(flag, "f32 or bf16", value);
+    }
+    return 1;
+}
+
+/* --- under mpirun ------------------------------------------------------------------------------ */
+
+static bool in_mpi_job(void)
+{
+    return getenv("OMPI_COMM_WORLD_RANK") != NULL || getenv("PMIX_RANK") != NULL;
+}
+
+bool group_is_leader(void)
+{
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    if (!rank)
+        rank = getenv("PMIX_RANK");
+    return !rank || strcmp(rank, "0") == 0;
+}
+
+static int32_t world_size(const struct layout *l)
+{
+    int32_t w = l->tp > l->ep ? l->tp : l->ep;
+    return l->pp * w;
+}
+
+/* Starts this command line again as `world` ranks; returns only when mpirun cannot be run. */
+static enum status exec_mpirun(char **argv, int32_t world, struct error *err)
+{
+    char ranks[16], self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0)
+        return error_errno(err, errno, "/proc/self/exe");
+    self[n] = '\0';
+    snprintf(ranks, sizeof ranks, "%d", world);
+    /* Keep-alives: a cut network is otherwise not noticed for minutes. Yielding: ranks that outnumber
+     * cores would spin the others out. Threads of a rank are not bound to its one core. */
+    static const char *const fixed[] = {
+        "--quiet", "--bind-to", "none", "--oversubscribe",
+        "--mca", "mpi_yield_when_idle", "1",
+        "--mca", "oob_tcp_keepalive_time", "2",
+        "--mca", "oob_tcp_keepalive_intvl", "1",
+        "--mca", "oob_tcp_keepalive_probes", "3",
+    };
+    size_t given = 0;
+    while (argv[given])
+        given++;
+    const char **args = check_calloc(given + COUNT_OF(fixed) + 4, sizeof *args);
+    size_t k = 0;
+    args[k++] = "mpirun";
+    args[k++] = "-n";
+    args[k++] = ranks;
+    for (size_t i = 0; i < COUNT_OF(fixed); i++)
+        args[k++] = fixed[i];
+    args[k++] = self;
+    for (size_t i = 1; i < given; i++)
+        args[k++] = argv[i];
+    if (geteuid() == 0) { /* Open MPI asks root for both */
+        setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+        setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    }
+    execvp("mpirun", (char *const *)args);
+    int e = errno;
+    free(args);
+    return error_errno(err, e, "cannot start mpirun (package openmpi-bin)");
+}
+
+/* --- running ----------------------------------------------------------------------------------- */
+
+struct group_run_args {
+    const struct group_options *o;
+    int32_t vocab_limit;
+    group_fn fn;
+    void *arg;
+    bool spin;
+};
+
+static void fill_defaults(struct group_options *o, const struct model_config *c, int32_t ranks_here,
+                          bool *spin)
+{
+    struct engine_limits *l = &o->limits;
+    int cores = cpu_count();
+    if (l->context == 0)
+        l->context = c->max_position < DEFAULT_CONTEXT ? c->max_position : DEFAULT_CONTEXT;
+    if (l->max_seqs == 0)
+        l->max_seqs = 1;
+    if (l->max_rows == 0)
+        l->max_rows = DEFAULT_STEP_TOKENS;
+    if (l->max_rows < l->max_seqs)
+        l->max_rows = l->max_seqs;
+    if (l->max_logits == 0)
+        l->max_logits = l->max_seqs;
+    if (l->threads == 0)
+        l->threads = cores / ranks_here > 0 ? cores / ranks_here : 1;
+    *spin = (int64_t)l->threads * ranks_here <= cores;
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f) {
+        if (fscanf(f, "%*u %llu", &pages) != 1)
+            pages = 0;
+        fclose(f);
+    }
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static enum status rank_main(struct comm *world, void *arg, struct error *err)
+{
+    const struct group_run_args *a = arg;
+    struct model_options options = {
+        .dir = a->o->dir,
+        .layout = a->o->layout,
+        .limits = a->o->limits,
+        .kernels = a->o->kernels,
+        .spin = a->spin,
+        .progress = true,
+    };
+    struct model *m = NULL;
+    struct engine *e = NULL;
+    uint64_t before = resident_bytes();
+    TRY(model_create(&options, world, &m, err));
+    struct engine_options eo = {.chunk = a->o->chunk, .vocab_limit = a->vocab_limit};
+    enum status st = engine_create(m, &eo, &e, err);
+    if (st == OK) {
+        log_info("resident: %.1f MB before loading, %.1f MB now, planned %.1f MB",
+                 (double)before * 1e-6, (double)resident_bytes() * 1e-6,
+                 (double)(before + memory_plan_total(&m->memory)) * 1e-6);
+        if (world->rank == 0) {
+            st = a->fn(e, m, a->arg, err);
+            struct error ignored;
+            enum status stop = st == ERR_PEER ? st : engine_stop(e, st == OK ? err : &ignored);
+            st = st == OK ? stop : st;
+        } else {
+            st = engine_follow(e, err);
+        }
+    }
+    engine_destroy(e);
+    model_destroy(m);
+    return st;
+}
+
+static enum status run_mpi(struct group_run_args *a, struct error *err)
+{
+    struct comm *world;
+    TRY(comm_mpi_world(&world, err));
+    log_set_rank(world->rank);
+    enum status st = rank_main(world, a, err);
+    if (st == ERR_PEER)
+        world->ops->abort(world, err->msg);
+    world->ops->destroy(world);
+    comm_mpi_finalize();
+    if (!group_is_leader())
+        exit(0); /* rank 0 says what failed, once */
+    return st;
+}
+
+enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit, group_fn fn,
+                      void *arg, struct error *err)
+{
+    bool mpi = strcmp(o->transport, "mpi") == 0;
+    int32_t world = world_size(&o->layout);
+    if (mpi && !in_mpi_job())
+        return exec_mpirun(argv, world, err);
+    log_set_level(o->verbose ? LOG_INFO : LOG_WARN);
+    struct model_config config;
+    struct generation_config ignored;
+    TRY(config_load(o->dir, &config, &ignored, err));
+    struct layout check = o->layout;
+    TRY(layout_check(&config, &check, err));
+    o->layout = check;
+    struct group_run_args a = {.o = o, .vocab_limit = vocab_limit, .fn = fn, .arg = arg};
+    const char *local = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    fill_defaults(o, &config, mpi && local && atoi(local) > 0 ? atoi(local) : world, &a.spin);
+    return mpi ? run_mpi(&a, err) : comm_local_run(world, rank_main, &a, err);
+}
+
+enum status group_sampling(const char *dir, struct sampling *sampling, struct error *err)
+{
+    struct model_config config;
+    struct generation_config g;
+    TRY(config_load(dir, &config, &g, err));
+    *sampling = (struct sampling){.temperature = g.temperature,
+                                  .top_p = g.top_p,
+                                  .min_p = g.min_p,
+                                  .top_k = g.top_k};
+    if (g.repetition_penalty != 1.0f)
+        log_warn("generation_config.json: repetition_penalty %g is not applied by this build",
+                 (double)g.repetition_penalty);
+    return OK;
+}
