@@ -34,7 +34,8 @@ enum status template_plain(struct template_out *o, struct template_text t, struc
 /* json.dumps(v, ensure_ascii=False), which is what Transformers makes of `tojson`. */
 enum status template_json(struct template_out *o, const json_t *v, struct error *err);
 
-/* str(v): a string's own text, anything else its repr(). */
+/* str(v): a string's own text, anything else its repr(). Which characters a repr() escapes follows
+ * the Unicode version of utf8proc, as Python's follows its own. */
 enum status template_str(struct template_out *o, const json_t *v, struct error *err);
 
 /* str(v).strip() */
