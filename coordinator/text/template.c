@@ -72,7 +72,7 @@ static enum status sha256_hex(const char *data, size_t len, const char *tail,
     if (!done || sum_len * 2 != SHA256_HEX)
         return error_set(err, ERR_NO_MEMORY, "SHA-256 of the chat template failed");
     for (unsigned i = 0; i < sum_len; i++)
-        snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+        snprintf(hex + (size_t)i * 2, 3, "%02x", sum[i]);
     return OK;
 }
 
