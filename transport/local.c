@@ -40,9 +40,19 @@ enum {
     LOCAL_ARENA_BYTES = 64 * 1024,
     LOCAL_LINE_DOUBLES = LOCAL_LINE / sizeof(double),
     LOCAL_BLOCK_DOUBLES = 512, /* of a partial sum kept in the first-level cache */
-    LOCAL_SPINS = 2000,        /* before yielding, when every rank has a core: tens of us */
-    LOCAL_YIELDS = 8,          /* before sleeping */
 };
+
+/* How long a wait looks at its word before it sleeps. */
+struct local_patience {
+    int spins;  /* pauses of some 40 ns */
+    int yields; /* of about 0.3 us where no other thread wants the core */
+};
+
+/* Every rank has a core, or so it seems: another process may have taken it, so spin little. Waking
+ * a sleeper costs more than the ranks' usual skew. */
+static const struct local_patience local_patience_own_core = {30, 200};
+/* Ranks share cores: let the others work. */
+static const struct local_patience local_patience_crowded = {0, 8};
 
 /* ---- words that threads wait on ---- */
 
@@ -64,15 +74,15 @@ static void local_pause(void)
 }
 
 /* Waits until the value is not `seen`; returns what it is then. */
-static uint32_t word_wait(struct local_word *w, uint32_t seen, int spins)
+static uint32_t word_wait(struct local_word *w, uint32_t seen, struct local_patience p)
 {
     uint32_t now;
-    for (int i = 0; i < spins; i++) {
+    for (int i = 0; i < p.spins; i++) {
         if ((now = atomic_load_explicit(&w->value, memory_order_acquire)) != seen)
             return now;
         local_pause();
     }
-    for (int i = 0; i < LOCAL_YIELDS; i++) {
+    for (int i = 0; i < p.yields; i++) {
         if ((now = atomic_load_explicit(&w->value, memory_order_acquire)) != seen)
             return now;
         sched_yield();
@@ -103,7 +113,7 @@ static void word_abort(struct local_word *w)
 struct local_group;
 
 struct local_world {
-    int spins; /* LOCAL_SPINS, or 0 where ranks share cores */
+    struct local_patience patience;
     pthread_mutex_t lock;
     struct local_group *groups; /* list, under lock */
     bool aborted;               /* under lock */
@@ -169,7 +179,7 @@ static struct local_world *world_create(int size)
     struct local_world *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
-    w->spins = size <= local_cores() ? LOCAL_SPINS : 0;
+    w->patience = size <= local_cores() ? local_patience_own_core : local_patience_crowded;
     w->abort_rank = -1;
     pthread_mutex_init(&w->lock, NULL);
     return w;
@@ -309,7 +319,7 @@ static enum status group_meet(struct local_group *g, struct error *err)
         word_wake(&g->meeting);
         return OK;
     }
-    uint32_t now = word_wait(&g->meeting, seen, g->world->spins);
+    uint32_t now = word_wait(&g->meeting, seen, g->world->patience);
     return (now | LOCAL_ABORTED) == (seen | LOCAL_ABORTED) ? world_error(g->world, err) : OK;
 }
 
@@ -325,7 +335,7 @@ static void group_close(struct local_group *g)
     }
     uint32_t now = seen;
     while ((now | LOCAL_ABORTED) == (seen | LOCAL_ABORTED))
-        now = word_wait(&g->meeting, now, g->world->spins);
+        now = word_wait(&g->meeting, now, g->world->patience);
 }
 
 /* ---- collectives ---- */
@@ -495,7 +505,7 @@ static enum status local_send(struct comm *base, int to, const void *x, size_t b
     while (now >> 1 != 0) {
         if (now == (mail_posted(to) | LOCAL_ABORTED))
             return world_error(g->world, err);
-        now = word_wait(&m->state, now, g->world->spins);
+        now = word_wait(&m->state, now, g->world->patience);
     }
     return OK;
 }
@@ -512,7 +522,7 @@ static enum status local_recv(struct comm *base, int from, void *x, size_t bytes
         if (now & LOCAL_ABORTED)
             return world_error(g->world, err);
         if (now != mail_posted(base->rank))
-            now = word_wait(&m->state, now, g->world->spins);
+            now = word_wait(&m->state, now, g->world->patience);
         else if (atomic_compare_exchange_strong(&m->state.value, &now, LOCAL_CLAIMED << 1))
             break;
     }
