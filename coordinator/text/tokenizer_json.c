@@ -316,7 +316,9 @@ static enum status place_tokens(struct loader *l, struct error *err)
         if (!json_object_get(l->vocab, t->text))
             TRY(place(l, "added_tokens", t->text, id, err));
         t->id = (uint32_t)json_integer_value(id);
-        TRY(json_get_bool(v, l->what, "special", false, &l->tok->special[t->id], err));
+        char name[512];
+        snprintf(name, sizeof name, "%s: added_tokens[%zu]", l->what, i);
+        TRY(json_get_bool(v, name, "special", false, &l->tok->special[t->id], err));
     }
     return OK;
 }
