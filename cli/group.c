@@ -118,6 +118,11 @@ bool group_is_leader(void)
     return !rank || strcmp(rank, "0") == 0;
 }
 
+bool group_will_exec(const struct group_options *o)
+{
+    return strcmp(o->transport, "mpi") == 0 && !in_mpi_job();
+}
+
 static int32_t world_size(const struct layout *l)
 {
     int32_t w = l->tp > l->ep ? l->tp : l->ep;
@@ -262,7 +267,7 @@ enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit,
 {
     bool mpi = strcmp(o->transport, "mpi") == 0;
     int32_t world = world_size(&o->layout);
-    if (mpi && !in_mpi_job())
+    if (group_will_exec(o))
         return exec_mpirun(argv, world, err);
     log_set_level(o->verbose ? LOG_INFO : LOG_WARN);
     struct model_config config;

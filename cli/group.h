@@ -34,6 +34,9 @@ typedef enum status (*group_fn)(struct engine *e, struct model *m, void *arg, st
 /* Is this process the one that reads input and writes answers? (Under mpirun, rank 0 alone.) */
 bool group_is_leader(void);
 
+/* Will group_run start this command again under mpirun? */
+bool group_will_exec(const struct group_options *o);
+
 /*
  * Fills what the options leave open (context, threads, rows a step), starts the ranks, runs `fn` on
  * rank 0 and stops them. `argv` is the whole command line, to start it again under mpirun; then this

@@ -12,6 +12,7 @@ struct command {
 };
 
 static const struct command commands[] = {
+    {"run", cmd_run, "answer a prompt, a conversation or a file of requests"},
     {"logits", cmd_logits, "token ids to raw logits"},
     {"render", cmd_render, "render conversations with a checkpoint's chat template"},
     {"tokenize", cmd_tokenize, "text to token ids"},

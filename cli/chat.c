@@ -1,0 +1,326 @@
+/* Prompts and conversations: see chat.h. */
+#include "cli/chat.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_PROMPT_BYTES = 64 << 20, MAX_IDS = 1 << 24 };
+
+/* Ctrl-C during an answer ends the answer; at the prompt it ends the program. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+}
+
+/* --- text -------------------------------------------------------------------------------------- */
+
+enum status chat_text_load(const char *dir, bool optional, struct chat_text **out,
+                           struct error *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    *out = NULL;
+    if (optional && access(path, F_OK) != 0)
+        return OK;
+    struct chat_text *t = calloc(1, sizeof *t);
+    if (!t)
+        return error_set(err, ERR_NO_MEMORY, "no memory for the tokenizer");
+    t->think_open = t->think_close = UINT32_MAX;
+    enum status st = tokenizer_load(dir, &t->tokenizer, err);
+    if (st == OK)
+        st = tokenizer_scratch_create(t->tokenizer, &t->scratch, err);
+    t->template = TEMPLATE_COUNT;
+    if (st == OK && template_detect(dir, &t->template, err) == ERR_NOT_FOUND)
+        t->template = TEMPLATE_COUNT;
+    else if (st == OK && t->template == TEMPLATE_COUNT)
+        st = err->code;
+    if (st != OK) {
+        chat_text_destroy(t);
+        return st;
+    }
+    tokenizer_id_of_token(t->tokenizer, "<think>", 7, &t->think_open, NULL);
+    tokenizer_id_of_token(t->tokenizer, "</think>", 8, &t->think_close, NULL);
+    *out = t;
+    return OK;
+}
+
+void chat_text_destroy(struct chat_text *t)
+{
+    if (!t)
+        return;
+    tokenizer_scratch_destroy(t->scratch);
+    tokenizer_destroy(t->tokenizer);
+    free(t);
+}
+
+int32_t chat_vocab(const struct chat_text *t)
+{
+    return t ? (int32_t)tokenizer_vocab_size(t->tokenizer) : 0;
+}
+
+enum status chat_encode(const struct chat_text *t, const json_t *messages, bool no_think,
+                        struct token_ids *ids, bool *thinking, struct error *err)
+{
+    json_t *normal = NULL;
+    if (t->template == TEMPLATE_COUNT)
+        return error_set(err, ERR_NOT_FOUND, "the checkpoint has no chat template; use --raw");
+    TRY(template_normalise(messages, &normal, err));
+    json_t *kwargs = json_pack("{s:b}", "add_generation_prompt", 1);
+    if (no_think)
+        json_object_set_new(kwargs, "enable_thinking", json_false());
+    struct template_rendered r;
+    enum status st =
+        template_render(t->template, normal, NULL, kwargs, TEMPLATE_LIMIT_BYTES, &r, err);
+    json_decref(kwargs);
+    json_decref(normal);
+    TRY(st);
+    *thinking = template_prompt_ends_in_reasoning(&r);
+    st = tokenizer_encode_spans(t->tokenizer, t->scratch, r.text, r.len, r.spans, r.span_count, ids,
+                                err);
+    template_rendered_fini(&r);
+    return st;
+}
+
+/* --- one answer -------------------------------------------------------------------------------- */
+
+struct answer {
+    const struct chat_text *text;
+    struct detok detok;
+    struct buf piece; /* text not yet written */
+    struct buf whole; /* the answer without its thinking */
+    bool thinking;
+    bool terminal;
+    bool begun; /* something but white space has been shown since the last <think> or </think> */
+    bool done;
+    enum finish finish;
+    int32_t tokens;
+    int64_t first_ns; /* when the first token came */
+};
+
+/* Shows text as it comes; thinking dimmed on a terminal, left out elsewhere. White space at the start
+ * of a part says nothing. */
+static void show(struct answer *a)
+{
+    size_t skip = 0;
+    while (!a->begun && skip < a->piece.len && strchr(" \n\t\r", a->piece.data[skip]))
+        skip++;
+    const char *text = a->piece.data ? a->piece.data + skip : "";
+    size_t len = a->piece.len - skip;
+    if (len > 0 && (!a->thinking || a->terminal)) {
+        if (!a->begun && a->thinking)
+            fputs("\033[2m", stdout);
+        fwrite(text, 1, len, stdout);
+        fflush(stdout);
+    }
+    if (len > 0)
+        a->begun = true;
+    if (!a->thinking)
+        buf_append(&a->whole, text, len, NULL);
+    buf_clear(&a->piece);
+}
+
+static void set_thinking(struct answer *a, bool thinking)
+{
+    if (a->thinking && a->terminal && a->begun)
+        fputs("\033[0m\n\n", stdout);
+    a->thinking = thinking;
+    a->begun = false;
+}
+
+static void on_token(void *user, int32_t token, enum finish finish)
+{
+    struct answer *a = user;
+    a->finish = finish;
+    a->done = finish != FINISH_NONE;
+    if (token >= 0) {
+        if (a->tokens++ == 0)
+            a->first_ns = clock_now_ns();
+        if ((uint32_t)token == a->text->think_open)
+            set_thinking(a, true);
+        else if ((uint32_t)token == a->text->think_close)
+            set_thinking(a, false);
+        else if (finish != FINISH_STOP)
+            detok_push(&a->detok, (uint32_t)token, &a->piece, NULL);
+    }
+    if (a->done)
+        detok_flush(&a->detok, &a->piece, NULL);
+    show(a);
+}
+
+static enum status run_to_end(struct engine *e, struct answer *a, uint64_t id, struct error *err)
+{
+    for (bool ran = true; ran && !a->done;) {
+        TRY(engine_step(e, &ran, err));
+        if (interrupted && !a->done)
+            engine_cancel(e, id);
+    }
+    return OK;
+}
+
+/* Streams one answer to `ids` on standard output; *whole takes its text. */
+static enum status answer_ids(struct engine *e, const struct model *m, const struct chat_options *o,
+                              const struct token_ids *ids, bool thinking, struct buf *whole,
+                              struct error *err)
+{
+    if (ids->len >= (size_t)m->limits.context)
+        return error_set(err, ERR_LIMIT,
+                         "the prompt of %zu tokens leaves no room in the context of %d", ids->len,
+                         m->limits.context);
+    int32_t room = m->limits.context - (int32_t)ids->len;
+    struct answer a = {.text = o->text, .terminal = isatty(STDOUT_FILENO) != 0};
+    buf_init(&a.piece, MAX_PROMPT_BYTES);
+    buf_init(&a.whole, MAX_PROMPT_BYTES);
+    detok_init(&a.detok, o->text->tokenizer, true);
+    a.thinking = thinking;
+    struct request q = {
+        .prompt = (const int32_t *)ids->data,
+        .prompt_len = (int32_t)ids->len,
+        .max_tokens = o->max_tokens > 0 && o->max_tokens < room ? o->max_tokens : room,
+        .sampling = o->sampling,
+        .on_token = on_token,
+        .user = &a,
+    };
+    uint64_t id;
+    int64_t start = clock_now_ns();
+    enum status st = engine_submit(e, &q, &id, err);
+    if (st == OK)
+        st = run_to_end(e, &a, id, err);
+    set_thinking(&a, false);
+    fputc('\n', stdout);
+    fflush(stdout);
+    if (st == OK && a.finish == FINISH_ERROR)
+        st = error_set(err, ERR_INVALID, "the model's logits are not finite: the checkpoint is broken");
+    if (st == OK && a.tokens > 1)
+        log_info("%zu prompt tokens, first token after %.0f ms, then %.1f tokens/s; seed %llu",
+                 ids->len, (double)(a.first_ns - start) * 1e-6,
+                 (double)(a.tokens - 1) * 1e9 / (double)(clock_now_ns() - a.first_ns),
+                 (unsigned long long)o->sampling.seed);
+    if (st == OK && whole)
+        st = buf_append(whole, a.whole.data, a.whole.len, err);
+    buf_fini(&a.piece);
+    buf_fini(&a.whole);
+    return st;
+}
+
+/* --- conversations ----------------------------------------------------------------------------- */
+
+static enum status add_message(json_t *messages, const char *role, const char *text, size_t len,
+                               struct error *err)
+{
+    json_t *content = json_stringn(text, len);
+    if (!content)
+        return error_set(err, ERR_INVALID, "the %s message is not valid UTF-8", role);
+    json_array_append_new(messages, json_pack("{s:s, s:o}", "role", role, "content", content));
+    return OK;
+}
+
+static enum status ask(struct engine *e, struct model *m, struct chat_options *o, json_t *messages,
+                       const char *text, size_t len, struct error *err)
+{
+    struct token_ids ids;
+    struct buf whole;
+    bool thinking = false;
+    token_ids_init(&ids, MAX_IDS);
+    buf_init(&whole, MAX_PROMPT_BYTES);
+    enum status st;
+    if (o->raw) {
+        st = tokenizer_encode(o->text->tokenizer, o->text->scratch, text, len, TOKENIZER_PLAIN,
+                              &ids, err);
+    } else {
+        st = add_message(messages, "user", text, len, err);
+        if (st == OK)
+            st = chat_encode(o->text, messages, o->no_think, &ids, &thinking, err);
+    }
+    if (st == OK && ids.len == 0)
+        st = error_set(err, ERR_INVALID, "the prompt is empty");
+    if (st == OK)
+        st = answer_ids(e, m, o, &ids, thinking, &whole, err);
+    if (st == OK && !o->raw)
+        st = add_message(messages, "assistant", whole.data ? whole.data : "", whole.len, err);
+    if (!o->fixed_seed)
+        o->sampling.seed++;
+    token_ids_fini(&ids);
+    buf_fini(&whole);
+    return st;
+}
+
+static enum status read_all(FILE *in, struct buf *b, struct error *err)
+{
+    char chunk[65536];
+    size_t n;
+    while ((n = fread(chunk, 1, sizeof chunk, in)) > 0)
+        TRY(buf_append(b, chunk, n, err));
+    if (ferror(in))
+        return error_errno(err, errno, "standard input");
+    while (b->len > 0 && b->data[b->len - 1] == '\n')
+        b->data[--b->len] = '\0';
+    return OK;
+}
+
+/* A terminal: one line a turn; a refused turn (too long, not UTF-8) does not end the conversation. */
+static enum status converse(struct engine *e, struct model *m, struct chat_options *o,
+                            json_t *messages, struct error *err)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    enum status st = OK;
+    fputs("Ask, or end with Ctrl-D; Ctrl-C ends an answer.\n", stderr);
+    while (st != ERR_PEER) {
+        interrupted = 0;
+        fputs("> ", stderr);
+        ssize_t n = getline(&line, &cap, stdin);
+        if (n < 0)
+            break;
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+            line[--n] = '\0';
+        if (n == 0)
+            continue;
+        size_t turns = json_array_size(messages);
+        st = ask(e, m, o, messages, line, (size_t)n, err);
+        if (st != OK && st != ERR_PEER) {
+            fprintf(stderr, "%s\n", err->msg);
+            while (json_array_size(messages) > turns)
+                json_array_remove(messages, turns);
+            st = OK;
+        }
+    }
+    fputc('\n', stderr);
+    free(line);
+    return st == ERR_PEER ? st : OK;
+}
+
+enum status chat_run(struct engine *e, struct model *m, void *arg, struct error *err)
+{
+    struct chat_options *o = arg;
+    json_t *messages = json_array();
+    enum status st = OK;
+    struct sigaction act = {.sa_handler = on_interrupt};
+    if (isatty(STDIN_FILENO))
+        sigaction(SIGINT, &act, NULL);
+    if (o->system)
+        st = add_message(messages, "system", o->system, strlen(o->system), err);
+    if (st == OK && o->prompt) {
+        st = ask(e, m, o, messages, o->prompt, strlen(o->prompt), err);
+    } else if (st == OK && isatty(STDIN_FILENO)) {
+        st = converse(e, m, o, messages, err);
+    } else if (st == OK) {
+        struct buf text;
+        buf_init(&text, MAX_PROMPT_BYTES);
+        st = read_all(stdin, &text, err);
+        if (st == OK)
+            st = ask(e, m, o, messages, text.data ? text.data : "", text.len, err);
+        buf_fini(&text);
+    }
+    json_decref(messages);
+    return st;
+}
