@@ -46,12 +46,6 @@ static const char *layout_fault(const struct model_config *c, const struct layou
         snprintf(why, size, "tp %d does not divide the %d query heads", l->tp, c->q_heads);
     else if (has_moe_layers(c) && c->experts % l->ep != 0)
         snprintf(why, size, "ep %d does not divide the %d experts", l->ep, c->experts);
-    else if (has_moe_layers(c) && l->w / l->ep > blocks_of(c->moe_intermediate))
-        snprintf(why, size,
-                 "each expert would be cut over w/ep = %d ranks, but its %d columns have %d "
-                 "block%s of %d",
-                 l->w / l->ep, c->moe_intermediate, blocks_of(c->moe_intermediate),
-                 blocks_of(c->moe_intermediate) == 1 ? "" : "s", FFN_BLOCK);
     else if (l->w > c->vocab)
         snprintf(why, size, "w %d exceeds the vocabulary of %d", l->w, c->vocab);
     return why[0] ? why : NULL;

@@ -39,6 +39,7 @@ struct engine_limits {
     enum kv_dtype kv_dtype;
 };
 
+/* [begin, end) */
 struct range {
     int32_t begin;
     int32_t end;
@@ -91,8 +92,8 @@ struct plan {
 };
 
 /* Fills in layout->w and layout->ep and refuses what cannot work, in one line that also names the nearest layouts
- * that can: tp divides the query heads, ep the experts, both divide w, w/ep at most the blocks of an
- * expert, pp at most the layers. */
+ * that can: tp divides the query heads, ep the experts, both divide w, pp at most the layers. Where w/ep
+ * exceeds the blocks of an expert, some ranks hold no FFN columns and only wait: legal, not quick. */
 enum status layout_check(const struct model_config *config, struct layout *layout,
                          struct error *err);
 

@@ -112,6 +112,9 @@ static void log_start(const struct model *m)
     MEMORY_PURPOSES(X)
 #undef X
     log_info("memory: %s; in all %.1f MB", line, (double)memory_plan_total(&m->memory) * 1e-6);
+    if (m->config.experts > 0 && range_size(m->rank->moe_cols) == 0)
+        log_warn("this rank holds no columns of any expert and only waits in their layers: cut "
+                 "experts over fewer ranks with a larger --ep");
 }
 
 /* Bounds that no checkpoint states: what was asked for against what the model can do. */
