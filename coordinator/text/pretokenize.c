@@ -13,9 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Qwen's pattern goes back at most once over a run of white space; the limit is for patterns that
- * go over everything again and again. */
-enum { MATCH_LIMIT = 200 * 1000 * 1000, JIT_STACK_MIN = 32 << 10, JIT_STACK_MAX = 1 << 20 };
+/* Qwen's pattern goes back over a run of white space once, a step a byte. More than a few times
+ * over the whole text is a pattern that never ends. */
+enum { STEPS_A_BYTE = 4, STEPS_MIN = 1000 * 1000 };
+
+enum { JIT_STACK_MIN = 32 << 10, JIT_STACK_MAX = 1 << 20 };
 
 enum { KEEP_BYTES = 1 << 20 }; /* a larger copy is released after use */
 
@@ -178,7 +180,6 @@ enum status pretokenizer_scratch_create(const struct pretokenizer *p,
         pretokenizer_scratch_destroy(s);
         return error_set(err, ERR_NO_MEMORY, "no memory for a pre-tokeniser's scratch");
     }
-    pcre2_set_match_limit(s->context, MATCH_LIMIT);
     if (s->stack)
         pcre2_jit_stack_assign(s->context, NULL, s->stack);
     *out = s;
@@ -226,6 +227,8 @@ enum status pretokenizer_start(const struct pretokenizer *p, struct pretokenizer
     s->text = s->subject = text;
     s->len = len;
     s->at = s->match_end = 0;
+    uint64_t steps = STEPS_MIN + (uint64_t)STEPS_A_BYTE * len;
+    pcre2_set_match_limit(s->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
     if (text_flags & UNICODE_CLASS) {
         buf_clear(&s->stand_in);
         TRY(buf_append(&s->stand_in, text, len, err));

@@ -149,6 +149,8 @@ static enum status encode_run(const struct tokenizer *tok, struct tokenizer_scra
         TRY(pretokenizer_next(tok->pretokenizer, s->pretokenizer, &piece, &n, err));
         if (n == 0)
             return OK;
+        if (n / tok->longest > ids->limit - ids->len) /* before the work, not after it */
+            return error_set(err, ERR_LIMIT, "more than %zu tokens", ids->limit);
         TRY(bpe_encode(tok->bpe, s->bpe, piece, n, ids, err));
     }
 }

@@ -349,6 +349,8 @@ static enum status spell_tokens(struct loader *l, struct error *err)
     for (uint32_t id = 0; id < tok->vocab_size; id++) {
         TRY(append_bytes(l, l->texts[id], err));
         tok->offsets[id + 1] = (uint32_t)tok->bytes.len;
+        size_t len = tok->offsets[id + 1] - tok->offsets[id];
+        tok->longest = len > tok->longest ? len : tok->longest;
     }
     return OK;
 }

@@ -18,6 +18,7 @@ struct tokenizer {
     struct buf bytes;  /* all tokens' bytes, by id */
     uint32_t *offsets; /* [vocab_size + 1] into `bytes` */
     bool *special;     /* [vocab_size] */
+    size_t longest;    /* bytes of the longest token */
     struct bpe *bpe;
     struct pretokenizer *pretokenizer;
     uint8_t *unicode_flags;

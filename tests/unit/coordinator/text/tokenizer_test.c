@@ -284,6 +284,13 @@ static void long_pieces_merge_as_short_ones(void **state)
     decode(&f, false);
     assert_int_equal(f.text.len, HUGE_BYTES);
     assert_memory_equal(f.text.data, huge, HUGE_BYTES);
+    struct error err;
+    token_ids_clear(&f.ids);
+    f.ids.limit = 1000;
+    assert_int_equal(
+        tokenizer_encode(f.tok, f.scratch, huge, HUGE_BYTES, TOKENIZER_PLAIN, &f.ids, &err),
+        ERR_LIMIT);
+    assert_string_equal(err.msg, "more than 1000 tokens");
     free(huge);
     teardown(&f);
 }
@@ -568,6 +575,31 @@ static void both_forms_of_merges_load_alike(void **state)
     teardown(&f);
 }
 
+/* The text stays an error, not a hang. */
+static void a_pattern_without_end_is_stopped(void **state)
+{
+    (void)state;
+    char *json = good_json();
+    char *bad = edited(json, "\"(?i:'s", "\"(?:q+)+!|(?i:'s");
+    struct error err = {0};
+    struct tokenizer *tok;
+    struct tokenizer_scratch *scratch;
+    struct token_ids ids;
+    char text[200];
+    memset(text, 'q', sizeof text);
+    assert_int_equal(tokenizer_parse("t.json", bad, strlen(bad), &tok, &err), OK);
+    assert_int_equal(tokenizer_scratch_create(tok, &scratch, &err), OK);
+    token_ids_init(&ids, 1000);
+    assert_int_equal(tokenizer_encode(tok, scratch, text, sizeof text, TOKENIZER_PLAIN, &ids, &err),
+                     ERR_LIMIT);
+    assert_string_equal(err.msg, "pre-tokenising at byte 0: match limit exceeded");
+    token_ids_fini(&ids);
+    tokenizer_scratch_destroy(scratch);
+    tokenizer_destroy(tok);
+    free(bad);
+    free(json);
+}
+
 static void an_absent_file_is_named(void **state)
 {
     (void)state;
@@ -589,6 +621,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(refused_files_say_why),
     cmocka_unit_test(added_tokens_that_plain_text_gives_are_refused),
     cmocka_unit_test(both_forms_of_merges_load_alike),
+    cmocka_unit_test(a_pattern_without_end_is_stopped),
     cmocka_unit_test(an_absent_file_is_named),
 };
 
