@@ -35,9 +35,10 @@
 enum {
     LOCAL_MAX_RANKS = 1024,
     LOCAL_LINE = 64, /* bytes of a cache line */
-    /* Payloads of all ranks together that go through the arena with one meeting; larger ones are
-     * read in place with two. */
+    /* Payloads that go through the arena with one meeting; longer ones are read in place with two.
+     * Of all ranks together; less for sums, which every rank then adds up in full (measured). */
     LOCAL_ARENA_BYTES = 64 * 1024,
+    LOCAL_SUMS_BYTES = 16 * 1024,
     LOCAL_LINE_DOUBLES = LOCAL_LINE / sizeof(double),
     LOCAL_BLOCK_DOUBLES = 512, /* of a partial sum kept in the first-level cache */
 };
@@ -429,7 +430,7 @@ static enum status local_allreduce_f64(struct comm *base, double *x, size_t coun
     struct local_comm *c = (struct local_comm *)base;
     if (base->size == 1)
         return OK;
-    size_t room = LOCAL_ARENA_BYTES / sizeof *x / (size_t)base->size;
+    size_t room = LOCAL_SUMS_BYTES / sizeof *x / (size_t)base->size;
     size_t stride = (count + LOCAL_LINE_DOUBLES - 1) / LOCAL_LINE_DOUBLES * LOCAL_LINE_DOUBLES;
     if (count <= room && stride <= room)
         return allreduce_arena(c, x, count, stride, err);
