@@ -24,7 +24,12 @@
 #include <immintrin.h>
 #endif
 
+/* Without SIMD a v16 is an array, and forcing every use inline makes compilers crawl. */
+#if defined(OPS_AVX512) || defined(OPS_AVX2)
 #define VEC_INLINE static inline __attribute__((always_inline, unused))
+#else
+#define VEC_INLINE static inline __attribute__((unused))
+#endif
 
 static inline float bf16_to_f32(uint16_t h)
 {
