@@ -230,6 +230,7 @@ enum status tokenizer_encode(const struct tokenizer *tok, struct tokenizer_scrat
                              const char *text, size_t len, enum tokenizer_mode mode,
                              struct token_ids *ids, struct error *err)
 {
+    text = len ? text : "";
     TRY(check_text(text, len, err));
     size_t old_len = ids->len;
     enum status st = mode == TOKENIZER_ADDED ? encode_added(tok, s, text, len, ids, err)
@@ -242,6 +243,7 @@ enum status tokenizer_encode_spans(const struct tokenizer *tok, struct tokenizer
                                    const char *text, size_t len, const struct template_span *spans,
                                    size_t span_count, struct token_ids *ids, struct error *err)
 {
+    text = len ? text : "";
     TRY(check_text(text, len, err));
     size_t old_len = ids->len;
     enum status st = encode_spans(tok, s, text, len, spans, span_count, ids, err);

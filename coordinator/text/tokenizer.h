@@ -4,7 +4,8 @@
  * what that file asks and this does not do is refused by name when it is loaded.
  *
  * A tokenizer is immutable once loaded: any number of threads use one, each with a scratch of its
- * own for encoding. Text is UTF-8 and may hold NUL bytes; it is never read past `len`.
+ * own for encoding. Text is UTF-8 and may hold NUL bytes; it is never read past `len` and may be
+ * NULL when that is 0.
  *
  * Plain text never becomes an added token (`<|im_end|>`, `<think>`, ...): those come only from
  * TOKENIZER_ADDED and from spans. A file whose merges could make one is refused.

@@ -1,6 +1,7 @@
 /*
- * How fast the tokenizer is, on one core: tokenizer_bench DIR [FILE...] loads DIR/tokenizer.json and
- * encodes each file as plain text, then texts that are hard for a careless tokenizer. One line each.
+ * How fast the tokenizer is, on one core: tokenizer_bench DIR [FILE...] loads DIR/tokenizer.json
+ * and encodes each file as plain text, then texts that are hard for a careless tokenizer. One line
+ * each.
  */
 #include "base/clock.h"
 #include "coordinator/text/tokenizer.h"

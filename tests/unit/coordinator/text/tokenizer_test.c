@@ -314,6 +314,9 @@ static void bad_input_is_an_error_and_changes_nothing(void **state)
     assert_int_equal(tokenizer_encode(f.tok, f.scratch, "0123", 4, TOKENIZER_PLAIN, &f.ids, &err),
                      ERR_LIMIT);
     assert_int_equal(f.ids.len, before);
+    assert_int_equal(tokenizer_encode(f.tok, f.scratch, NULL, 0, TOKENIZER_ADDED, &f.ids, &err),
+                     OK);
+    assert_int_equal(f.ids.len, before);
     char *huge = calloc(TOKENIZER_MAX_INPUT_BYTES + 1, 1);
     assert_non_null(huge);
     assert_int_equal(tokenizer_encode(f.tok, f.scratch, huge, TOKENIZER_MAX_INPUT_BYTES + 1,
