@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void fill(struct error *err, enum status code, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void fill(struct error *err, enum status code,
+                                                       const char *fmt, va_list ap)
 {
     err->code = code;
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
