@@ -34,13 +34,14 @@ struct tensor_entry {
 struct checkpoint;
 
 /*
- * The folder's model.safetensors where there is one, else the shards of model.safetensors.index.json
- * (the order in which Transformers looks), at most CHECKPOINT_MAX_FILES.
+ * The folder's model.safetensors where there is one, else the shards of
+ * model.safetensors.index.json (the order in which Transformers looks), at most
+ * CHECKPOINT_MAX_FILES.
  *
  * Opens every shard and proves every header: length within the file and 100 MB, JSON well-formed,
- * no duplicate names, offsets ordered within the data without overlap or hole, bytes = shape x dtype,
- * every tensor of the index present in the file that the index names and the reverse, file ends
- * where the last tensor ends. Tensors of the format's dtypes that this build does not read are
+ * no duplicate names, offsets ordered within the data without overlap or hole, bytes = shape x
+ * dtype, every tensor of the index present in the file that the index names and the reverse, file
+ * ends where the last tensor ends. Tensors of the format's dtypes that this build does not read are
  * refused when looked up, not here. Errors name file, tensor, expected and found.
  */
 enum status checkpoint_open(const char *dir, struct checkpoint **out, struct error *err);
@@ -62,13 +63,14 @@ enum status checkpoint_require(const struct checkpoint *ck, const char *name, in
                                const int64_t *shape, const struct tensor_entry **out,
                                struct error *err);
 
-/* pread of exactly `bytes` at `offset` of the file; safe from many threads. ERR_IO when the file ends before (it changed). */
+/* pread of exactly `bytes` at `offset` of the file; safe from many threads. ERR_IO when the file
+ * ends before (it changed). */
 enum status checkpoint_read(const struct checkpoint *ck, int file, uint64_t offset, void *to,
                             size_t bytes, struct error *err);
 
-/* Proves one header, for tests and fuzzers: `header` is the JSON text, `data_bytes` what follows it.
- * Calls `each` (may be NULL) for every tensor in order of offsets, with file 0 and a name that lives
- * until it returns. */
+/* Proves one header, for tests and fuzzers: `header` is the JSON text, `data_bytes` what follows
+ * it. Calls `each` (may be NULL) for every tensor in order of offsets, with file 0 and a name that
+ * lives until it returns. */
 enum status safetensors_parse_header(const char *what, const char *header, size_t len,
                                      uint64_t data_bytes,
                                      enum status (*each)(const struct tensor_entry *t, void *arg,

@@ -30,14 +30,15 @@ struct model_config {
     float rms_eps;
     double rope_theta;
     bool norm_topk_prob;
-    bool tied_embeddings;           /* lm_head is the embedding */
+    bool tied_embeddings;             /* lm_head is the embedding */
     uint8_t layer_is_moe[MAX_LAYERS]; /* by mlp_only_layers and decoder_sparse_step */
-    int32_t eos[MAX_EOS];           /* eos_token_id of generation_config.json, else of config.json */
+    int32_t eos[MAX_EOS]; /* eos_token_id of generation_config.json, else of config.json */
     int32_t eos_count;
 };
 
 /* Sampling defaults of generation_config.json; what it does not say keeps the field's neutral value
- * (temperature 1, top_p 1, top_k 0 = off, min_p 0). do_sample false gives temperature 0 (greedy). */
+ * (temperature 1, top_p 1, top_k 0 = off, min_p 0). do_sample false gives temperature 0 (greedy).
+ */
 struct generation_config {
     float temperature;
     float top_p;
@@ -49,8 +50,9 @@ struct generation_config {
 /*
  * Reads DIR/config.json and, where present, DIR/generation_config.json. Refuses in one line naming
  * file, field, expected and found: another architecture or model_type, a missing or mistyped field,
- * a size out of range, heads that do not divide, an odd head_dim, any rope_scaling but null/"default"
- * (named), attention_bias, a hidden_act but silu, sliding windows in use, a quantization_config.
+ * a size out of range, heads that do not divide, an odd head_dim, any rope_scaling but
+ * null/"default" (named), attention_bias, a hidden_act but silu, sliding windows in use, a
+ * quantization_config.
  */
 enum status config_load(const char *dir, struct model_config *config,
                         struct generation_config *generation, struct error *err);

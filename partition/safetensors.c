@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A longer name would leave a message no room; real ones have about 60 bytes. */
+/* Real names have about 60 bytes. */
 enum { MAX_NAME_BYTES = 1024 };
 
 struct dtype_row {

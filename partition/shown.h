@@ -20,7 +20,7 @@ static inline struct shown shown(const char *text)
 {
     struct shown out;
     size_t n = 0;
-    for (; text[n] && n < SHOWN_BYTES; n++) {
+    for (; n < SHOWN_BYTES && text[n]; n++) {
         unsigned char c = (unsigned char)text[n];
         out.s[n] = c < 0x20 || c == 0x7f ? '?' : text[n];
     }
