@@ -71,11 +71,12 @@ static enum status read_hex(struct session *s, const char *hex, size_t len, stru
     for (size_t i = 0; st == OK && i < len; i += 2) {
         int high = hex_digit(hex[i]);
         int low = hex_digit(hex[i + 1]);
-        char byte = (char)(high << 4 | low);
-        if (high < 0 || low < 0)
+        if (high < 0 || low < 0) {
             st = error_set(err, ERR_INVALID, "hex: expected digits 0-9 and a-f at %zu", i);
-        else
-            st = buf_append(&bytes, &byte, 1, err);
+            break;
+        }
+        char byte = (char)(high << 4 | low);
+        st = buf_append(&bytes, &byte, 1, err);
     }
     if (st == OK)
         st = utf8_append_lossy(&s->text, bytes.data, bytes.len, err);
