@@ -180,13 +180,18 @@ struct group_run_args {
     bool spin;
 };
 
-static void fill_defaults(struct group_options *o, const struct model_config *c, int32_t ranks_here,
-                          bool *spin)
+/* Checks the layout and fills in what was left open; `ranks_here` share this machine's cores. */
+static enum status fill_defaults(struct group_options *o, int32_t ranks_here, bool *spin,
+                                 struct error *err)
 {
+    struct model_config c;
+    struct generation_config ignored;
+    TRY(config_load(o->dir, &c, &ignored, err));
+    TRY(layout_check(&c, &o->layout, err));
     struct engine_limits *l = &o->limits;
     int cores = cpu_count();
     if (l->context == 0)
-        l->context = c->max_position < DEFAULT_CONTEXT ? c->max_position : DEFAULT_CONTEXT;
+        l->context = c.max_position < DEFAULT_CONTEXT ? c.max_position : DEFAULT_CONTEXT;
     if (l->max_seqs == 0)
         l->max_seqs = 1;
     if (l->max_rows == 0)
@@ -198,6 +203,7 @@ static void fill_defaults(struct group_options *o, const struct model_config *c,
     if (l->threads == 0)
         l->threads = cores / ranks_here > 0 ? cores / ranks_here : 1;
     *spin = (int64_t)l->threads * ranks_here <= cores;
+    return OK;
 }
 
 static uint64_t resident_bytes(void)
@@ -247,12 +253,16 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     return st;
 }
 
-static enum status run_mpi(struct group_run_args *a, struct error *err)
+static enum status run_mpi(struct group_options *o, struct group_run_args *a, struct error *err)
 {
     struct comm *world;
     TRY(comm_mpi_world(&world, err));
     log_set_rank(world->rank);
-    enum status st = rank_main(world, a, err);
+    const char *here = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    int32_t ranks_here = here && atoi(here) > 0 ? atoi(here) : world->size;
+    enum status st = comm_agree(world, fill_defaults(o, ranks_here, &a->spin, err), err);
+    if (st == OK)
+        st = rank_main(world, a, err);
     if (st == ERR_PEER)
         world->ops->abort(world, err->msg);
     world->ops->destroy(world);
@@ -270,16 +280,11 @@ enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit,
     if (group_will_exec(o))
         return exec_mpirun(argv, world, err);
     log_set_level(o->verbose ? LOG_INFO : LOG_WARN);
-    struct model_config config;
-    struct generation_config ignored;
-    TRY(config_load(o->dir, &config, &ignored, err));
-    struct layout check = o->layout;
-    TRY(layout_check(&config, &check, err));
-    o->layout = check;
     struct group_run_args a = {.o = o, .vocab_limit = vocab_limit, .fn = fn, .arg = arg};
-    const char *local = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
-    fill_defaults(o, &config, mpi && local && atoi(local) > 0 ? atoi(local) : world, &a.spin);
-    return mpi ? run_mpi(&a, err) : comm_local_run(world, rank_main, &a, err);
+    if (mpi)
+        return run_mpi(o, &a, err);
+    TRY(fill_defaults(o, world, &a.spin, err));
+    return comm_local_run(world, rank_main, &a, err);
 }
 
 enum status group_sampling(const char *dir, struct sampling *sampling, struct error *err)

@@ -667,7 +667,8 @@ static enum status runners_result(const struct local_runner *runners, int size, 
         return OK;
     if (err) {
         *err = runners[first].err;
-        error_prefix(err, "rank %d: ", first);
+        if (first != 0) /* rank 0 speaks for the command itself */
+            error_prefix(err, "rank %d: ", first);
     }
     return runners[first].status;
 }
