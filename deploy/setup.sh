@@ -144,8 +144,8 @@ configure() {
 build() {
     local dir=$1 target=${2:-all} log=$1/build.log
     if ! cmake --build "$dir" --target "$target" --parallel "$(nproc)" >"$log" 2>&1; then
-        grep -E -A12 'error|FAILED' "$log" | head -n 60 >&2 || true
-        tail -n 5 "$log" >&2
+        # From the first command that failed on; not the commands that went well.
+        sed -n '/^FAILED\|rror:\|\*\*\*/,$p' "$log" | grep -vE '^\[[0-9]+/' | head -n 40 >&2 || true
         die "the build failed; all of its output is in $log." \
             "Killed or out of memory: try again with fewer jobs, cmake --build $dir -j1." \
             "A full disk: $dir has $(free_mib "$dir") MiB free."
