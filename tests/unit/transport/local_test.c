@@ -295,7 +295,7 @@ static void abort_leaves_buffers_alone(void **state)
         struct storm s = {seed, 0};
         struct error err;
         assert_int_equal(comm_local_run(2 + (int)(seed % 4), storm_rank, &s, &err), ERR_CANCELLED);
-        assert_non_null(strstr(err.msg, ": leaves"));
+        assert_non_null(strstr(err.msg, "leaves"));
     }
 }
 
@@ -337,7 +337,11 @@ static void runner_names_the_first_failure(void **state)
     for (int first = 0; first < 7; first++) {
         struct error err = {0};
         char expected[64];
-        snprintf(expected, sizeof expected, "rank %d: no such tensor", first);
+        /* Rank 0 speaks for the command: its message stands alone. */
+        if (first == 0)
+            snprintf(expected, sizeof expected, "no such tensor");
+        else
+            snprintf(expected, sizeof expected, "rank %d: no such tensor", first);
         assert_int_equal(comm_local_run(7, fails_in_turn, &first, &err), ERR_NOT_FOUND);
         assert_int_equal(err.code, ERR_NOT_FOUND);
         assert_string_equal(err.msg, expected);
