@@ -446,8 +446,7 @@ static enum status local_allgather(struct comm *base, const void *send, size_t b
     bool short_one = bytes <= LOCAL_ARENA_BYTES / size;
     const struct local_record *records;
     /* The record's `buf` is only read from in an all-gather. */
-    struct local_record r = {
-        .call = LOCAL_ALLGATHER, .bytes = bytes, .buf = (void *)(uintptr_t)send};
+    struct local_record r = {.call = LOCAL_ALLGATHER, .bytes = bytes, .buf = (void *)send};
     if (short_one)
         local_copy(arena + rank * bytes, send, bytes);
     TRY(local_meet(c, &r, &records, err));
@@ -550,9 +549,9 @@ static struct local_place split_place(const struct local_record *r, int size, in
         if (r[i].color != r[me].color)
             continue;
         p.size++;
-        if (r[i].key < r[me].key || (r[i].key == r[me].key && i < me))
+        if (r[i].key < r[me].key || (i < me && r[i].key == r[me].key))
             p.rank++;
-        if (r[i].key < r[p.first].key || (r[i].key == r[p.first].key && i < p.first))
+        if (r[i].key < r[p.first].key || (i < p.first && r[i].key == r[p.first].key))
             p.first = i;
     }
     return p;
