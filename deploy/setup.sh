@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # the lists are used by the scripts that source this
 # What a machine needs to build and test Witan, and how it is installed and built. Sourced by
 # deploy/quickstart, tests/run and deploy/try-in-chroot, so that the package lists stand once.
 # The sourcing script sets `top` (the repository) and bash's strict mode.
