@@ -85,7 +85,7 @@ enum status layout_check(const struct model_config *config, struct layout *layou
     char why[256];
     if (layout->ep == 0) {
         /* Whole experts over as many ranks as they divide into; their columns over the rest. */
-        layout->ep = layout->w > 1 ? layout->w : 1;
+        layout->ep = layout->w < 1 ? 1 : layout->w < MAX_WORLD ? layout->w : MAX_WORLD;
         while (layout->ep > 1 && layout_fault(config, layout, why, sizeof why))
             layout->ep--;
     }
@@ -95,7 +95,8 @@ enum status layout_check(const struct model_config *config, struct layout *layou
     int64_t world = (int64_t)layout->pp * layout->w;
     int found = 0;
     /* The same number of ranks first, then the next smaller numbers. */
-    for (int64_t n = world < MAX_WORLD ? world : MAX_WORLD; n >= 1 && found < 4; n--)
+    world = world < 1 ? 1 : world < MAX_WORLD ? world : MAX_WORLD;
+    for (int64_t n = world; n >= 1 && found < 4; n--)
         found += list_legal(config, layout, (int32_t)n, 4 - found, near, sizeof near);
     return error_set(err, ERR_INVALID, "layout pp %d tp %d ep %d: %s; nearest that work: %s",
                      layout->pp, layout->tp, layout->ep, why, near);
