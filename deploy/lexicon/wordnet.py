@@ -25,7 +25,7 @@ UNSAFE = re.compile(
 PLURAL_ONLY = {"stairs", "scissors", "pliers", "trousers", "bacteria", "dice", "goods", "clothes"}
 DEFINITE = {"sun", "moon", "universe", "sky", "past", "future", "internet", "sea", "horizon"}
 COUNTABLE = set("lighthouse king river book horse violin song pizza pie cake cookie egg sandwich salad "
-                "sauce steak potato tomato carrot vegetable lemonade".split()) - {"lemonade"}
+                "sauce steak potato tomato carrot vegetable".split())
 MASS = set("""bread water butter cheese milk cream yogurt rice pasta soup chocolate candy honey sugar salt
     pepper vinegar garlic spinach lettuce corn flour juice wine beer whiskey lemonade coffee tea jam
     bacon ham beef pork gold silver copper iron steel bronze brass lead tin aluminum zinc mercury
@@ -203,7 +203,8 @@ class WordNet:
                        "physical_object", "psychological_feature", "attribute", "relation", "matter",
                        "thing", "causal_agent", "instrumentality", "living_thing", "organism", "event",
                        "measure", "group", "state", "cognition", "content", "natural_object", "unit",
-                       "upper_surface", "visual_property", "mathematical_statement", "panelist", "chordate", "vertebrate", "placental", "vascular_plant", "group_action"}
+                       "upper_surface", "visual_property",
+                       "mathematical_statement", "panelist", "chordate", "vertebrate", "placental", "vascular_plant", "group_action"}
         while s.hypernyms and len(e.ancestors) < 7:
             s = self.senses[s.hypernyms[0]]
             lemma = s.lemmas[0]
