@@ -166,9 +166,12 @@ int32_t sampler_draw(struct sampler *s, const float *logits, int32_t vocab,
                      const struct sampling *p, int32_t position)
 {
     int32_t best = 0;
-    for (int32_t i = 1; i < vocab; i++)
-        if (logits[i] > logits[best] || logits[best] != logits[best])
+    for (int32_t i = 0; i < vocab; i++) {
+        if (logits[i] != logits[i])
+            return -1;
+        if (logits[i] > logits[best])
             best = i;
+    }
     float max = logits[best];
     if (!isfinite(max))
         return -1;

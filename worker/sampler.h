@@ -32,7 +32,8 @@ enum status sampler_create(int32_t vocab, struct sampler **out, struct error *er
 void sampler_destroy(struct sampler *s);
 
 /*
- * The next token: an id below `vocab`, or -1 when the row holds no finite maximum (a broken model).
+ * The next token: an id below `vocab`, or -1 when the row holds a NaN or no finite maximum (a
+ * broken model).
  * Filters act in the order top_k, top_p (over what top_k left), min_p; ties go to the lower id.
  * `position`: index of the token being drawn in its sequence.
  */
