@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 const char group_help[] =
@@ -218,6 +219,13 @@ static uint64_t resident_bytes(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* The most that this process has had resident. */
+static double peak_mb(void)
+{
+    struct rusage used;
+    return getrusage(RUSAGE_SELF, &used) == 0 ? (double)used.ru_maxrss * 1024e-6 : 0;
+}
+
 static enum status rank_main(struct comm *world, void *arg, struct error *err)
 {
     const struct group_run_args *a = arg;
@@ -247,6 +255,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         } else {
             st = engine_follow(e, err);
         }
+        log_info("resident: at most %.1f MB, planned %.1f MB", peak_mb(),
+                 (double)(before + memory_plan_total(&m->memory)) * 1e-6);
     }
     engine_destroy(e);
     model_destroy(m);

@@ -26,6 +26,8 @@ static const char usage[] =
     "  --temperature X, --top-p X, --top-k N, --min-p X, --seed N\n"
     "                     sampling (default: the checkpoint's generation_config.json; seed random)\n";
 
+enum { REQUESTS_AT_ONCE = 8 };
+
 struct run_args {
     struct group_options group;
     struct chat_options chat;
@@ -161,8 +163,6 @@ static enum status run_requests(struct run_args *a, char **argv, const struct ch
     enum status st = OK;
     if (group_is_leader())
         st = requests_read(a->requests, text, sampling, a->logits, &r, err);
-    if (a->group.limits.max_seqs == 0)
-        a->group.limits.max_seqs = 8;
     if (st == OK)
         st = group_run(&a->group, argv, chat_vocab(text), requests_run, r, err);
     if (st == OK && r)
@@ -175,6 +175,9 @@ static enum status run(struct run_args *a, char **argv, struct error *err)
 {
     struct chat_text *text = NULL;
     struct sampling sampling = {.top_p = 1.0f};
+    /* On every rank: they must size their caches alike. */
+    if (a->requests && a->group.limits.max_seqs == 0)
+        a->group.limits.max_seqs = REQUESTS_AT_ONCE;
     /* Ranks other than 0 never see text: only the leader reads the tokenizer. Before mpirun takes over
      * nothing is read either. */
     if (!group_is_leader() || group_will_exec(&a->group))
