@@ -33,13 +33,24 @@ struct load {
     void *progress_arg;
 };
 
+/* Puts the weight's name before the message. */
+static void name_weight(struct error *err, const struct weight *w)
+{
+    const char *words = weight_role_words(w->role);
+    if (w->expert >= 0)
+        error_prefix(err, "%s of layer %d expert %d: ", words, w->layer, w->expert);
+    else if (w->layer >= 0)
+        error_prefix(err, "%s of layer %d: ", words, w->layer);
+    else
+        error_prefix(err, "%s: ", words);
+}
+
 static void load_fail(struct load *l, const struct weight *w, const struct error *e)
 {
     pthread_mutex_lock(&l->lock);
     if (l->err.code == OK) {
         l->err = *e;
-        error_prefix(&l->err, "%s of layer %d expert %d: ", weight_role_words(w->role), w->layer,
-                     w->expert);
+        name_weight(&l->err, w);
     }
     pthread_mutex_unlock(&l->lock);
     atomic_store(&l->next, l->count); /* the other threads stop */
@@ -223,7 +234,11 @@ static enum status place_slices(struct load *l, struct weights *w, const struct 
         const struct slice *s = &rank->slices[i];
         const struct weight *t = &inv->weights[s->weight];
         if (is_norm(t->role)) {
-            TRY(load_norm(l->ck, t, norm, err));
+            enum status st = load_norm(l->ck, t, norm, err);
+            if (st != OK) {
+                name_weight(err, t);
+                return st;
+            }
             *norm_of(w, rank, t) = norm;
             norm += s->cols;
             continue;

@@ -1,0 +1,353 @@
+/*
+ * Loading: every element of every rank's slices equals that of the whole tensor in the file, for
+ * the golden checkpoints and many layouts; progress reaches its total; a file cut short is named.
+ */
+#include "tests/unit/unit.h"
+
+#include "base/check.h"
+#include "worker/cpu/vec.h"
+#include "worker/weights.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+
+struct golden {
+    struct model_config config;
+    struct inventory *inv;
+    struct checkpoint *ck;
+};
+
+static void must(enum status st, const struct error *err)
+{
+    if (st != OK)
+        fail_msg("%s", err->msg);
+}
+
+static struct golden golden_open(const char *dir)
+{
+    struct golden g;
+    struct generation_config generation;
+    struct error err;
+    must(config_load(dir, &g.config, &generation, &err), &err);
+    must(checkpoint_open(dir, &g.ck, &err), &err);
+    must(inventory_create(&g.config, &g.inv, &err), &err);
+    must(inventory_bind(g.inv, &g.config, g.ck, &err), &err);
+    return g;
+}
+
+static void golden_close(struct golden *g)
+{
+    inventory_destroy(g->inv);
+    checkpoint_close(g->ck);
+}
+
+static const char *golden_path(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/tests/golden/oracle/%s", WITAN_SOURCE_DIR, name);
+    return path;
+}
+
+/* The whole tensor's bytes, dense, read row by row apart from the loader. */
+static unsigned char *whole_of(const struct golden *g, const struct weight *w)
+{
+    size_t run = (size_t)w->cols * dtype_size(w->dtype);
+    unsigned char *bytes = check_calloc((size_t)w->rows, run);
+    struct error err;
+    for (int64_t r = 0; r < w->rows; r++)
+        must(checkpoint_read(g->ck, w->file, w->offset + (uint64_t)r * w->row_stride,
+                             bytes + (size_t)r * run, run, &err),
+             &err);
+    return bytes;
+}
+
+static const float *norm_in(const struct weights *w, const struct rank_plan *r,
+                            const struct weight *t)
+{
+    const struct layer_weights *l = t->layer < 0 ? NULL : &w->layers[t->layer - r->layers.begin];
+    switch (t->role) {
+    case WEIGHT_FINAL_NORM:
+        return w->final_norm;
+    case WEIGHT_INPUT_NORM:
+        return l->input_norm;
+    case WEIGHT_POST_NORM:
+        return l->post_norm;
+    case WEIGHT_Q_NORM:
+        return l->q_norm;
+    case WEIGHT_K_NORM:
+        return l->k_norm;
+    default:
+        return NULL;
+    }
+}
+
+static const struct matrix *matrix_in(const struct weights *w, const struct rank_plan *r,
+                                      const struct weight *t)
+{
+    if (t->layer < 0)
+        return t->role == WEIGHT_EMBED ? &w->embed : &w->lm_head;
+    const struct layer_weights *l = &w->layers[t->layer - r->layers.begin];
+    const struct ffn *f = l->ffn_count > 0
+                              ? &l->ffn[t->expert < 0 ? 0 : t->expert - r->experts.begin]
+                              : NULL;
+    switch (t->role) {
+    case WEIGHT_Q:
+        return &l->q;
+    case WEIGHT_K:
+        return &l->k;
+    case WEIGHT_V:
+        return &l->v;
+    case WEIGHT_O:
+        return &l->o;
+    case WEIGHT_ROUTER:
+        return &l->router;
+    case WEIGHT_GATE:
+        return &f->gate;
+    case WEIGHT_UP:
+        return &f->up;
+    default:
+        return &f->down;
+    }
+}
+
+static void check_norm(const float *found, const unsigned char *whole, const struct weight *t)
+{
+    assert_non_null(found);
+    for (int64_t i = 0; i < t->cols; i++) {
+        uint16_t h;
+        float expected;
+        if (t->dtype == DTYPE_F32) {
+            memcpy(&expected, whole + 4 * i, sizeof expected);
+        } else {
+            memcpy(&h, whole + 2 * i, sizeof h);
+            expected = t->dtype == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
+        }
+        assert_memory_equal(&found[i], &expected, sizeof expected);
+    }
+}
+
+static void check_matrix(const struct matrix *m, const struct slice *s, const unsigned char *whole,
+                         const struct weight *t)
+{
+    size_t each = dtype_size(t->dtype), run = (size_t)s->cols * each;
+    assert_int_equal(m->dtype, t->dtype);
+    assert_int_equal(m->rows, s->rows);
+    assert_int_equal(m->cols, s->cols);
+    assert_int_equal((uintptr_t)m->data % 64, 0);
+    for (int64_t r = 0; r < s->rows; r++)
+        assert_memory_equal((const unsigned char *)m->data + (size_t)r * run,
+                            whole + (size_t)((s->row + r) * t->cols + s->col) * each, run);
+}
+
+struct progress {
+    uint64_t done, total;
+};
+
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct progress *p = arg;
+    if (done > p->done)
+        p->done = done;
+    p->total = total;
+}
+
+static enum status load(const struct golden *g, const struct plan *p, int rank, int threads,
+                        struct progress *progress, struct weights **out, struct error *err)
+{
+    struct pool *pool = NULL;
+    must(pool_create(threads, false, &pool, err), err);
+    enum status st = weights_load(&g->config, g->inv, g->ck, p, &p->ranks[rank], pool, on_progress,
+                                  progress, out, err);
+    pool_destroy(pool);
+    return st;
+}
+
+static void check_rank(const struct golden *g, const struct plan *p, int rank, int threads)
+{
+    struct weights *w = NULL;
+    struct progress progress = {0};
+    struct error err;
+    const struct rank_plan *r = &p->ranks[rank];
+    must(load(g, p, rank, threads, &progress, &w, &err), &err);
+    uint64_t matrices = 0;
+    for (int32_t i = 0; i < r->slice_count; i++) {
+        const struct slice *s = &r->slices[i];
+        const struct weight *t = &g->inv->weights[s->weight];
+        unsigned char *whole = whole_of(g, t);
+        const float *norm = norm_in(w, r, t);
+        if (norm) {
+            check_norm(norm, whole, t);
+        } else {
+            check_matrix(matrix_in(w, r, t), s, whole, t);
+            matrices += (uint64_t)s->rows * (uint64_t)s->cols * dtype_size(t->dtype);
+        }
+        free(whole);
+    }
+    assert_int_equal(progress.total, matrices);
+    assert_int_equal(progress.done, matrices);
+    assert_true(w->bytes >= matrices);
+    if (g->config.tied_embeddings && r->stage == p->layout.pp - 1)
+        assert_ptr_equal(w->lm_head.data, w->embed.data);
+    weights_destroy(w);
+}
+
+static void check_layouts(const char *name, const struct layout *layouts, int count)
+{
+    struct golden g = golden_open(golden_path(name));
+    for (int i = 0; i < count; i++) {
+        struct plan *p = NULL;
+        struct error err;
+        if (plan_create(&g.config, g.inv, layouts[i], &p, &err) != OK) {
+            print_message("%s: %s\n", name, err.msg);
+            continue;
+        }
+        for (int rank = 0; rank < p->world; rank++)
+            check_rank(&g, p, rank, 1 + rank % 3);
+        plan_destroy(p);
+    }
+    golden_close(&g);
+}
+
+static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 0, 0}, {2, 1, 1, 0}, {2, 2, 2, 0},
+                                        {1, 1, 2, 0}, {1, 2, 1, 4}, {1, 3, 1, 0}};
+
+static void whole_and_cut_dense(void **state)
+{
+    (void)state;
+    check_layouts("dense", layouts, COUNT_OF(layouts));
+}
+
+static void whole_and_cut_fused(void **state)
+{
+    (void)state;
+    check_layouts("fused", layouts, COUNT_OF(layouts));
+}
+
+static void whole_and_cut_sharded(void **state)
+{
+    (void)state;
+    check_layouts("sharded", layouts, COUNT_OF(layouts));
+}
+
+static void whole_and_cut_tied(void **state)
+{
+    (void)state;
+    check_layouts("tied", layouts, COUNT_OF(layouts));
+}
+
+static void whole_and_cut_odd(void **state)
+{
+    (void)state;
+    static const struct layout more[] = {{1, 1, 5, 0}, {1, 3, 5, 15}, {2, 6, 2, 0}};
+    check_layouts("odd", layouts, COUNT_OF(layouts));
+    check_layouts("odd", more, COUNT_OF(more));
+}
+
+static void whole_and_cut_others(void **state)
+{
+    (void)state;
+    check_layouts("gqa16", layouts, COUNT_OF(layouts));
+    check_layouts("headdim", layouts, COUNT_OF(layouts));
+    check_layouts("nonorm", layouts, COUNT_OF(layouts));
+}
+
+/* A copy of a golden checkpoint's files in a folder that the test may spoil. */
+static void copy_folder(const char *from, const char *to)
+{
+    DIR *d = opendir(from);
+    assert_non_null(d);
+    struct dirent *e;
+    while ((e = readdir(d))) {
+        char a[1024], b[1024], bytes[4096];
+        snprintf(a, sizeof a, "%s/%s", from, e->d_name);
+        snprintf(b, sizeof b, "%s/%s", to, e->d_name);
+        if (e->d_name[0] == '.')
+            continue;
+        FILE *in = fopen(a, "rb"), *out = fopen(b, "wb");
+        assert_true(in && out);
+        for (size_t n; (n = fread(bytes, 1, sizeof bytes, in)) > 0;)
+            assert_int_equal(fwrite(bytes, 1, n, out), n);
+        fclose(in);
+        assert_int_equal(fclose(out), 0);
+    }
+    closedir(d);
+}
+
+static void remove_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    struct dirent *e;
+    while ((e = readdir(d))) {
+        char file[1024];
+        snprintf(file, sizeof file, "%s/%s", path, e->d_name);
+        unlink(file);
+    }
+    closedir(d);
+    rmdir(path);
+}
+
+/* A name of a weight, as a message must begin with. */
+static bool names_weight(const char *msg)
+{
+    for (int role = 0; role < WEIGHT_ROLE_COUNT; role++) {
+        const char *words = weight_role_words((enum weight_role)role);
+        size_t n = strlen(words);
+        if (strncmp(msg, words, n) == 0 && (msg[n] == ':' || msg[n] == ' '))
+            return true;
+    }
+    return false;
+}
+
+static void check_refused(const struct golden *g, const char *file)
+{
+    struct plan *p = NULL;
+    struct weights *w = NULL;
+    struct error err;
+    must(plan_create(&g->config, g->inv, (struct layout){1, 1, 1, 0}, &p, &err), &err);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        struct progress progress = {0};
+        assert_int_equal(load(g, p, 0, threads, &progress, &w, &err), ERR_IO);
+        assert_null(w);
+        if (!strstr(err.msg, file) || !names_weight(err.msg) || strchr(err.msg, '\n'))
+            fail_msg("expected a weight and %s in: %s", file, err.msg);
+        assert_true(progress.done < progress.total || progress.total == 0);
+    }
+    plan_destroy(p);
+}
+
+/* A file that loses its end after opening: norms or matrices, whichever it holds. Nothing is kept,
+ * nothing leaks (AddressSanitizer). */
+static void check_truncated(const char *name, int file, uint64_t keep_percent)
+{
+    char dir[] = "/tmp/witan_test_XXXXXX", path[1024];
+    assert_non_null(mkdtemp(dir));
+    copy_folder(golden_path(name), dir);
+    struct golden g = golden_open(dir);
+    snprintf(path, sizeof path, "%s/%s", dir, checkpoint_file_name(g.ck, file));
+    off_t bytes = (off_t)(checkpoint_file_bytes(g.ck, file) * keep_percent / 100);
+    assert_int_equal(truncate(path, bytes), 0);
+    check_refused(&g, checkpoint_file_name(g.ck, file));
+    golden_close(&g);
+    remove_folder(dir);
+}
+
+static void a_truncated_file_is_named(void **state)
+{
+    (void)state;
+    for (uint64_t percent = 0; percent < 100; percent += 20)
+        check_truncated("odd", 0, percent);
+    for (int file = 0; file < 6; file++) {
+        check_truncated("sharded", file, 50);
+        check_truncated("sharded", file, 99);
+    }
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(whole_and_cut_dense),       cmocka_unit_test(whole_and_cut_fused),
+    cmocka_unit_test(whole_and_cut_sharded),     cmocka_unit_test(whole_and_cut_tied),
+    cmocka_unit_test(whole_and_cut_odd),         cmocka_unit_test(whole_and_cut_others),
+    cmocka_unit_test(a_truncated_file_is_named),
+};
+
+UNIT_MAIN(tests)
