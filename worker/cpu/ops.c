@@ -152,8 +152,9 @@ VEC_INLINE void tile_leaf(struct gemm_job *g, int32_t i0, int mr, int32_t j0, in
             double *sum = g->sum + row * g->ldsum + j0 - g->n0;
             for (int j = 0; j < nr; j++) {
                 float leaf = scale * s[j];
-                /* Written so that NaN counts as too large. */
-                g->largest = fabsf(leaf) <= g->largest ? g->largest : fabsf(leaf);
+                /* Written so that a NaN counts as too large and stays. */
+                g->largest = fabsf(leaf) <= g->largest || g->largest != g->largest ? g->largest
+                                                                                   : fabsf(leaf);
                 sum[j] += exact_round((double)leaf);
             }
         }

@@ -322,7 +322,7 @@ static void exact_thread(void *arg, int thread)
         float top = j->be->ops->gemm_leaf(j->x + (int64_t)s * down->cols, down->cols, m, down,
                                           j->leaf, n0, n1, j->route->weight + s,
                                           j->route->row + s, sum, j->hidden);
-        largest = top <= largest ? largest : top;
+        largest = top <= largest || largest != largest ? largest : top; /* a NaN stays */
     }
     count_range(j->be, largest, j->leaves);
 }

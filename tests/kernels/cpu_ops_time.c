@@ -1,0 +1,259 @@
+/*
+ * Measures the CPU operations on one thread, with the shapes of Qwen3-30B-A3B, beside what this
+ * machine can do in the same run: reading a large buffer, and fused multiply-adds in registers. The
+ * ratio is the point: decode (one row) should come near the first limit, prefill near the second.
+ */
+#include "tests/kernels/cpu_ops.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "tests/unit/random.h"
+#include "worker/cpu/vec.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum {
+    POOL_MIB = 256, /* weights that no cache holds */
+    HEAD_DIM = 128,
+    GROUP = 8,
+    MAX_ROWS = 128,
+    MAX_COLS = 4096,
+};
+
+static const int64_t MEASURE_NS = 300000000;
+
+struct limits {
+    double read;  /* bytes a second */
+    double flops; /* a second */
+};
+
+/* What a measured call works on. */
+struct work {
+    const struct cpu_ops *ops;
+    char *pool; /* POOL_MIB of weights */
+    size_t at;  /* next matrix: each call reads another one */
+    float *x, *y;
+    double *sum;
+    int32_t m, n, k;
+};
+
+static volatile double sink;
+
+typedef void (*work_fn)(struct work *w);
+
+/* Seconds a call, over at least MEASURE_NS after one call to warm up. */
+static double measure(work_fn fn, struct work *w)
+{
+    fn(w);
+    int64_t start = clock_now_ns(), now;
+    int64_t calls = 0;
+    do {
+        fn(w);
+        calls++;
+        now = clock_now_ns();
+    } while (now - start < MEASURE_NS);
+    return (double)(now - start) * 1e-9 / (double)calls;
+}
+
+static void read_pool(struct work *w)
+{
+    const uint64_t *p = (const uint64_t *)(const void *)w->pool;
+    uint64_t s[8] = {0};
+    size_t words = (size_t)POOL_MIB * 1024 * 1024 / sizeof *p;
+    for (size_t i = 0; i < words; i += 8)
+        for (int j = 0; j < 8; j++)
+            s[j] += p[i + (size_t)j];
+    sink = (double)(s[0] ^ s[1] ^ s[2] ^ s[3] ^ s[4] ^ s[5] ^ s[6] ^ s[7]);
+}
+
+enum { FMA_ROUNDS = 100000, FMA_CHAINS = 12 };
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) static void fma_512(struct work *w)
+{
+    (void)w;
+    __m512 a[FMA_CHAINS], b = _mm512_set1_ps(0.999f), c = _mm512_set1_ps(0.001f);
+    for (int i = 0; i < FMA_CHAINS; i++)
+        a[i] = _mm512_set1_ps((float)i);
+    for (int r = 0; r < FMA_ROUNDS; r++)
+#pragma GCC unroll 12
+        for (int i = 0; i < FMA_CHAINS; i++)
+            a[i] = _mm512_fmadd_ps(a[i], b, c);
+    for (int i = 1; i < FMA_CHAINS; i++)
+        a[0] = _mm512_add_ps(a[0], a[i]);
+    float f[16];
+    _mm512_storeu_ps(f, a[0]);
+    sink = (double)f[0];
+}
+
+__attribute__((target("avx2,fma"))) static void fma_256(struct work *w)
+{
+    (void)w;
+    __m256 a[FMA_CHAINS], b = _mm256_set1_ps(0.999f), c = _mm256_set1_ps(0.001f);
+    for (int i = 0; i < FMA_CHAINS; i++)
+        a[i] = _mm256_set1_ps((float)i);
+    for (int r = 0; r < FMA_ROUNDS; r++)
+#pragma GCC unroll 12
+        for (int i = 0; i < FMA_CHAINS; i++)
+            a[i] = _mm256_fmadd_ps(a[i], b, c);
+    for (int i = 1; i < FMA_CHAINS; i++)
+        a[0] = _mm256_add_ps(a[0], a[i]);
+    float f[8];
+    _mm256_storeu_ps(f, a[0]);
+    sink = (double)f[0];
+}
+#endif
+
+/* The faster of the vector widths that this processor has; 0 where none is written for it. */
+static double peak_flops(struct work *w)
+{
+    double most = 0.0;
+#if defined(__x86_64__)
+    const double each = 2.0 * FMA_ROUNDS * FMA_CHAINS;
+    if (__builtin_cpu_supports("fma"))
+        most = each * 8 / measure(fma_256, w);
+    if (__builtin_cpu_supports("avx512f")) {
+        double wide = each * 16 / measure(fma_512, w);
+        most = wide > most ? wide : most;
+    }
+#else
+    (void)w;
+#endif
+    return most;
+}
+
+static struct matrix next_matrix(struct work *w)
+{
+    size_t bytes = (size_t)w->n * (size_t)w->k * 2;
+    if (w->at + bytes > (size_t)POOL_MIB * 1024 * 1024)
+        w->at = 0;
+    struct matrix m = {w->pool + w->at, DTYPE_BF16, w->n, w->k};
+    w->at += bytes;
+    return m;
+}
+
+static void run_gemm(struct work *w)
+{
+    struct matrix m = next_matrix(w);
+    w->ops->gemm(w->x, w->k, NULL, w->m, &m, 0, w->n, w->y, w->n);
+}
+
+static void run_leaf(struct work *w)
+{
+    struct matrix m = next_matrix(w);
+    w->ops->gemm_leaf(w->x, w->k, w->m, &m, FFN_BLOCK, 0, w->n, NULL, NULL, w->sum, w->n);
+}
+
+static void run_tile(struct work *w)
+{
+    size_t bytes = (size_t)KV_BLOCK * HEAD_DIM * 2;
+    if (w->at + 2 * bytes > (size_t)POOL_MIB * 1024 * 1024)
+        w->at = 0;
+    float m[GROUP], l[GROUP];
+    w->ops->attention_tile(w->x, GROUP, HEAD_DIM, w->pool + w->at, w->pool + w->at + bytes, KV_BF16,
+                           KV_BLOCK, w->y, m, l, w->y + GROUP * KV_BLOCK);
+    w->at += 2 * bytes;
+}
+
+static void run_norm(struct work *w)
+{
+    w->ops->rms_norm(w->x, w->x, w->n, 1e-6f, w->y);
+}
+
+static void run_silu(struct work *w)
+{
+    memcpy(w->y, w->x, (size_t)w->n * sizeof *w->y);
+    w->ops->silu_mul(w->y, w->x, w->n);
+}
+
+static void run_softmax(struct work *w)
+{
+    memcpy(w->y, w->x, (size_t)w->n * sizeof *w->y);
+    w->ops->softmax(w->y, w->n);
+}
+
+struct shape {
+    const char *name;
+    work_fn fn;
+    int32_t m, n, k;
+    double bytes, flops; /* a call; bytes that come from memory */
+};
+
+static void report(const struct shape *s, struct work *w, const struct limits *limits)
+{
+    w->m = s->m;
+    w->n = s->n;
+    w->k = s->k;
+    w->at = 0;
+    double t = measure(s->fn, w);
+    printf("%-9s %-28s %10.2f %8.2f %6.2f %8.2f %6.2f\n", w->ops->name, s->name, t * 1e6,
+           s->bytes / t * 1e-9, s->bytes / t / limits->read, s->flops / t * 1e-9,
+           limits->flops > 0 ? s->flops / t / limits->flops : 0.0);
+}
+
+#define GEMM(words, fn, m, n, k)                                                                   \
+    {                                                                                              \
+        words, fn, m, n, k, 2.0 * (n) * (k), 2.0 * (m) * (n) * (k)                                 \
+    }
+
+static const struct shape shapes[] = {
+    GEMM("gate/up decode 768x2048", run_gemm, 1, 768, 2048),
+    GEMM("q_proj decode 4096x2048", run_gemm, 1, 4096, 2048),
+    GEMM("down decode 2048x768 leaf", run_leaf, 1, 2048, 768),
+    GEMM("o_proj decode 2048x4096 leaf", run_leaf, 1, 2048, 4096),
+    GEMM("gate/up prefill m=128", run_gemm, 128, 768, 2048),
+    GEMM("q_proj prefill m=128", run_gemm, 128, 4096, 2048),
+    GEMM("down prefill m=128 leaf", run_leaf, 128, 2048, 768),
+    GEMM("o_proj prefill m=128 leaf", run_leaf, 128, 2048, 4096),
+    {"attention tile 8x128, bf16", run_tile, GROUP, KV_BLOCK, HEAD_DIM,
+     2.0 * 2 * KV_BLOCK *HEAD_DIM, 4.0 * GROUP *KV_BLOCK *HEAD_DIM},
+    {"rms_norm 2048 (cached)", run_norm, 1, 2048, 1, 3 * 4.0 * 2048, 4.0 * 2048},
+    {"silu_mul 768 (cached)", run_silu, 1, 768, 1, 3 * 4.0 * 768, 15.0 * 768},
+    {"softmax 128 (cached)", run_softmax, 1, 128, 1, 2 * 4.0 * 128, 13.0 * 128},
+};
+
+static void fill(struct work *w)
+{
+    uint64_t rng = 1;
+    uint16_t *h = (uint16_t *)(void *)w->pool;
+    uint16_t some[4096];
+    for (size_t i = 0; i < COUNT_OF(some); i++)
+        some[i] = f32_to_bf16(random_float(&rng, 0.05));
+    for (size_t i = 0; i < (size_t)POOL_MIB * 1024 * 1024 / 2; i += COUNT_OF(some))
+        memcpy(h + i, some, sizeof some);
+    for (size_t i = 0; i < (size_t)MAX_ROWS * MAX_COLS; i++)
+        w->x[i] = random_float(&rng, 1.0);
+}
+
+int time_operations(void)
+{
+    const struct cpu_ops *sets[MAX_SETS];
+    int count = available_sets(sets);
+    struct work w = {.pool = aligned_zalloc((size_t)POOL_MIB * 1024 * 1024),
+                     .x = check_calloc((size_t)MAX_ROWS * MAX_COLS, sizeof(float)),
+                     .y = check_calloc((size_t)MAX_ROWS * MAX_COLS, sizeof(float)),
+                     .sum = check_calloc((size_t)MAX_ROWS * MAX_COLS, sizeof(double))};
+    CHECK(w.pool, "no memory for %d MiB", POOL_MIB);
+    fill(&w);
+    struct limits limits = {.read = (double)POOL_MIB * 1024 * 1024 / measure(read_pool, &w),
+                            .flops = peak_flops(&w)};
+    printf("one thread: reads %.2f GB/s, at most %.1f GFLOP/s (fma in registers)\n\n",
+           limits.read * 1e-9, limits.flops * 1e-9);
+    printf("%-9s %-28s %10s %8s %6s %8s %6s\n", "set", "operation", "us", "GB/s", "ratio",
+           "GFLOP/s", "ratio");
+    for (int s = 0; s < count; s++) {
+        w.ops = sets[s];
+        for (size_t i = 0; i < COUNT_OF(shapes); i++)
+            report(&shapes[i], &w, &limits);
+    }
+    free(w.pool);
+    free(w.x);
+    free(w.y);
+    free(w.sum);
+    return 0;
+}
