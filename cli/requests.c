@@ -277,23 +277,35 @@ static enum status print_one(const struct one *q, struct buf *out, struct error 
     return buf_printf(out, err, ", \"finish_reason\": \"%s\"}\n", reasons[q->finish]);
 }
 
-static enum status write_logits(const struct requests *r, int32_t vocab, struct error *err)
+static enum status write_logits(const struct requests *r, FILE *f, int32_t vocab,
+                                struct error *err)
 {
-    FILE *f = fopen(r->logits_path, "wbe");
-    bool ok = f != NULL;
-    for (size_t i = 0; ok && i < r->count; i++) {
+    for (size_t i = 0; i < r->count; i++) {
         size_t n = r->each[i].logits_rows * (size_t)vocab;
-        ok = fwrite(r->each[i].logits, sizeof(float), n, f) == n;
+        if (fwrite(r->each[i].logits, sizeof(float), n, f) != n)
+            return error_errno(err, errno, "%s", r->logits_path);
     }
-    int e = errno;
-    if (f && fclose(f) != 0)
-        ok = false;
-    return ok ? OK : error_errno(err, e, "%s", r->logits_path);
+    return fflush(f) == 0 ? OK : error_errno(err, errno, "%s", r->logits_path);
 }
 
-enum status requests_run(struct engine *e, struct model *m, void *arg, struct error *err)
+static enum status print_all(const struct requests *r, struct error *err)
 {
-    struct requests *r = arg;
+    struct buf out;
+    buf_init(&out, 1 << 29);
+    enum status st = OK;
+    for (size_t i = 0; st == OK && i < r->count; i++) {
+        st = print_one(&r->each[i], &out, err);
+        if (st == OK && fwrite(out.data, 1, out.len, stdout) != out.len)
+            st = error_errno(err, errno, "standard output");
+    }
+    buf_fini(&out);
+    if (st == OK && fflush(stdout) != 0)
+        st = error_errno(err, errno, "standard output");
+    return st;
+}
+
+static void submit_all(struct requests *r, struct engine *e)
+{
     for (size_t i = 0; i < r->count; i++) {
         struct one *q = &r->each[i];
         struct request request = {.prompt = (const int32_t *)q->prompt.data,
@@ -308,18 +320,23 @@ enum status requests_run(struct engine *e, struct model *m, void *arg, struct er
         if (engine_submit(e, &request, NULL, &refused) != OK)
             fail(q, &refused);
     }
-    for (bool ran = true; ran;)
-        TRY(engine_step(e, &ran, err));
-    struct buf out;
-    buf_init(&out, 1 << 29);
+}
+
+enum status requests_run(struct engine *e, struct model *m, void *arg, struct error *err)
+{
+    struct requests *r = arg;
+    FILE *logits = NULL;
+    if (r->logits_path && !(logits = fopen(r->logits_path, "wbe")))
+        return error_errno(err, errno, "%s", r->logits_path);
+    submit_all(r, e);
     enum status st = OK;
-    for (size_t i = 0; st == OK && i < r->count; i++) {
-        st = print_one(&r->each[i], &out, err);
-        if (st == OK && fwrite(out.data, 1, out.len, stdout) != out.len)
-            st = error_errno(err, errno, "standard output");
-    }
-    buf_fini(&out);
-    if (st == OK && fflush(stdout) != 0)
-        st = error_errno(err, errno, "standard output");
-    return st == OK && r->logits_path ? write_logits(r, m->config.vocab, err) : st;
+    for (bool ran = true; st == OK && ran;)
+        st = engine_step(e, &ran, err);
+    if (st == OK)
+        st = print_all(r, err);
+    if (st == OK && logits)
+        st = write_logits(r, logits, m->config.vocab, err);
+    if (logits && fclose(logits) != 0 && st == OK)
+        st = error_errno(err, errno, "%s", r->logits_path);
+    return st;
 }

@@ -120,7 +120,7 @@ static int parse(struct run_args *a, int argc, char **argv)
         if (taken)
             continue;
         if (argv[i][0] == '-' && argv[i][1] == '-') {
-            fprintf(stderr, "witan run: unknown flag %s\n%s%s", argv[i], usage, group_help);
+            fprintf(stderr, "witan run: unknown flag %s; `witan run` alone lists them\n", argv[i]);
             return 2;
         }
         if (!a->group.dir)

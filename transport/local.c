@@ -664,6 +664,9 @@ static enum status runners_result(const struct local_runner *runners, int size, 
             ;
     if (first == size)
         return OK;
+    /* An error that they agreed on (comm_agree) is every rank's; rank 0's words say whose it was. */
+    if (runners[first].status != ERR_PEER && runners[0].status == runners[first].status)
+        first = 0;
     if (err) {
         *err = runners[first].err;
         if (first != 0) /* rank 0 speaks for the command itself */
