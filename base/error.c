@@ -10,6 +10,10 @@ __attribute__((format(printf, 3, 0))) static void fill(struct error *err, enum s
 {
     err->code = code;
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+    /* What a message quotes of a file or a request may hold newlines; a message stays one line. */
+    for (char *c = err->msg; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
 }
 
 enum status error_set(struct error *err, enum status code, const char *fmt, ...)

@@ -29,7 +29,8 @@ struct error {
     char msg[1024];
 };
 
-/* Fills `err` (may be NULL) and returns `code`, so that `return error_set(...)` reads well. */
+/* Fills `err` (may be NULL) and returns `code`, so that `return error_set(...)` reads well. Control
+ * characters become '?': a message is one line whatever it quotes. */
 enum status error_set(struct error *err, enum status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

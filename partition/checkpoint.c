@@ -129,7 +129,7 @@ static enum status read_index(struct checkpoint *ck, const char *path, json_t **
                               struct error *err)
 {
     json_t *root = NULL;
-    TRY(one_line(json_parse_file(path, MAX_INDEX_BYTES, &root, err), err));
+    TRY(json_parse_file(path, MAX_INDEX_BYTES, &root, err));
     enum status st = OK;
     json_t *files = json_object();
     json_t *map = json_object_get(root, "weight_map");

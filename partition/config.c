@@ -307,7 +307,7 @@ static enum status parse_fields(const char *what, const json_t *root, struct mod
 static enum status parse_object(const char *what, const char *text, size_t len, json_t **root,
                                 struct error *err)
 {
-    TRY(one_line(json_parse(what, text, len, root, err), err));
+    TRY(json_parse(what, text, len, root, err));
     if (json_is_object(*root))
         return OK;
     enum status st = error_set(err, ERR_INVALID, "%s: expected an object, found %s", what,

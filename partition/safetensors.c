@@ -279,7 +279,7 @@ enum status safetensors_parse_header(const char *what, const char *header, size_
                          len ? "byte 0x" : "nothing, length ",
                          len ? (unsigned)(unsigned char)header[0] : 0U);
     json_t *root = NULL;
-    TRY(one_line(json_parse(what, header, len, &root, err), err));
+    TRY(json_parse(what, header, len, &root, err));
 
     enum status st = OK;
     size_t count = json_object_size(root);

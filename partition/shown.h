@@ -5,8 +5,6 @@
 #ifndef WITAN_PARTITION_SHOWN_H
 #define WITAN_PARTITION_SHOWN_H
 
-#include "base/error.h"
-
 #include <stddef.h>
 
 enum { SHOWN_BYTES = 200 };
@@ -32,18 +30,6 @@ static inline struct shown shown(const char *text)
     }
     out.s[n] = '\0';
     return out;
-}
-
-/* A message of the JSON parser quotes the text as it is: newlines in it are shown as '?' too.
- * Returns `st`, so that it goes around the call. */
-static inline enum status one_line(enum status st, struct error *err)
-{
-    if (st == OK || !err)
-        return st;
-    for (char *c = err->msg; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?';
-    return st;
 }
 
 #endif

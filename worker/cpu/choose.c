@@ -4,6 +4,8 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
+
 #ifndef WITAN_HAVE_SIMDE
 const struct cpu_ops *cpu_ops_avx512_simde(void)
 {
@@ -11,10 +13,17 @@ const struct cpu_ops *cpu_ops_avx512_simde(void)
 }
 #endif
 
+/* Asked of the processor itself, since clang 14's __builtin_cpu_supports does not know f16c. That the
+ * system saves the registers is what the test for avx2 includes. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
+
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static bool has_avx512(void)
