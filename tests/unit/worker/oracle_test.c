@@ -242,19 +242,10 @@ static void lexicon(void **state)
     check("lexicon", "deploy/lexicon/model");
 }
 
-/* One a line: ctest takes its list from here. */
-/* clang-format off */
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(dense),
-    cmocka_unit_test(fused),
-    cmocka_unit_test(gqa16),
-    cmocka_unit_test(headdim),
-    cmocka_unit_test(nonorm),
-    cmocka_unit_test(odd),
-    cmocka_unit_test(sharded),
-    cmocka_unit_test(tied),
-    cmocka_unit_test(lexicon),
+    cmocka_unit_test(dense),   cmocka_unit_test(fused),  cmocka_unit_test(gqa16),
+    cmocka_unit_test(headdim), cmocka_unit_test(nonorm), cmocka_unit_test(odd),
+    cmocka_unit_test(sharded), cmocka_unit_test(tied),   cmocka_unit_test(lexicon),
 };
-/* clang-format on */
 
 UNIT_MAIN(tests)
