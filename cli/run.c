@@ -119,6 +119,10 @@ static int parse(struct run_args *a, int argc, char **argv)
             return 2;
         if (taken)
             continue;
+        if (strcmp(argv[i], "--help") == 0) {
+            printf("%s%s", usage, group_help);
+            exit(0);
+        }
         if (argv[i][0] == '-' && argv[i][1] == '-') {
             fprintf(stderr, "witan run: unknown flag %s; `witan run` alone lists them\n", argv[i]);
             return 2;

@@ -58,9 +58,9 @@ typedef enum status (*comm_rank_fn)(struct comm *world, void *arg, struct error 
 
 /*
  * Runs `fn` on `size` threads (1..1024), one a rank, rank 0 on the calling thread, and waits for
- * all. Returns OK, or the status of the rank that failed first with its message ("rank 3: ..." but for
- * rank 0). A rank that returns
- * an error aborts the others' waits, so that no thread is left behind.
+ * all. Returns OK, or the status of the rank that failed first with its message ("rank 3: ..." but
+ * for rank 0). A rank that returns an error aborts the others' waits, so that no thread is left
+ * behind.
  */
 enum status comm_local_run(int size, comm_rank_fn fn, void *arg, struct error *err);
 

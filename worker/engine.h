@@ -27,6 +27,7 @@ enum status engine_follow(struct engine *e, struct error *err);
 /* Rank 0 only, from here on. */
 enum status engine_submit(struct engine *e, const struct request *request, uint64_t *id,
                           struct error *err);
+/* Between steps, not from a request's callback. False when there is none of this id. */
 bool engine_cancel(struct engine *e, uint64_t id);
 
 /* Runs one step over all ranks; *ran is false, and no rank is bothered, when there is nothing to do. */

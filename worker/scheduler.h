@@ -49,7 +49,8 @@ void sched_destroy(struct scheduler *s);
 enum status sched_submit(struct scheduler *s, const struct request *request, uint64_t *id,
                          struct error *err);
 
-/* Ends a request now, waiting or running. False when there is none of this id. */
+/* Ends a request now, waiting or running. False when there is none of this id. Between steps only: not
+ * from a request's callback. */
 bool sched_cancel(struct scheduler *s, uint64_t id);
 
 /* Writes the next step's sequences; false when nothing runs or waits. */
