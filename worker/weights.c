@@ -59,8 +59,14 @@ static void load_fail(struct load *l, const struct weight *w, const struct error
 static void load_report(struct load *l, uint64_t bytes)
 {
     uint64_t done = atomic_fetch_add(&l->done, bytes) + bytes;
-    if (!l->progress || pthread_mutex_trylock(&l->lock) != 0)
+    if (!l->progress)
         return;
+    /* Only the end must be said: for the rest nobody waits. */
+    if (done == l->total)
+        pthread_mutex_lock(&l->lock);
+    else if (pthread_mutex_trylock(&l->lock) != 0)
+        return;
+    done = atomic_load(&l->done); /* so that no later report says less */
     int64_t now = clock_now_ns();
     if (now - l->last_report > 100000000 || done == l->total) {
         l->last_report = now;
