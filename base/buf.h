@@ -1,6 +1,6 @@
 /*
- * A growable byte buffer with a limit given at creation: output text, token ids, JSON lines. Owned by
- * one thread at a time. The bytes are always followed by a NUL that `len` does not count.
+ * A growable byte buffer with a limit given at creation: output text, token ids, JSON lines. Owned
+ * by one thread at a time. The bytes are always followed by a NUL that `len` does not count.
  */
 #ifndef WITAN_BASE_BUF_H
 #define WITAN_BASE_BUF_H

@@ -37,7 +37,8 @@ enum status error_set(struct error *err, enum status code, const char *fmt, ...)
 /* Puts words before the message: "model.safetensors: " + msg. Cuts at the buffer's end. */
 void error_prefix(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Fills `err` with strerror(errno_value) after the formatted words; code ERR_IO or ERR_NOT_FOUND. */
+/* Fills `err` with strerror(errno_value) after the formatted words; code ERR_IO or ERR_NOT_FOUND.
+ */
 enum status error_errno(struct error *err, int errno_value, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

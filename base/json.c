@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-/* jansson's own bound is 2048 and is fixed when it is built, so depth is counted before it parses. */
+/* jansson's own bound is 2048 and is fixed when it is built, so depth is counted before it parses.
+ */
 enum { MAX_DEPTH = 64 };
 
 static enum status check_depth(const char *what, const char *text, size_t len, struct error *err)

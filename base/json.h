@@ -18,8 +18,7 @@ enum status json_parse(const char *what, const char *text, size_t len, json_t **
                        struct error *err);
 
 /* json_parse of a whole file of at most `limit_bytes`. */
-enum status json_parse_file(const char *path, size_t limit_bytes, json_t **root,
-                            struct error *err);
+enum status json_parse_file(const char *path, size_t limit_bytes, json_t **root, struct error *err);
 
 /* Fields of `obj`. A missing or null field leaves *out as it is when `required` is false and is
  * ERR_INVALID otherwise; a value of another type or outside [min, max] is always ERR_INVALID. */

@@ -1,4 +1,5 @@
-/* A team of threads: see pool.h. State: the job's number (a generation), and how many have ended. */
+/* A team of threads: see pool.h. State: the job's number (a generation), and how many have ended.
+ */
 #include "base/pool.h"
 #include "base/check.h"
 #include "base/log.h"

@@ -2,9 +2,9 @@
  * A fixed team of threads that run one function together: the CPU kernels' and the loader's
  * parallelism. The caller is thread 0, so a pool of one has no other threads. One caller at a time.
  *
- * Why not OpenMP: ranks are threads of one process under the local transport, each with its own team;
- * ThreadSanitizer cannot see into libgomp; and how long a waiting thread spins must be ours to choose
- * when ranks outnumber cores (docs/decisions.md).
+ * Why not OpenMP: ranks are threads of one process under the local transport, each with its own
+ * team; ThreadSanitizer cannot see into libgomp; and how long a waiting thread spins must be ours
+ * to choose when ranks outnumber cores (docs/decisions.md).
  */
 #ifndef WITAN_BASE_POOL_H
 #define WITAN_BASE_POOL_H

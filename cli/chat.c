@@ -22,7 +22,8 @@ static void on_interrupt(int signal_number)
     interrupted = 1;
 }
 
-/* --- text -------------------------------------------------------------------------------------- */
+/* --- text --------------------------------------------------------------------------------------
+ */
 
 enum status chat_text_load(const char *dir, bool optional, struct chat_text **out,
                            struct error *err)
@@ -79,8 +80,8 @@ enum status chat_encode(const struct chat_text *t, const json_t *messages, bool 
     if (no_think)
         json_object_set_new(kwargs, "enable_thinking", json_false());
     struct template_rendered r;
-    enum status st =
-        template_render(t->template, normal, NULL, kwargs, TEMPLATE_LIMIT_BYTES, &r, err);
+    enum status st = template_render(t->template, normal, NULL, kwargs, TEMPLATE_LIMIT_BYTES, &r,
+                                     err);
     json_decref(kwargs);
     json_decref(normal);
     TRY(st);
@@ -91,7 +92,8 @@ enum status chat_encode(const struct chat_text *t, const json_t *messages, bool 
     return st;
 }
 
-/* --- one answer -------------------------------------------------------------------------------- */
+/* --- one answer --------------------------------------------------------------------------------
+ */
 
 struct answer {
     const struct chat_text *text;
@@ -107,8 +109,8 @@ struct answer {
     int64_t first_ns; /* when the first token came */
 };
 
-/* Shows text as it comes; thinking dimmed on a terminal, left out elsewhere. White space at the start
- * of a part says nothing. */
+/* Shows text as it comes; thinking dimmed on a terminal, left out elsewhere. White space at the
+ * start of a part says nothing. */
 static void show(struct answer *a)
 {
     size_t skip = 0;
@@ -199,7 +201,8 @@ static enum status answer_ids(struct engine *e, const struct model *m, const str
     fputc('\n', stdout);
     fflush(stdout);
     if (st == OK && a.finish == FINISH_ERROR)
-        st = error_set(err, ERR_INVALID, "the model's logits are not finite: the checkpoint is broken");
+        st = error_set(err, ERR_INVALID,
+                       "the model's logits are not finite: the checkpoint is broken");
     if (st == OK && a.tokens > 1)
         log_info("%zu prompt tokens, first token after %.0f ms, then %.1f tokens/s; seed %llu",
                  ids->len, (double)(a.first_ns - start) * 1e-6,
@@ -212,7 +215,8 @@ static enum status answer_ids(struct engine *e, const struct model *m, const str
     return st;
 }
 
-/* --- conversations ----------------------------------------------------------------------------- */
+/* --- conversations -----------------------------------------------------------------------------
+ */
 
 static enum status add_message(json_t *messages, const char *role, const char *text, size_t len,
                                struct error *err)
@@ -267,7 +271,8 @@ static enum status read_all(FILE *in, struct buf *b, struct error *err)
     return OK;
 }
 
-/* A terminal: one line a turn; a refused turn (too long, not UTF-8) does not end the conversation. */
+/* A terminal: one line a turn; a refused turn (too long, not UTF-8) does not end the conversation.
+ */
 static enum status converse(struct engine *e, struct model *m, struct chat_options *o,
                             json_t *messages, struct error *err)
 {

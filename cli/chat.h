@@ -20,7 +20,7 @@ struct chat_options {
     const char *system;
     bool no_think;
     bool raw;
-    bool fixed_seed; /* else each answer of a conversation draws with the next seed */
+    bool fixed_seed;    /* else each answer of a conversation draws with the next seed */
     int32_t max_tokens; /* 0: up to the context */
     struct sampling sampling;
 };
@@ -39,7 +39,8 @@ int32_t chat_vocab(const struct chat_text *t);
 enum status chat_encode(const struct chat_text *t, const json_t *messages, bool no_think,
                         struct token_ids *ids, bool *thinking, struct error *err);
 
-/* group_fn: answers the prompt, or standard input, or a terminal until its end. arg: chat_options. */
+/* group_fn: answers the prompt, or standard input, or a terminal until its end. arg: chat_options.
+ */
 enum status chat_run(struct engine *e, struct model *m, void *arg, struct error *err);
 
 #endif

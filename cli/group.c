@@ -104,7 +104,8 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
     return 1;
 }
 
-/* --- under mpirun ------------------------------------------------------------------------------ */
+/* --- under mpirun ------------------------------------------------------------------------------
+ */
 
 static bool in_mpi_job(void)
 {
@@ -139,14 +140,26 @@ static enum status exec_mpirun(char **argv, int32_t world, struct error *err)
         return error_errno(err, errno, "/proc/self/exe");
     self[n] = '\0';
     snprintf(ranks, sizeof ranks, "%d", world);
-    /* Keep-alives: a cut network is otherwise not noticed for minutes. Yielding: ranks that outnumber
-     * cores would spin the others out. Threads of a rank are not bound to its one core. */
+    /* Keep-alives: a cut network is otherwise not noticed for minutes. Yielding: ranks that
+     * outnumber cores would spin the others out. Threads of a rank are not bound to its one core.
+     */
     static const char *const fixed[] = {
-        "--quiet", "--bind-to", "none", "--oversubscribe",
-        "--mca", "mpi_yield_when_idle", "1",
-        "--mca", "oob_tcp_keepalive_time", "2",
-        "--mca", "oob_tcp_keepalive_intvl", "1",
-        "--mca", "oob_tcp_keepalive_probes", "3",
+        "--quiet",
+        "--bind-to",
+        "none",
+        "--oversubscribe",
+        "--mca",
+        "mpi_yield_when_idle",
+        "1",
+        "--mca",
+        "oob_tcp_keepalive_time",
+        "2",
+        "--mca",
+        "oob_tcp_keepalive_intvl",
+        "1",
+        "--mca",
+        "oob_tcp_keepalive_probes",
+        "3",
     };
     size_t given = 0;
     while (argv[given])
@@ -171,7 +184,8 @@ static enum status exec_mpirun(char **argv, int32_t world, struct error *err)
     return error_errno(err, e, "cannot start mpirun (package openmpi-bin)");
 }
 
-/* --- running ----------------------------------------------------------------------------------- */
+/* --- running -----------------------------------------------------------------------------------
+ */
 
 struct group_run_args {
     const struct group_options *o;
@@ -302,10 +316,8 @@ enum status group_sampling(const char *dir, struct sampling *sampling, struct er
     struct model_config config;
     struct generation_config g;
     TRY(config_load(dir, &config, &g, err));
-    *sampling = (struct sampling){.temperature = g.temperature,
-                                  .top_p = g.top_p,
-                                  .min_p = g.min_p,
-                                  .top_k = g.top_k};
+    *sampling = (struct sampling){
+        .temperature = g.temperature, .top_p = g.top_p, .min_p = g.min_p, .top_k = g.top_k};
     if (g.repetition_penalty != 1.0f)
         log_warn("generation_config.json: repetition_penalty %g is not applied by this build",
                  (double)g.repetition_penalty);

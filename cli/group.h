@@ -39,8 +39,8 @@ bool group_will_exec(const struct group_options *o);
 
 /*
  * Fills what the options leave open (context, threads, rows a step), starts the ranks, runs `fn` on
- * rank 0 and stops them. `argv` is the whole command line, to start it again under mpirun; then this
- * does not return. `vocab_limit`: ids from here on are never drawn (rank 0's word counts).
+ * rank 0 and stops them. `argv` is the whole command line, to start it again under mpirun; then
+ * this does not return. `vocab_limit`: ids from here on are never drawn (rank 0's word counts).
  */
 enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit, group_fn fn,
                       void *arg, struct error *err);

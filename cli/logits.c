@@ -16,7 +16,7 @@ struct logits_run {
     const char *path;
     bool all;
     int32_t *ids;
-    int32_t cap; /* of ids: the context */
+    int32_t cap;       /* of ids: the context */
     int64_t positions; /* written for the request in flight */
     enum status st;
     struct error *err;
@@ -25,7 +25,8 @@ struct logits_run {
 static const char usage[] =
     "usage: witan logits DIR --out FILE [--all] [GROUP FLAG...]\n"
     "Reads {\"ids\": [...]} a line and writes to FILE, one after the other, the float32 logits\n"
-    "(little-endian, vocab_size a row) that follow the last id, or every id with --all; on standard\n"
+    "(little-endian, vocab_size a row) that follow the last id, or every id with --all; on "
+    "standard\n"
     "output {\"positions\": N} a line.\n";
 
 static void on_logits(void *user, int32_t pos, const float *logits, int32_t vocab)
@@ -93,8 +94,7 @@ struct logits_args {
 static enum status rank0(struct engine *e, struct model *m, void *arg, struct error *err)
 {
     struct logits_args *a = arg;
-    struct logits_run r = {
-        .engine = e, .path = a->path, .all = a->all, .cap = m->limits.context};
+    struct logits_run r = {.engine = e, .path = a->path, .all = a->all, .cap = m->limits.context};
     r.ids = calloc((size_t)r.cap, sizeof *r.ids);
     if (!r.ids)
         return error_set(err, ERR_NO_MEMORY, "no memory for %d ids", r.cap);

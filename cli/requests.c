@@ -33,7 +33,8 @@ struct requests {
     size_t failed;
 };
 
-/* --- reading ----------------------------------------------------------------------------------- */
+/* --- reading -----------------------------------------------------------------------------------
+ */
 
 static enum status prompt_ids(struct one *q, const json_t *ids, struct error *err)
 {
@@ -58,8 +59,7 @@ static enum status prompt_of(struct one *q, const json_t *in, const char *what, 
         return error_set(err, ERR_INVALID, "%s: expected one of ids, messages and prompt", what);
     enum status st = OK;
     if (!t && !ids)
-        st = error_set(err, ERR_NOT_FOUND,
-                       "the checkpoint has no tokenizer.json: expected ids");
+        st = error_set(err, ERR_NOT_FOUND, "the checkpoint has no tokenizer.json: expected ids");
     else if (json_is_array(ids))
         st = prompt_ids(q, ids, err);
     else if (json_is_array(messages))
@@ -69,15 +69,16 @@ static enum status prompt_of(struct one *q, const json_t *in, const char *what, 
                               json_string_length(prompt), TOKENIZER_PLAIN, &q->prompt, err);
     else
         st = error_set(err, ERR_INVALID, "%s: expected %s",
-                       ids ? "ids" : messages ? "messages" : "prompt",
+                       ids        ? "ids"
+                       : messages ? "messages"
+                                  : "prompt",
                        prompt ? "a string" : "an array");
     if (st != OK)
         error_prefix(err, "%s: ", what);
     return st;
 }
 
-static enum status read_fields(struct one *q, const json_t *in, const char *what,
-                               struct error *err)
+static enum status read_fields(struct one *q, const json_t *in, const char *what, struct error *err)
 {
     int64_t max_tokens = DEFAULT_MAX_TOKENS, seed = (int64_t)q->sampling.seed;
     int64_t top_k = q->sampling.top_k;
@@ -202,7 +203,8 @@ size_t requests_failed(const struct requests *r)
     return r->failed;
 }
 
-/* --- running ----------------------------------------------------------------------------------- */
+/* --- running -----------------------------------------------------------------------------------
+ */
 
 static void fail(struct one *q, const struct error *err)
 {
@@ -277,8 +279,7 @@ static enum status print_one(const struct one *q, struct buf *out, struct error 
     return buf_printf(out, err, ", \"finish_reason\": \"%s\"}\n", reasons[q->finish]);
 }
 
-static enum status write_logits(const struct requests *r, FILE *f, int32_t vocab,
-                                struct error *err)
+static enum status write_logits(const struct requests *r, FILE *f, int32_t vocab, struct error *err)
 {
     for (size_t i = 0; i < r->count; i++) {
         size_t n = r->each[i].logits_rows * (size_t)vocab;

@@ -14,17 +14,21 @@
 
 static const char usage[] =
     "usage: witan run DIR [PROMPT] [FLAG...]\n"
-    "Answers PROMPT, or standard input when it is not a terminal, or asks for prompts on a terminal.\n"
+    "Answers PROMPT, or standard input when it is not a terminal, or asks for prompts on a "
+    "terminal.\n"
     "  --requests FILE    JSON lines of requests instead (- is standard input): {\"prompt\" or\n"
-    "                     \"messages\" or \"ids\", \"max_tokens\", \"temperature\", \"top_p\", \"top_k\",\n"
-    "                     \"min_p\", \"seed\", \"ignore_eos\"}; answers are JSON lines in the same order\n"
+    "                     \"messages\" or \"ids\", \"max_tokens\", \"temperature\", \"top_p\", "
+    "\"top_k\",\n"
+    "                     \"min_p\", \"seed\", \"ignore_eos\"}; answers are JSON lines in the same "
+    "order\n"
     "  --logits FILE      with --requests: float32 logits of every drawn token, in that order\n"
     "  --system TEXT      the system message\n"
     "  --no-think         ask the model not to think (enable_thinking = false)\n"
     "  --raw              PROMPT is text to continue, no chat template\n"
     "  --max-tokens N     of an answer (default: up to the context)\n"
     "  --temperature X, --top-p X, --top-k N, --min-p X, --seed N\n"
-    "                     sampling (default: the checkpoint's generation_config.json; seed random)\n";
+    "                     sampling (default: the checkpoint's generation_config.json; seed "
+    "random)\n";
 
 enum { REQUESTS_AT_ONCE = 8 };
 
@@ -75,9 +79,8 @@ static int take_flag(struct run_args *a, int argc, char **argv, int *i)
     struct {
         const char *name;
         const char **out;
-    } words[] = {{"--requests", &a->requests},
-                 {"--logits", &a->logits},
-                 {"--system", &a->chat.system}};
+    } words[] = {
+        {"--requests", &a->requests}, {"--logits", &a->logits}, {"--system", &a->chat.system}};
     for (int k = 0; k < 3; k++) {
         if (strcmp(flag, words[k].name) != 0)
             continue;
@@ -182,8 +185,8 @@ static enum status run(struct run_args *a, char **argv, struct error *err)
     /* On every rank: they must size their caches alike. */
     if (a->requests && a->group.limits.max_seqs == 0)
         a->group.limits.max_seqs = REQUESTS_AT_ONCE;
-    /* Ranks other than 0 never see text: only the leader reads the tokenizer. Before mpirun takes over
-     * nothing is read either. */
+    /* Ranks other than 0 never see text: only the leader reads the tokenizer. Before mpirun takes
+     * over nothing is read either. */
     if (!group_is_leader() || group_will_exec(&a->group))
         return group_run(&a->group, argv, 0, NULL, NULL, err);
     enum status st = sampling_of(a, &sampling, err);

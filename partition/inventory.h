@@ -1,6 +1,6 @@
 /*
- * The weights that a model of this config has, each as a matrix [rows, cols] (a norm is one row), and
- * where each lies in the checkpoint. The plan cuts these; the loader reads the cuts.
+ * The weights that a model of this config has, each as a matrix [rows, cols] (a norm is one row),
+ * and where each lies in the checkpoint. The plan cuts these; the loader reads the cuts.
  *
  * Index order is fixed: embedding, then layer by layer, then final norm and lm_head; inventory_find
  * is arithmetic or a table, not a search by name. Pure but for inventory_bind; any thread.
@@ -76,7 +76,8 @@ enum status inventory_create(const struct model_config *config, struct inventory
                              struct error *err);
 void inventory_destroy(struct inventory *inv);
 
-/* The index of a weight, or -1 when the model has none such (tied lm_head, router of a dense layer). */
+/* The index of a weight, or -1 when the model has none such (tied lm_head, router of a dense
+ * layer). */
 int32_t inventory_find(const struct inventory *inv, enum weight_role role, int32_t layer,
                        int32_t expert);
 
@@ -86,8 +87,8 @@ int32_t inventory_find(const struct inventory *inv, enum weight_role role, int32
  * (`mlp.experts.gate_up_proj` [E, 2 x I, H] gate rows first, `mlp.experts.down_proj` [E, H, I]).
  * A tensor missing, of another shape or dtype is one line naming it, expected and found. Tensors
  * that the model does not need are refused too, by name, since serving a part of a checkpoint in
- * silence is wrong (rotary_emb.inv_freq buffers of old exports and lm_head where embeddings are tied
- * are ignored).
+ * silence is wrong (rotary_emb.inv_freq buffers of old exports and lm_head where embeddings are
+ * tied are ignored).
  */
 enum status inventory_bind(struct inventory *inv, const struct model_config *config,
                            const struct checkpoint *ck, struct error *err);

@@ -35,8 +35,8 @@ static const char *layout_fault(const struct model_config *c, const struct layou
     if (l->pp < 1 || l->tp < 1 || l->ep < 1 || l->w < 1)
         snprintf(why, size, "pp, tp, ep and w must be at least 1");
     else if ((int64_t)l->pp * l->w > MAX_WORLD)
-        snprintf(why, size, "pp x w = %lld ranks, at most %d",
-                 (long long)l->pp * (long long)l->w, MAX_WORLD);
+        snprintf(why, size, "pp x w = %lld ranks, at most %d", (long long)l->pp * (long long)l->w,
+                 MAX_WORLD);
     else if (l->pp > c->layers)
         snprintf(why, size, "pp %d exceeds the %d layers", l->pp, c->layers);
     else if (l->w % l->tp != 0 || l->w % l->ep != 0)
@@ -59,8 +59,8 @@ static int list_legal(const struct model_config *c, const struct layout *wish, i
     int found = 0;
     char why[256];
     for (int32_t pp = 1; pp <= world && found < most; pp++) {
-        if (world % pp != 0 || (wish->pp >= 1 && wish->pp <= c->layers && pp != wish->pp &&
-                                world % wish->pp == 0))
+        if (world % pp != 0 ||
+            (wish->pp >= 1 && wish->pp <= c->layers && pp != wish->pp && world % wish->pp == 0))
             continue;
         int32_t w = world / pp;
         for (int32_t tp = w; tp >= 1 && found < most; tp--) {
@@ -218,8 +218,8 @@ enum status plan_create(const struct model_config *config, const struct inventor
     p->world = layout.pp * layout.w;
     p->moe_tp_size = layout.w / layout.ep;
     p->ranks = calloc((size_t)p->world, sizeof *p->ranks);
-    enum status st =
-        p->ranks ? OK : error_set(err, ERR_NO_MEMORY, "no memory for %d ranks", p->world);
+    enum status st = p->ranks ? OK
+                              : error_set(err, ERR_NO_MEMORY, "no memory for %d ranks", p->world);
     for (int32_t i = 0; st == OK && i < p->world; i++) {
         p->ranks[i] = place(config, p, i);
         st = cut_all(config, p, &p->ranks[i], inv, err);
@@ -306,8 +306,7 @@ struct memory_plan plan_memory(const struct model_config *config, const struct i
                      dtype_size(inv->weights[s->weight].dtype);
     }
     struct workspace_bytes w = plan_workspace(config, plan, rank, limits);
-    m.kv_cache =
-        (uint64_t)limits->kv_blocks * plan_kv_block_bytes(config, rank, limits->kv_dtype);
+    m.kv_cache = (uint64_t)limits->kv_blocks * plan_kv_block_bytes(config, rank, limits->kv_dtype);
     m.activations = w.x + w.xn + w.sum + w.q + w.kv + w.attn + w.router + w.route + w.h;
     m.logits = w.logits;
     m.scratch = w.scratch + w.rope;
@@ -337,8 +336,7 @@ void plan_file_bytes(const struct inventory *inv, const struct rank_plan *rank, 
 }
 
 int plan_collectives(const struct model_config *config, const struct plan *plan,
-                     const struct rank_plan *rank,
-                     struct plan_collective out[PLAN_MAX_COLLECTIVES])
+                     const struct rank_plan *rank, struct plan_collective out[PLAN_MAX_COLLECTIVES])
 {
     const struct layout *l = &plan->layout;
     int n = 0;
@@ -346,11 +344,11 @@ int plan_collectives(const struct model_config *config, const struct plan *plan,
     if (rank->stage == 0 && l->w > 1)
         out[n++] = (struct plan_collective){"all-reduce embedding", l->w, 1, hidden * 8};
     if (l->tp > 1)
-        out[n++] = (struct plan_collective){"all-reduce attention", l->tp,
-                                            range_size(rank->layers), hidden * 8};
+        out[n++] = (struct plan_collective){"all-reduce attention", l->tp, range_size(rank->layers),
+                                            hidden * 8};
     if (l->w > 1)
-        out[n++] =
-            (struct plan_collective){"all-reduce FFN", l->w, range_size(rank->layers), hidden * 8};
+        out[n++] = (struct plan_collective){"all-reduce FFN", l->w, range_size(rank->layers),
+                                            hidden * 8};
     if (l->pp > 1 && rank->stage > 0)
         out[n++] = (struct plan_collective){"receive residual", 2, 1, hidden * 4};
     if (l->pp > 1 && rank->stage < l->pp - 1)

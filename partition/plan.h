@@ -4,8 +4,8 @@
  * made from the config alone; no network, no device, no weights. Any thread; immutable once made.
  *
  * World rank = stage * W + i. Inside a stage, for attention i = attn_dp * tp + attn_tp; for the FFN
- * i = moe_ep * moe_tp_size + moe_tp. Ranks of one attn_tp index in different attn_dp replicas compute
- * the same rows.
+ * i = moe_ep * moe_tp_size + moe_tp. Ranks of one attn_tp index in different attn_dp replicas
+ * compute the same rows.
  */
 #ifndef WITAN_PARTITION_PLAN_H
 #define WITAN_PARTITION_PLAN_H
@@ -13,9 +13,9 @@
 #include "partition/inventory.h"
 
 enum {
-    FFN_BLOCK = 128,     /* columns of an intermediate dimension that no layout separates: a leaf */
-    KV_BLOCK = 64,       /* positions of a KV block, and of an attention tile */
-    LANES = 16,          /* virtual lanes of the CPU kernels; head rows are padded to them */
+    FFN_BLOCK = 128, /* columns of an intermediate dimension that no layout separates: a leaf */
+    KV_BLOCK = 64,   /* positions of a KV block, and of an attention tile */
+    LANES = 16,      /* virtual lanes of the CPU kernels; head rows are padded to them */
     MAX_WORLD = 1024,
 };
 
@@ -30,12 +30,12 @@ enum kv_dtype { KV_BF16, KV_F32 };
 
 /* What a group is sized for. Every buffer of a rank follows from this and the plan. */
 struct engine_limits {
-    int32_t max_rows;     /* tokens of one step, over all sequences */
-    int32_t max_seqs;     /* sequences running at once */
-    int32_t max_logits;   /* rows of one step that want logits; max_seqs, or max_rows for --all */
-    int32_t context;      /* tokens of one sequence, prompt and answer */
-    int32_t kv_blocks;    /* KV blocks of the pool; 0 = max_seqs full contexts */
-    int32_t threads;      /* compute threads of a rank */
+    int32_t max_rows;   /* tokens of one step, over all sequences */
+    int32_t max_seqs;   /* sequences running at once */
+    int32_t max_logits; /* rows of one step that want logits; max_seqs, or max_rows for --all */
+    int32_t context;    /* tokens of one sequence, prompt and answer */
+    int32_t kv_blocks;  /* KV blocks of the pool; 0 = max_seqs full contexts */
+    int32_t threads;    /* compute threads of a rank */
     enum kv_dtype kv_dtype;
 };
 
@@ -73,9 +73,9 @@ struct rank_plan {
     int32_t moe_ep, moe_tp;
     struct range layers;
     struct range q_heads;
-    struct range kv_heads;   /* those that q_heads read: replicated where ranks share them */
-    struct range vocab;      /* rows of embedding and lm_head, within the real vocabulary */
-    int32_t vocab_padded;    /* rows of the padded shard: the same on every rank */
+    struct range kv_heads; /* those that q_heads read: replicated where ranks share them */
+    struct range vocab;    /* rows of embedding and lm_head, within the real vocabulary */
+    int32_t vocab_padded;  /* rows of the padded shard: the same on every rank */
     struct range experts;
     struct range moe_cols;   /* columns of each expert's intermediate dimension */
     struct range dense_cols; /* columns of a dense layer's intermediate dimension */
@@ -85,15 +85,16 @@ struct rank_plan {
 };
 
 struct plan {
-    struct layout layout; /* w filled in */
-    int32_t world;        /* pp * w */
-    int32_t moe_tp_size;  /* w / ep */
+    struct layout layout;    /* w filled in */
+    int32_t world;           /* pp * w */
+    int32_t moe_tp_size;     /* w / ep */
     struct rank_plan *ranks; /* [world] */
 };
 
-/* Fills in layout->w and layout->ep and refuses what cannot work, in one line that also names the nearest layouts
- * that can: tp divides the query heads, ep the experts, both divide w, pp at most the layers. Where w/ep
- * exceeds the blocks of an expert, some ranks hold no FFN columns and only wait: legal, not quick. */
+/* Fills in layout->w and layout->ep and refuses what cannot work, in one line that also names the
+ * nearest layouts that can: tp divides the query heads, ep the experts, both divide w, pp at most
+ * the layers. Where w/ep exceeds the blocks of an expert, some ranks hold no FFN columns and only
+ * wait: legal, not quick. */
 enum status layout_check(const struct model_config *config, struct layout *layout,
                          struct error *err);
 
@@ -107,18 +108,18 @@ void plan_destroy(struct plan *plan);
  * (worker/model.c), so plan and process cannot disagree.
  */
 #define WORKSPACE_BUFFERS(X)                                                                       \
-    X(x)        /* f32 [max_rows, hidden]: the residual stream */                                  \
-    X(xn)       /* f32 [max_rows, hidden]: its norm */                                             \
-    X(sum)      /* f64 [max_rows, hidden]: exact sums on their way through an all-reduce */        \
-    X(q)        /* f32 [max_rows, q_heads of the rank, head row] */                                \
-    X(kv)       /* f32 [max_rows, 2 x kv_heads of the rank, head row]: before the cache write */   \
-    X(attn)     /* f32 [max_rows, q_heads of the rank x head_dim] */                               \
-    X(rope)     /* f32 [max_rows, head_dim]: cosines, then sines, of each row's position */        \
-    X(router)   /* f32 [max_rows, experts] */                                                      \
-    X(route)    /* slots: expert, row, weight of each (row, chosen expert), sorted by expert */    \
-    X(h)        /* f32 [slots, columns of the rank]: silu(gate) * up */                            \
-    X(logits)   /* f32 [max_logits, vocabulary padded]; shard and gathered */                      \
-    X(scratch)  /* f32 a thread */
+    X(x)       /* f32 [max_rows, hidden]: the residual stream */                                   \
+    X(xn)      /* f32 [max_rows, hidden]: its norm */                                              \
+    X(sum)     /* f64 [max_rows, hidden]: exact sums on their way through an all-reduce */         \
+    X(q)       /* f32 [max_rows, q_heads of the rank, head row] */                                 \
+    X(kv)      /* f32 [max_rows, 2 x kv_heads of the rank, head row]: before the cache write */    \
+    X(attn)    /* f32 [max_rows, q_heads of the rank x head_dim] */                                \
+    X(rope)    /* f32 [max_rows, head_dim]: cosines, then sines, of each row's position */         \
+    X(router)  /* f32 [max_rows, experts] */                                                       \
+    X(route)   /* slots: expert, row, weight of each (row, chosen expert), sorted by expert */     \
+    X(h)       /* f32 [slots, columns of the rank]: silu(gate) * up */                             \
+    X(logits)  /* f32 [max_logits, vocabulary padded]; shard and gathered */                       \
+    X(scratch) /* f32 a thread */
 
 struct workspace_bytes {
 #define X(name) uint64_t name;
@@ -150,9 +151,9 @@ void plan_file_bytes(const struct inventory *inv, const struct rank_plan *rank, 
 /* A step's collectives of one rank, a row of the batch each unless said otherwise. */
 struct plan_collective {
     const char *name;
-    int32_t ranks;         /* size of the communicator */
-    int32_t count;         /* a step */
-    uint64_t bytes_a_row;  /* payload of one of them, for one row */
+    int32_t ranks;        /* size of the communicator */
+    int32_t count;        /* a step */
+    uint64_t bytes_a_row; /* payload of one of them, for one row */
 };
 
 enum { PLAN_MAX_COLLECTIVES = 6 };

@@ -664,7 +664,8 @@ static enum status runners_result(const struct local_runner *runners, int size, 
             ;
     if (first == size)
         return OK;
-    /* An error that they agreed on (comm_agree) is every rank's; rank 0's words say whose it was. */
+    /* An error that they agreed on (comm_agree) is every rank's; rank 0's words say whose it was.
+     */
     if (runners[first].status != ERR_PEER && runners[0].status == runners[first].status)
         first = 0;
     if (err) {

@@ -12,8 +12,8 @@
  * - Allocates nothing after creation but what the library underneath does; a message of any size.
  *
  * All-reduce is of exact sums only: its callers add multiples of 2^-32 below 2^20 in fp64, where
- * addition is exact, so that no algorithm and no number of ranks changes a bit (docs/architecture.md,
- * "How the promise is kept").
+ * addition is exact, so that no algorithm and no number of ranks changes a bit
+ * (docs/architecture.md, "How the promise is kept").
  */
 #ifndef WITAN_TRANSPORT_TRANSPORT_H
 #define WITAN_TRANSPORT_TRANSPORT_H
@@ -37,8 +37,7 @@ struct comm_ops {
     enum status (*send)(struct comm *c, int to, const void *x, size_t bytes, struct error *err);
     enum status (*recv)(struct comm *c, int from, void *x, size_t bytes, struct error *err);
     /* Collective: ranks with equal `color` form a new communicator, ordered by (key, old rank). */
-    enum status (*split)(struct comm *c, int color, int key, struct comm **out,
-                         struct error *err);
+    enum status (*split)(struct comm *c, int color, int key, struct comm **out, struct error *err);
     /* Wakes every rank of the group with ERR_PEER (`local`) or ends the job (`mpi`). Not
      * collective; any thread of this rank. `why` is printed with the rank. */
     void (*abort)(struct comm *c, const char *why);
@@ -74,9 +73,9 @@ enum status comm_mpi_world(struct comm **out, struct error *err);
 void comm_mpi_finalize(void);
 
 /*
- * Collective: every rank gives the status of what it just did alone; all return OK, or the status and
- * message of the lowest rank that failed ("rank 3: ..." where another rank's). For errors between
- * collectives, so that one bad rank does not leave the others waiting in the next one.
+ * Collective: every rank gives the status of what it just did alone; all return OK, or the status
+ * and message of the lowest rank that failed ("rank 3: ..." where another rank's). For errors
+ * between collectives, so that one bad rank does not leave the others waiting in the next one.
  */
 enum status comm_agree(struct comm *c, enum status mine, struct error *err);
 

@@ -28,10 +28,18 @@ double det_exp(double x)
     double r = fma(-n, LN2_LO, fma(-n, LN2_HI, x));
     /* Taylor to degree 13 on |r| <= 0.347: remainder under 2^-58. */
     double p = 1.0 / 6227020800.0;
-    static const double c[] = {1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
-                               1.0 / 362880.0,    1.0 / 40320.0,    1.0 / 5040.0,
-                               1.0 / 720.0,       1.0 / 120.0,      1.0 / 24.0,
-                               1.0 / 6.0,         0.5,              1.0,
+    static const double c[] = {1.0 / 479001600.0,
+                               1.0 / 39916800.0,
+                               1.0 / 3628800.0,
+                               1.0 / 362880.0,
+                               1.0 / 40320.0,
+                               1.0 / 5040.0,
+                               1.0 / 720.0,
+                               1.0 / 120.0,
+                               1.0 / 24.0,
+                               1.0 / 6.0,
+                               0.5,
+                               1.0,
                                1.0};
     for (unsigned i = 0; i < sizeof c / sizeof *c; i++)
         p = fma(p, r, c[i]);
@@ -69,16 +77,22 @@ void det_sincos(double x, double *sin_x, double *cos_x)
     double z = r * r;
     /* Taylor on |r| <= pi / 4: sine to r^17, cosine to r^18; remainders under 2^-60. */
     double s = 1.0 / 355687428096000.0;
-    static const double sc[] = {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0,
-                                1.0 / 362880.0,         -1.0 / 5040.0,      1.0 / 120.0,
-                                -1.0 / 6.0};
+    static const double sc[] = {
+        -1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0, 1.0 / 362880.0,
+        -1.0 / 5040.0,          1.0 / 120.0,        -1.0 / 6.0};
     for (unsigned i = 0; i < sizeof sc / sizeof *sc; i++)
         s = fma(s, z, sc[i]);
     s = fma(s * z, r, r);
     double c = -1.0 / 6402373705728000.0;
-    static const double cc[] = {1.0 / 20922789888000.0, -1.0 / 87178291200.0, 1.0 / 479001600.0,
-                                -1.0 / 3628800.0,       1.0 / 40320.0,        -1.0 / 720.0,
-                                1.0 / 24.0,             -0.5,                 1.0};
+    static const double cc[] = {1.0 / 20922789888000.0,
+                                -1.0 / 87178291200.0,
+                                1.0 / 479001600.0,
+                                -1.0 / 3628800.0,
+                                1.0 / 40320.0,
+                                -1.0 / 720.0,
+                                1.0 / 24.0,
+                                -0.5,
+                                1.0};
     for (unsigned i = 0; i < sizeof cc / sizeof *cc; i++)
         c = fma(c, z, cc[i]);
     switch ((int64_t)n & 3) {

@@ -20,8 +20,7 @@ struct engine {
     struct engine_stats stats;
 };
 
-static enum status create_here(struct engine *e, const struct engine_options *o,
-                               struct error *err)
+static enum status create_here(struct engine *e, const struct engine_options *o, struct error *err)
 {
     const struct model *m = e->model;
     TRY(step_init(&e->step, &m->limits, err));

@@ -1,7 +1,7 @@
 /*
- * One rank's engine: runs steps. Rank 0 schedules and speaks with its caller; every other rank follows
- * the step descriptions that rank 0 broadcasts. One thread a rank, the engine thread, calls all of
- * this.
+ * One rank's engine: runs steps. Rank 0 schedules and speaks with its caller; every other rank
+ * follows the step descriptions that rank 0 broadcasts. One thread a rank, the engine thread, calls
+ * all of this.
  */
 #ifndef WITAN_WORKER_ENGINE_H
 #define WITAN_WORKER_ENGINE_H
@@ -30,7 +30,8 @@ enum status engine_submit(struct engine *e, const struct request *request, uint6
 /* Between steps, not from a request's callback. False when there is none of this id. */
 bool engine_cancel(struct engine *e, uint64_t id);
 
-/* Runs one step over all ranks; *ran is false, and no rank is bothered, when there is nothing to do. */
+/* Runs one step over all ranks; *ran is false, and no rank is bothered, when there is nothing to
+ * do. */
 enum status engine_step(struct engine *e, bool *ran, struct error *err);
 
 /* Lets the other ranks return from engine_follow. */

@@ -1,7 +1,7 @@
 /*
  * The engine's operations as a table of fused stages, implemented by each backend (worker/cpu;
- * worker/cuda is a plug-in with the same table). model.c and moe.c call them in order and meet other
- * ranks between them.
+ * worker/cuda is a plug-in with the same table). model.c and moe.c call them in order and meet
+ * other ranks between them.
  *
  * Contract: called from the rank's engine thread. A stage reads and writes only the buffers it is
  * given, in the memory of its backend, and may return before it has run (a backend with a stream
@@ -39,11 +39,11 @@ struct attention {
 /* Who computes what in an FFN: the slots (row, weight) of each local expert, by expert, rows
  * ascending. A dense layer is one expert with every row at weight 1. */
 struct route {
-    int32_t *chosen;       /* [rows, top_k]: expert ids of the model */
-    float *chosen_weight;  /* [rows, top_k] */
-    int32_t *first;        /* [local experts + 1]: first slot of each */
-    int32_t *row;          /* [slots] */
-    float *weight;         /* [slots] */
+    int32_t *chosen;      /* [rows, top_k]: expert ids of the model */
+    float *chosen_weight; /* [rows, top_k] */
+    int32_t *first;       /* [local experts + 1]: first slot of each */
+    int32_t *row;         /* [slots] */
+    float *weight;        /* [slots] */
 };
 
 struct backend;
@@ -56,8 +56,8 @@ struct kernels {
     void (*embed)(struct backend *be, const struct batch *b, const struct matrix *w,
                   int32_t first_row, int32_t hidden, float *x, double *sum);
 
-    /* rope[rows, head_dim]: cos, then sin, of pos * frequency, head_dim / 2 each. Angles are rounded
-     * to fp32 as the reference's are. */
+    /* rope[rows, head_dim]: cos, then sin, of pos * frequency, head_dim / 2 each. Angles are
+     * rounded to fp32 as the reference's are. */
     void (*rope_angles)(struct backend *be, const struct batch *b, const float *frequency,
                         int32_t head_dim, float *rope);
 
@@ -80,8 +80,8 @@ struct kernels {
     void (*o_proj)(struct backend *be, int32_t rows, const struct attention *a,
                    const struct matrix *o, const float *attn, double *sum);
 
-    /* softmax(router . xn), top_k largest (ties to the lower id), renormalised if `renormalise`; then
-     * the slots of experts [local.begin, local.end). */
+    /* softmax(router . xn), top_k largest (ties to the lower id), renormalised if `renormalise`;
+     * then the slots of experts [local.begin, local.end). */
     void (*router)(struct backend *be, int32_t rows, const struct matrix *w, int32_t top_k,
                    bool renormalise, struct range local, const float *xn, float *logits,
                    struct route *route);
@@ -107,8 +107,8 @@ struct kernels {
     /* All stages so far have run. */
     enum status (*finish)(struct backend *be, struct error *err);
 
-    /* Leaves beyond the range in which sums are exact (2^20 over the number of leaves), counted since
-     * creation. Not zero: layouts may differ in their last bits; the engine warns. */
+    /* Leaves beyond the range in which sums are exact (2^20 over the number of leaves), counted
+     * since creation. Not zero: layouts may differ in their last bits; the engine warns. */
     uint64_t (*range_exceeded)(const struct backend *be);
 
     void (*destroy)(struct backend *be);

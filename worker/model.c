@@ -2,9 +2,9 @@
  * The Qwen3 MoE forward pass, for every backend and every layout. Each rank runs this same page on
  * its cut of the weights; ranks meet only in the collectives below and in moe.c.
  *
- * Shapes: R rows of the step (tokens of all its sequences), H hidden, D head_dim, A this rank's query
- * heads, V this rank's vocabulary rows. Residual stream and activations are fp32; sums that cross
- * ranks are exact in fp64 (worker/cpu/ops.h), so their order, and the layout, cannot matter.
+ * Shapes: R rows of the step (tokens of all its sequences), H hidden, D head_dim, A this rank's
+ * query heads, V this rank's vocabulary rows. Residual stream and activations are fp32; sums that
+ * cross ranks are exact in fp64 (worker/cpu/ops.h), so their order, and the layout, cannot matter.
  */
 #include "worker/model.h"
 

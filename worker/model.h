@@ -1,6 +1,7 @@
 /*
  * One rank's share of the model: its weights, KV cache, buffers and communicators, and the forward
- * pass over them. Created by every rank of a group together; used by the rank's engine thread alone.
+ * pass over them. Created by every rank of a group together; used by the rank's engine thread
+ * alone.
  */
 #ifndef WITAN_WORKER_MODEL_H
 #define WITAN_WORKER_MODEL_H
@@ -10,17 +11,17 @@
 
 /* Buffers of a step, in the backend's memory; sizes by plan_workspace. */
 struct workspace {
-    float *x;       /* [rows, hidden]: the residual stream */
-    float *xn;      /* [rows, hidden]: its norm */
-    double *sum;    /* [rows, hidden]: exact sums */
-    float *q;       /* [rows, local q heads, head row] */
-    float *kv;      /* [rows, 2, local kv heads, head_dim]: before the cache */
-    float *attn;    /* [rows, local q heads * head_dim] */
-    float *rope;    /* [rows, head_dim] */
-    float *router;  /* [rows, experts] */
-    float *h;       /* [slots, local FFN columns] */
-    float *shard;   /* [logits, vocabulary of a rank]; last stage */
-    float *logits;  /* [logits, vocabulary padded to the stage's ranks]; last stage */
+    float *x;      /* [rows, hidden]: the residual stream */
+    float *xn;     /* [rows, hidden]: its norm */
+    double *sum;   /* [rows, hidden]: exact sums */
+    float *q;      /* [rows, local q heads, head row] */
+    float *kv;     /* [rows, 2, local kv heads, head_dim]: before the cache */
+    float *attn;   /* [rows, local q heads * head_dim] */
+    float *rope;   /* [rows, head_dim] */
+    float *router; /* [rows, experts] */
+    float *h;      /* [slots, local FFN columns] */
+    float *shard;  /* [logits, vocabulary of a rank]; last stage */
+    float *logits; /* [logits, vocabulary padded to the stage's ranks]; last stage */
     struct route route;
 };
 
@@ -35,10 +36,10 @@ struct model {
     struct backend *backend;
     struct pool *pool;
     struct workspace ws;
-    float *frequency;    /* [head_dim / 2]: RoPE's inverse frequencies */
-    struct comm *world;  /* the runner's */
-    struct comm *stage;  /* the W ranks of this pipeline stage */
-    struct comm *attn;   /* the attn_tp ranks that share an o_proj sum */
+    float *frequency;          /* [head_dim / 2]: RoPE's inverse frequencies */
+    struct comm *world;        /* the runner's */
+    struct comm *stage;        /* the W ranks of this pipeline stage */
+    struct comm *attn;         /* the attn_tp ranks that share an o_proj sum */
     struct memory_plan memory; /* what the plan says this rank takes */
 };
 
@@ -62,8 +63,8 @@ void model_destroy(struct model *m);
 
 /*
  * One step over all rows of the batch, collective over the group. On ranks of the last stage,
- * ws.logits then holds [batch->logits, model_vocab_padded] of the rows that want them, the same bits
- * on each. A failed collective gives ERR_PEER and the model is unusable.
+ * ws.logits then holds [batch->logits, model_vocab_padded] of the rows that want them, the same
+ * bits on each. A failed collective gives ERR_PEER and the model is unusable.
  */
 enum status model_forward(struct model *m, const struct batch *b, struct error *err);
 

@@ -1,6 +1,6 @@
 /*
- * The feed-forward half of a layer: router, this rank's experts (or its columns of them), and the sum
- * over the stage. A dense layer is one expert that every row takes at weight 1.
+ * The feed-forward half of a layer: router, this rank's experts (or its columns of them), and the
+ * sum over the stage. A dense layer is one expert that every row takes at weight 1.
  */
 #include "worker/model.h"
 

@@ -129,11 +129,12 @@ static int32_t select_top(struct sampler *s, const float *logits, int32_t vocab,
 
 static double mass(float logit, float max, float temperature)
 {
-    return exact_round(det_exp((double)logit / (double)temperature -
-                               (double)max / (double)temperature));
+    return exact_round(
+        det_exp((double)logit / (double)temperature - (double)max / (double)temperature));
 }
 
-/* Length of the shortest prefix of n ordered candidates that holds `target`; 0 when all fall short. */
+/* Length of the shortest prefix of n ordered candidates that holds `target`; 0 when all fall short.
+ */
 static int32_t nucleus(const struct sampler *s, int32_t n, float temperature, double target)
 {
     double sum = 0.0;

@@ -1,7 +1,7 @@
 /*
  * Choosing the next token from a row of logits. A pure function of (row, parameters, position): no
- * state between calls, so that a request gives the same tokens after a failover, in any batch and on
- * any layout.
+ * state between calls, so that a request gives the same tokens after a failover, in any batch and
+ * on any layout.
  *
  * The arithmetic does not depend on how a vocabulary is cut: probabilities are rounded to multiples
  * of 2^-32, so their sums are exact; the draw is an argmax of logit / T + Gumbel noise, the noise a

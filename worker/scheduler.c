@@ -10,8 +10,8 @@ struct sequence {
     uint64_t id;
     struct sequence *next; /* in the waiting queue */
     int32_t slot;
-    int32_t computed;   /* tokens whose K and V are in the cache */
-    int32_t length;     /* tokens known: prompt and drawn */
+    int32_t computed; /* tokens whose K and V are in the cache */
+    int32_t length;   /* tokens known: prompt and drawn */
     int32_t block_count;
     int32_t sent_blocks; /* of its blocks, those that the ranks know */
     int32_t *blocks;     /* [block_count], behind the tokens */
@@ -86,8 +86,7 @@ static int32_t blocks_for(int64_t tokens)
     return (int32_t)((tokens + KV_BLOCK - 1) / KV_BLOCK);
 }
 
-static enum status admissible(const struct scheduler *s, const struct request *r,
-                              struct error *err)
+static enum status admissible(const struct scheduler *s, const struct request *r, struct error *err)
 {
     int64_t total = (int64_t)r->prompt_len + r->max_tokens;
     if (r->prompt_len < 1)

@@ -1,9 +1,9 @@
 /*
  * Which tokens the next step feeds: continuous batching with chunked prefill, on rank 0 only.
  *
- * A sequence is admitted, first come first served, when a slot is free and the pool has the blocks of
- * its whole length (prompt and max_tokens), so a running sequence never lacks one. A step takes one
- * token of each decoding sequence, then prompt chunks of the others until max_rows are full.
+ * A sequence is admitted, first come first served, when a slot is free and the pool has the blocks
+ * of its whole length (prompt and max_tokens), so a running sequence never lacks one. A step takes
+ * one token of each decoding sequence, then prompt chunks of the others until max_rows are full.
  *
  * Owned by rank 0's engine thread. Allocates at submission, never in a step.
  */
@@ -44,13 +44,13 @@ enum status sched_create(const struct engine_limits *limits, int32_t chunk, cons
                          int32_t eos_count, struct scheduler **out, struct error *err);
 void sched_destroy(struct scheduler *s);
 
-/* Queues a request; *id names it for sched_cancel. Refuses, with the numbers, what can never run: an
- * empty prompt, prompt + max_tokens over the context or the whole pool, a full queue. */
+/* Queues a request; *id names it for sched_cancel. Refuses, with the numbers, what can never run:
+ * an empty prompt, prompt + max_tokens over the context or the whole pool, a full queue. */
 enum status sched_submit(struct scheduler *s, const struct request *request, uint64_t *id,
                          struct error *err);
 
-/* Ends a request now, waiting or running. False when there is none of this id. Between steps only: not
- * from a request's callback. */
+/* Ends a request now, waiting or running. False when there is none of this id. Between steps only:
+ * not from a request's callback. */
 bool sched_cancel(struct scheduler *s, uint64_t id);
 
 /* Writes the next step's sequences; false when nothing runs or waits. */

@@ -1,6 +1,6 @@
 /*
- * Bringing a rank up: read the config, prove the checkpoint, plan, split communicators, allocate, load
- * (model.h). Everything that a step needs is allocated here.
+ * Bringing a rank up: read the config, prove the checkpoint, plan, split communicators, allocate,
+ * load (model.h). Everything that a step needs is allocated here.
  */
 #include "base/check.h"
 #include "base/clock.h"
@@ -122,9 +122,8 @@ static enum status check_limits(struct model *m, struct error *err)
 {
     struct engine_limits *l = &m->limits;
     if (l->context < 1 || l->context > m->config.max_position)
-        return error_set(err, ERR_INVALID,
-                         "context %d: expected 1 to %d (max_position_embeddings)", l->context,
-                         m->config.max_position);
+        return error_set(err, ERR_INVALID, "context %d: expected 1 to %d (max_position_embeddings)",
+                         l->context, m->config.max_position);
     if (l->max_seqs < 1 || l->max_rows < l->max_seqs || l->max_logits < 1)
         return error_set(err, ERR_INVALID,
                          "%d rows a step: expected at least one for each of %d sequences",
@@ -139,9 +138,8 @@ static enum status check_limits(struct model *m, struct error *err)
     return OK;
 }
 
-static enum status load(struct model *m, const struct model_options *o,
-                        const struct inventory *inv, const struct checkpoint *ck,
-                        struct error *err)
+static enum status load(struct model *m, const struct model_options *o, const struct inventory *inv,
+                        const struct checkpoint *ck, struct error *err)
 {
     m->memory = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
     log_start(m);
@@ -153,8 +151,8 @@ static enum status load(struct model *m, const struct model_options *o,
     TRY(kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, err));
     struct progress p = {.terminal = isatty(STDERR_FILENO) != 0, .start_ns = clock_now_ns()};
     bool show = o->progress && m->rank->rank == 0;
-    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->pool,
-                        show ? show_progress : NULL, &p, &m->weights, err);
+    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->pool, show ? show_progress : NULL,
+                        &p, &m->weights, err);
 }
 
 /* Everything that can be refused without allocating for it. */
@@ -214,7 +212,7 @@ void model_destroy(struct model *m)
     weights_destroy(m->weights);
     kv_fini(&m->kv);
     struct workspace *ws = &m->ws;
-    void *owned[] = {ws->x,    ws->xn,     ws->sum, ws->q,     ws->kv,          ws->attn,
+    void *owned[] = {ws->x,    ws->xn,     ws->sum, ws->q,     ws->kv,           ws->attn,
                      ws->rope, ws->router, ws->h,   ws->shard, ws->route.chosen, m->frequency};
     for (size_t i = 0; i < COUNT_OF(owned); i++)
         free(owned[i]);

@@ -93,7 +93,8 @@ enum status step_broadcast(struct step *s, struct comm *world, struct error *err
         return OK;
     struct part parts[4];
     char *at = s->message;
-    size_t bytes = world->rank == 0 ? parts_of(s, parts) : 0;
+    if (world->rank == 0)
+        parts_of(s, parts);
     for (int i = 0; world->rank == 0 && i < 4; at += parts[i++].bytes)
         memcpy(at, parts[i].data, parts[i].bytes);
     TRY(comm_broadcast(world, 0, s->message, FIRST_MESSAGE, err));
@@ -104,7 +105,7 @@ enum status step_broadcast(struct step *s, struct comm *world, struct error *err
               h->blocks <= s->max_blocks,
           "step description: magic %x version %u, %d sequences, %d rows, %d blocks", h->magic,
           h->version, h->seqs, h->rows, h->blocks);
-    bytes = parts_of(s, parts);
+    size_t bytes = parts_of(s, parts);
     if (bytes > FIRST_MESSAGE)
         TRY(comm_broadcast(world, 0, s->message + FIRST_MESSAGE, bytes - FIRST_MESSAGE, err));
     at = s->message;

@@ -1,6 +1,6 @@
 /*
- * The step description: what rank 0 tells every rank to run next, as one flat message, so that ranks
- * that each schedule cannot disagree. It carries tokens and block numbers, never text.
+ * The step description: what rank 0 tells every rank to run next, as one flat message, so that
+ * ranks that each schedule cannot disagree. It carries tokens and block numbers, never text.
  *
  * A rank keeps one block table a slot; a step brings only the blocks that are new. Rank 0 writes a
  * step, every rank (rank 0 too) reads it with step_batch.

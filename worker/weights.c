@@ -249,10 +249,8 @@ static enum status place_slices(struct load *l, struct weights *w, const struct 
             norm += s->cols;
             continue;
         }
-        *matrix_of(w, rank, t) = (struct matrix){.data = at,
-                                                 .dtype = t->dtype,
-                                                 .rows = (int32_t)s->rows,
-                                                 .cols = (int32_t)s->cols};
+        *matrix_of(w, rank, t) = (struct matrix){
+            .data = at, .dtype = t->dtype, .rows = (int32_t)s->rows, .cols = (int32_t)s->cols};
         TRY(load_push(l, (struct load_job){t, s->row, s->rows, s->col, s->cols, at}, err));
         at += slice_bytes(inv, s);
         l->total += (uint64_t)s->rows * (uint64_t)s->cols * dtype_size(t->dtype);
@@ -262,9 +260,8 @@ static enum status place_slices(struct load *l, struct weights *w, const struct 
 
 enum status weights_load(const struct model_config *config, const struct inventory *inv,
                          const struct checkpoint *ck, const struct plan *plan,
-                         const struct rank_plan *rank, struct pool *pool,
-                         weights_progress progress, void *progress_arg, struct weights **out,
-                         struct error *err)
+                         const struct rank_plan *rank, struct pool *pool, weights_progress progress,
+                         void *progress_arg, struct weights **out, struct error *err)
 {
     struct weights *w = calloc(1, sizeof *w);
     if (!w)

@@ -39,9 +39,9 @@ struct layer_weights {
 };
 
 struct weights {
-    struct matrix embed;        /* [local vocabulary rows, hidden]; first stage */
-    struct matrix lm_head;      /* the same; last stage */
-    const float *final_norm;    /* [hidden]; last stage */
+    struct matrix embed;          /* [local vocabulary rows, hidden]; first stage */
+    struct matrix lm_head;        /* the same; last stage */
+    const float *final_norm;      /* [hidden]; last stage */
     struct layer_weights *layers; /* [layers of the rank] */
     int32_t layer_count;
     uint64_t bytes; /* allocated for matrices */
@@ -60,9 +60,8 @@ typedef void (*weights_progress)(void *arg, uint64_t done_bytes, uint64_t total_
  */
 enum status weights_load(const struct model_config *config, const struct inventory *inv,
                          const struct checkpoint *ck, const struct plan *plan,
-                         const struct rank_plan *rank, struct pool *pool,
-                         weights_progress progress, void *progress_arg, struct weights **out,
-                         struct error *err);
+                         const struct rank_plan *rank, struct pool *pool, weights_progress progress,
+                         void *progress_arg, struct weights **out, struct error *err);
 void weights_destroy(struct weights *w);
 
 #endif

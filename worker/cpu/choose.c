@@ -13,8 +13,8 @@ const struct cpu_ops *cpu_ops_avx512_simde(void)
 }
 #endif
 
-/* Asked of the processor itself, since clang 14's __builtin_cpu_supports does not know f16c. That the
- * system saves the registers is what the test for avx2 includes. */
+/* Asked of the processor itself, since clang 14's __builtin_cpu_supports does not know f16c. That
+ * the system saves the registers is what the test for avx2 includes. */
 static bool has_f16c(void)
 {
     unsigned a, b, c, d;

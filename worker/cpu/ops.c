@@ -1,6 +1,7 @@
 /*
  * The CPU operations: see ops.h for what each computes and in which order. Compiled once for each
- * instruction set (OPS_NAME and OPS_AVX512 or OPS_AVX2 come from the build); vec.h makes them agree.
+ * instruction set (OPS_NAME and OPS_AVX512 or OPS_AVX2 come from the build); vec.h makes them
+ * agree.
  */
 #include "worker/cpu/ops.h"
 #include "worker/cpu/vec.h"
@@ -12,8 +13,8 @@
 #define STR_(a) #a
 #define STR(a) STR_(a)
 
-/* Output tile: TILE_M x TILE_N accumulators of 16 lanes. Any size gives the same bits; more than the
- * registers hold is slow, and without SIMD it is slow to compile too. */
+/* Output tile: TILE_M x TILE_N accumulators of 16 lanes. Any size gives the same bits; more than
+ * the registers hold is slow, and without SIMD it is slow to compile too. */
 #if defined(OPS_AVX512)
 enum { TILE_M = 4, TILE_N = 4 };
 #elif defined(OPS_AVX2)
@@ -119,8 +120,7 @@ VEC_INLINE void tile_pointers(const struct gemm_job *g, int32_t i0, int mr, int3
                (size_t)(j0 + j) * (size_t)g->w->cols * (g->w->dtype == DTYPE_F32 ? 4 : 2);
 }
 
-VEC_INLINE void tile_plain(struct gemm_job *g, int32_t i0, int mr, int32_t j0, int nr,
-                           enum dtype t)
+VEC_INLINE void tile_plain(struct gemm_job *g, int32_t i0, int mr, int32_t j0, int nr, enum dtype t)
 {
     const float *x[TILE_M];
     const void *w[TILE_N];
@@ -207,8 +207,7 @@ static int32_t row_block(int32_t cols)
 static void op_gemm(const float *x, int64_t ldx, const int32_t *rows, int32_t m,
                     const struct matrix *w, int32_t n0, int32_t n1, float *y, int64_t ldy)
 {
-    struct gemm_job g = {
-        .x = x, .ldx = ldx, .rows = rows, .w = w, .y = y, .ldy = ldy, .n0 = n0};
+    struct gemm_job g = {.x = x, .ldx = ldx, .rows = rows, .w = w, .y = y, .ldy = ldy, .n0 = n0};
     int32_t block = row_block(w->cols);
     for (int32_t i = 0; i < m; i += block)
         tiles_plain(&g, i, i + block < m ? i + block : m, n0, n1);
@@ -314,8 +313,8 @@ VEC_INLINE v16 load_kv(const void *p, int64_t i, enum kv_dtype t)
     return t == KV_F32 ? v_load((const float *)p + i) : v_load_bf16((const uint16_t *)p + i);
 }
 
-/* Positions are lanes: scores[p] = sum over d of q[d] k[d][p], a chain of fma in the order of d. The
- * whole tile is computed; positions past `count` hold old or zero keys and are not used. */
+/* Positions are lanes: scores[p] = sum over d of q[d] k[d][p], a chain of fma in the order of d.
+ * The whole tile is computed; positions past `count` hold old or zero keys and are not used. */
 VEC_INLINE void tile_scores(const float *q, int32_t hd, const void *k, enum kv_dtype t,
                             float *scores)
 {
@@ -363,8 +362,7 @@ VEC_INLINE void tile_values(const float *p, int32_t count, int32_t hd, const voi
 }
 
 VEC_INLINE void tile_of(const float *q, int32_t group, int32_t hd, const void *k, const void *v,
-                        enum kv_dtype t, int32_t count, float *scores, float *m, float *l,
-                        float *o)
+                        enum kv_dtype t, int32_t count, float *scores, float *m, float *l, float *o)
 {
     for (int32_t h = 0; h < group; h++) {
         float *s = scores + (int64_t)h * KV_BLOCK;

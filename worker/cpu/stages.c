@@ -1,7 +1,7 @@
 /*
- * The CPU backend: the fused stages of worker/kernels.h composed from the single-thread operations of
- * ops.h, spread over the rank's pool. How work is cut among threads never changes a bit: every output
- * element is computed whole by one thread.
+ * The CPU backend: the fused stages of worker/kernels.h composed from the single-thread operations
+ * of ops.h, spread over the rank's pool. How work is cut among threads never changes a bit: every
+ * output element is computed whole by one thread.
  */
 #include "base/check.h"
 #include "worker/cpu/ops.h"
@@ -221,8 +221,8 @@ static void finish_thread(void *arg, int thread)
 }
 
 static void cpu_qkv(struct backend *be, const struct batch *b, const struct attention *a,
-                    const struct layer_weights *w, const float *xn, const float *rope,
-                    float *q_tmp, float *kv_tmp, float *q, const struct kv_layer *kv)
+                    const struct layer_weights *w, const float *xn, const float *rope, float *q_tmp,
+                    float *kv_tmp, float *q, const struct kv_layer *kv)
 {
     struct qkv_job j = {be, b, a, w, xn, rope, q_tmp, kv_tmp, q, kv, 0.0f};
     j.q_scale = 1.0f / __builtin_sqrtf((float)a->head_dim);
@@ -254,8 +254,7 @@ static void attend(const struct attention_job *j, int64_t row, int32_t kv_head, 
     const float *q = j->q + (row * heads + first - a->q_heads.begin) * hd;
     for (int32_t t = 0; t * KV_BLOCK < length; t++) {
         int32_t count = length - t * KV_BLOCK < KV_BLOCK ? length - t * KV_BLOCK : KV_BLOCK;
-        const char *k =
-            kv_tile(j->kv, j->b->block_table[row][t], kv_head - a->kv_heads.begin);
+        const char *k = kv_tile(j->kv, j->b->block_table[row][t], kv_head - a->kv_heads.begin);
         const char *v = k + kv_tile_bytes(j->kv->dtype, hd);
         bool start = t == 0;
         j->be->ops->attention_tile(q, n, hd, k, v, j->kv->dtype, count, scores, start ? rm : m,
@@ -288,13 +287,14 @@ static void cpu_attention(struct backend *be, const struct batch *b, const struc
     pool_run(be->pool, attention_thread, &j);
 }
 
-/* --- exact row-parallel projections ------------------------------------------------------------ */
+/* --- exact row-parallel projections ------------------------------------------------------------
+ */
 
 struct exact_job {
     struct backend *be;
     int32_t rows, hidden, leaf, leaves;
-    const struct matrix *o;  /* o_proj */
-    const struct ffn *ffn;   /* or ffn_down */
+    const struct matrix *o; /* o_proj */
+    const struct ffn *ffn;  /* or ffn_down */
     int32_t count;
     const struct route *route;
     const float *x;
@@ -320,8 +320,8 @@ static void exact_thread(void *arg, int thread)
         if (m == 0 || down->cols == 0)
             continue;
         float top = j->be->ops->gemm_leaf(j->x + (int64_t)s * down->cols, down->cols, m, down,
-                                          j->leaf, n0, n1, j->route->weight + s,
-                                          j->route->row + s, sum, j->hidden);
+                                          j->leaf, n0, n1, j->route->weight + s, j->route->row + s,
+                                          sum, j->hidden);
         largest = top <= largest || largest != largest ? largest : top; /* a NaN stays */
     }
     count_range(j->be, largest, j->leaves);
@@ -342,8 +342,8 @@ static void cpu_o_proj(struct backend *be, int32_t rows, const struct attention 
 }
 
 static void cpu_ffn_down(struct backend *be, int32_t rows, const struct ffn *ffn, int32_t count,
-                         const struct route *route, int32_t hidden, int32_t leaves,
-                         const float *h, double *sum)
+                         const struct route *route, int32_t hidden, int32_t leaves, const float *h,
+                         double *sum)
 {
     struct exact_job j = {.be = be,
                           .rows = rows,
@@ -358,7 +358,8 @@ static void cpu_ffn_down(struct backend *be, int32_t rows, const struct ffn *ffn
     pool_run(be->pool, exact_thread, &j);
 }
 
-/* --- routing ----------------------------------------------------------------------------------- */
+/* --- routing -----------------------------------------------------------------------------------
+ */
 
 /* The top_k largest probabilities, ties to the lower id, in descending order. */
 static void choose_experts(float *p, int32_t experts, int32_t top_k, bool renormalise,
@@ -444,7 +445,8 @@ static void cpu_route_dense(struct backend *be, int32_t rows, struct route *rout
     }
 }
 
-/* --- FFN up ------------------------------------------------------------------------------------ */
+/* --- FFN up ------------------------------------------------------------------------------------
+ */
 
 struct ffn_job {
     struct backend *be;
@@ -455,7 +457,8 @@ struct ffn_job {
     float *h;
 };
 
-/* Columns [c0, c1) of one expert's h for its slots, in blocks of rows whose `up` fits the scratch. */
+/* Columns [c0, c1) of one expert's h for its slots, in blocks of rows whose `up` fits the scratch.
+ */
 static void ffn_strip(const struct ffn_job *j, int32_t e, int32_t c0, int32_t c1, float *up)
 {
     const struct ffn *f = &j->ffn[e];
@@ -483,8 +486,7 @@ static void ffn_up_thread(void *arg, int thread)
         int32_t cols = j->ffn[e].gate.rows;
         for (int32_t c = 0; c < cols; c += STRIP)
             if (turn++ % j->be->threads == thread)
-                ffn_strip(j, e, c, c + STRIP < cols ? c + STRIP : cols,
-                          scratch_of(j->be, thread));
+                ffn_strip(j, e, c, c + STRIP < cols ? c + STRIP : cols, scratch_of(j->be, thread));
     }
 }
 
@@ -495,7 +497,8 @@ static void cpu_ffn_up(struct backend *be, const struct ffn *ffn, int32_t count,
     pool_run(be->pool, ffn_up_thread, &j);
 }
 
-/* --- lm_head ----------------------------------------------------------------------------------- */
+/* --- lm_head -----------------------------------------------------------------------------------
+ */
 
 struct head_job {
     struct backend *be;
@@ -527,7 +530,8 @@ static void cpu_lm_head(struct backend *be, const struct batch *b, const struct 
             logits[(int64_t)i * padded + n] = -INFINITY;
 }
 
-/* --- life -------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------
+ */
 
 static enum status cpu_finish(struct backend *be, struct error *err)
 {

@@ -381,8 +381,9 @@ VEC_INLINE void v_store_part(float *p, v16 a, int n)
 }
 
 /*
- * e^x, x clamped to [-87, 88]: x = n ln2 + r by Cody and Waite, then Taylor's polynomial of degree 7
- * on |r| <= ln2 / 2 (remainder under 2^-31), n added to the exponent. Within 2 units in the last place.
+ * e^x, x clamped to [-87, 88]: x = n ln2 + r by Cody and Waite, then Taylor's polynomial of degree
+ * 7 on |r| <= ln2 / 2 (remainder under 2^-31), n added to the exponent. Within 2 units in the last
+ * place.
  */
 VEC_INLINE v16 v_exp(v16 x)
 {

@@ -47,7 +47,10 @@ static void json_parse_refuses(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "{", "{} x", "{\"a\":1,\"a\":2}", "\"s\"", "{\"a\":1e999}", "[\"\xff\"]", "[\"\\u0000\"]",
+        "",           "{",
+        "{} x",       "{\"a\":1,\"a\":2}",
+        "\"s\"",      "{\"a\":1e999}",
+        "[\"\xff\"]", "[\"\\u0000\"]",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct error err;

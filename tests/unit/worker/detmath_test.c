@@ -118,12 +118,9 @@ static void sincos_at_its_borders(void **state)
 
 /* clang-format off: a case a line, as tests/CMakeLists.txt reads them */
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(exp_is_within_two_ulp),
-    cmocka_unit_test(exp_at_its_borders),
-    cmocka_unit_test(log_is_within_two_ulp),
-    cmocka_unit_test(log_at_its_borders),
-    cmocka_unit_test(sincos_is_within_its_bound),
-    cmocka_unit_test(sincos_at_its_borders),
+    cmocka_unit_test(exp_is_within_two_ulp),      cmocka_unit_test(exp_at_its_borders),
+    cmocka_unit_test(log_is_within_two_ulp),      cmocka_unit_test(log_at_its_borders),
+    cmocka_unit_test(sincos_is_within_its_bound), cmocka_unit_test(sincos_at_its_borders),
 };
 /* clang-format on */
 
