@@ -172,11 +172,31 @@ static enum status prove(struct model *m, const struct model_options *o, struct 
     return inventory_bind(*inv, &m->config, *ck, err);
 }
 
+/* Ranks sized differently would write past each other's buffers: all must have rank 0's limits. */
+static enum status check_same_limits(struct model *m, struct error *err)
+{
+    struct engine_limits first = m->limits;
+    TRY(comm_broadcast(m->world, 0, &first, sizeof first, err));
+    const struct engine_limits *l = &m->limits;
+    enum status st = OK;
+    if (l->max_rows != first.max_rows || l->max_seqs != first.max_seqs ||
+        l->max_logits != first.max_logits || l->context != first.context ||
+        l->kv_blocks != first.kv_blocks || l->kv_dtype != first.kv_dtype)
+        st = error_set(err, ERR_INVALID,
+                       "sized for %d rows, %d sequences of %d tokens, %d KV blocks, but rank 0 for "
+                       "%d, %d of %d, %d: start all ranks with the same flags",
+                       l->max_rows, l->max_seqs, l->context, l->kv_blocks, first.max_rows,
+                       first.max_seqs, first.context, first.kv_blocks);
+    return comm_agree(m->world, st, err);
+}
+
 static enum status bring_up(struct model *m, const struct model_options *o, struct error *err)
 {
     struct inventory *inv = NULL;
     struct checkpoint *ck = NULL;
     enum status st = comm_agree(m->world, prove(m, o, &inv, &ck, err), err);
+    if (st == OK)
+        st = check_same_limits(m, err);
     if (st == OK)
         st = split_comms(m, err);
     if (st == OK)
