@@ -1,0 +1,15 @@
+/* Versions that travel in protocol messages. */
+#ifndef WITAN_PROTO_VERSIONS_H
+#define WITAN_PROTO_VERSIONS_H
+
+#define WITAN_VERSION "0.1.0"
+
+enum {
+    CLUSTER_PROTOCOL_VERSION = 1,
+    CLUSTER_PROTOCOL_OLDEST = 1, /* that this release still understands: the release before */
+};
+
+/* Bits of cpu arithmetic: raised whenever any result may change (docs/decisions.md). */
+#define NUMERICS_CLASS_CPU "cpu-1"
+
+#endif
