@@ -1,0 +1,109 @@
+/*
+ * cluster.yaml: what a cluster is made of, read once at start and never changed. The same struct is
+ * filled from flags by `witan serve`. Everything that is left out has the default written here.
+ *
+ * Refused with file, line and column: unknown keys, values of another type or out of bounds, names
+ * used twice, a listener off loopback without TLS and keys.
+ */
+#ifndef WITAN_COORDINATOR_CONFIG_H
+#define WITAN_COORDINATOR_CONFIG_H
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CONFIG_MAX_GROUPS = 64, CONFIG_MAX_HOSTS = 1024, CONFIG_MAX_BYTES = 1 << 20 };
+
+struct config_host {
+    char *name;    /* as ssh or Slurm knows it */
+    int32_t ranks; /* started there; default 1 */
+    char *region;  /* default: the cluster's */
+};
+
+/* One worker group: one MPI job with one copy of the model. */
+struct config_group {
+    char *name;
+    int32_t pp, tp, ep; /* default 1, 1, 0 = the largest that works */
+    int32_t w;          /* 0 = max(tp, ep) */
+    bool external;      /* true: Slurm, Kubernetes or systemd start the ranks, not `witan serve` */
+    struct config_host *hosts; /* none: all ranks on this machine */
+    uint32_t hosts_count;
+    /* Interfaces or CIDR subnets that MPI may use between hosts, comma-separated. Demanded when
+     * there are hosts: the data plane is plaintext and carries prompts. */
+    char *data_plane;
+};
+
+struct config_tls {
+    char *cert, *key; /* PEM files; NULL: plaintext */
+    char *client_ca;  /* demand client certificates of this root; NULL: none */
+};
+
+struct config {
+    char *name;   /* of the cluster; default "witan" */
+    char *region; /* default "" */
+    struct {
+        char *path; /* checkpoint folder, the same on every host */
+        char *name; /* that clients use; default: the folder's last component */
+    } model;
+    struct {
+        char *http;    /* "host:port"; default 127.0.0.1:8000; "off": none */
+        char *grpc;    /* Inference and Admin; default 127.0.0.1:8001; "off" */
+        char *cluster; /* ranks attach here; default 127.0.0.1:8002; port 0: any */
+        /* TLS of http and grpc. Off loopback cert, key and keys are demanded unless `insecure`. */
+        struct config_tls tls;
+        char *keys;    /* file of API keys (auth.h); NULL: anyone who can connect may do all */
+        bool insecure; /* "I know": no TLS or keys off loopback */
+    } listen;
+    /* Folder made by `witan pki`: ca.pem, coordinator.pem and .key, worker.pem and .key. NULL:
+     * `witan serve` makes one that lives as long as it does (single machine only). */
+    char *pki;
+    struct config_group *groups; /* default: one, "g0", on this machine */
+    uint32_t groups_count;
+    struct {
+        int32_t context;       /* tokens of one sequence; 0: the model's, at most 32768 */
+        int32_t sequences;     /* of one group at once; default 64 */
+        int32_t step_tokens;   /* of one step; default 512 */
+        int32_t chunk;         /* of one prompt a step; 0: step_tokens */
+        int32_t kv_blocks;     /* 0: sequences x context, at most what memory_mb allows */
+        int32_t threads;       /* of a rank; 0: the host's cores over its ranks */
+        char *kv;              /* "bf16" (default), "f32" */
+        char *kernels;         /* "auto" (default), ... */
+        int32_t requests;      /* in the coordinator at once; default 1024; over it 429 */
+        int32_t connections;   /* of the HTTP door; default 4096 */
+        int32_t body_kb;       /* of an HTTP request; default 8192; over it 413 */
+        int32_t request_timeout_s; /* to receive a whole request; default 30 */
+        int32_t answer_timeout_s;  /* for an answer; default 3600 */
+        int32_t start_timeout_s;   /* for a group's ranks to attach and load; default 3600 */
+        int32_t probe_s;           /* an idle group proves itself this often; default 10 */
+    } limits;
+    bool verbose;
+};
+
+/* All defaults, no groups. Release with config_fini. */
+enum status config_init(struct config *c, struct error *err);
+void config_fini(struct config *c);
+
+/* Reads the file over the defaults. Does not yet check: flags may follow. */
+enum status config_read(const char *path, struct config *c, struct error *err);
+/* The same from text, for tests and fuzzers; `what` names it in messages. */
+enum status config_read_text(const char *what, const char *text, size_t len, struct config *c,
+                             struct error *err);
+
+/* Fills what follows from other values (a group, model.name) and refuses what does not fit. Names the
+ * key ("listen.http: ..."). Reads no other file. */
+enum status config_check(struct config *c, struct error *err);
+
+/* The effective configuration as YAML that config_read takes back. */
+enum status config_print(const struct config *c, struct buf *out, struct error *err);
+
+/* "127.0.0.1:8000", "[::1]:8000", "localhost:8000": is it reachable from this machine alone? */
+bool address_is_loopback(const char *address);
+/* Cuts "host:port" into host (brackets removed) and port 0..65535. */
+enum status address_split(const char *address, char host[256], int *port, struct error *err);
+
+/* PP x W of a group. */
+int32_t config_group_world(const struct config_group *g);
+
+#endif
