@@ -10,20 +10,7 @@
 #ifndef WITAN_WORKER_SAMPLER_H
 #define WITAN_WORKER_SAMPLER_H
 
-#include "base/error.h"
-
-#include <stdint.h>
-
-struct sampling {
-    float temperature; /* 0 = greedy, else 0.001..1000 */
-    float top_p;       /* (0, 1]; 1 = off: smallest set of likeliest tokens with this mass */
-    float min_p;       /* [0, 1]; 0 = off: at least this share of the likeliest token's mass */
-    int32_t top_k;     /* 0 = off */
-    uint64_t seed;
-};
-
-/* ERR_INVALID naming the field and its bounds. */
-enum status sampling_check(const struct sampling *s, struct error *err);
+#include "partition/sampling.h"
 
 struct sampler;
 
