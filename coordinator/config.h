@@ -2,8 +2,9 @@
  * cluster.yaml: what a cluster is made of, read once at start and never changed. The same struct is
  * filled from flags by `witan serve`. Everything that is left out has the default written here.
  *
- * Refused with file, line and column: unknown keys, values of another type or out of bounds, names
- * used twice, a listener off loopback without TLS and keys.
+ * config_read refuses, with file, line, column and key: unknown keys, keys given twice, values of
+ * another type or out of bounds, anchors, aliases and tags. config_check refuses, with the key:
+ * what flags may have broken too, names used twice, a listener off loopback without TLS and keys.
  */
 #ifndef WITAN_COORDINATOR_CONFIG_H
 #define WITAN_COORDINATOR_CONFIG_H
@@ -62,17 +63,17 @@ struct config {
     struct config_group *groups; /* default: one, "g0", on this machine */
     uint32_t groups_count;
     struct {
-        int32_t context;       /* tokens of one sequence; 0: the model's, at most 32768 */
-        int32_t sequences;     /* of one group at once; default 64 */
-        int32_t step_tokens;   /* of one step; default 512 */
-        int32_t chunk;         /* of one prompt a step; 0: step_tokens */
-        int32_t kv_blocks;     /* 0: sequences x context, at most what memory_mb allows */
-        int32_t threads;       /* of a rank; 0: the host's cores over its ranks */
-        char *kv;              /* "bf16" (default), "f32" */
-        char *kernels;         /* "auto" (default), ... */
-        int32_t requests;      /* in the coordinator at once; default 1024; over it 429 */
-        int32_t connections;   /* of the HTTP door; default 4096 */
-        int32_t body_kb;       /* of an HTTP request; default 8192; over it 413 */
+        int32_t context;           /* tokens of one sequence; 0: the model's, at most 32768 */
+        int32_t sequences;         /* of one group at once; default 64 */
+        int32_t step_tokens;       /* of one step; default 512 */
+        int32_t chunk;             /* of one prompt a step; 0: step_tokens */
+        int32_t kv_blocks;         /* 0: sequences x context */
+        int32_t threads;           /* of a rank; 0: the host's cores over its ranks */
+        char *kv;                  /* "bf16" (default), "f32" */
+        char *kernels;             /* "auto" (default), "avx512", "avx2", "portable" */
+        int32_t requests;          /* in the coordinator at once; default 1024; over it 429 */
+        int32_t connections;       /* of the HTTP door; default 4096 */
+        int32_t body_kb;           /* of an HTTP request; default 8192; over it 413 */
         int32_t request_timeout_s; /* to receive a whole request; default 30 */
         int32_t answer_timeout_s;  /* for an answer; default 3600 */
         int32_t start_timeout_s;   /* for a group's ranks to attach and load; default 3600 */
@@ -85,14 +86,15 @@ struct config {
 enum status config_init(struct config *c, struct error *err);
 void config_fini(struct config *c);
 
-/* Reads the file over the defaults. Does not yet check: flags may follow. */
+/* Reads the file over the defaults: what it does not say stays as it was. Does not yet check: flags
+ * may follow. On failure `c` is as it was. */
 enum status config_read(const char *path, struct config *c, struct error *err);
 /* The same from text, for tests and fuzzers; `what` names it in messages. */
 enum status config_read_text(const char *what, const char *text, size_t len, struct config *c,
                              struct error *err);
 
-/* Fills what follows from other values (a group, model.name) and refuses what does not fit. Names the
- * key ("listen.http: ..."). Reads no other file. */
+/* Fills what follows from other values (a group, model.name) and refuses what does not fit. Names
+ * the key ("listen.http: ..."). Reads no other file. */
 enum status config_check(struct config *c, struct error *err);
 
 /* The effective configuration as YAML that config_read takes back. */

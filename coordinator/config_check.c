@@ -1,0 +1,433 @@
+/* What a configuration may say: see config_check in config.h. No state. */
+#include "coordinator/config.h"
+
+#include "coordinator/config_private.h"
+#include "coordinator/text/utf8.h"
+#include "partition/shown.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_NAME = 64, MAX_MODEL_NAME = 128, MAX_INTERFACE = 15 };
+
+static bool all_of(const char *s, size_t len, const char *others)
+{
+    for (size_t i = 0; i < len; i++)
+        if (!isalnum((unsigned char)s[i]) && !strchr(others, s[i]))
+            return false;
+    return true;
+}
+
+/* A name that is safe in paths, URIs and command lines. */
+static enum status check_name(const char *key, const char *name, struct error *err)
+{
+    size_t len = name ? strlen(name) : 0;
+    if (len == 0 || len > MAX_NAME || !all_of(name, len, "._-") || !isalnum((unsigned char)*name))
+        return error_set(err, ERR_INVALID,
+                         "%s: expected 1 to %d letters, digits, \".\", \"_\", \"-\", a letter or "
+                         "digit first, found \"%s\"",
+                         key, MAX_NAME, shown(name ? name : "").s);
+    return OK;
+}
+
+static enum status check_region(const char *key, const char *region, struct error *err)
+{
+    return region && *region ? check_name(key, region, err) : OK;
+}
+
+static enum status check_text(const char *key, const char *text, struct error *err)
+{
+    size_t len = text ? strlen(text) : 0;
+    if (len > CONFIG_MAX_TEXT)
+        return error_set(err, ERR_INVALID, "%s: expected at most %d bytes, found %zu", key,
+                         CONFIG_MAX_TEXT, len);
+    if (len && utf8_valid_prefix(text, len) != len)
+        return error_set(err, ERR_INVALID, "%s: expected UTF-8, found \"%s\"", key, shown(text).s);
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return error_set(err, ERR_INVALID, "%s: expected no control characters, found \"%s\"",
+                             key, shown(text).s);
+    return OK;
+}
+
+static enum status check_int(const char *key, int32_t n, int32_t min, int32_t max,
+                             struct error *err)
+{
+    if (n < min || n > max)
+        return error_set(err, ERR_INVALID, "%s: expected %d to %d, found %d", key, min, max, n);
+    return OK;
+}
+
+static enum status check_choice(const char *key, const char *value, const char *const *choices,
+                                struct error *err)
+{
+    char words[128] = "";
+    for (size_t i = 0, n = 0; choices[i]; i++) {
+        if (strcmp(value, choices[i]) == 0)
+            return OK;
+        n += (size_t)snprintf(words + n, sizeof words - n, "%s\"%s\"", i ? ", " : "", choices[i]);
+    }
+    return error_set(err, ERR_INVALID, "%s: expected one of %s, found \"%s\"", key, words,
+                     shown(value).s);
+}
+
+static enum status check_limits(const struct config *c, struct error *err)
+{
+    static const char *const kv[] = {"bf16", "f32", NULL};
+    static const char *const kernels[] = {"auto", "avx512", "avx2", "portable", NULL};
+#define X(key, preset, min, max) TRY(check_int("limits." #key, c->limits.key, min, max, err));
+    CONFIG_LIMITS(X)
+#undef X
+    TRY(check_choice("limits.kv", c->limits.kv, kv, err));
+    return check_choice("limits.kernels", c->limits.kernels, kernels, err);
+}
+
+/* --- addresses --- */
+
+static bool is_host(const char *host, bool brackets)
+{
+    struct in6_addr six;
+    if (brackets)
+        return inet_pton(AF_INET6, host, &six) == 1;
+    size_t len = strlen(host);
+    return len > 0 && len < 254 && all_of(host, len, ".-_") && isalnum((unsigned char)*host);
+}
+
+enum status address_split(const char *address, char host[256], int *port, struct error *err)
+{
+    const char *colon = strrchr(address, ':');
+    size_t len = colon ? (size_t)(colon - address) : 0;
+    bool brackets = len >= 2 && address[0] == '[' && colon[-1] == ']';
+    const char *from = brackets ? address + 1 : address;
+    len -= brackets ? 2 : 0;
+    char text[256] = "";
+    if (len < sizeof text)
+        memcpy(text, from, len);
+    size_t digits = colon ? strspn(colon + 1, "0123456789") : 0;
+    long n = digits > 0 && digits <= 5 && !colon[1 + digits] ? strtol(colon + 1, NULL, 10) : -1;
+    if (!is_host(text, brackets) || n < 0 || n > 65535)
+        return error_set(err, ERR_INVALID,
+                         "expected \"host:port\" or \"[IPv6]:port\", port 0 to 65535, found \"%s\"",
+                         shown(address).s);
+    memcpy(host, text, sizeof text);
+    *port = (int)n;
+    return OK;
+}
+
+static bool host_is_loopback(const char *host)
+{
+    struct in_addr four;
+    struct in6_addr six;
+    if (strcasecmp(host, "localhost") == 0)
+        return true;
+    if (inet_pton(AF_INET, host, &four) == 1)
+        return ntohl(four.s_addr) >> 24 == 127;
+    if (inet_pton(AF_INET6, host, &six) != 1)
+        return false;
+    return IN6_IS_ADDR_LOOPBACK(&six) || (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127);
+}
+
+bool address_is_loopback(const char *address)
+{
+    char host[256];
+    int port = 0;
+    return address_split(address, host, &port, NULL) == OK && host_is_loopback(host);
+}
+
+static enum status check_address(const char *key, const char *address, struct error *err)
+{
+    char host[256];
+    int port = 0;
+    enum status st = address_split(address, host, &port, err);
+    if (st != OK)
+        error_prefix(err, "%s: ", key);
+    return st;
+}
+
+/* --- listeners --- */
+
+static bool is_off(const char *address)
+{
+    return strcmp(address, "off") == 0;
+}
+
+static enum status check_door(const struct config *c, const char *key, const char *address,
+                              struct error *err)
+{
+    if (is_off(address))
+        return OK;
+    TRY(check_address(key, address, err));
+    if (address_is_loopback(address) || c->listen.insecure)
+        return OK;
+    if (!c->listen.tls.cert)
+        return error_set(err, ERR_INVALID,
+                         "%s: %s is reachable from other machines: expected listen.tls.cert and "
+                         "listen.tls.key, found none (or say listen.insecure: true)",
+                         key, shown(address).s);
+    if (!c->listen.keys)
+        return error_set(err, ERR_INVALID,
+                         "%s: %s is reachable from other machines: expected listen.keys, found "
+                         "none (or say listen.insecure: true)",
+                         key, shown(address).s);
+    return OK;
+}
+
+static enum status check_tls(const struct config_tls *t, struct error *err)
+{
+    if (t->cert && !t->key)
+        return error_set(err, ERR_INVALID, "listen.tls.key: expected the key of cert, found none");
+    if (t->key && !t->cert)
+        return error_set(err, ERR_INVALID, "listen.tls.cert: expected one for key, found none");
+    if (t->client_ca && !t->cert)
+        return error_set(err, ERR_INVALID,
+                         "listen.tls.client_ca: expected cert and key with it, found none");
+    return OK;
+}
+
+/* Two listeners on one address and port would fail later and less clearly. */
+static enum status check_distinct(const struct config *c, struct error *err)
+{
+    const struct {
+        const char *key, *address;
+    } all[] = {{"listen.http", c->listen.http},
+               {"listen.grpc", c->listen.grpc},
+               {"listen.cluster", c->listen.cluster}};
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < i; j++) {
+            const char *colon = strrchr(all[i].address, ':');
+            if (colon && strcmp(all[i].address, all[j].address) == 0 && strtol(colon + 1, NULL, 10))
+                return error_set(err, ERR_INVALID, "%s: expected another address than %s, found %s",
+                                 all[i].key, all[j].key, shown(all[i].address).s);
+        }
+    return OK;
+}
+
+static enum status check_empty(const char *key, const char *path, struct error *err)
+{
+    if (path && !*path)
+        return error_set(err, ERR_INVALID, "%s: expected a path, found \"\" (leave it out)", key);
+    return OK;
+}
+
+static enum status check_listen(const struct config *c, struct error *err)
+{
+    TRY(check_empty("listen.tls.cert", c->listen.tls.cert, err));
+    TRY(check_empty("listen.tls.key", c->listen.tls.key, err));
+    TRY(check_empty("listen.tls.client_ca", c->listen.tls.client_ca, err));
+    TRY(check_empty("listen.keys", c->listen.keys, err));
+    TRY(check_empty("pki", c->pki, err));
+    TRY(check_tls(&c->listen.tls, err));
+    TRY(check_door(c, "listen.http", c->listen.http, err));
+    TRY(check_door(c, "listen.grpc", c->listen.grpc, err));
+    TRY(check_address("listen.cluster", c->listen.cluster, err));
+    if (!address_is_loopback(c->listen.cluster) && !c->pki)
+        return error_set(err, ERR_INVALID,
+                         "listen.cluster: %s is reachable from other machines: expected pki (the "
+                         "folder that `witan pki init` makes), found none",
+                         shown(c->listen.cluster).s);
+    return check_distinct(c, err);
+}
+
+/* --- groups --- */
+
+/* "eth0" or "10.1.0.0/16" or "fd00::/8". */
+static bool is_interface(const char *s)
+{
+    char address[64];
+    unsigned char binary[16];
+    const char *slash = strchr(s, '/');
+    if (!slash)
+        return strlen(s) <= MAX_INTERFACE && all_of(s, strlen(s), "._-") &&
+               isalnum((unsigned char)*s);
+    size_t len = (size_t)(slash - s), digits = strspn(slash + 1, "0123456789");
+    if (len >= sizeof address || digits == 0 || digits > 3 || slash[1 + digits])
+        return false;
+    memcpy(address, s, len);
+    address[len] = '\0';
+    long prefix = strtol(slash + 1, NULL, 10);
+    if (inet_pton(AF_INET, address, binary) == 1)
+        return prefix <= 32;
+    return inet_pton(AF_INET6, address, binary) == 1 && prefix <= 128;
+}
+
+static enum status check_data_plane(const char *key, const char *list, struct error *err)
+{
+    for (const char *s = list;; s++) {
+        char item[80] = "";
+        size_t len = strcspn(s, ",");
+        if (len < sizeof item)
+            memcpy(item, s, len);
+        if (!is_interface(item))
+            return error_set(err, ERR_INVALID,
+                             "%s: expected interfaces or subnets like \"eth1,10.1.0.0/16\", found "
+                             "\"%s\"",
+                             key, shown(list).s);
+        s += len;
+        if (!*s)
+            return OK;
+    }
+}
+
+static enum status check_host(struct config *c, struct config_group *g, const char *group,
+                              uint32_t i, struct error *err)
+{
+    struct config_host *h = &g->hosts[i];
+    char key[128];
+    snprintf(key, sizeof key, "%s.hosts[%u].name", group, i);
+    TRY(check_name(key, h->name, err));
+    for (uint32_t j = 0; j < i; j++)
+        if (strcmp(g->hosts[j].name, h->name) == 0)
+            return error_set(err, ERR_INVALID,
+                             "%s: expected each host once, found \"%s\" again (hosts[%u])", key,
+                             h->name, j);
+#define X(field, preset, min, max)                                                                 \
+    snprintf(key, sizeof key, "%s.hosts[%u]." #field, group, i);                                   \
+    TRY(check_int(key, h->field, min, max, err));
+    CONFIG_HOST_INTS(X)
+#undef X
+    snprintf(key, sizeof key, "%s.hosts[%u].region", group, i);
+    TRY(check_region(key, h->region, err));
+    return h->region ? OK : config_set_text(&h->region, c->region, err);
+}
+
+static enum status check_hosts(struct config *c, struct config_group *g, const char *group,
+                               struct error *err)
+{
+    if (g->hosts_count > CONFIG_MAX_HOSTS)
+        return error_set(err, ERR_INVALID, "%s.hosts: expected at most %d, found %u", group,
+                         CONFIG_MAX_HOSTS, g->hosts_count);
+    int64_t ranks = 0;
+    for (uint32_t i = 0; i < g->hosts_count; i++) {
+        TRY(check_host(c, g, group, i, err));
+        ranks += g->hosts[i].ranks;
+    }
+    if (g->hosts_count > 0 && ranks != config_group_world(g))
+        return error_set(err, ERR_INVALID,
+                         "%s.hosts: expected %d ranks in all (pp x w), found %lld", group,
+                         config_group_world(g), (long long)ranks);
+    char key[64];
+    snprintf(key, sizeof key, "%s.data_plane", group);
+    if (g->hosts_count > 0 && !g->data_plane)
+        return error_set(err, ERR_INVALID,
+                         "%s: expected the interfaces or subnets that MPI may use between the "
+                         "hosts (its traffic is not encrypted and carries prompts), found none",
+                         key);
+    return g->data_plane ? check_data_plane(key, g->data_plane, err) : OK;
+}
+
+static enum status check_group(struct config *c, uint32_t i, struct error *err)
+{
+    struct config_group *g = &c->groups[i];
+    char group[32], key[64];
+    snprintf(group, sizeof group, "groups[%u]", i);
+    snprintf(key, sizeof key, "%s.name", group);
+    TRY(check_name(key, g->name, err));
+    for (uint32_t j = 0; j < i; j++)
+        if (strcmp(c->groups[j].name, g->name) == 0)
+            return error_set(err, ERR_INVALID,
+                             "%s: expected each name once, found \"%s\" again (groups[%u])", key,
+                             g->name, j);
+#define X(field, preset, min, max)                                                                 \
+    snprintf(key, sizeof key, "%s." #field, group);                                                \
+    TRY(check_int(key, g->field, min, max, err));
+    CONFIG_GROUP_INTS(X)
+#undef X
+    int32_t least = g->tp > g->ep ? g->tp : g->ep;
+    if (g->w != 0 && g->w < least)
+        return error_set(err, ERR_INVALID, "%s.w: expected at least %d (tp and ep), found %d",
+                         group, least, g->w);
+    if (config_group_world(g) > MAX_WORLD)
+        return error_set(err, ERR_INVALID, "%s: expected at most %d ranks (pp x w), found %d",
+                         group, MAX_WORLD, config_group_world(g));
+    return check_hosts(c, g, group, err);
+}
+
+static enum status add_default_group(struct config *c, struct error *err)
+{
+    struct config_group *g = calloc(1, sizeof *g);
+    if (!g)
+        return error_set(err, ERR_NO_MEMORY, "no memory for the configuration");
+#define X(key, preset, min, max) g->key = preset;
+    CONFIG_GROUP_INTS(X)
+#undef X
+    c->groups = g;
+    c->groups_count = 1;
+    return config_set_text(&g->name, "g0", err);
+}
+
+/* Ranks on other machines must be able to attach. */
+static enum status check_reach(const struct config *c, uint32_t i, struct error *err)
+{
+    const struct config_group *g = &c->groups[i];
+    for (uint32_t j = 0; j < g->hosts_count; j++)
+        if (!host_is_loopback(g->hosts[j].name) && address_is_loopback(c->listen.cluster))
+            return error_set(err, ERR_INVALID,
+                             "listen.cluster: expected an address that %s of groups[%u].hosts can "
+                             "reach, found %s",
+                             g->hosts[j].name, i, shown(c->listen.cluster).s);
+    return OK;
+}
+
+static enum status check_groups(struct config *c, struct error *err)
+{
+    if (c->groups_count == 0)
+        TRY(add_default_group(c, err));
+    if (c->groups_count > CONFIG_MAX_GROUPS)
+        return error_set(err, ERR_INVALID, "groups: expected at most %d, found %u",
+                         CONFIG_MAX_GROUPS, c->groups_count);
+    for (uint32_t i = 0; i < c->groups_count; i++)
+        TRY(check_group(c, i, err));
+    for (uint32_t i = 0; i < c->groups_count; i++)
+        TRY(check_reach(c, i, err));
+    return OK;
+}
+
+/* --- the whole --- */
+
+/* The last component of a path, without slashes behind it, into name[MAX_MODEL_NAME + 2]. */
+static void last_component(const char *path, char *name)
+{
+    size_t end = strlen(path);
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    snprintf(name, MAX_MODEL_NAME + 2, "%.*s", (int)(end - start), path + start);
+}
+
+static enum status check_model(struct config *c, struct error *err)
+{
+    if (!c->model.path || !*c->model.path)
+        return error_set(err, ERR_INVALID,
+                         "model.path: expected a checkpoint's folder, found none");
+    char name[MAX_MODEL_NAME + 2];
+    last_component(c->model.path, name);
+    if (!c->model.name)
+        TRY(config_set_text(&c->model.name, name, err));
+    size_t len = strlen(c->model.name);
+    if (len == 0 || len > MAX_MODEL_NAME || !all_of(c->model.name, len, "._-/:@+") ||
+        !isalnum((unsigned char)*c->model.name))
+        return error_set(
+            err, ERR_INVALID,
+            "model.name: expected 1 to %d letters, digits and \"._-/:@+\", a letter or "
+            "digit first, found \"%s\"",
+            MAX_MODEL_NAME, shown(c->model.name).s);
+    return OK;
+}
+
+enum status config_check(struct config *c, struct error *err)
+{
+#define X(key) TRY(check_text(#key, c->key, err));
+    CONFIG_TEXTS(X)
+#undef X
+    TRY(check_name("name", c->name, err));
+    TRY(check_region("region", c->region, err));
+    TRY(check_model(c, err));
+    TRY(check_listen(c, err));
+    TRY(check_groups(c, err));
+    return check_limits(c, err);
+}
