@@ -64,13 +64,14 @@ enum rpc_code {
 const char *rpc_code_name(int code);
 enum rpc_code rpc_code_of(enum status st);
 
-/* PEM texts in memory. All set: TLS. All NULL: plaintext. */
+/* PEM texts in memory. All NULL: plaintext. Else TLS: a server needs cert and key, a client ca, and
+ * cert and key together or neither. */
 struct rpc_tls {
-    const char *ca;         /* trusted roots; server: of clients (NULL: none demanded) */
-    const char *cert;       /* own chain */
-    const char *key;        /* own private key */
-    const char *peer_name;  /* client: DNS name that the server's certificate must carry, whatever
-                               host is dialled; NULL: the host's own */
+    const char *ca;        /* trusted roots; server: of clients (NULL: none demanded) */
+    const char *cert;      /* own chain */
+    const char *key;       /* own private key */
+    const char *peer_name; /* client: DNS name that the server's certificate must carry, whatever
+                              host is dialled; NULL: the host's own */
 };
 
 /* --- the runtime --- */
@@ -89,32 +90,38 @@ struct rpc_call_handlers {
      * rpc_call_ref holds it. */
     void (*on_message)(struct rpc_call *call, void *user, const ProtobufCMessage *message);
     void (*on_half_close)(struct rpc_call *call, void *user); /* server: client has sent all */
-    /* The queue of unsent messages has become empty. */
+    /* The queue of unsent messages has become empty. Not after rpc_finish or rpc_half_close. */
     void (*on_drained)(struct rpc_call *call, void *user);
     /* `code` and `message`: client: the call's status; server: RPC_OK when the status that
      * rpc_finish gave was delivered to the transport, RPC_CANCELLED when the client went away,
-     * cancelled or passed its deadline. */
+     * cancelled or passed its deadline, RPC_INVALID_ARGUMENT when it sent what does not parse. */
     void (*on_closed)(struct rpc_call *call, void *user, int code, const char *message);
 };
 
 void rpc_call_set_user(struct rpc_call *call, void *user);
 void *rpc_call_user(const struct rpc_call *call);
 
+/* Within on_message alone: the message outlives the callback. The caller frees it, in any thread,
+ * by protobuf_c_message_free_unpacked(m, NULL). */
+ProtobufCMessage *rpc_keep_message(struct rpc_call *call, const ProtobufCMessage *message);
+
 /* Holds the handle beyond on_closed (functions on it then fail or do nothing). */
 struct rpc_call *rpc_call_ref(struct rpc_call *call);
 void rpc_call_unref(struct rpc_call *call);
 
 /* Queues a message. ERR_LIMIT when the queue is full (the call goes on), ERR_CANCELLED when it has
- * ended. */
+ * ended, or after rpc_finish or rpc_half_close. */
 enum status rpc_send(struct rpc_call *call, const ProtobufCMessage *message, struct error *err);
-/* Messages queued and not yet with the transport. */
+/* Messages that the transport has not taken yet. */
 size_t rpc_queued(struct rpc_call *call);
 
-/* Server: ends the call after what is queued. Further sends fail. `message` may be NULL. */
+/* Server: ends the call after what is queued. Further sends fail; what the client still sends is
+ * not delivered. `message` may be NULL; it is cut after 2048 bytes. */
 void rpc_finish(struct rpc_call *call, enum rpc_code code, const char *message);
 /* Client: no more messages will be sent. */
 void rpc_half_close(struct rpc_call *call);
-/* Either side: ends now; on_closed follows with RPC_CANCELLED. */
+/* Either side: ends now, dropping what is queued; no message is delivered any more, on_closed
+ * follows with RPC_CANCELLED. */
 void rpc_cancel(struct rpc_call *call);
 
 /* Server. The peer's address ("ipv4:127.0.0.1:5000"), a metadata value (NULL when absent; case of
