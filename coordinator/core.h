@@ -31,13 +31,19 @@ struct core {
     struct auth *auth; /* NULL: no keys demanded */
     struct served served;
     struct members *members;
-    uint64_t epoch;      /* of this coordinator */
-    uint64_t next_id;    /* of requests */
-    int32_t running;     /* generations alive; at most config->limits.requests */
+    uint64_t epoch;   /* of this coordinator */
+    uint64_t next_id; /* of requests */
+    int32_t running;  /* generations alive; at most config->limits.requests */
     uint64_t done;
-    int64_t started_ns;  /* monotonic */
+    int64_t started_ns;             /* monotonic */
     struct generation *table[4096]; /* by id: generation.c's */
 };
+
+/* Loads the model's config and words; nothing listens yet. `config` is checked and stays the
+ * caller's. */
+enum status core_create(const struct config *config, struct loop *loop, struct core **out,
+                        struct error *err);
+void core_destroy(struct core *core); /* after doors and members; NULL is fine */
 
 /* --- generations --- */
 
@@ -53,7 +59,8 @@ struct generation_params {
     bool ignore_eos;
     bool split_reasoning; /* tell PART_REASONING from PART_CONTENT; else all is content, tags too */
     bool in_reasoning;    /* the prompt ends inside a <think> block */
-    const char *const *stop; /* [stop_count] strings, copied; the text ends before the first found */
+    const char *const
+        *stop; /* [stop_count] strings, copied; the text ends before the first found */
     int32_t stop_count;
 };
 
@@ -83,9 +90,9 @@ struct generation;
 
 /*
  * Starts one. ERR_INVALID: the parameters, naming the field as clients call it ("max_tokens",
- * "temperature", "stop"); ERR_LIMIT with "context" in err->msg's first words: the prompt does not fit
- * (generation_fits asks beforehand); ERR_NO_MEMORY: too many requests at once (429); ERR_PEER: no
- * group is ready (503).
+ * "temperature", "stop"); ERR_LIMIT with "context" in err->msg's first words: the prompt does not
+ * fit (generation_fits asks beforehand); ERR_NO_MEMORY: too many requests at once (429); ERR_PEER:
+ * no group is ready (503).
  */
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,

@@ -22,6 +22,10 @@ struct event_base *loop_base(struct loop *l);
  * full: the loop is stuck or overwhelmed. */
 enum status loop_post(struct loop *l, void (*fn)(void *arg), void *arg, struct error *err);
 
+/* Runs what is posted, on the calling thread, when the loop does not run (any more): at the end,
+ * after the threads that post have been told to stop. */
+void loop_drain(struct loop *l);
+
 /* Runs until loop_stop, which any thread may call. */
 void loop_run(struct loop *l);
 void loop_stop(struct loop *l);

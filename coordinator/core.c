@@ -1,0 +1,77 @@
+/* The model that is served, and what the doors share: see core.h. */
+#include "coordinator/core.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+enum { DEFAULT_CONTEXT = 32768 };
+
+uint64_t core_draw_seed(void)
+{
+    uint64_t seed;
+    while (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        CHECK(errno == EINTR, "getrandom: %d", errno);
+    return seed;
+}
+
+static enum status load_served(struct served *s, const struct config *c, struct error *err)
+{
+    TRY(config_load(c->model.path, &s->config, &s->defaults, err));
+    TRY(chat_text_load(c->model.path, false, &s->text, err));
+    s->name = c->model.name;
+    s->vocab = chat_vocab(s->text);
+    if (s->vocab > s->config.vocab)
+        s->vocab = s->config.vocab;
+    s->context = c->limits.context;
+    if (s->context == 0)
+        s->context = s->config.max_position < DEFAULT_CONTEXT ? s->config.max_position
+                                                              : DEFAULT_CONTEXT;
+    if (s->context > s->config.max_position)
+        return error_set(err, ERR_INVALID,
+                         "limits.context: expected at most %d (max_position_embeddings of the "
+                         "model), found %d",
+                         s->config.max_position, s->context);
+    if (s->defaults.repetition_penalty != 1.0f)
+        log_warn("generation_config.json: repetition_penalty %g is not applied by this build",
+                 (double)s->defaults.repetition_penalty);
+    return OK;
+}
+
+enum status core_create(const struct config *config, struct loop *loop, struct core **out,
+                        struct error *err)
+{
+    struct core *core = check_calloc(1, sizeof *core);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    core->config = config;
+    core->loop = loop;
+    /* A later start of a coordinator has a higher epoch. */
+    core->epoch = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    core->started_ns = clock_now_ns();
+    core->served.created = now.tv_sec;
+    enum status st = load_served(&core->served, config, err);
+    if (st == OK && config->listen.keys)
+        st = auth_load(config->listen.keys, &core->auth, err);
+    if (st != OK) {
+        core_destroy(core);
+        return st;
+    }
+    *out = core;
+    return OK;
+}
+
+void core_destroy(struct core *core)
+{
+    if (!core)
+        return;
+    for (size_t i = 0; i < COUNT_OF(core->table); i++)
+        CHECK(!core->table[i], "a request outlives its doors");
+    chat_text_destroy(core->served.text);
+    auth_destroy(core->auth);
+    free(core);
+}

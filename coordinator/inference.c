@@ -1,0 +1,446 @@
+/*
+ * The gRPC door: see inference.h. A session is one call: made by the rpc thread when it opens, then
+ * the loop thread's until its closing has been handed over.
+ */
+#include "coordinator/inference.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/members.h"
+#include "proto/inference.pb-c.h"
+#include "proto/versions.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef Witan__Inference__V1__GenerateRequest generate_request;
+typedef Witan__Inference__V1__GenerateResponse generate_response;
+
+struct inference {
+    struct core *core;
+    struct rpc_server *server;
+    struct rpc_method methods[3];
+    int active;
+    bool stopping;
+};
+
+struct session {
+    struct inference *door;
+    struct rpc_call *call; /* a reference */
+    uint32_t scopes;
+    void (*handle)(struct session *s, const ProtobufCMessage *message);
+    struct generation *generation; /* while it runs */
+    bool ids_only;
+    bool asked;           /* a request has come */
+    struct token_ids ids; /* drawn and not yet sent */
+};
+
+struct handed {
+    struct session *session;
+    ProtobufCMessage *message; /* NULL: the call is closed */
+};
+
+enum { MAX_PROMPT_IDS = 1 << 24, MAX_MESSAGES = 65536 };
+
+/* --- from the rpc thread to the loop -----------------------------------------------------------
+ */
+
+static void run_handed(void *arg)
+{
+    struct handed *h = arg;
+    struct session *s = h->session;
+    if (h->message) {
+        if (!s->asked)
+            s->handle(s, h->message);
+        s->asked = true;
+        protobuf_c_message_free_unpacked(h->message, NULL);
+    } else {
+        if (s->generation) {
+            generation_cancel(s->generation);
+            s->door->active--;
+        }
+        token_ids_fini(&s->ids);
+        rpc_call_unref(s->call);
+        free(s);
+    }
+    free(h);
+}
+
+static void hand_over(struct session *s, ProtobufCMessage *message)
+{
+    struct error err;
+    struct handed *h = check_calloc(1, sizeof *h);
+    *h = (struct handed){.session = s, .message = message};
+    enum status st = loop_post(s->door->core->loop, run_handed, h, &err);
+    CHECK(st == OK, "%s", err.msg);
+}
+
+static void open_session(struct rpc_call *call, struct inference *d, uint32_t scope,
+                         const char *scope_name,
+                         void (*handle)(struct session *s, const ProtobufCMessage *message))
+{
+    struct session *s = check_calloc(1, sizeof *s);
+    struct error err;
+    const char *id;
+    *s = (struct session){.door = d, .call = rpc_call_ref(call), .handle = handle};
+    token_ids_init(&s->ids, MAX_PROMPT_IDS);
+    rpc_call_set_user(call, s);
+    if (auth_check(d->core->auth, rpc_metadata(call, "authorization"), &s->scopes, &id, &err) !=
+        OK) {
+        rpc_finish(call, RPC_UNAUTHENTICATED, err.msg);
+        s->asked = true;
+    } else if (!(s->scopes & scope)) {
+        char text[128];
+        snprintf(text, sizeof text, "the key lacks the scope %s", scope_name);
+        rpc_finish(call, RPC_PERMISSION_DENIED, text);
+        s->asked = true;
+    }
+}
+
+static void on_message(struct rpc_call *call, void *user, const ProtobufCMessage *message)
+{
+    hand_over(user, rpc_keep_message(call, message));
+}
+
+static void on_closed(struct rpc_call *call, void *user, int code, const char *message)
+{
+    (void)call, (void)code, (void)message;
+    hand_over(user, NULL);
+}
+
+/* --- Generate ----------------------------------------------------------------------------------
+ */
+
+static void fail(struct session *s, enum status st, const struct error *err)
+{
+    enum rpc_code code = st == ERR_LIMIT ? RPC_INVALID_ARGUMENT : rpc_code_of(st);
+    rpc_finish(s->call, code, err->msg);
+}
+
+static void send(struct session *s, const ProtobufCMessage *message)
+{
+    struct error err;
+    if (rpc_send(s->call, message, &err) == ERR_LIMIT)
+        rpc_finish(s->call, RPC_RESOURCE_EXHAUSTED, "the client reads too slowly");
+}
+
+static void send_delta(struct session *s, enum part part, const char *text, size_t len)
+{
+    char *copy = check_calloc(len + 1, 1);
+    Witan__Inference__V1__Delta delta = WITAN__INFERENCE__V1__DELTA__INIT;
+    generate_response response = WITAN__INFERENCE__V1__GENERATE_RESPONSE__INIT;
+    memcpy(copy, text, len);
+    for (char *nul; (nul = memchr(copy, 0, len)) != NULL;)
+        *nul = ' '; /* a C string cannot hold it */
+    *(part == PART_REASONING ? &delta.reasoning : &delta.text) = copy;
+    delta.ids = (int32_t *)s->ids.data;
+    delta.n_ids = s->ids.len;
+    response.body_case = WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_DELTA;
+    response.delta = &delta;
+    send(s, &response.base);
+    s->ids.len = 0;
+    free(copy);
+}
+
+static void on_text(void *user, enum part part, const char *text, size_t len)
+{
+    struct session *s = user;
+    if (!s->ids_only)
+        send_delta(s, part, text, len);
+}
+
+static void on_ids(void *user, const int32_t *ids, int32_t count)
+{
+    struct session *s = user;
+    token_ids_append(&s->ids, (const uint32_t *)ids, (size_t)count, NULL);
+    if (s->ids_only)
+        send_delta(s, PART_CONTENT, "", 0);
+}
+
+static void on_end(void *user, const struct generation_end *end)
+{
+    struct session *s = user;
+    s->generation = NULL;
+    s->door->active--;
+    if (s->ids.len > 0)
+        send_delta(s, PART_CONTENT, "", 0);
+    if (end->reason == GENERATION_FAILED) {
+        enum rpc_code code = end->err.code == ERR_CANCELLED ? RPC_DEADLINE_EXCEEDED
+                             : end->err.code == ERR_PEER    ? RPC_UNAVAILABLE
+                                                            : RPC_INTERNAL;
+        rpc_finish(s->call, code, end->err.msg);
+        return;
+    }
+    Witan__Inference__V1__Finished finished = WITAN__INFERENCE__V1__FINISHED__INIT;
+    generate_response response = WITAN__INFERENCE__V1__GENERATE_RESPONSE__INIT;
+    finished.reason = end->reason == GENERATION_STOP ? "stop" : "length";
+    finished.prompt_tokens = end->prompt_tokens;
+    finished.completion_tokens = end->completion_tokens;
+    finished.seed = end->seed;
+    response.body_case = WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_FINISHED;
+    response.finished = &finished;
+    send(s, &response.base);
+    rpc_finish(s->call, RPC_OK, NULL);
+}
+
+static const struct generation_sink sink = {.on_text = on_text, .on_ids = on_ids, .on_end = on_end};
+
+static enum status encode_conversation(const struct core *core,
+                                       const Witan__Inference__V1__Conversation *c,
+                                       struct token_ids *ids, bool *thinking, struct error *err)
+{
+    if (c->n_messages == 0 || c->n_messages > MAX_MESSAGES)
+        return error_set(err, ERR_INVALID, "conversation.messages: expected 1 to %d, found %zu",
+                         (int)MAX_MESSAGES, c->n_messages);
+    json_t *messages = json_array();
+    enum status st = OK;
+    for (size_t i = 0; st == OK && i < c->n_messages; i++) {
+        json_t *m = json_pack("{s:s, s:s}", "role", c->messages[i]->role, "content",
+                              c->messages[i]->content);
+        if (!m || json_array_append_new(messages, m) != 0)
+            st = error_set(err, ERR_INVALID, "conversation.messages[%zu]: not valid UTF-8", i);
+    }
+    json_t *kwargs = c->no_thinking ? json_pack("{s:b}", "enable_thinking", 0) : NULL;
+    if (st == OK)
+        st = chat_encode(core->served.text, messages, kwargs, ids, thinking, err);
+    json_decref(kwargs);
+    json_decref(messages);
+    return st;
+}
+
+static enum status encode(struct session *s, const generate_request *q, struct token_ids *ids,
+                          bool *thinking, struct error *err)
+{
+    const struct core *core = s->door->core;
+    const struct chat_text *t = core->served.text;
+    switch ((int)q->input_case) {
+    case WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_TEXT:
+        return tokenizer_encode(t->tokenizer, t->scratch, q->text, strlen(q->text), TOKENIZER_PLAIN,
+                                ids, err);
+    case WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_TOKEN_IDS:
+        if (!(s->scopes & AUTH_RAW)) {
+            rpc_finish(s->call, RPC_PERMISSION_DENIED, "the key lacks the scope raw");
+            return error_set(err, ERR_CANCELLED, "refused");
+        }
+        return token_ids_append(ids, (const uint32_t *)q->token_ids->ids, q->token_ids->n_ids, err);
+    case WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_CONVERSATION:
+        return encode_conversation(core, q->conversation, ids, thinking, err);
+    default:
+        return error_set(err, ERR_INVALID,
+                         "input: expected one of text, token_ids and conversation");
+    }
+}
+
+static struct sampling sampling_of(const struct core *core, const Witan__Inference__V1__Sampling *q)
+{
+    const struct generation_config *d = &core->served.defaults;
+    struct sampling s = {
+        .temperature = d->temperature, .top_p = d->top_p, .min_p = d->min_p, .top_k = d->top_k};
+    s.seed = q && q->seed ? q->seed->value : core_draw_seed();
+    if (q && q->temperature)
+        s.temperature = q->temperature->value;
+    if (q && q->top_p)
+        s.top_p = q->top_p->value;
+    if (q && q->min_p)
+        s.min_p = q->min_p->value;
+    if (q && q->top_k)
+        s.top_k = q->top_k->value;
+    return s;
+}
+
+static enum status start(struct session *s, const generate_request *q, struct token_ids *ids,
+                         struct error *err)
+{
+    struct core *core = s->door->core;
+    bool thinking = false;
+    if (*q->model && strcmp(q->model, core->served.name) != 0)
+        return error_set(err, ERR_NOT_FOUND, "model: there is no \"%.100s\", only \"%s\"", q->model,
+                         core->served.name);
+    if (q->n_stop > GENERATION_MAX_STOPS)
+        return error_set(err, ERR_INVALID, "stop: expected at most %d strings, found %zu",
+                         (int)GENERATION_MAX_STOPS, q->n_stop);
+    TRY(encode(s, q, ids, &thinking, err));
+    s->ids_only = q->token_ids_only;
+    struct generation_params p = {
+        .prompt = (const int32_t *)ids->data,
+        .prompt_len = (int32_t)ids->len,
+        .max_tokens = q->max_tokens,
+        .sampling = sampling_of(core, q->sampling),
+        .ignore_eos = q->ignore_eos,
+        .split_reasoning = q->input_case ==
+                           WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_CONVERSATION,
+        .in_reasoning = thinking,
+        .stop = (const char *const *)q->stop,
+        .stop_count = (int32_t)q->n_stop,
+    };
+    return generation_start(core, &p, &sink, s, &s->generation, err);
+}
+
+static void handle_generate(struct session *s, const ProtobufCMessage *message)
+{
+    struct error err = {0};
+    struct token_ids ids;
+    if (s->door->stopping) {
+        rpc_finish(s->call, RPC_UNAVAILABLE, "the coordinator is stopping");
+        return;
+    }
+    token_ids_init(&ids, MAX_PROMPT_IDS);
+    enum status st = start(s, (const generate_request *)message, &ids, &err);
+    token_ids_fini(&ids);
+    if (st == OK)
+        s->door->active++;
+    else
+        fail(s, st, &err);
+}
+
+/* --- ListModels, GetStatus ---------------------------------------------------------------------
+ */
+
+static void handle_list(struct session *s, const ProtobufCMessage *message)
+{
+    (void)message;
+    const struct served *served = &s->door->core->served;
+    Witan__Inference__V1__Model model = WITAN__INFERENCE__V1__MODEL__INIT;
+    Witan__Inference__V1__Model *models[] = {&model};
+    Witan__Inference__V1__ListModelsResponse r = WITAN__INFERENCE__V1__LIST_MODELS_RESPONSE__INIT;
+    model.name = (char *)served->name;
+    model.context = served->context;
+    model.vocabulary = served->vocab;
+    r.models = models;
+    r.n_models = 1;
+    send(s, &r.base);
+    rpc_finish(s->call, RPC_OK, NULL);
+}
+
+static char *copy(const char *s)
+{
+    char *out = strdup(s);
+    CHECK(out, "no memory");
+    return out;
+}
+
+static void handle_status(struct session *s, const ProtobufCMessage *message)
+{
+    (void)message;
+    const struct core *core = s->door->core;
+    Witan__Inference__V1__GetStatusResponse *r = check_calloc(1, sizeof *r);
+    witan__inference__v1__get_status_response__init(r);
+    r->version = copy(WITAN_VERSION);
+    r->model = copy(core->served.name);
+    r->model_dir = copy(core->config->model.path);
+    r->uptime_seconds = (uint64_t)((clock_now_ns() - core->started_ns) / 1000000000);
+    r->requests_running = (uint32_t)core->running;
+    r->requests_done = core->done;
+    members_status(core->members, r);
+    send(s, &r->base);
+    rpc_finish(s->call, RPC_OK, NULL);
+    witan__inference__v1__get_status_response__free_unpacked(r, NULL);
+}
+
+/* --- the service -------------------------------------------------------------------------------
+ */
+
+static void open_generate(struct rpc_call *call, void *arg)
+{
+    open_session(call, arg, AUTH_GENERATE, "generate", handle_generate);
+}
+
+static void open_list(struct rpc_call *call, void *arg)
+{
+    open_session(call, arg, AUTH_GENERATE, "generate", handle_list);
+}
+
+static void open_status(struct rpc_call *call, void *arg)
+{
+    open_session(call, arg, AUTH_ADMIN, "admin", handle_status);
+}
+
+static void fill_methods(struct inference *d)
+{
+    static const struct {
+        const char *name;
+        const ProtobufCMessageDescriptor *request;
+        void (*on_open)(struct rpc_call *call, void *arg);
+    } table[] = {
+        {"/witan.inference.v1.Inference/Generate",
+         &witan__inference__v1__generate_request__descriptor, open_generate},
+        {"/witan.inference.v1.Inference/ListModels",
+         &witan__inference__v1__list_models_request__descriptor, open_list},
+        {"/witan.inference.v1.Admin/GetStatus",
+         &witan__inference__v1__get_status_request__descriptor, open_status},
+    };
+    _Static_assert(COUNT_OF(table) == COUNT_OF(d->methods), "every method");
+    for (size_t i = 0; i < COUNT_OF(table); i++)
+        d->methods[i] = (struct rpc_method){
+            .name = table[i].name,
+            .request = table[i].request,
+            .on_open = table[i].on_open,
+            .handlers = {.on_message = on_message, .on_closed = on_closed},
+            .arg = d,
+        };
+}
+
+static enum status read_pem(const char *path, char **out, struct error *err)
+{
+    size_t len;
+    return path ? file_read_all(path, 1 << 20, out, &len, err) : OK;
+}
+
+enum status inference_create(struct core *core, struct rpc *rpc, struct inference **out,
+                             struct error *err)
+{
+    struct inference *d = check_calloc(1, sizeof *d);
+    const struct config_tls *files = &core->config->listen.tls;
+    char *ca = NULL, *cert = NULL, *key = NULL;
+    d->core = core;
+    fill_methods(d);
+    enum status st = read_pem(files->client_ca, &ca, err);
+    if (st == OK)
+        st = read_pem(files->cert, &cert, err);
+    if (st == OK)
+        st = read_pem(files->key, &key, err);
+    struct rpc_tls tls = {.ca = ca, .cert = cert, .key = key};
+    if (st == OK)
+        st = rpc_server_create(rpc, core->config->listen.grpc, cert ? &tls : NULL, d->methods,
+                               COUNT_OF(d->methods), &d->server, err);
+    free(ca);
+    free(cert);
+    free(key);
+    if (st != OK) {
+        free(d);
+        return st;
+    }
+    *out = d;
+    return OK;
+}
+
+int inference_port(const struct inference *d)
+{
+    return rpc_server_port(d->server);
+}
+
+void inference_set_serving(struct inference *d, bool serving)
+{
+    rpc_server_set_serving(d->server, serving);
+}
+
+int inference_active(const struct inference *d)
+{
+    return d->active;
+}
+
+void inference_stop(struct inference *d)
+{
+    d->stopping = true;
+    inference_set_serving(d, false);
+}
+
+void inference_destroy(struct inference *d)
+{
+    if (!d)
+        return;
+    rpc_server_stop(d->server, 0);
+    loop_drain(d->core->loop);
+    free(d);
+}

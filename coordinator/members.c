@@ -1,0 +1,723 @@
+/*
+ * Groups and ranks: see members.h. Everything here runs on the loop thread; a group's state changes
+ * in set_state alone.
+ */
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/members_private.h"
+#include "proto/pki.h"
+#include "proto/versions.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef Witan__Cluster__V1__RankMessage rank_message;
+typedef Witan__Cluster__V1__CoordinatorMessage coordinator_message;
+
+const char *group_state_name(enum group_state s)
+{
+    static const char *const names[] = {
+        [GROUP_WAITING] = "waiting for ranks",
+        [GROUP_LOADING] = "loading",
+        [GROUP_PROVING] = "proving",
+        [GROUP_READY] = "ready",
+        [GROUP_LOST] = "lost",
+    };
+    return names[s];
+}
+
+const char *phase_name(int phase)
+{
+    static const char *const names[] = {"starting", "loading", "idle",
+                                        "waiting",  "forward", "stopping"};
+    return phase >= 0 && phase < (int)COUNT_OF(names) ? names[phase] : "unknown";
+}
+
+int32_t group_world(const struct group *g)
+{
+    return g->deployment.plan->world;
+}
+
+static void set_state(struct group *g, enum group_state state, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void set_state(struct group *g, enum group_state state, const char *fmt, ...)
+{
+    static const char *const told[] = {"waiting", "loading", NULL, "ready", "lost"};
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(g->message, sizeof g->message, fmt, ap);
+    va_end(ap);
+    g->state = state;
+    g->since_ns = clock_now_ns();
+    log_line(state == GROUP_LOST && !g->members->stopping ? LOG_ERROR : LOG_INFO,
+             "group %s: %s%s%s", g->config->name, group_state_name(state), *g->message ? ": " : "",
+             g->message);
+    if (told[state])
+        g->members->notify(g->config->name, told[state], g->message);
+}
+
+/* "rank 1 (node2, pid 4711)" */
+static void describe(const struct member *r, char *out, size_t size)
+{
+    snprintf(out, size, "rank %u (%s, pid %llu)", r->hello->rank, r->hello->host,
+             (unsigned long long)r->hello->pid);
+}
+
+static void send(struct member *r, const coordinator_message *message)
+{
+    struct error err;
+    if (r && r->call && rpc_send(r->call, &message->base, &err) == ERR_LIMIT)
+        rpc_finish(r->call, RPC_RESOURCE_EXHAUSTED, "this rank does not read what it is sent");
+}
+
+/* --- losing a group ----------------------------------------------------------------------------
+ */
+
+/* The first rank that fails says why; the others are sent home, and the requests told. */
+static void lose(struct group *g, const char *why)
+{
+    struct error err;
+    if (g->state == GROUP_LOST)
+        return;
+    set_state(g, GROUP_LOST, "%s", why);
+    for (int32_t i = 0; i < group_world(g); i++)
+        if (g->ranks[i])
+            rpc_finish(g->ranks[i]->call, RPC_ABORTED, g->message);
+    error_set(&err, ERR_PEER, "group %s was lost: %s", g->config->name, g->message);
+    generation_lost(g->members->core, g, &err);
+}
+
+/* No rank is left: the group may come again. */
+static void reset(struct group *g)
+{
+    char last[sizeof g->message];
+    memcpy(last, g->message, sizeof last);
+    g->incarnation = 0;
+    g->loaded = 0;
+    g->wake = 0;
+    g->proven_ns = g->probe_ns = 0;
+    g->tokens = 0;
+    g->deployment.limits.kv_blocks = g->members->core->config->limits.kv_blocks;
+    if (!g->members->stopping)
+        set_state(g, GROUP_WAITING, "%s", last);
+}
+
+/* --- hello and plan ----------------------------------------------------------------------------
+ */
+
+static void refuse(struct member *r, enum rpc_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void refuse(struct member *r, enum rpc_code code, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    log_warn("refused %s: %s", rpc_peer(r->call), text);
+    rpc_finish(r->call, code, text);
+}
+
+static struct group *find_group(struct members *m, const char *name)
+{
+    for (uint32_t i = 0; i < m->count; i++)
+        if (strcmp(m->groups[i].config->name, name) == 0)
+            return &m->groups[i];
+    return NULL;
+}
+
+/* Refuses what may not attach at all. */
+static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
+{
+    struct members *m = r->members;
+    struct error err;
+    if (h->protocol_version < CLUSTER_PROTOCOL_OLDEST ||
+        h->protocol_version > CLUSTER_PROTOCOL_VERSION) {
+        refuse(r, RPC_FAILED_PRECONDITION,
+               "the rank (witan %s) speaks protocol version %u, this coordinator (witan %s) %d to "
+               "%d: install releases next to each other",
+               h->software_version, h->protocol_version, WITAN_VERSION,
+               (int)CLUSTER_PROTOCOL_OLDEST, (int)CLUSTER_PROTOCOL_VERSION);
+        return NULL;
+    }
+    if (pki_check_worker(r->uris, h->group, h->rank, h->region, &err) != OK) {
+        refuse(r, RPC_PERMISSION_DENIED, "%s", err.msg);
+        return NULL;
+    }
+    struct group *g = find_group(m, h->group);
+    if (!g)
+        refuse(r, RPC_NOT_FOUND, "this cluster has no group \"%s\"", h->group);
+    else if (m->stopping)
+        refuse(r, RPC_UNAVAILABLE, "the coordinator is stopping");
+    else if (h->world != (uint32_t)group_world(g) || h->rank >= h->world)
+        refuse(r, RPC_FAILED_PRECONDITION,
+               "rank %u of %u attaches, but the layout of group %s has %d ranks", h->rank, h->world,
+               h->group, group_world(g));
+    else if (g->state == GROUP_LOST || (g->attached > 0 && g->incarnation != h->incarnation))
+        refuse(r, RPC_ABORTED, "ranks of an earlier start of group %s have not gone yet", h->group);
+    else if (g->ranks[h->rank])
+        refuse(r, RPC_ALREADY_EXISTS, "rank %u of group %s is attached already", h->rank, h->group);
+    else if (strcmp(h->numerics_class, NUMERICS_CLASS_CPU) != 0)
+        refuse(r, RPC_FAILED_PRECONDITION, "numerics class %s: this coordinator serves %s",
+               h->numerics_class, NUMERICS_CLASS_CPU);
+    else
+        return g;
+    return NULL;
+}
+
+static void set_range(Witan__Cluster__V1__Range *out, struct range in)
+{
+    witan__cluster__v1__range__init(out);
+    out->begin = in.begin;
+    out->end = in.end;
+}
+
+static void send_plan(struct group *g, struct member *r)
+{
+    const struct core *core = g->members->core;
+    const struct rank_plan *p = &g->deployment.plan->ranks[r->hello->rank];
+    const struct layout *l = &g->deployment.plan->layout;
+    const struct engine_limits *n = &g->deployment.limits;
+    Witan__Cluster__V1__Layout layout = WITAN__CLUSTER__V1__LAYOUT__INIT;
+    Witan__Cluster__V1__Limits limits = WITAN__CLUSTER__V1__LIMITS__INIT;
+    Witan__Cluster__V1__Slices slices = WITAN__CLUSTER__V1__SLICES__INIT;
+    Witan__Cluster__V1__Plan plan = WITAN__CLUSTER__V1__PLAN__INIT;
+    Witan__Cluster__V1__Range ranges[7];
+    layout.pp = l->pp, layout.tp = l->tp, layout.ep = l->ep, layout.w = l->w;
+    limits.max_rows = n->max_rows, limits.max_seqs = n->max_seqs, limits.context = n->context;
+    limits.kv_blocks = n->kv_blocks, limits.threads = n->threads;
+    limits.kv_f32 = n->kv_dtype == KV_F32;
+    const struct range cuts[] = {p->layers,   p->q_heads,    p->kv_heads, p->experts,
+                                 p->moe_cols, p->dense_cols, p->vocab};
+    Witan__Cluster__V1__Range **fields[] = {&slices.layers,  &slices.q_heads,  &slices.kv_heads,
+                                            &slices.experts, &slices.moe_cols, &slices.dense_cols,
+                                            &slices.vocab};
+    for (size_t i = 0; i < COUNT_OF(cuts); i++) {
+        set_range(&ranges[i], cuts[i]);
+        *fields[i] = &ranges[i];
+    }
+    slices.stage = p->stage;
+    plan.model_dir = core->config->model.path;
+    plan.model_name = core->config->model.name;
+    plan.epoch = core->epoch;
+    plan.layout = &layout;
+    plan.limits = &limits;
+    plan.vocab_limit = core->served.vocab;
+    plan.chunk = core->config->limits.chunk;
+    plan.kernels = core->config->limits.kernels;
+    plan.slices = &slices;
+    plan.heartbeat_ms = HEARTBEAT_MS;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN;
+    message.plan = &plan;
+    send(r, &message);
+}
+
+static void start_loading(struct group *g)
+{
+    struct error err;
+    uint64_t *share = check_calloc((size_t)group_world(g), sizeof *share);
+    for (int32_t i = 0; i < group_world(g); i++) {
+        const Witan__Cluster__V1__Hardware *hw = g->ranks[i]->hello->hardware;
+        uint32_t ranks = hw && hw->ranks_here ? hw->ranks_here : 1;
+        share[i] = hw ? hw->memory_bytes / ranks : 0;
+    }
+    enum status st = deployment_size_cache(&g->deployment, share, &err);
+    free(share);
+    if (st != OK) {
+        lose(g, err.msg);
+        return;
+    }
+    set_state(g, GROUP_LOADING, "all %d ranks are there", group_world(g));
+    for (int32_t i = 0; i < group_world(g); i++)
+        send_plan(g, g->ranks[i]);
+}
+
+/* A peer's words go into log lines and status: one line, of bounded length. */
+static void plain(char *s)
+{
+    for (size_t i = 0; s[i]; i++) {
+        if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+            s[i] = '?';
+        if (i == 255)
+            s[i] = '\0';
+    }
+}
+
+static void plain_hello(Witan__Cluster__V1__Hello *h)
+{
+    plain(h->software_version);
+    plain(h->group);
+    plain(h->host);
+    plain(h->region);
+    plain(h->numerics_class);
+    if (h->hardware) {
+        plain(h->hardware->processor);
+        plain(h->hardware->kernels);
+    }
+}
+
+static void on_hello(struct member *r, rank_message *message)
+{
+    plain_hello(message->hello);
+    struct group *g = r->group ? NULL : admit(r, message->hello);
+    if (r->group)
+        refuse(r, RPC_INVALID_ARGUMENT, "a second hello on one stream");
+    if (!g)
+        return;
+    r->hello = message->hello;
+    message->hello = NULL;
+    message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;
+    r->group = g;
+    r->heartbeat_ns = clock_now_ns();
+    g->incarnation = r->hello->incarnation;
+    g->ranks[r->hello->rank] = r;
+    g->attached++;
+    log_info("group %s: rank %u attached from %s (%s, %u cores, %s)", g->config->name,
+             r->hello->rank, r->hello->host,
+             r->hello->hardware ? r->hello->hardware->processor : "unknown processor",
+             r->hello->hardware ? r->hello->hardware->cores : 0,
+             r->hello->hardware ? r->hello->hardware->kernels : "unknown kernels");
+    if (g->attached == group_world(g))
+        start_loading(g);
+}
+
+/* --- what ranks tell ---------------------------------------------------------------------------
+ */
+
+static void send_probe(struct group *g)
+{
+    int32_t token = 0;
+    Witan__Cluster__V1__Sampling sampling = WITAN__CLUSTER__V1__SAMPLING__INIT;
+    Witan__Cluster__V1__Submit submit = WITAN__CLUSTER__V1__SUBMIT__INIT;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    sampling.top_p = 1.0f;
+    submit.epoch = g->members->core->epoch;
+    submit.prompt = &token;
+    submit.n_prompt = 1;
+    submit.max_tokens = 1;
+    submit.ignore_eos = true;
+    submit.sampling = &sampling;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
+    message.submit = &submit;
+    g->probe_ns = clock_now_ns();
+    send(g->ranks[0], &message);
+}
+
+static void on_ready(struct member *r, rank_message *message)
+{
+    struct group *g = r->group;
+    if (g->state != GROUP_LOADING || r->ready) {
+        refuse(r, RPC_FAILED_PRECONDITION, "ready, but no plan is open");
+        return;
+    }
+    r->ready = message->ready;
+    message->ready = NULL;
+    message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;
+    if (++g->loaded < group_world(g))
+        return;
+    set_state(g, GROUP_PROVING, "loaded in %.1f s", g->ranks[0]->ready->load_seconds);
+    send_probe(g);
+}
+
+static void on_heartbeat(struct member *r, const Witan__Cluster__V1__Heartbeat *h)
+{
+    struct group *g = r->group;
+    r->heartbeat_ns = clock_now_ns();
+    r->step = h->step;
+    r->phase = (int)h->phase;
+    if (r->hello->rank != 0)
+        return;
+    g->running = h->running;
+    g->waiting = h->waiting;
+    g->kv_blocks_free = h->kv_blocks_free;
+    g->kv_blocks = h->kv_blocks;
+}
+
+static void on_probe(struct group *g, const Witan__Cluster__V1__SequenceTokens *s)
+{
+    if (s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_ERROR) {
+        char why[700];
+        snprintf(why, sizeof why, "the first forward pass failed: %s", s->error);
+        lose(g, why);
+        return;
+    }
+    g->probe_ns = 0;
+    if (g->state == GROUP_PROVING)
+        set_state(g, GROUP_READY, "%s", "");
+}
+
+static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
+{
+    struct group *g = r->group;
+    struct core *core = g->members->core;
+    if (r->hello->rank != 0 || (g->state != GROUP_READY && g->state != GROUP_PROVING)) {
+        refuse(r, RPC_FAILED_PRECONDITION, "tokens from a rank that has none to give");
+        return;
+    }
+    /* A step is collective: whatever it drew, it crossed every rank. */
+    g->proven_ns = clock_now_ns();
+    for (size_t i = 0; i < t->n_sequences && g->state != GROUP_LOST; i++) {
+        const Witan__Cluster__V1__SequenceTokens *s = t->sequences[i];
+        struct drawn d = {
+            .id = s->request_id,
+            .epoch = s->epoch,
+            .attempt = s->attempt,
+            .position = s->position,
+            .ids = s->ids,
+            .count = (int32_t)s->n_ids,
+            .stopped = s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_STOP,
+            .full = s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH,
+            .failed = s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_ERROR ||
+                      s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_CANCELLED,
+            .error = s->error,
+        };
+        if (s->request_id == 0 && s->epoch == core->epoch) {
+            on_probe(g, s);
+            continue;
+        }
+        g->tokens += s->n_ids;
+        generation_tokens(core, &d);
+    }
+}
+
+static void on_wake_peers(struct member *r, const Witan__Cluster__V1__WakePeers *w)
+{
+    struct group *g = r->group;
+    if (r->hello->rank != 0 || w->generation <= g->wake)
+        return;
+    g->wake = w->generation;
+    Witan__Cluster__V1__Wake wake = WITAN__CLUSTER__V1__WAKE__INIT;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    wake.generation = g->wake;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE;
+    message.wake = &wake;
+    for (int32_t i = 1; i < group_world(g); i++)
+        send(g->ranks[i], &message);
+}
+
+static void on_failed(struct member *r, Witan__Cluster__V1__Failed *f)
+{
+    char who[320], why[1000];
+    plain(f->message);
+    describe(r, who, sizeof who);
+    snprintf(r->failed, sizeof r->failed, "%s", f->message);
+    snprintf(why, sizeof why, "%s: %s", who, f->message);
+    lose(r->group, why);
+}
+
+static void take_message(struct member *r, rank_message *message)
+{
+    switch ((int)message->body_case) {
+    case WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_READY:
+        on_ready(r, message);
+        break;
+    case WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT:
+        on_heartbeat(r, message->heartbeat);
+        break;
+    case WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_TOKENS:
+        on_tokens(r, message->tokens);
+        break;
+    case WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_WAKE_PEERS:
+        on_wake_peers(r, message->wake_peers);
+        break;
+    case WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_FAILED:
+        on_failed(r, message->failed);
+        break;
+    default:
+        break; /* a later release's: what it says is not needed by this one */
+    }
+}
+
+void member_opened(struct member *r)
+{
+    r->next = r->members->open;
+    r->members->open = r;
+}
+
+void member_message(struct member *r, rank_message *message)
+{
+    if (message->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO)
+        on_hello(r, message);
+    else if (!r->group)
+        refuse(r, RPC_INVALID_ARGUMENT, "the first message of a stream must be a hello");
+    else if (r->group->state != GROUP_LOST)
+        take_message(r, message);
+    witan__cluster__v1__rank_message__free_unpacked(message, NULL);
+}
+
+/* In an ordered end ranks leave one by one; otherwise one that leaves takes its group with it. */
+static void leave(struct member *r, int code, const char *text)
+{
+    struct group *g = r->group;
+    char who[320], why[1000];
+    describe(r, who, sizeof who);
+    g->ranks[r->hello->rank] = NULL;
+    g->attached--;
+    snprintf(why, sizeof why,
+             "%s is gone in phase %s at step %llu: its control stream ended: %s%s%s", who,
+             phase_name(r->phase), (unsigned long long)r->step, rpc_code_name(code),
+             *text ? ", " : "", text);
+    if (!g->members->stopping)
+        lose(g, why);
+    if (g->attached == 0)
+        reset(g);
+}
+
+void member_closed(struct member *r, int code, const char *message)
+{
+    struct member **at = &r->members->open;
+    while (*at != r)
+        at = &(*at)->next;
+    *at = r->next;
+    if (r->group)
+        leave(r, code, message);
+    if (r->hello)
+        witan__cluster__v1__hello__free_unpacked(r->hello, NULL);
+    if (r->ready)
+        witan__cluster__v1__ready__free_unpacked(r->ready, NULL);
+    rpc_call_unref(r->call);
+    free(r->uris);
+    free(r);
+}
+
+/* --- requests ----------------------------------------------------------------------------------
+ */
+
+static bool proven(const struct group *g)
+{
+    int64_t probe = g->members->core->config->limits.probe_s;
+    int64_t most = 3 * probe > PROVEN_AT_LEAST_S ? 3 * probe : PROVEN_AT_LEAST_S;
+    return g->state == GROUP_READY && clock_now_ns() - g->proven_ns < most * 1000000000;
+}
+
+/* What keeps a group from serving, for the operator. */
+static enum status why_not(const struct group *g, struct error *err)
+{
+    if (g->state == GROUP_WAITING)
+        return error_set(err, ERR_PEER, "group %s waits for its ranks: %d of %d are there%s%s",
+                         g->config->name, g->attached, group_world(g),
+                         *g->message ? "; before: " : "", g->message);
+    if (g->state == GROUP_LOADING)
+        return error_set(err, ERR_PEER, "group %s is loading: %d of %d ranks are done",
+                         g->config->name, g->loaded, group_world(g));
+    if (g->state != GROUP_READY)
+        return error_set(err, ERR_PEER, "group %s is %s%s%s", g->config->name,
+                         group_state_name(g->state), *g->message ? ": " : "", g->message);
+    return error_set(err, ERR_PEER, "group %s has run no forward pass for %.0f s", g->config->name,
+                     (double)(clock_now_ns() - g->proven_ns) * 1e-9);
+}
+
+enum status core_ready(const struct core *core, struct error *err)
+{
+    const struct members *m = core->members;
+    enum status st = OK;
+    if (m->stopping)
+        return error_set(err, ERR_PEER, "the coordinator is stopping");
+    for (uint32_t i = 0; i < m->count; i++) {
+        if (proven(&m->groups[i]))
+            return OK;
+        if (st == OK)
+            st = why_not(&m->groups[i], err);
+    }
+    return st;
+}
+
+static struct group *choose(struct members *m)
+{
+    struct group *best = NULL;
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->groups[i].state == GROUP_READY && (!best || m->groups[i].active < best->active))
+            best = &m->groups[i];
+    return best;
+}
+
+enum status members_submit(struct members *m, uint64_t id, uint32_t attempt,
+                           const struct generation_params *params, int32_t max_tokens,
+                           struct group **group, struct error *err)
+{
+    struct group *g = m->stopping ? NULL : choose(m);
+    if (!g) {
+        TRY(core_ready(m->core, err));
+        return error_set(err, ERR_PEER, "no group is ready");
+    }
+    Witan__Cluster__V1__Sampling sampling = WITAN__CLUSTER__V1__SAMPLING__INIT;
+    Witan__Cluster__V1__Submit submit = WITAN__CLUSTER__V1__SUBMIT__INIT;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    sampling.temperature = params->sampling.temperature;
+    sampling.top_p = params->sampling.top_p;
+    sampling.min_p = params->sampling.min_p;
+    sampling.top_k = params->sampling.top_k;
+    sampling.seed = params->sampling.seed;
+    submit.request_id = id;
+    submit.attempt = attempt;
+    submit.epoch = m->core->epoch;
+    submit.prompt = (int32_t *)params->prompt; /* packed, not changed */
+    submit.n_prompt = (size_t)params->prompt_len;
+    submit.max_tokens = max_tokens;
+    submit.sampling = &sampling;
+    submit.ignore_eos = params->ignore_eos;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
+    message.submit = &submit;
+    enum status st = rpc_send(g->ranks[0]->call, &message.base, err);
+    if (st == ERR_LIMIT)
+        return error_set(err, ERR_NO_MEMORY, "group %s is not taking requests as fast as they come",
+                         g->config->name);
+    if (st != OK)
+        return error_set(err, ERR_PEER, "group %s is going away", g->config->name);
+    g->active++;
+    *group = g;
+    return OK;
+}
+
+void members_cancel(struct group *g, uint64_t id, uint32_t attempt)
+{
+    Witan__Cluster__V1__Cancel cancel = WITAN__CLUSTER__V1__CANCEL__INIT;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    cancel.request_id = id;
+    cancel.attempt = attempt;
+    cancel.epoch = g->members->core->epoch;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL;
+    message.cancel = &cancel;
+    if (g->state == GROUP_READY)
+        send(g->ranks[0], &message);
+}
+
+void members_done(struct group *g)
+{
+    g->active--;
+}
+
+/* --- time --------------------------------------------------------------------------------------
+ */
+
+static void tick_group(struct group *g, int64_t now)
+{
+    const struct config *c = g->members->core->config;
+    char why[400];
+    bool starting = g->state == GROUP_LOADING || g->state == GROUP_PROVING ||
+                    (g->state == GROUP_WAITING && g->attached > 0);
+    if (starting && now - g->since_ns > (int64_t)c->limits.start_timeout_s * 1000000000) {
+        struct error err;
+        why_not(g, &err);
+        snprintf(why, sizeof why, "not ready after %d s (limits.start_timeout_s): %.300s",
+                 c->limits.start_timeout_s, err.msg);
+        lose(g, why);
+    } else if (g->state == GROUP_READY && g->probe_ns == 0 &&
+               now - g->proven_ns > (int64_t)c->limits.probe_s * 1000000000) {
+        send_probe(g);
+    }
+}
+
+void members_tick(struct members *m)
+{
+    int64_t now = clock_now_ns();
+    for (struct member *r = m->open; r; r = r->next)
+        if (!r->group && now - r->opened_ns > (int64_t)HELLO_TIMEOUT_S * 1000000000)
+            refuse(r, RPC_DEADLINE_EXCEEDED, "no hello within %d s", (int)HELLO_TIMEOUT_S);
+    for (uint32_t i = 0; i < m->count && !m->stopping; i++)
+        tick_group(&m->groups[i], now);
+}
+
+/* --- start and stop ----------------------------------------------------------------------------
+ */
+
+static enum status create_groups(struct members *m, struct error *err)
+{
+    struct core *core = m->core;
+    const struct config *c = core->config;
+    struct inventory *inv = NULL;
+    struct checkpoint *ck = NULL;
+    enum status st = inventory_create(&core->served.config, &inv, err);
+    if (st == OK)
+        st = checkpoint_open(c->model.path, &ck, err);
+    if (st == OK)
+        st = inventory_bind(inv, &core->served.config, ck, err);
+    for (uint32_t i = 0; st == OK && i < c->groups_count; i++) {
+        struct group *g = &m->groups[m->count++];
+        g->members = m;
+        g->config = &c->groups[i];
+        g->since_ns = clock_now_ns();
+        st = deployment_init(&g->deployment, &core->served.config, inv, c, g->config,
+                             core->served.context, err);
+        if (st == OK)
+            g->ranks = check_calloc((size_t)group_world(g), sizeof *g->ranks);
+        else
+            error_prefix(err, "group %s: ", g->config->name);
+    }
+    checkpoint_close(ck);
+    inventory_destroy(inv);
+    return st;
+}
+
+enum status members_create(struct core *core, struct rpc *rpc, const struct rpc_tls *tls,
+                           void (*notify)(const char *group, const char *state,
+                                          const char *message),
+                           struct members **out, struct error *err)
+{
+    struct members *m = check_calloc(1, sizeof *m);
+    m->core = core;
+    m->notify = notify;
+    m->groups = check_calloc(core->config->groups_count, sizeof *m->groups);
+    attach_service(m);
+    enum status st = create_groups(m, err);
+    if (st == OK)
+        st = rpc_server_create(rpc, core->config->listen.cluster, tls, &m->method, 1, &m->server,
+                               err);
+    if (st != OK) {
+        members_destroy(m);
+        return st;
+    }
+    rpc_server_set_serving(m->server, true);
+    *out = m;
+    return OK;
+}
+
+void members_destroy(struct members *m)
+{
+    if (!m)
+        return;
+    rpc_server_stop(m->server, 0);
+    loop_drain(m->core->loop);
+    for (uint32_t i = 0; i < m->count; i++) {
+        deployment_fini(&m->groups[i].deployment);
+        free(m->groups[i].ranks);
+    }
+    free(m->groups);
+    free(m);
+}
+
+int members_port(const struct members *m)
+{
+    return rpc_server_port(m->server);
+}
+
+void members_stop(struct members *m, const char *reason)
+{
+    Witan__Cluster__V1__Stop stop = WITAN__CLUSTER__V1__STOP__INIT;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    stop.reason = (char *)reason;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP;
+    message.stop = &stop;
+    m->stopping = true;
+    for (struct member *r = m->open; r; r = r->next)
+        send(r, &message);
+}
+
+bool members_gone(const struct members *m)
+{
+    return m->open == NULL;
+}
+
+bool members_all_ready(const struct members *m)
+{
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->groups[i].state != GROUP_READY)
+            return false;
+    return true;
+}

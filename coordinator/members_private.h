@@ -1,0 +1,82 @@
+/* What the files of members share: groups, ranks, and how messages reach the loop thread. */
+#ifndef WITAN_COORDINATOR_MEMBERS_PRIVATE_H
+#define WITAN_COORDINATOR_MEMBERS_PRIVATE_H
+
+#include "coordinator/deployment.h"
+#include "coordinator/members.h"
+#include "proto/cluster.pb-c.h"
+
+#include <time.h>
+
+enum {
+    HELLO_TIMEOUT_S = 10,
+    HEARTBEAT_MS = 1000,
+    PROVEN_AT_LEAST_S = 30, /* a proof may be this old, or three probes if those are rarer */
+    MEMBERS_MAX_PURPOSES = 16,
+};
+
+enum group_state { GROUP_WAITING, GROUP_LOADING, GROUP_PROVING, GROUP_READY, GROUP_LOST };
+
+/* One control stream. Made by the rpc thread when it opens, then the loop thread's. */
+struct member {
+    struct members *members;
+    struct rpc_call *call; /* a reference; the user pointer of the call is this member */
+    struct member *next;   /* of all open streams */
+    struct group *group;   /* NULL before its hello */
+    char *uris;            /* of its certificate */
+    int64_t opened_ns;
+    Witan__Cluster__V1__Hello *hello; /* owned */
+    Witan__Cluster__V1__Ready *ready; /* owned; NULL until it has loaded */
+    int64_t heartbeat_ns;
+    uint64_t step;
+    int phase;
+    char failed[512]; /* what the rank itself said before it gave up */
+};
+
+struct group {
+    struct members *members;
+    const struct config_group *config;
+    struct deployment deployment;
+    enum group_state state;
+    char message[1024]; /* why it was lost last, or what it waits for */
+    uint64_t incarnation;
+    struct member **ranks; /* [world]; owned */
+    int32_t attached, loaded;
+    uint64_t wake;  /* highest generation that rank 0 asked for */
+    int32_t active; /* requests on it */
+    uint64_t tokens;
+    int64_t since_ns;  /* of the state */
+    int64_t proven_ns; /* 0: never */
+    int64_t probe_ns;  /* when the probe that is under way was sent; 0: none */
+    uint32_t running, waiting, kv_blocks_free, kv_blocks;
+};
+
+struct members {
+    struct core *core;
+    struct rpc_server *server;
+    void (*notify)(const char *group, const char *state, const char *message);
+    struct rpc_method method;
+    struct member *open; /* all streams */
+    struct group *groups;
+    uint32_t count;
+    bool stopping;
+};
+
+/* --- attach.c: the service, on the rpc thread --- */
+
+/* Fills m->method; its callbacks post to the functions below. */
+void attach_service(struct members *m);
+
+/* --- members.c: on the loop thread --- */
+
+void member_opened(struct member *r);
+/* Takes the message over. */
+void member_message(struct member *r, Witan__Cluster__V1__RankMessage *message);
+/* The last of a stream; releases the member. */
+void member_closed(struct member *r, int code, const char *message);
+
+int32_t group_world(const struct group *g);
+const char *group_state_name(enum group_state s);
+const char *phase_name(int phase);
+
+#endif
