@@ -179,7 +179,7 @@ static void cancel(struct rpc_call *call, enum rpc_code code, const char *why)
 {
     pthread_mutex_lock(&call->mutex);
     if (!call->over && !call->broken) {
-        call->broken = true;
+        call->broken = call->deaf = true;
         drop_queue(call);
         grpc_call_cancel_with_status(call->grpc, (grpc_status_code)code, why, NULL);
     }
@@ -191,12 +191,12 @@ void rpc_cancel(struct rpc_call *call)
     cancel(call, RPC_CANCELLED, "cancelled");
 }
 
-bool rpc_call_is_closing(struct rpc_call *call)
+bool rpc_call_is_deaf(struct rpc_call *call)
 {
     pthread_mutex_lock(&call->mutex);
-    bool closing = call->broken || (call->server && call->last_asked);
+    bool deaf = call->deaf || (call->server && call->last_asked);
     pthread_mutex_unlock(&call->mutex);
-    return closing;
+    return deaf;
 }
 
 /* --- sending --- */
@@ -435,7 +435,7 @@ static void refuse(struct rpc_call *call, enum rpc_code code, const char *why)
 
 static void deliver(struct rpc_call *call, grpc_byte_buffer *buffer)
 {
-    if (rpc_call_is_closing(call))
+    if (rpc_call_is_deaf(call))
         return;
     ProtobufCMessage *message = unpack(call->incoming, buffer);
     if (!message) {
@@ -460,10 +460,10 @@ ProtobufCMessage *rpc_keep_message(struct rpc_call *call, const ProtobufCMessage
 }
 
 /* The client has sent all; or the call failed, which on_ended will tell. */
-static void deliver_half_close(struct rpc_call *call)
+static void deliver_half_close(struct rpc_call *call, bool ok)
 {
-    if (!call->server || grpc_call_failed_before_recv_message(call->grpc) ||
-        rpc_call_is_closing(call))
+    if (!call->server || !ok || grpc_call_failed_before_recv_message(call->grpc) ||
+        rpc_call_is_deaf(call))
         return;
     if (!call->method->client_streams)
         refuse(call, RPC_INVALID_ARGUMENT, "the call carries no message");
@@ -473,20 +473,19 @@ static void deliver_half_close(struct rpc_call *call)
 
 static void on_received(void *owner, bool ok)
 {
-    (void)ok; /* the buffer tells: NULL after the last message and on failure */
     struct rpc_call *call = owner;
     grpc_byte_buffer *buffer = call->in;
     call->in = NULL;
-    if (!buffer) {
+    if (!buffer) { /* after the last message, and on failure */
         call->receiving = false;
-        deliver_half_close(call);
+        deliver_half_close(call, ok);
         close_if_done(call);
         return;
     }
     deliver(call, buffer);
     grpc_byte_buffer_destroy(buffer);
     /* A client reads to the end, since the status comes after; a server may leave the rest. */
-    if (call->server && (!call->method->client_streams || rpc_call_is_closing(call))) {
+    if (call->server && (!call->method->client_streams || rpc_call_is_deaf(call))) {
         call->receiving = false;
         close_if_done(call);
     } else {

@@ -57,7 +57,8 @@ static void tell(struct rpc_health *h, struct watcher *w)
     int status = w->known
                      ? status_now(h)
                      : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN;
-    if (status != w->told && rpc_queued(w->call) == 0 && send_status(w->call, status) == OK)
+    bool idle = rpc_queued(w->call) == 0 || h->stopping;
+    if (status != w->told && idle && send_status(w->call, status) == OK)
         w->told = status;
     if (h->stopping)
         rpc_finish(w->call, RPC_UNAVAILABLE, "the server stops");

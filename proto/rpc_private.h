@@ -106,7 +106,8 @@ struct rpc_call {
     bool sent_metadata;           /* server */
     bool last_asked; /* rpc_finish or rpc_half_close was called: nothing may be queued */
     bool last_sent;  /* and the batch that says so was started */
-    bool broken;     /* cancelled, or a batch failed: nothing more is sent or delivered */
+    bool broken;     /* cancelled, over, or a batch failed: nothing more is sent */
+    bool deaf;       /* cancelled here: nothing more is delivered */
     bool over;       /* gRPC has told the end: no batch may start */
     enum rpc_code finish_code;
     char *finish_message;
@@ -122,8 +123,9 @@ void rpc_call_watch_end(struct rpc_call *call);
 /* Posts the next RECV_MESSAGE; `receiving` was set before. A client's first carries its metadata.
  */
 void rpc_call_receive(struct rpc_call *call);
-/* No more messages are to be delivered. */
-bool rpc_call_is_closing(struct rpc_call *call);
+/* Cancelled here, or finished: no more messages are to be delivered. (The last ones may well come
+ * after the end: completions are not ordered.) */
+bool rpc_call_is_deaf(struct rpc_call *call);
 
 /* --- rpc_server.c --- */
 

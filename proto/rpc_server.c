@@ -145,7 +145,7 @@ static void on_opened(void *owner, bool ok)
     call->handlers = m->handlers;
     if (m->on_open)
         m->on_open(call, m->arg);
-    if (rpc_call_is_closing(call))
+    if (rpc_call_is_deaf(call))
         return;
     call->receiving = true;
     rpc_call_receive(call);

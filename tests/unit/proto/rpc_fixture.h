@@ -2,7 +2,7 @@
  * A server of three methods and a client for the tests of the RPC runtime. Each side of a call
  * writes down what it sees in a `struct seen`, and tests wait for it.
  *
- *   ListModels: one model named as `world.reply` says.
+ *   ListModels: one model, named world.reply.
  *   Generate: as many deltas as max_tokens asks, ids counting from 0, sent as the queue drains;
  *     model "open": none, and no end.
  *   Attach: each Heartbeat comes back as a Wake of the same number; ends when the client has sent
@@ -149,7 +149,7 @@ struct world {
     struct rpc_channel *channel;
     struct seen seen; /* of the server's calls, all together */
     char address[64];
-    char reply[256];
+    const char *reply; /* the name of the model that ListModels knows */
     struct rpc_method methods[3];
 };
 
@@ -231,7 +231,7 @@ static inline void on_list_models(struct rpc_call *call, void *user,
     Witan__Inference__V1__ListModelsResponse reply =
         WITAN__INFERENCE__V1__LIST_MODELS_RESPONSE__INIT;
     Witan__Inference__V1__Model model = WITAN__INFERENCE__V1__MODEL__INIT, *models = &model;
-    model.name = served->world->reply;
+    model.name = (char *)served->world->reply;
     reply.models = &models;
     reply.n_models = 1;
     seen_count(&served->world->seen, &served->world->seen.messages);
@@ -307,7 +307,7 @@ static inline void world_serve(struct world *w, const struct rpc_tls *tls)
 {
     struct error err = {0};
     memset(w, 0, sizeof *w);
-    snprintf(w->reply, sizeof w->reply, "qwen3");
+    w->reply = "qwen3";
     seen_init(&w->seen);
     world_methods(w);
     assert_ok(rpc_create(0, NULL, NULL, &w->rpc, &err));
