@@ -1,0 +1,370 @@
+/* Groups and ranks, with ranks that the test plays over the real protocol: who may attach, what
+ * they are told, what becomes of requests when ranks answer wrongly or go. */
+#include "tests/unit/coordinator/cluster.h"
+
+typedef Witan__Cluster__V1__CoordinatorMessage told;
+
+/* --- attaching --- */
+
+static void gives_each_rank_its_plan(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2];
+    cluster_start(&c, "groups: [{name: g0, tp: 2}]\nlimits: {sequences: 4, context: 256}\n");
+    for (uint32_t i = 0; i < 2; i++) {
+        fake_open_on(&r[i], c.channel);
+        fake_say_hello(&r[i], (struct fake_hello){.rank = i, .world = 2});
+    }
+    for (int i = 0; i < 2; i++) {
+        const told *m = fake_next(&r[i]);
+        assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN);
+        assert_int_equal(m->plan->layout->tp, 2);
+        assert_int_equal(m->plan->limits->context, 256);
+        assert_int_equal(m->plan->limits->kv_blocks, 4 * 256 / KV_BLOCK);
+        assert_string_equal(m->plan->model_dir, LEXICON);
+        assert_int_equal(m->plan->slices->q_heads->begin,
+                         i * m->plan->slices->q_heads->end / (i + 1));
+        assert_true(m->plan->epoch > 0);
+    }
+    assert_string_equal(cluster_states, "g0 loading;");
+    fake_release(&r[0]);
+    assert_int_equal(fake_wait_closed(&r[1]), RPC_ABORTED);
+    assert_non_null(strstr(r[1].message, "rank 0 (test, pid 4711)"));
+    fake_release(&r[1]);
+    cluster_stop(&c);
+}
+
+static void refuses_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        struct fake_hello hello;
+        int code;
+        const char *words;
+    } cases[] = {
+        {{.group = "g7", .world = 1}, RPC_NOT_FOUND, "no group \"g7\""},
+        {{.world = 2}, RPC_FAILED_PRECONDITION, "rank 0 of 2 attaches, but the layout of group g0"},
+        {{.world = 1, .rank = 1}, RPC_FAILED_PRECONDITION, "rank 1 of 1"},
+        {{.world = 1, .version = 99}, RPC_FAILED_PRECONDITION, "speaks protocol version 99"},
+        {{.group = "a\nb", .world = 1}, RPC_NOT_FOUND, "\"a?b\""},
+    };
+    struct cluster c;
+    cluster_start(&c, "");
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct fake_rank r;
+        fake_open_on(&r, c.channel);
+        fake_say_hello(&r, cases[i].hello);
+        assert_int_equal(fake_wait_closed(&r), cases[i].code);
+        if (!strstr(r.message, cases[i].words))
+            fail_msg("expected \"%s\", found \"%s\"", cases[i].words, r.message);
+        fake_release(&r);
+    }
+    assert_string_equal(cluster_states, "");
+    cluster_stop(&c);
+}
+
+static void refuses_a_rank_twice(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank a, b;
+    cluster_start(&c, "groups: [{name: g0, tp: 2}]\n");
+    fake_open_on(&a, c.channel);
+    fake_say_hello(&a, (struct fake_hello){.world = 2});
+    usleep(100000);
+    fake_open_on(&b, c.channel);
+    fake_say_hello(&b, (struct fake_hello){.world = 2});
+    assert_int_equal(fake_wait_closed(&b), RPC_ALREADY_EXISTS);
+    fake_release(&b);
+    fake_open_on(&b, c.channel);
+    fake_say_hello(&b, (struct fake_hello){.world = 2, .rank = 1, .incarnation = 2});
+    assert_int_equal(fake_wait_closed(&b), RPC_ABORTED);
+    fake_release(&b);
+    fake_release(&a);
+    cluster_stop(&c);
+}
+
+static void wants_a_hello_first(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    cluster_start(&c, "");
+    fake_open_on(&r, c.channel);
+    fake_say_ready(&r);
+    assert_int_equal(fake_wait_closed(&r), RPC_INVALID_ARGUMENT);
+    fake_release(&r);
+    cluster_stop(&c);
+}
+
+/* Attaches with the worker's certificate in `dir`; gives the code that refuses it. */
+static int attach_with(struct cluster *c, const char *dir, const char *role, char *message)
+{
+    struct fake_rank r;
+    struct error err;
+    struct pki_files f;
+    struct rpc_channel *channel;
+    char address[32];
+    if (pki_load(dir, role, &f, &err) != OK)
+        fail_msg("%s", err.msg);
+    struct rpc_tls tls = {
+        .ca = f.ca, .cert = f.cert, .key = f.key, .peer_name = PKI_COORDINATOR_NAME};
+    snprintf(address, sizeof address, "127.0.0.1:%d", members_port(c->core->members));
+    assert_int_equal(rpc_channel_create(c->rpc, address, &tls, &channel, &err), OK);
+    fake_open_on(&r, channel);
+    fake_say_hello(&r, (struct fake_hello){.world = 1});
+    int code = fake_wait_closed(&r);
+    strcpy(message, r.message);
+    fake_release(&r);
+    rpc_channel_destroy(channel);
+    pki_files_fini(&f);
+    return code;
+}
+
+/* The certificate says who may be what. */
+static void only_the_right_certificate_joins(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct error err;
+    char message[512], other[] = "/tmp/witan-root-XXXXXX";
+    cluster_start(&c, "");
+    assert_int_equal(pki_issue_worker(c.dir, c.dir, "stray", "g9", "*", "", 1, &err), OK);
+    assert_int_equal(attach_with(&c, c.dir, "stray", message), RPC_PERMISSION_DENIED);
+    assert_non_null(strstr(message, "g9"));
+    assert_int_equal(pki_issue_worker(c.dir, c.dir, "second", "g0", "1", "", 1, &err), OK);
+    assert_int_equal(attach_with(&c, c.dir, "second", message), RPC_PERMISSION_DENIED);
+    /* A certificate that may not stand for a client, or is of another root: no connection at all.
+     */
+    assert_int_equal(attach_with(&c, c.dir, "coordinator", message), RPC_UNAVAILABLE);
+    assert_non_null(mkdtemp(other));
+    assert_int_equal(rmdir(other), 0);
+    assert_int_equal(pki_init(other, "test", &err), OK);
+    assert_int_equal(pki_issue_worker(other, other, "worker", "*", "*", "", 1, &err), OK);
+    assert_int_equal(attach_with(&c, other, "worker", message), RPC_UNAVAILABLE);
+    assert_string_equal(cluster_states, "");
+    cluster_stop(&c);
+    cluster_remove(other);
+}
+
+/* --- requests --- */
+
+struct answer {
+    struct cluster *c;
+    struct generation *g;
+    enum status started;
+    struct error err;
+    char text[256];
+    int32_t ids;
+    bool ended;
+    struct generation_end end;
+    int32_t prompt[3];
+    int32_t max_tokens;
+    const char *stop[1];
+    int32_t stops;
+};
+
+static void on_text(void *user, enum part part, const char *text, size_t len)
+{
+    struct answer *a = user;
+    size_t n = strlen(a->text);
+    assert_int_equal(part, PART_CONTENT);
+    snprintf(a->text + n, sizeof a->text - n, "%.*s", (int)len, text);
+}
+
+static void on_ids(void *user, const int32_t *ids, int32_t count)
+{
+    (void)ids;
+    ((struct answer *)user)->ids += count;
+}
+
+static void on_end(void *user, const struct generation_end *end)
+{
+    struct answer *a = user;
+    a->ended = true;
+    a->end = *end;
+}
+
+static const struct generation_sink sink = {on_text, on_ids, on_end};
+
+static void start(void *arg)
+{
+    struct answer *a = arg;
+    struct generation_params p = {
+        .prompt = a->prompt,
+        .prompt_len = 3,
+        .max_tokens = a->max_tokens,
+        .sampling = {.top_p = 1},
+        .stop = a->stop,
+        .stop_count = a->stops,
+    };
+    a->started = generation_start(a->c->core, &p, &sink, a, &a->g, &a->err);
+}
+
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+static void wait_end(struct answer *a)
+{
+    for (int i = 0; i < 3000 && !a->ended; i++) {
+        on_loop(a->c, nothing, NULL);
+        usleep(1000);
+    }
+    assert_true(a->ended);
+}
+
+/* A served cluster with one request submitted to it. */
+static const told *begin(struct cluster *c, struct fake_rank *r, struct answer *a, const char *yaml)
+{
+    cluster_start(c, yaml);
+    fake_serve(c, r);
+    cluster_wait_ready(c, true);
+    a->c = c;
+    on_loop(c, start, a);
+    if (a->started != OK)
+        fail_msg("%s", a->err.msg);
+    const told *m = fake_next(r);
+    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT);
+    return m;
+}
+
+static void end(struct cluster *c, struct fake_rank *r)
+{
+    fake_release(r);
+    cluster_wait_ready(c, false);
+    cluster_stop(c);
+}
+
+static void tokens_become_text(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 2};
+    const told *m = begin(&c, &r, &a, "");
+    assert_int_equal(m->submit->n_prompt, 3);
+    assert_int_equal(m->submit->max_tokens, 2);
+    int32_t h = 'H' - 33, i = 'i' - 33; /* byte-level ids of printable ASCII begin at '!' */
+    fake_say_tokens(&r, m->submit->request_id, m->submit->attempt, m->submit->epoch, 0, &h, 1,
+                    WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    fake_say_tokens(&r, m->submit->request_id, m->submit->attempt, m->submit->epoch, 1, &i, 1,
+                    WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
+    wait_end(&a);
+    assert_string_equal(a.text, "Hi");
+    assert_int_equal(a.end.reason, GENERATION_LENGTH);
+    assert_int_equal(a.end.completion_tokens, 2);
+    assert_int_equal(a.ids, 2);
+    end(&c, &r);
+}
+
+/* Fencing: another epoch or attempt is nothing; another position ends the request. */
+static void only_the_current_attempt_counts(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 5};
+    const told *m = begin(&c, &r, &a, "");
+    uint64_t id = m->submit->request_id, epoch = m->submit->epoch;
+    int32_t x = 'x' - 33, y = 'y' - 33;
+    fake_say_tokens(&r, id, 1, epoch - 1, 0, &x, 1, WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
+    fake_say_tokens(&r, id, 2, epoch, 0, &x, 1, WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
+    fake_say_tokens(&r, id + 9, 1, epoch, 0, &x, 1, WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
+    fake_say_tokens(&r, id, 1, epoch, 0, &y, 1, WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    fake_say_tokens(&r, id, 1, epoch, 0, &y, 1, WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    wait_end(&a);
+    assert_string_equal(a.text, "y");
+    assert_int_equal(a.end.reason, GENERATION_FAILED);
+    assert_non_null(strstr(a.end.err.msg, "position 0 of the answer where 1 follows"));
+    m = fake_next(&r);
+    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL);
+    assert_int_equal(m->cancel->request_id, id);
+    end(&c, &r);
+}
+
+static void a_stop_string_cancels_the_rest(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 5, .stop = {"bc"}, .stops = 1};
+    const told *m = begin(&c, &r, &a, "");
+    int32_t ids[] = {'a' - 33, 'b' - 33, 'c' - 33};
+    for (int32_t i = 0; i < 3; i++)
+        fake_say_tokens(&r, m->submit->request_id, 1, m->submit->epoch, i, &ids[i], 1,
+                        WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    wait_end(&a);
+    assert_string_equal(a.text, "a");
+    assert_int_equal(a.end.reason, GENERATION_STOP);
+    m = fake_next(&r);
+    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL);
+    end(&c, &r);
+}
+
+static void losing_the_group_ends_its_requests(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a = {.prompt = {65, 66, 67}};
+    begin(&c, &r, &a, "");
+    fake_release(&r);
+    wait_end(&a);
+    assert_int_equal(a.end.reason, GENERATION_FAILED);
+    assert_int_equal(a.end.err.code, ERR_PEER);
+    assert_non_null(strstr(a.end.err.msg, "group g0 was lost: rank 0 (test, pid 4711)"));
+    on_loop(&c, start, &a);
+    assert_int_equal(a.started, ERR_PEER);
+    /* It may come again. */
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    assert_string_equal(cluster_states,
+                        "g0 loading;g0 ready;g0 lost;g0 waiting;g0 loading;g0 ready;");
+    end(&c, &r);
+}
+
+static void a_bad_request_is_refused(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a = {.prompt = {65, 66, 1 << 30}};
+    cluster_start(&c, "limits: {requests: 1, context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    a.c = &c;
+    on_loop(&c, start, &a);
+    assert_int_equal(a.started, ERR_INVALID);
+    a.prompt[2] = 5;
+    a.max_tokens = -1;
+    on_loop(&c, start, &a);
+    assert_int_equal(a.started, ERR_INVALID);
+    a.max_tokens = 1000; /* cut to what fits */
+    on_loop(&c, start, &a);
+    assert_int_equal(a.started, OK);
+    assert_int_equal(fake_next(&r)->submit->max_tokens, 61);
+    struct answer b = a;
+    on_loop(&c, start, &b);
+    assert_int_equal(b.started, ERR_NO_MEMORY);
+    fake_release(&r);
+    wait_end(&a);
+    cluster_stop(&c);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(gives_each_rank_its_plan),
+    cmocka_unit_test(refuses_by_name),
+    cmocka_unit_test(refuses_a_rank_twice),
+    cmocka_unit_test(wants_a_hello_first),
+    cmocka_unit_test(only_the_right_certificate_joins),
+    cmocka_unit_test(tokens_become_text),
+    cmocka_unit_test(only_the_current_attempt_counts),
+    cmocka_unit_test(a_stop_string_cancels_the_rest),
+    cmocka_unit_test(losing_the_group_ends_its_requests),
+    cmocka_unit_test(a_bad_request_is_refused),
+};
+
+UNIT_MAIN(tests)
