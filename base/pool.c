@@ -147,3 +147,11 @@ int cpu_count(void)
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (int)n : 1;
 }
+
+void pool_size(int processes, int32_t *threads, bool *spin)
+{
+    int cores = cpu_count();
+    if (*threads == 0)
+        *threads = cores / processes > 0 ? cores / processes : 1;
+    *spin = (int64_t)*threads * processes <= cores;
+}

@@ -40,4 +40,8 @@ static inline void pool_part(int64_t n, int64_t grain, int threads, int thread, 
 /* Processors that this process may run on. */
 int cpu_count(void);
 
+/* How many threads each of `processes` alike on this machine takes: *threads where it is not 0,
+ * else an equal share of the processors; and whether they may spin. */
+void pool_size(int processes, int32_t *threads, bool *spin);
+
 #endif

@@ -2,6 +2,7 @@
 #include "cli/group.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "base/process.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -204,7 +205,6 @@ static enum status fill_defaults(struct group_options *o, int32_t ranks_here, bo
     TRY(config_load(o->dir, &c, &ignored, err));
     TRY(layout_check(&c, &o->layout, err));
     struct engine_limits *l = &o->limits;
-    int cores = cpu_count();
     if (l->context == 0)
         l->context = c.max_position < DEFAULT_CONTEXT ? c.max_position : DEFAULT_CONTEXT;
     if (l->max_seqs == 0)
@@ -215,22 +215,8 @@ static enum status fill_defaults(struct group_options *o, int32_t ranks_here, bo
         l->max_rows = l->max_seqs;
     if (l->max_logits == 0)
         l->max_logits = l->max_seqs;
-    if (l->threads == 0)
-        l->threads = cores / ranks_here > 0 ? cores / ranks_here : 1;
-    *spin = (int64_t)l->threads * ranks_here <= cores;
+    pool_size(ranks_here, &l->threads, spin);
     return OK;
-}
-
-static uint64_t resident_bytes(void)
-{
-    unsigned long long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
-    if (f) {
-        if (fscanf(f, "%*u %llu", &pages) != 1)
-            pages = 0;
-        fclose(f);
-    }
-    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 /* The most that this process has had resident. */
@@ -253,13 +239,13 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     };
     struct model *m = NULL;
     struct engine *e = NULL;
-    uint64_t before = resident_bytes();
+    uint64_t before = process_resident_bytes();
     TRY(model_create(&options, world, &m, err));
     struct engine_options eo = {.chunk = a->o->chunk, .vocab_limit = a->vocab_limit};
     enum status st = engine_create(m, &eo, &e, err);
     if (st == OK) {
         log_info("resident: %.1f MB before loading, %.1f MB now, planned %.1f MB",
-                 (double)before * 1e-6, (double)resident_bytes() * 1e-6,
+                 (double)before * 1e-6, (double)process_resident_bytes() * 1e-6,
                  (double)(before + memory_plan_total(&m->memory)) * 1e-6);
         if (world->rank == 0) {
             st = a->fn(e, m, a->arg, err);
@@ -267,7 +253,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
             enum status stop = st == ERR_PEER ? st : engine_stop(e, st == OK ? err : &ignored);
             st = st == OK ? stop : st;
         } else {
-            st = engine_follow(e, err);
+            enum engine_left ignored; /* rank 0 of a command never parks */
+            st = engine_follow(e, &ignored, err);
         }
         log_info("resident: at most %.1f MB, planned %.1f MB", peak_mb(),
                  (double)(before + memory_plan_total(&m->memory)) * 1e-6);

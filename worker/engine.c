@@ -9,6 +9,7 @@
 struct engine {
     struct model *model;
     struct comm *world;
+    struct engine_options options;
     int drawer; /* the rank that draws tokens: the first of the last stage */
     int32_t vocab_limit;
     struct step step;
@@ -43,6 +44,7 @@ enum status engine_create(struct model *model, const struct engine_options *opti
         return error_set(err, ERR_NO_MEMORY, "no memory for the engine");
     e->model = model;
     e->world = model->world;
+    e->options = *options;
     e->drawer = (model->plan->layout.pp - 1) * model->plan->layout.w;
     e->vocab_limit = options->vocab_limit > 0 && options->vocab_limit < model->config.vocab
                          ? options->vocab_limit
@@ -141,8 +143,15 @@ static void warn_range(struct engine *e)
              (unsigned long long)n);
 }
 
+static void tell_phase(struct engine *e, enum engine_phase phase)
+{
+    if (e->options.on_phase)
+        e->options.on_phase(e->options.user, phase);
+}
+
 static enum status run_step(struct engine *e, struct batch *b, struct error *err)
 {
+    tell_phase(e, ENGINE_FORWARD);
     int64_t start = clock_now_ns();
     step_batch(&e->step, b);
     TRY(model_forward(e->model, b, err));
@@ -152,16 +161,20 @@ static enum status run_step(struct engine *e, struct batch *b, struct error *err
     if (e->world->rank == e->drawer)
         draw(e);
     warn_range(e);
-    return hand_over(e, b, err);
+    TRY(hand_over(e, b, err));
+    tell_phase(e, ENGINE_WAITING);
+    return OK;
 }
 
-enum status engine_follow(struct engine *e, struct error *err)
+enum status engine_follow(struct engine *e, enum engine_left *why, struct error *err)
 {
     for (;;) {
         struct batch b;
         TRY(step_broadcast(&e->step, e->world, err));
-        if (e->step.header.kind == STEP_STOP)
+        if (e->step.header.kind != STEP_RUN) {
+            *why = e->step.header.kind == STEP_PARK ? ENGINE_PARKED : ENGINE_STOPPED;
             return OK;
+        }
         TRY(run_step(e, &b, err));
     }
 }
@@ -203,6 +216,20 @@ enum status engine_stop(struct engine *e, struct error *err)
 {
     step_begin(&e->step, STEP_STOP, e->vocab_limit, false);
     return step_broadcast(&e->step, e->world, err);
+}
+
+enum status engine_park(struct engine *e, struct error *err)
+{
+    step_begin(&e->step, STEP_PARK, e->vocab_limit, false);
+    return step_broadcast(&e->step, e->world, err);
+}
+
+void engine_load(const struct engine *e, struct engine_load *out)
+{
+    *out = (struct engine_load){.running = sched_running(e->scheduler),
+                                .waiting = sched_waiting(e->scheduler),
+                                .kv_blocks_free = sched_free_blocks(e->scheduler),
+                                .kv_blocks = e->model->limits.kv_blocks};
 }
 
 const struct engine_stats *engine_stats(const struct engine *e)

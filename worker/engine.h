@@ -11,9 +11,15 @@
 
 struct engine;
 
+/* Where a rank is: in the forward pass, or waiting for the next step. */
+enum engine_phase { ENGINE_WAITING, ENGINE_FORWARD };
+
 struct engine_options {
     int32_t chunk;       /* most prompt tokens of one sequence a step; 0 = max_rows */
     int32_t vocab_limit; /* ids from here on are never drawn (padding); 0 = config.vocab */
+    /* May be NULL. Called by the engine thread at the begin and end of each step. */
+    void (*on_phase)(void *user, enum engine_phase phase);
+    void *user;
 };
 
 /* Collective. The model stays the caller's. */
@@ -21,8 +27,11 @@ enum status engine_create(struct model *model, const struct engine_options *opti
                           struct engine **out, struct error *err);
 void engine_destroy(struct engine *e);
 
-/* Ranks other than 0: runs steps until rank 0 stops. */
-enum status engine_follow(struct engine *e, struct error *err);
+/* Ranks other than 0: runs steps until rank 0 stops or parks. A parked rank waits outside the
+ * transport, where waiting burns a core, until it has been told elsewhere that rank 0 is about to
+ * run a step, and follows again. */
+enum engine_left { ENGINE_STOPPED, ENGINE_PARKED };
+enum status engine_follow(struct engine *e, enum engine_left *why, struct error *err);
 
 /* Rank 0 only, from here on. */
 enum status engine_submit(struct engine *e, const struct request *request, uint64_t *id,
@@ -34,8 +43,17 @@ bool engine_cancel(struct engine *e, uint64_t id);
  * do. */
 enum status engine_step(struct engine *e, bool *ran, struct error *err);
 
-/* Lets the other ranks return from engine_follow. */
+/* Let the other ranks return from engine_follow: for good, or until the next step. */
 enum status engine_stop(struct engine *e, struct error *err);
+enum status engine_park(struct engine *e, struct error *err);
+
+/* With sequences running or waiting the next engine_step runs a step. */
+struct engine_load {
+    int32_t running, waiting; /* sequences */
+    int32_t kv_blocks_free, kv_blocks;
+};
+
+void engine_load(const struct engine *e, struct engine_load *out);
 
 struct engine_stats {
     uint64_t steps;

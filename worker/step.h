@@ -12,7 +12,11 @@
 #include "worker/kernels.h"
 #include "worker/sampler.h"
 
-enum step_kind { STEP_RUN = 1, STEP_STOP = 2 };
+enum step_kind {
+    STEP_RUN = 1,
+    STEP_STOP = 2,
+    STEP_PARK = 3, /* nothing to run for now: wait outside the transport */
+};
 
 enum step_logits {
     STEP_LOGITS_NONE, /* a chunk of a prompt that is not its last */

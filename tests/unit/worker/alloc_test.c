@@ -164,7 +164,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         st = watch(e, err);
         engine_stop(e, &ignored);
     } else if (st == OK) {
-        st = engine_follow(e, err);
+        enum engine_left ignored;
+        st = engine_follow(e, &ignored, err);
     }
     engine_destroy(e);
     model_destroy(m);

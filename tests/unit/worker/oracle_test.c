@@ -142,7 +142,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         struct error ignored;
         engine_stop(e, &ignored);
     } else if (st == OK) {
-        st = engine_follow(e, err);
+        enum engine_left ignored;
+        st = engine_follow(e, &ignored, err);
     }
     engine_destroy(e);
     model_destroy(m);

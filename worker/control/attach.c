@@ -1,0 +1,322 @@
+/*
+ * One rank's control stream: see attach.h. State: atomics that the engine thread writes and the
+ * tick sends; the mailbox; `call`, which the engine thread replaces only before heartbeats begin.
+ */
+#include "worker/control/attach.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "proto/pki.h"
+#include "proto/rpc.h"
+#include "worker/control/hello.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define METHOD "/witan.cluster.v1.Cluster/Attach"
+
+struct attach {
+    struct attach_options options;
+    struct mailbox *mailbox;
+    struct pki_files files;
+    struct rpc *rpc;
+    struct rpc_channel *channel;
+    struct rpc_call *call; /* a reference; NULL before the first */
+    atomic_int closed_code;
+    atomic_bool heard;         /* anything from the coordinator */
+    atomic_bool closing;       /* attach_close is at work */
+    atomic_llong ended_ns;     /* 0: the stream has not */
+    atomic_llong stop_ns;      /* when Stop came; 0: it has not */
+    atomic_int heartbeat_ms;   /* 0: none yet */
+    atomic_llong heartbeat_ns; /* of the last one */
+    atomic_ullong steps;
+    atomic_int phase;
+    atomic_llong phase_ns; /* when it began */
+    atomic_uint running, waiting, kv_blocks_free, kv_blocks;
+};
+
+/* --- the rpc thread --------------------------------------------------------------------------- */
+
+static _Noreturn void give_up(const char *why)
+{
+    log_error("%s, and this rank's engine has not noticed for %d s: it waits for another rank", why,
+              ATTACH_GRACE_MS / 1000);
+    _exit(1);
+}
+
+/* Ends the process when the engine thread can no longer do so itself. */
+static void watch(struct attach *a, int64_t now)
+{
+    const int64_t grace = (int64_t)ATTACH_GRACE_MS * 1000000;
+    int64_t ended = atomic_load(&a->ended_ns), stop = atomic_load(&a->stop_ns);
+    int64_t since = atomic_load(&a->phase_ns);
+    int phase = atomic_load(&a->phase);
+    if (atomic_load(&a->closing))
+        return;
+    if (stop == 0 && ended != 0 && now - ended > grace)
+        give_up("the stream to the coordinator has ended");
+    /* A step that runs is awaited, however long it takes; parked, the engine thread counts itself.
+     */
+    if (stop != 0 && phase != WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD &&
+        phase != WITAN__CLUSTER__V1__PHASE__PHASE_IDLE && now - stop > grace && now - since > grace)
+        give_up("the coordinator said to stop");
+}
+
+static void send_heartbeat(struct attach *a, int64_t now)
+{
+    Witan__Cluster__V1__Heartbeat beat = WITAN__CLUSTER__V1__HEARTBEAT__INIT;
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    int64_t ms = (now - atomic_load(&a->phase_ns)) / 1000000;
+    beat.step = atomic_load(&a->steps);
+    beat.phase = (Witan__Cluster__V1__Phase)atomic_load(&a->phase);
+    beat.phase_ms = ms > 0 ? (uint64_t)ms : 0;
+    beat.running = atomic_load(&a->running);
+    beat.waiting = atomic_load(&a->waiting);
+    beat.kv_blocks_free = atomic_load(&a->kv_blocks_free);
+    beat.kv_blocks = atomic_load(&a->kv_blocks);
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT;
+    m.heartbeat = &beat;
+    struct error ignored; /* a stream that has ended, or is full, says so elsewhere */
+    rpc_send(a->call, &m.base, &ignored);
+}
+
+static void on_tick(void *arg)
+{
+    struct attach *a = arg;
+    int64_t now = clock_now_ns(), every = atomic_load(&a->heartbeat_ms);
+    log_set_rank(a->options.rank);
+    watch(a, now);
+    if (every == 0 || now - atomic_load(&a->heartbeat_ns) < every * 1000000)
+        return;
+    atomic_store(&a->heartbeat_ns, now);
+    send_heartbeat(a, now);
+}
+
+static enum status refuse_on(struct rpc_call *call, const struct request_key *key, const char *why,
+                             struct error *err)
+{
+    Witan__Cluster__V1__SequenceTokens one = WITAN__CLUSTER__V1__SEQUENCE_TOKENS__INIT;
+    Witan__Cluster__V1__SequenceTokens *all[] = {&one};
+    Witan__Cluster__V1__Tokens tokens = WITAN__CLUSTER__V1__TOKENS__INIT;
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    one.request_id = key->request_id;
+    one.attempt = key->attempt;
+    one.epoch = key->epoch;
+    one.finish = WITAN__CLUSTER__V1__FINISH__FINISH_ERROR;
+    one.error = (char *)(uintptr_t)why; /* the generated struct lacks the const */
+    tokens.n_sequences = COUNT_OF(all);
+    tokens.sequences = all;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_TOKENS;
+    m.tokens = &tokens;
+    return rpc_send(call, &m.base, err);
+}
+
+static void on_message(struct rpc_call *call, void *user, const ProtobufCMessage *message)
+{
+    struct attach *a = user;
+    const Witan__Cluster__V1__CoordinatorMessage *m =
+        (const Witan__Cluster__V1__CoordinatorMessage *)message;
+    struct error err;
+    atomic_store(&a->heard, true);
+    if (m->body_case == WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP)
+        atomic_store(&a->stop_ns, clock_now_ns());
+    if (mailbox_put(a->mailbox, m, &err) == OK ||
+        m->body_case != WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT)
+        return;
+    const struct request_key key = {.request_id = m->submit->request_id,
+                                    .attempt = m->submit->attempt,
+                                    .epoch = m->submit->epoch};
+    struct error ignored; /* what is not delivered ends with the stream */
+    refuse_on(call, &key, err.msg, &ignored);
+}
+
+static void on_closed(struct rpc_call *call, void *user, int code, const char *message)
+{
+    struct attach *a = user;
+    struct error why;
+    (void)call;
+    if (code == RPC_OK)
+        error_set(&why, ERR_IO, "coordinator %s: ended the stream", a->options.coordinator);
+    else
+        error_set(&why, ERR_IO, "coordinator %s: %s: %s", a->options.coordinator,
+                  rpc_code_name(code), message ? message : "");
+    atomic_store(&a->closed_code, code);
+    atomic_store(&a->ended_ns, clock_now_ns());
+    mailbox_end(a->mailbox, &why);
+}
+
+/* --- the engine thread ------------------------------------------------------------------------ */
+
+static enum status send_hello(struct attach *a, struct error *err)
+{
+    struct hello hello;
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    TRY(hello_fill(&a->options, &hello, err));
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
+    m.hello = &hello.message;
+    return rpc_send(a->call, &m.base, err);
+}
+
+static enum status connect(struct attach *a, struct error *err)
+{
+    static const struct rpc_call_handlers handlers = {.on_message = on_message,
+                                                      .on_closed = on_closed};
+    if (a->call)
+        rpc_call_unref(a->call);
+    a->call = NULL;
+    atomic_store(&a->ended_ns, 0);
+    mailbox_reopen(a->mailbox);
+    TRY(rpc_call_start(a->channel, METHOD, &witan__cluster__v1__coordinator_message__descriptor,
+                       &handlers, a, 0, false, NULL, &a->call, err));
+    enum status st = send_hello(a, err);
+    /* A stream that has ended already says better why. */
+    return st == ERR_CANCELLED ? OK : st;
+}
+
+enum status attach_create(const struct attach_options *o, struct attach **out, struct error *err)
+{
+    struct attach *a = check_calloc(1, sizeof *a);
+    a->options = *o;
+    atomic_store(&a->phase_ns, clock_now_ns());
+    enum status st = mailbox_create(&a->mailbox, err);
+    if (st == OK)
+        st = pki_load(o->tls_dir, "worker", &a->files, err);
+    if (st == OK)
+        st = rpc_create(ATTACH_TICK_MS, on_tick, a, &a->rpc, err);
+    if (st == OK) {
+        const struct rpc_tls tls = {.ca = a->files.ca,
+                                    .cert = a->files.cert,
+                                    .key = a->files.key,
+                                    .peer_name = PKI_COORDINATOR_NAME};
+        st = rpc_channel_create(a->rpc, o->coordinator, &tls, &a->channel, err);
+    }
+    if (st == OK)
+        st = connect(a, err);
+    if (st != OK) {
+        attach_close(a, NULL);
+        return st;
+    }
+    *out = a;
+    return OK;
+}
+
+/* Is it worth another try: nothing listens there, or nobody has answered yet. */
+static bool unreachable(struct attach *a)
+{
+    return atomic_load(&a->ended_ns) != 0 && atomic_load(&a->closed_code) == RPC_UNAVAILABLE &&
+           !atomic_load(&a->heard);
+}
+
+enum status attach_wait_plan(struct attach *a, struct assignment *out, struct error *err)
+{
+    int64_t until = clock_now_ns() + (int64_t)ATTACH_CONNECT_MS * 1000000;
+    bool told = false;
+    enum status st;
+    while ((st = mailbox_wait_plan(a->mailbox, out, err)) != OK && unreachable(a)) {
+        if (clock_now_ns() >= until)
+            return st;
+        if (!told)
+            log_warn("%s; trying again for %d s", err->msg, ATTACH_CONNECT_MS / 1000);
+        told = true;
+        usleep(ATTACH_RETRY_MS * 1000);
+        TRY(connect(a, err));
+    }
+    if (st == OK)
+        atomic_store(&a->heartbeat_ms, out->heartbeat_ms);
+    return st;
+}
+
+static void say_failed(struct attach *a, const struct error *failed)
+{
+    Witan__Cluster__V1__Failed body = WITAN__CLUSTER__V1__FAILED__INIT;
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    struct error copy = *failed, ignored; /* whoever cannot be told sees the stream end */
+    body.message = copy.msg;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_FAILED;
+    m.failed = &body;
+    rpc_send(a->call, &m.base, &ignored);
+}
+
+void attach_close(struct attach *a, const struct error *failed)
+{
+    if (!a)
+        return;
+    atomic_store(&a->closing, true);
+    if (a->call) {
+        if (failed)
+            say_failed(a, failed);
+        rpc_half_close(a->call);
+        if (!mailbox_wait_end(a->mailbox, (int64_t)ATTACH_CLOSE_MS * 1000000)) {
+            rpc_cancel(a->call);
+            mailbox_wait_end(a->mailbox, -1);
+        }
+        atomic_store(&a->heartbeat_ms, 0);
+    }
+    rpc_channel_destroy(a->channel);
+    rpc_destroy(a->rpc);
+    if (a->call)
+        rpc_call_unref(a->call);
+    pki_files_fini(&a->files);
+    mailbox_destroy(a->mailbox);
+    free(a);
+}
+
+struct mailbox *attach_mailbox(struct attach *a)
+{
+    return a->mailbox;
+}
+
+void attach_phase(struct attach *a, Witan__Cluster__V1__Phase phase)
+{
+    atomic_store(&a->phase, (int)phase);
+    atomic_store(&a->phase_ns, clock_now_ns());
+}
+
+void attach_stepped(struct attach *a)
+{
+    atomic_fetch_add(&a->steps, 1);
+}
+
+void attach_load(struct attach *a, const struct attach_load *load)
+{
+    atomic_store(&a->running, load->running);
+    atomic_store(&a->waiting, load->waiting);
+    atomic_store(&a->kv_blocks_free, load->kv_blocks_free);
+    atomic_store(&a->kv_blocks, load->kv_blocks);
+}
+
+/* The generated structs lack the const of what is only read. */
+enum status attach_send_ready(struct attach *a, const Witan__Cluster__V1__Ready *ready,
+                              struct error *err)
+{
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_READY;
+    m.ready = (Witan__Cluster__V1__Ready *)(uintptr_t)ready;
+    return rpc_send(a->call, &m.base, err);
+}
+
+enum status attach_send_tokens(struct attach *a, const Witan__Cluster__V1__Tokens *tokens,
+                               struct error *err)
+{
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_TOKENS;
+    m.tokens = (Witan__Cluster__V1__Tokens *)(uintptr_t)tokens;
+    return rpc_send(a->call, &m.base, err);
+}
+
+enum status attach_send_wake_peers(struct attach *a, uint64_t generation, struct error *err)
+{
+    Witan__Cluster__V1__WakePeers body = WITAN__CLUSTER__V1__WAKE_PEERS__INIT;
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    body.generation = generation;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_WAKE_PEERS;
+    m.wake_peers = &body;
+    return rpc_send(a->call, &m.base, err);
+}
+
+enum status attach_refuse(struct attach *a, const struct request_key *key, const char *why,
+                          struct error *err)
+{
+    return refuse_on(a->call, key, why, err);
+}

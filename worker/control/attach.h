@@ -1,0 +1,70 @@
+/*
+ * The control stream of one rank: `Cluster.Attach` at the coordinator, over mutual TLS. Messages
+ * that come in go to a mailbox, which the engine thread empties; heartbeats go out by the runtime's
+ * tick, whatever the engine thread does.
+ *
+ * The engine thread may wait inside the transport for a peer that will never come. So when the
+ * stream has ended, or after a Stop nothing happens any more, and the engine thread has not called
+ * attach_close within ATTACH_GRACE_MS, the rpc thread ends the process with a log line that says
+ * why: a dead coordinator never leaves ranks behind.
+ */
+#ifndef WITAN_WORKER_CONTROL_ATTACH_H
+#define WITAN_WORKER_CONTROL_ATTACH_H
+
+#include "worker/control/mailbox.h"
+
+enum {
+    ATTACH_GRACE_MS = 5000,
+    ATTACH_CONNECT_MS = 30000, /* a coordinator that cannot be reached is tried again so long */
+    ATTACH_RETRY_MS = 500,
+    ATTACH_CLOSE_MS = 2000, /* the coordinator's time to take a rank's last words */
+    ATTACH_TICK_MS = 50,
+};
+
+struct attach;
+
+struct attach_options {
+    const char *coordinator; /* "host:port" */
+    const char *tls_dir;     /* ca.pem, worker.pem, worker.key */
+    const char *group, *region;
+    uint64_t incarnation; /* of the job */
+    int rank, world;
+    const char *host;
+    int ranks_here; /* ranks of the job on this host */
+};
+
+/* --- the engine thread --- */
+
+/* Loads the certificates and starts to connect. `o` is copied but for its texts. */
+enum status attach_create(const struct attach_options *o, struct attach **out, struct error *err);
+
+/* Waits until the coordinator has said what this rank is to hold, trying again while it cannot be
+ * reached. A refusal comes with its status code and message. Heartbeats begin. */
+enum status attach_wait_plan(struct attach *a, struct assignment *out, struct error *err);
+
+/* `failed` (may be NULL): the coordinator is told that and why this rank gives up. Then says
+ * goodbye, waits a bounded time for the other side and releases. NULL is fine. */
+void attach_close(struct attach *a, const struct error *failed);
+
+struct mailbox *attach_mailbox(struct attach *a);
+
+/* What the heartbeats say. */
+void attach_phase(struct attach *a, Witan__Cluster__V1__Phase phase);
+void attach_stepped(struct attach *a); /* one step more */
+struct attach_load {
+    uint32_t running, waiting, kv_blocks_free, kv_blocks;
+};
+void attach_load(struct attach *a, const struct attach_load *load);
+
+/* Each queues one message. ERR_LIMIT when the coordinator has not read for long; ERR_CANCELLED when
+ * the stream has ended. */
+enum status attach_send_ready(struct attach *a, const Witan__Cluster__V1__Ready *ready,
+                              struct error *err);
+enum status attach_send_tokens(struct attach *a, const Witan__Cluster__V1__Tokens *tokens,
+                               struct error *err);
+enum status attach_send_wake_peers(struct attach *a, uint64_t generation, struct error *err);
+/* Answers a request that cannot run. */
+enum status attach_refuse(struct attach *a, const struct request_key *key, const char *why,
+                          struct error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * What the coordinator says, checked and made plain: protobuf goes no further into the worker than
+ * this. The coordinator is authenticated, but a mistake there must end in a message, not in a
+ * crash of a group.
+ *
+ * Pure; any thread.
+ */
+#ifndef WITAN_WORKER_CONTROL_COMMAND_H
+#define WITAN_WORKER_CONTROL_COMMAND_H
+
+#include "partition/plan.h"
+#include "partition/sampling.h"
+#include "proto/cluster.pb-c.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The ranges of a Slices message, named alike in struct rank_plan. */
+#define SLICE_RANGES(X)                                                                            \
+    X(layers)                                                                                      \
+    X(q_heads)                                                                                     \
+    X(kv_heads)                                                                                    \
+    X(experts)                                                                                     \
+    X(moe_cols)                                                                                    \
+    X(dense_cols)                                                                                  \
+    X(vocab)
+
+struct slices {
+    int32_t stage;
+#define X(name) struct range name;
+    SLICE_RANGES(X)
+#undef X
+};
+
+/* A Plan: what this rank is to hold. */
+struct assignment {
+    char model_dir[4096];
+    char model_name[256];
+    char kernels[32];
+    uint64_t epoch;
+    struct layout layout;
+    struct engine_limits limits; /* threads and kv_blocks may be 0: the rank's own choice */
+    int32_t vocab_limit;
+    int32_t chunk;
+    int32_t heartbeat_ms;
+    struct slices slices;
+};
+
+enum { HEARTBEAT_MIN_MS = 50, HEARTBEAT_MAX_MS = 60000 };
+
+/* What every message about a request carries (cluster.proto, fencing). */
+struct request_key {
+    uint64_t request_id;
+    uint32_t attempt;
+    uint64_t epoch;
+};
+
+enum command_kind { COMMAND_SUBMIT, COMMAND_CANCEL };
+
+struct command {
+    enum command_kind kind;
+    struct request_key key;
+    int32_t *prompt; /* of a Submit: malloc()ed, command_fini frees */
+    int32_t prompt_len;
+    int32_t max_tokens;
+    bool ignore_eos;
+    struct sampling sampling;
+};
+
+/* Each refuses with ERR_INVALID, naming field, expected and found. */
+enum status assignment_read(const Witan__Cluster__V1__Plan *plan, struct assignment *out,
+                            struct error *err);
+/* `a`: the plan that the request must fit. Token ids are checked by engine_submit, which knows the
+ * vocabulary. */
+enum status command_read_submit(const Witan__Cluster__V1__Submit *submit,
+                                const struct assignment *a, struct command *out, struct error *err);
+void command_fini(struct command *c);
+
+/* Does the rank's own plan, made from its own config.json, agree? */
+enum status slices_compare(const struct slices *theirs, const struct rank_plan *own,
+                           struct error *err);
+
+#endif

@@ -1,0 +1,171 @@
+/* A rank under a coordinator, from hello to goodbye: see serve.h. */
+#include "worker/control/serve.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "base/process.h"
+#include "worker/control/hello.h"
+#include "worker/control/lead.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+struct rank {
+    struct comm *world;
+    struct attach *attach;
+    struct assignment plan;
+    struct model *model;
+    struct engine *engine;
+    char host[HOST_NAME_BYTES];
+    int ranks_here;
+};
+
+/* The same number on all ranks, another for every job. */
+static enum status draw_incarnation(struct comm *world, uint64_t *out, struct error *err)
+{
+    enum status st = OK;
+    if (world->rank == 0 && getrandom(out, sizeof *out, 0) != (ssize_t)sizeof *out)
+        st = error_errno(err, errno, "random numbers");
+    TRY(comm_agree(world, st, err));
+    return comm_broadcast(world, 0, out, sizeof *out, err);
+}
+
+static enum status start_attach(struct rank *r, const struct serve_options *o, struct error *err)
+{
+    uint64_t incarnation = 0;
+    TRY(draw_incarnation(r->world, &incarnation, err));
+    TRY(host_ranks(r->world, r->host, &r->ranks_here, err));
+    const struct attach_options options = {
+        .coordinator = o->coordinator,
+        .tls_dir = o->tls_dir,
+        .group = o->group,
+        .region = o->region,
+        .incarnation = incarnation,
+        .rank = r->world->rank,
+        .world = r->world->size,
+        .host = r->host,
+        .ranks_here = r->ranks_here,
+    };
+    return comm_agree(r->world, attach_create(&options, &r->attach, err), err);
+}
+
+/* What the coordinator thinks that this rank holds against what its own config.json gives. */
+static enum status check_plan(const struct rank *r, struct error *err)
+{
+    struct model_config config;
+    struct generation_config ignored;
+    struct inventory *inv = NULL;
+    struct plan *plan = NULL;
+    TRY(config_load(r->plan.model_dir, &config, &ignored, err));
+    TRY(inventory_create(&config, &inv, err));
+    enum status st = plan_create(&config, inv, r->plan.layout, &plan, err);
+    if (st == OK && plan->world != r->world->size)
+        st = error_set(err, ERR_INVALID, "plan: layout: %d ranks, but %d were started", plan->world,
+                       r->world->size);
+    if (st == OK)
+        st = slices_compare(&r->plan.slices, &plan->ranks[r->world->rank], err);
+    plan_destroy(plan);
+    inventory_destroy(inv);
+    return st;
+}
+
+static void on_phase(void *user, enum engine_phase phase)
+{
+    struct attach *a = user;
+    if (phase == ENGINE_WAITING)
+        attach_stepped(a);
+    attach_phase(a, phase == ENGINE_FORWARD ? WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD
+                                            : WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
+}
+
+static enum status load(struct rank *r, struct error *err)
+{
+    struct model_options options = {
+        .dir = r->plan.model_dir,
+        .layout = r->plan.layout,
+        .limits = r->plan.limits,
+        .kernels = r->plan.kernels,
+        .progress = true,
+    };
+    const struct engine_options eo = {
+        .chunk = r->plan.chunk,
+        .vocab_limit = r->plan.vocab_limit,
+        .on_phase = on_phase,
+        .user = r->attach,
+    };
+    attach_phase(r->attach, WITAN__CLUSTER__V1__PHASE__PHASE_LOADING);
+    pool_size(r->ranks_here, &options.limits.threads, &options.spin);
+    TRY(model_create(&options, r->world, &r->model, err));
+    return engine_create(r->model, &eo, &r->engine, err);
+}
+
+static enum status say_ready(struct rank *r, int64_t load_ns, struct error *err)
+{
+    struct {
+        const char *name;
+        uint64_t bytes;
+    } const purposes[] = {
+#define X(field, words) {words, r->model->memory.field},
+        MEMORY_PURPOSES(X)
+#undef X
+    };
+    Witan__Cluster__V1__Purpose purpose[COUNT_OF(purposes)];
+    Witan__Cluster__V1__Purpose *pointers[COUNT_OF(purposes)];
+    Witan__Cluster__V1__Ready ready = WITAN__CLUSTER__V1__READY__INIT;
+    for (size_t i = 0; i < COUNT_OF(purposes); i++) {
+        purpose[i] = (Witan__Cluster__V1__Purpose)WITAN__CLUSTER__V1__PURPOSE__INIT;
+        purpose[i].name = (char *)(uintptr_t)purposes[i].name;
+        purpose[i].bytes = purposes[i].bytes;
+        pointers[i] = &purpose[i];
+    }
+    ready.load_seconds = (double)load_ns * 1e-9;
+    ready.n_memory = COUNT_OF(purposes);
+    ready.memory = pointers;
+    ready.resident_bytes = process_resident_bytes();
+    enum status st = attach_send_ready(r->attach, &ready, err);
+    /* What ended the stream is the mailbox's to tell. */
+    return st == ERR_CANCELLED ? OK : st;
+}
+
+static enum status work(struct rank *r, enum serve_scope *scope, struct error *err)
+{
+    bool lost = false;
+    enum status st = r->world->rank == 0
+                         ? lead(r->attach, r->engine, &r->model->limits, r->world->size, &lost, err)
+                         : follow(r->attach, r->engine, &lost, err);
+    *scope = lost ? SERVE_ALONE : SERVE_BROKEN;
+    return st;
+}
+
+static enum status attached(struct rank *r, enum serve_scope *scope, struct error *err)
+{
+    *scope = SERVE_ALONE;
+    enum status st = attach_wait_plan(r->attach, &r->plan, err);
+    if (st != OK)
+        return mailbox_stopped(attach_mailbox(r->attach)) ? OK : st;
+    *scope = SERVE_ALL;
+    int64_t start = clock_now_ns();
+    TRY(comm_agree(r->world, check_plan(r, err), err));
+    TRY(load(r, err));
+    *scope = SERVE_BROKEN;
+    TRY(say_ready(r, clock_now_ns() - start, err));
+    return work(r, scope, err);
+}
+
+enum status serve(struct comm *world, const struct serve_options *o, enum serve_scope *scope,
+                  struct error *err)
+{
+    struct rank r = {.world = world};
+    *scope = SERVE_ALL;
+    enum status st = start_attach(&r, o, err);
+    if (st == OK)
+        st = attached(&r, scope, err);
+    if (st == ERR_PEER && *scope == SERVE_ALL)
+        *scope = SERVE_BROKEN;
+    attach_close(r.attach, st == OK ? NULL : err);
+    engine_destroy(r.engine);
+    model_destroy(r.model);
+    return st;
+}

@@ -1,0 +1,28 @@
+/*
+ * A rank's life under a coordinator: attach, take the plan, load, say Ready, lead or follow until
+ * Stop. Collective over the job; runs on each rank's engine thread.
+ */
+#ifndef WITAN_WORKER_CONTROL_SERVE_H
+#define WITAN_WORKER_CONTROL_SERVE_H
+
+#include "transport/transport.h"
+
+struct serve_options {
+    const char *coordinator; /* "host:port" */
+    const char *group;
+    const char *tls_dir;
+    const char *region; /* "" for none */
+};
+
+/* Who else knows of a failure. */
+enum serve_scope {
+    SERVE_ALL,    /* every rank returns it: rank 0 tells the operator, all leave in order */
+    SERVE_ALONE,  /* this rank only, outside the transport */
+    SERVE_BROKEN, /* the others may wait for this rank in the transport: abort the job */
+};
+
+/* OK after a Stop. The coordinator has been told of a failure where it can be. */
+enum status serve(struct comm *world, const struct serve_options *o, enum serve_scope *scope,
+                  struct error *err);
+
+#endif

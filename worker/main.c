@@ -1,0 +1,148 @@
+/*
+ * witan-worker: one rank of a worker group. Started by mpirun or srun, or alone as a group of one
+ * rank; everything else it learns from the coordinator.
+ */
+#include "base/check.h"
+#include "base/log.h"
+#include "worker/control/serve.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "Usage: witan-worker --coordinator HOST:PORT --group NAME --tls DIR [OPTION]...\n"
+    "\n"
+    "One rank of a worker group: run it under mpirun or srun, or alone as a group of one.\n"
+    "\n"
+    "  --coordinator HOST:PORT  where the coordinator listens for its ranks\n"
+    "  --group NAME             as cluster.yaml names it\n"
+    "  --tls DIR                holds ca.pem, worker.pem and worker.key (witan pki)\n"
+    "  --region NAME            where this machine stands\n"
+    "  --verbose                say where memory and time go\n";
+
+struct worker {
+    struct serve_options options;
+    bool verbose;
+};
+
+static int bad(const char *flag, const char *expected, const char *found)
+{
+    fprintf(stderr, "witan-worker: %s: expected %s, found %s\n", flag, expected,
+            found ? found : "nothing");
+    return 2;
+}
+
+/* 0, or the exit code. */
+static int parse(int argc, char **argv, struct worker *w)
+{
+    struct {
+        const char *flag;
+        const char **value;
+        bool needed;
+    } const texts[] = {
+        {"--coordinator", &w->options.coordinator, true},
+        {"--group", &w->options.group, true},
+        {"--tls", &w->options.tls_dir, true},
+        {"--region", &w->options.region, false},
+    };
+    for (int i = 1; i < argc; i++) {
+        size_t k = 0;
+        while (k < COUNT_OF(texts) && strcmp(argv[i], texts[k].flag) != 0)
+            k++;
+        if (k < COUNT_OF(texts)) {
+            *texts[k].value = argv[++i];
+            if (!*texts[k].value || !**texts[k].value)
+                return bad(texts[k].flag, "a value", NULL);
+        } else if (strcmp(argv[i], "--verbose") == 0) {
+            w->verbose = true;
+        } else {
+            return bad("arguments", "one of witan-worker --help", argv[i]);
+        }
+    }
+    for (size_t k = 0; k < COUNT_OF(texts); k++)
+        if (texts[k].needed && !*texts[k].value)
+            return bad(texts[k].flag, "a value", NULL);
+    if (!w->options.region)
+        w->options.region = "";
+    return 0;
+}
+
+static bool in_mpi_job(void)
+{
+    return getenv("OMPI_COMM_WORLD_RANK") != NULL || getenv("PMIX_RANK") != NULL;
+}
+
+/* A launcher that is killed must not leave its ranks behind. */
+static void die_with_launcher(void)
+{
+    pid_t parent = getppid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) /* it died before the line above */
+        _exit(1);
+}
+
+static void complain(int rank, const char *msg)
+{
+    if (rank < 0)
+        fprintf(stderr, "witan-worker: %s\n", msg);
+    else
+        fprintf(stderr, "witan-worker: rank %d: %s\n", rank, msg);
+}
+
+static int run_mpi(const struct worker *w)
+{
+    struct comm *world;
+    struct error err;
+    enum serve_scope scope;
+    die_with_launcher();
+    if (comm_mpi_world(&world, &err) != OK) {
+        complain(-1, err.msg);
+        return 1;
+    }
+    log_set_rank(world->rank);
+    enum status st = serve(world, &w->options, &scope, &err);
+    if (st != OK && (scope != SERVE_ALL || world->rank == 0))
+        complain(scope == SERVE_ALL ? -1 : world->rank, err.msg);
+    if (st != OK && scope == SERVE_BROKEN)
+        world->ops->abort(world, err.msg);
+    if (st != OK && scope == SERVE_ALONE)
+        _exit(1); /* the launcher ends the others, which finalizing would wait for */
+    world->ops->destroy(world);
+    comm_mpi_finalize();
+    return st != OK;
+}
+
+static enum status run_rank(struct comm *world, void *arg, struct error *err)
+{
+    const struct worker *w = arg;
+    enum serve_scope scope;
+    return serve(world, &w->options, &scope, err);
+}
+
+static int run_alone(struct worker *w)
+{
+    struct error err;
+    if (comm_local_run(1, run_rank, w, &err) == OK)
+        return 0;
+    complain(-1, err.msg);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    struct worker w = {0};
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    int code = parse(argc, argv, &w);
+    if (code != 0)
+        return code;
+    log_set_level(w.verbose ? LOG_INFO : LOG_WARN);
+    return in_mpi_job() ? run_mpi(&w) : run_alone(&w);
+}
