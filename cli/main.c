@@ -17,6 +17,9 @@ static const struct command commands[] = {
     {"render", cmd_render, "render conversations with a checkpoint's chat template"},
     {"tokenize", cmd_tokenize, "text to token ids"},
     {"detokenize", cmd_detokenize, "token ids to text"},
+    {"config", cmd_config, "check a cluster.yaml and show what it comes to"},
+    {"key", cmd_key, "make and list API keys"},
+    {"pki", cmd_pki, "make the cluster's certificates"},
 };
 
 static int usage(void)
