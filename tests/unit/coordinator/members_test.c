@@ -157,7 +157,7 @@ struct answer {
     struct error err;
     char text[256];
     int32_t ids;
-    bool ended;
+    bool ended, seen_end;
     struct generation_end end;
     int32_t prompt[3];
     int32_t max_tokens;
@@ -202,18 +202,20 @@ static void start(void *arg)
     a->started = generation_start(a->c->core, &p, &sink, a, &a->g, &a->err);
 }
 
-static void nothing(void *arg)
+static void look(void *arg)
 {
-    (void)arg;
+    struct answer *a = arg;
+    a->seen_end = a->ended;
 }
 
+/* Everything of the answer may be read after this. */
 static void wait_end(struct answer *a)
 {
-    for (int i = 0; i < 3000 && !a->ended; i++) {
-        on_loop(a->c, nothing, NULL);
+    for (int i = 0; i < 3000 && !a->seen_end; i++) {
+        on_loop(a->c, look, a);
         usleep(1000);
     }
-    assert_true(a->ended);
+    assert_true(a->seen_end);
 }
 
 /* A served cluster with one request submitted to it. */
