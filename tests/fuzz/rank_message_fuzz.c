@@ -1,0 +1,126 @@
+/*
+ * Any bytes as what a rank sends: the first byte says how far the stream has come (nothing;
+ * attached; loaded; serving, with a request running), the rest are messages. At the end the stream
+ * closes, and nothing of the request may be left.
+ */
+#include "tests/fuzz/fake_rpc.h"
+
+#include "proto/versions.h"
+
+static void ignore(const char *group, const char *state, const char *message)
+{
+    (void)group, (void)state, (void)message;
+}
+
+static int ends;
+
+static void on_text(void *user, enum part part, const char *text, size_t len)
+{
+    (void)user, (void)part;
+    CHECK(text && len > 0, "no text");
+}
+
+static void on_end(void *user, const struct generation_end *end)
+{
+    (void)user, (void)end;
+    ends++;
+}
+
+static void hello(struct rpc_call *call, struct core *core)
+{
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    Witan__Cluster__V1__Hello h = WITAN__CLUSTER__V1__HELLO__INIT;
+    Witan__Cluster__V1__Hardware hw = WITAN__CLUSTER__V1__HARDWARE__INIT;
+    hw.memory_bytes = (uint64_t)64 << 30;
+    hw.ranks_here = 1;
+    h.protocol_version = CLUSTER_PROTOCOL_VERSION;
+    h.group = "g0";
+    h.world = 1;
+    h.incarnation = 1;
+    h.numerics_class = NUMERICS_CLASS_CPU;
+    h.hardware = &hw;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
+    m.hello = &h;
+    fake_deliver_message(call, &m.base, core);
+}
+
+static void ready(struct rpc_call *call, struct core *core)
+{
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    Witan__Cluster__V1__Ready r = WITAN__CLUSTER__V1__READY__INIT;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_READY;
+    m.ready = &r;
+    fake_deliver_message(call, &m.base, core);
+}
+
+static void answer_probe(struct rpc_call *call, struct core *core)
+{
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    Witan__Cluster__V1__Tokens t = WITAN__CLUSTER__V1__TOKENS__INIT;
+    Witan__Cluster__V1__SequenceTokens s = WITAN__CLUSTER__V1__SEQUENCE_TOKENS__INIT;
+    Witan__Cluster__V1__SequenceTokens *list[] = {&s};
+    s.epoch = core->epoch;
+    s.attempt = 1;
+    s.finish = WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH;
+    t.sequences = list;
+    t.n_sequences = 1;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_TOKENS;
+    m.tokens = &t;
+    fake_deliver_message(call, &m.base, core);
+}
+
+static bool start(struct core *core)
+{
+    static const struct generation_sink sink = {.on_text = on_text, .on_end = on_end};
+    static const char *const stops[] = {"stop", "\n"};
+    int32_t prompt[] = {1, 2, 3};
+    struct generation *g;
+    struct generation_params p = {
+        .prompt = prompt,
+        .prompt_len = 3,
+        .sampling = {.top_p = 1},
+        .split_reasoning = true,
+        .stop = stops,
+        .stop_count = 2,
+    };
+    return generation_start(core, &p, &sink, NULL, &g, NULL) == OK;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct core *core;
+    static const struct rpc_method *attach;
+    struct rpc_call call;
+    const uint8_t *piece;
+    size_t len;
+    if (!core) {
+        core = fake_core(ignore);
+        core->epoch = 1; /* so that a fuzzer can spell it */
+        attach = fake_methods;
+    }
+    if (size < 1)
+        return 0;
+    int stage = data[0] % 4, started = 0;
+    data++, size--;
+    core->next_id = 0;
+    ends = 0;
+    fake_open(&call, attach, core);
+    if (stage >= 1)
+        hello(&call, core);
+    if (stage >= 2)
+        ready(&call, core);
+    if (stage == 3) {
+        answer_probe(&call, core);
+        started = start(core);
+        CHECK(started, "no request");
+    }
+    while (fake_piece(&data, &size, &piece, &len))
+        fake_deliver(&call, piece, len, core);
+    members_tick(core->members);
+    fake_close(&call, core);
+    CHECK(ends == started && core->running == 0, "%d ends, %d running", ends, core->running);
+    CHECK(members_gone(core->members), "the stream is still there");
+    return 0;
+}
