@@ -104,9 +104,12 @@ static void log_for_debugging(gpr_log_func_args *args)
     log_debug("grpc: %s:%d: %s", file ? file + 1 : args->file, args->line, args->message);
 }
 
-static void take_log(void)
+/* Once, before gRPC starts. It takes the choice of its resolver from the environment alone: the
+ * system's own, since c-ares knows nothing of nsswitch.conf, and leaks (1.18). */
+static void prepare_grpc(void)
 {
     gpr_set_log_function(log_for_debugging);
+    setenv("GRPC_DNS_RESOLVER", "native", 0);
 }
 
 static void *rpc_thread(void *arg)
@@ -145,7 +148,7 @@ enum status rpc_create(int tick_ms, void (*tick)(void *arg), void *arg, struct r
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     CHECK(!tick || tick_ms > 0, "a tick every %d ms", tick_ms);
-    pthread_once(&once, take_log);
+    pthread_once(&once, prepare_grpc);
     struct rpc *r = check_calloc(1, sizeof *r);
     r->tick_ns = (int64_t)tick_ms * 1000000;
     r->tick = tick;

@@ -100,8 +100,9 @@ void rpc_call_discard(struct rpc_call *call)
 static void start_batch(struct rpc_call *call, const grpc_op *ops, size_t count,
                         struct rpc_tag *tag)
 {
+    grpc_call *grpc = call->grpc; /* the call may be closed before the last line returns */
     RPC_HAND_OVER(tag);
-    grpc_call_error e = grpc_call_start_batch(call->grpc, ops, count, tag, NULL);
+    grpc_call_error e = grpc_call_start_batch(grpc, ops, count, tag, NULL);
     CHECK(e == GRPC_CALL_OK, "a batch of %zu: %s", count, grpc_call_error_to_string(e));
 }
 

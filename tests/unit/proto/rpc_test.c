@@ -1348,11 +1348,13 @@ static void fork_and_exec_between_calls(void **state)
     int before = descriptors_of_a_child();
     world_open(&w);
     open_generate(&w, 0, &s);
+    struct rpc_call *open = rpc_call_ref(w.seen.call);
     for (int i = 0; i < 5; i++) {
         assert_int_equal(descriptors_of_a_child(), before); /* no socket of ours is inherited */
         list_models_works(w.channel);
     }
-    rpc_finish(w.seen.call, RPC_OK, NULL);
+    rpc_finish(open, RPC_OK, NULL);
+    rpc_call_unref(open);
     seen_ended(&s, RPC_OK);
     seen_fini(&s);
     world_close(&w);
