@@ -134,7 +134,8 @@ static enum status read_hash(const json_t *obj, const char *what, unsigned char 
     for (size_t i = 0; good && i < HASH_BYTES; i++) {
         int high = hex_digit(hex[2 * i]), low = hex_digit(hex[2 * i + 1]);
         good = high >= 0 && low >= 0;
-        hash[i] = (unsigned char)(high << 4 | low);
+        if (good)
+            hash[i] = (unsigned char)(high << 4 | low);
     }
     return good ? OK
                 : error_set(err, ERR_INVALID, "%s: sha256: expected %d hex digits, found \"%s\"",
