@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "cli/display.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -29,45 +30,12 @@ struct answer {
     const struct chat_text *text;
     struct detok detok;
     struct buf piece; /* text not yet written */
-    struct buf whole; /* the answer without its thinking */
-    bool thinking;
-    bool terminal;
-    bool begun; /* something but white space has been shown since the last <think> or </think> */
+    struct display display;
     bool done;
     enum finish finish;
     int32_t tokens;
     int64_t first_ns; /* when the first token came */
 };
-
-/* Shows text as it comes; thinking dimmed on a terminal, left out elsewhere. White space at the
- * start of a part says nothing. */
-static void show(struct answer *a)
-{
-    size_t skip = 0;
-    while (!a->begun && skip < a->piece.len && strchr(" \n\t\r", a->piece.data[skip]))
-        skip++;
-    const char *text = a->piece.data ? a->piece.data + skip : "";
-    size_t len = a->piece.len - skip;
-    if (len > 0 && (!a->thinking || a->terminal)) {
-        if (!a->begun && a->thinking)
-            fputs("\033[2m", stdout);
-        fwrite(text, 1, len, stdout);
-        fflush(stdout);
-    }
-    if (len > 0)
-        a->begun = true;
-    if (!a->thinking)
-        buf_append(&a->whole, text, len, NULL);
-    buf_clear(&a->piece);
-}
-
-static void set_thinking(struct answer *a, bool thinking)
-{
-    if (a->thinking && a->terminal && a->begun)
-        fputs("\033[0m\n\n", stdout);
-    a->thinking = thinking;
-    a->begun = false;
-}
 
 static void on_token(void *user, int32_t token, enum finish finish)
 {
@@ -78,15 +46,16 @@ static void on_token(void *user, int32_t token, enum finish finish)
         if (a->tokens++ == 0)
             a->first_ns = clock_now_ns();
         if ((uint32_t)token == a->text->think_open)
-            set_thinking(a, true);
+            display_thinking(&a->display, true);
         else if ((uint32_t)token == a->text->think_close)
-            set_thinking(a, false);
+            display_thinking(&a->display, false);
         else if (finish != FINISH_STOP)
             detok_push(&a->detok, (uint32_t)token, &a->piece, NULL);
     }
     if (a->done)
         detok_flush(&a->detok, &a->piece, NULL);
-    show(a);
+    display_text(&a->display, a->piece.data ? a->piece.data : "", a->piece.len);
+    buf_clear(&a->piece);
 }
 
 static enum status run_to_end(struct engine *e, struct answer *a, uint64_t id, struct error *err)
@@ -109,11 +78,11 @@ static enum status answer_ids(struct engine *e, const struct model *m, const str
                          "the prompt of %zu tokens leaves no room in the context of %d", ids->len,
                          m->limits.context);
     int32_t room = m->limits.context - (int32_t)ids->len;
-    struct answer a = {.text = o->text, .terminal = isatty(STDOUT_FILENO) != 0};
+    struct answer a = {.text = o->text};
     buf_init(&a.piece, MAX_PROMPT_BYTES);
-    buf_init(&a.whole, MAX_PROMPT_BYTES);
+    display_init(&a.display, MAX_PROMPT_BYTES);
     detok_init(&a.detok, o->text->tokenizer, true);
-    a.thinking = thinking;
+    display_thinking(&a.display, thinking);
     struct request q = {
         .prompt = (const int32_t *)ids->data,
         .prompt_len = (int32_t)ids->len,
@@ -127,9 +96,7 @@ static enum status answer_ids(struct engine *e, const struct model *m, const str
     enum status st = engine_submit(e, &q, &id, err);
     if (st == OK)
         st = run_to_end(e, &a, id, err);
-    set_thinking(&a, false);
-    fputc('\n', stdout);
-    fflush(stdout);
+    display_end(&a.display);
     if (st == OK && a.finish == FINISH_ERROR)
         st = error_set(err, ERR_INVALID,
                        "the model's logits are not finite: the checkpoint is broken");
@@ -139,9 +106,9 @@ static enum status answer_ids(struct engine *e, const struct model *m, const str
                  (double)(a.tokens - 1) * 1e9 / (double)(clock_now_ns() - a.first_ns),
                  (unsigned long long)o->sampling.seed);
     if (st == OK && whole)
-        st = buf_append(whole, a.whole.data, a.whole.len, err);
+        st = buf_append(whole, a.display.whole.data, a.display.whole.len, err);
     buf_fini(&a.piece);
-    buf_fini(&a.whole);
+    display_fini(&a.display);
     return st;
 }
 

@@ -1,9 +1,13 @@
-/* The subcommands of `witan`: one function a command, in a file of its own (cli/NAME.c). */
+/* The subcommands of `witan`: one function a command, in a file of its own (cli/NAME.c; chat's
+ * is cli/client_chat.c). */
 #ifndef WITAN_CLI_CLI_H
 #define WITAN_CLI_CLI_H
 
 /* Each gets argv from the command's name on and returns the process's exit code: 0 done, 1 failed
  * (one line on standard error says why), 2 wrong usage. */
+int cmd_serve(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
+int cmd_status(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);

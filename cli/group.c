@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "cli/launch.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -135,53 +136,21 @@ static int32_t world_size(const struct layout *l)
 /* Starts this command line again as `world` ranks; returns only when mpirun cannot be run. */
 static enum status exec_mpirun(char **argv, int32_t world, struct error *err)
 {
-    char ranks[16], self[4096];
+    char self[LAUNCH_MAX_PATH];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n < 0)
         return error_errno(err, errno, "/proc/self/exe");
     self[n] = '\0';
-    snprintf(ranks, sizeof ranks, "%d", world);
-    /* Keep-alives: a cut network is otherwise not noticed for minutes. Yielding: ranks that
-     * outnumber cores would spin the others out. Threads of a rank are not bound to its one core.
-     */
-    static const char *const fixed[] = {
-        "--quiet",
-        "--bind-to",
-        "none",
-        "--oversubscribe",
-        "--mca",
-        "mpi_yield_when_idle",
-        "1",
-        "--mca",
-        "oob_tcp_keepalive_time",
-        "2",
-        "--mca",
-        "oob_tcp_keepalive_intvl",
-        "1",
-        "--mca",
-        "oob_tcp_keepalive_probes",
-        "3",
-    };
-    size_t given = 0;
-    while (argv[given])
-        given++;
-    const char **args = check_calloc(given + COUNT_OF(fixed) + 4, sizeof *args);
-    size_t k = 0;
-    args[k++] = "mpirun";
-    args[k++] = "-n";
-    args[k++] = ranks;
-    for (size_t i = 0; i < COUNT_OF(fixed); i++)
-        args[k++] = fixed[i];
-    args[k++] = self;
-    for (size_t i = 1; i < given; i++)
-        args[k++] = argv[i];
-    if (geteuid() == 0) { /* Open MPI asks root for both */
-        setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
-        setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
-    }
-    execvp("mpirun", (char *const *)args);
+    struct words words = {0};
+    launch_mpirun_words(&(struct launch_mpi){.one_host = true}, &words);
+    launch_ranks_words(world, NULL, 0, &words);
+    words_add(&words, "%s", self);
+    for (size_t i = 1; argv[i]; i++)
+        words_add(&words, "%s", argv[i]);
+    launch_allow_root();
+    execvp(words.list[0], words.list);
     int e = errno;
-    free(args);
+    words_fini(&words);
     return error_errno(err, e, "cannot start mpirun (package openmpi-bin)");
 }
 

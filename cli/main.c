@@ -12,6 +12,9 @@ struct command {
 };
 
 static const struct command commands[] = {
+    {"serve", cmd_serve, "a coordinator and its worker groups, until stopped"},
+    {"chat", cmd_chat, "a conversation with a coordinator"},
+    {"status", cmd_status, "what a coordinator's groups and ranks do"},
     {"run", cmd_run, "answer a prompt, a conversation or a file of requests"},
     {"logits", cmd_logits, "token ids to raw logits"},
     {"render", cmd_render, "render conversations with a checkpoint's chat template"},

@@ -1,0 +1,223 @@
+/* `witan status`: what a coordinator says of its groups and ranks, as a page or as JSON. */
+#include "cli/cli.h"
+#include "cli/client.h"
+
+#include "base/check.h"
+#include "proto/inference.pb-c.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] = "usage: witan status [--json] [FLAG...]\n"
+                            "Shows the coordinator's groups and ranks. Exit code 0: every group is "
+                            "ready; 3: one is not; 1:\n"
+                            "the coordinator cannot be reached.\n";
+
+enum { TIMEOUT_MS = 5000, NOT_READY = 3 };
+
+typedef Witan__Inference__V1__GetStatusResponse reply;
+typedef Witan__Inference__V1__Group group;
+typedef Witan__Inference__V1__Rank rank;
+
+static const double MB = 1e-6;
+
+/* --- as a page, 100 columns --------------------------------------------------------------------
+ */
+
+/* Words onto lines of 100 columns. */
+static void show_wrapped(const char *text)
+{
+    enum { INDENT = 9, COLUMNS = 100 };
+    int column = 0;
+    while (*text) {
+        int len = (int)strcspn(text, " ");
+        if (column > 0 && column + 1 + len > COLUMNS) {
+            putchar('\n');
+            column = 0;
+        }
+        column += column == 0 ? printf("%*s%.*s", INDENT, "", len, text)
+                              : printf(" %.*s", len, text);
+        text += len + (text[len] == ' ');
+    }
+    putchar('\n');
+}
+
+static void show_memory(const rank *r)
+{
+    uint64_t total = 0;
+    char *words = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&words, &len);
+    CHECK(f, "no memory for a line");
+    for (size_t i = 0; i < r->n_memory; i++) {
+        total += r->memory[i]->bytes;
+        fprintf(f, "%s%s %.1f", i > 0 ? ", " : "", r->memory[i]->name,
+                (double)r->memory[i]->bytes * MB);
+    }
+    fprintf(f, "; %.1f MB in all, resident %.1f MB", (double)total * MB,
+            (double)r->resident_bytes * MB);
+    fclose(f);
+    if (total > 0)
+        show_wrapped(words);
+    free(words);
+}
+
+static void show_rank(const rank *r)
+{
+    printf("  rank %-3" PRIu32 " %.32s%s%.16s, process %" PRIu64 ": %.16s, step %" PRIu64
+           ", heard %.1f s ago, %.10s\n",
+           r->rank, r->host, *r->region ? " in " : "", r->region, r->pid, r->phase, r->step,
+           r->heartbeat_seconds_ago, r->kernels);
+    if (*r->holds)
+        show_wrapped(r->holds);
+    show_memory(r);
+}
+
+static void show_group(const group *g)
+{
+    printf("\ngroup %.40s: %.20s, %.40s\n", g->name, g->state, g->layout);
+    if (*g->message)
+        show_wrapped(g->message);
+    if (g->n_ranks == 0)
+        return;
+    printf("  %" PRIu32 " running, %" PRIu32 " waiting, %" PRIu32 " of %" PRIu32
+           " KV blocks free, %" PRIu64 " tokens drawn, ",
+           g->running, g->waiting, g->kv_blocks_free, g->kv_blocks, g->tokens);
+    if (g->proven_seconds_ago < 0)
+        puts("not yet proven");
+    else
+        printf("proven %.1f s ago\n", g->proven_seconds_ago);
+    for (size_t i = 0; i < g->n_ranks; i++)
+        show_rank(g->ranks[i]);
+}
+
+static void show(const reply *r)
+{
+    printf("%.60s  (witan %.20s, up %" PRIu64 " s, %" PRIu32 " requests running, %" PRIu64
+           " done)\n",
+           r->model, r->version, r->uptime_seconds, r->requests_running, r->requests_done);
+    for (size_t i = 0; i < r->n_groups; i++)
+        show_group(r->groups[i]);
+}
+
+/* --- as JSON -----------------------------------------------------------------------------------
+ */
+
+static json_t *number(uint64_t n)
+{
+    return json_integer((json_int_t)n);
+}
+
+static json_t *rank_json(const rank *r)
+{
+    json_t *memory = json_object();
+    for (size_t i = 0; i < r->n_memory; i++)
+        json_object_set_new(memory, r->memory[i]->name, number(r->memory[i]->bytes));
+    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s}", "rank",
+                     number(r->rank), "host", r->host, "pid", number(r->pid), "region", r->region,
+                     "phase", r->phase, "step", number(r->step), "heartbeat_seconds_ago",
+                     r->heartbeat_seconds_ago, "processor", r->processor, "kernels", r->kernels,
+                     "memory_bytes", memory, "resident_bytes", number(r->resident_bytes), "holds",
+                     r->holds);
+}
+
+static json_t *group_json(const group *g)
+{
+    json_t *ranks = json_array();
+    for (size_t i = 0; i < g->n_ranks; i++)
+        json_array_append_new(ranks, rank_json(g->ranks[i]));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o}", "name",
+                     g->name, "state", g->state, "message", g->message, "layout", g->layout,
+                     "numerics_class", g->numerics_class, "running", number(g->running), "waiting",
+                     number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
+                     number(g->kv_blocks), "tokens", number(g->tokens), "proven_seconds_ago",
+                     g->proven_seconds_ago, "ranks", ranks);
+}
+
+static void show_json(const reply *r)
+{
+    json_t *groups = json_array();
+    for (size_t i = 0; i < r->n_groups; i++)
+        json_array_append_new(groups, group_json(r->groups[i]));
+    json_t *all = json_pack(
+        "{s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "version", r->version, "model", r->model,
+        "model_dir", r->model_dir, "uptime_seconds", number(r->uptime_seconds), "requests_running",
+        number(r->requests_running), "requests_done", number(r->requests_done), "groups", groups);
+    CHECK(all, "no memory for the status");
+    json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(all);
+}
+
+/* --- the command -------------------------------------------------------------------------------
+ */
+
+struct outcome {
+    bool json;
+    bool ready; /* every group is */
+};
+
+/* On the rpc thread, while the caller waits. */
+static void on_reply(void *user, const ProtobufCMessage *message)
+{
+    struct outcome *o = user;
+    const reply *r = (const reply *)message;
+    o->ready = r->n_groups > 0;
+    for (size_t i = 0; i < r->n_groups; i++)
+        o->ready &= strcmp(r->groups[i]->state, "ready") == 0;
+    if (o->json)
+        show_json(r);
+    else
+        show(r);
+}
+
+static enum status ask(const struct client_options *where, struct outcome *o, struct error *err)
+{
+    struct client *client;
+    Witan__Inference__V1__GetStatusRequest request = WITAN__INFERENCE__V1__GET_STATUS_REQUEST__INIT;
+    struct client_call call = {
+        .method = "/witan.inference.v1.Admin/GetStatus",
+        .request = &request.base,
+        .reply = &witan__inference__v1__get_status_response__descriptor,
+        .on_message = on_reply,
+        .user = o,
+        .timeout_ms = TIMEOUT_MS,
+    };
+    TRY(client_open(where, &client, err));
+    enum status st = client_call(client, &call, err);
+    client_close(client);
+    return st;
+}
+
+int cmd_status(int argc, char **argv)
+{
+    struct client_options where;
+    struct outcome o = {0};
+    struct error err;
+    client_init(&where);
+    for (int i = 1; i < argc; i++) {
+        int taken = client_flag(&where, argc, argv, &i);
+        if (taken < 0)
+            return 2;
+        if (taken > 0)
+            continue;
+        if (strcmp(argv[i], "--json") == 0) {
+            o.json = true;
+        } else if (strcmp(argv[i], "--help") == 0) {
+            printf("%s%s", usage, client_help);
+            return 0;
+        } else {
+            fprintf(stderr, "%s%s", usage, client_help);
+            return 2;
+        }
+    }
+    if (ask(&where, &o, &err) != OK) {
+        fprintf(stderr, "witan status: %s\n", err.msg);
+        return 1;
+    }
+    return o.ready ? 0 : NOT_READY;
+}
