@@ -1,0 +1,230 @@
+/* Handlers but those that generate, and the table of all: see http_api.h. No state. */
+#include "coordinator/http_api.h"
+#include "base/check.h"
+#include "coordinator/openai_response.h"
+#include "proto/versions.h"
+
+#include <string.h>
+
+enum { MAX_IDS = 1 << 24, MAX_ANSWER_BYTES = 256 << 20 };
+
+/* --- what all share ----------------------------------------------------------------------------
+ */
+
+void http_refuse(struct exchange *x, const struct error *err)
+{
+    switch (err->code) {
+    case ERR_LIMIT:
+        exchange_fail(x, 400, "context_length_exceeded", err->msg);
+        break;
+    case ERR_NO_MEMORY:
+        exchange_header(x, "Retry-After", "1");
+        exchange_fail(x, 429, "too_many_requests", err->msg);
+        break;
+    case ERR_PEER:
+        exchange_header(x, "Retry-After", "5");
+        exchange_fail(x, 503, "not_ready", err->msg);
+        break;
+    case ERR_UNSUPPORTED:
+        exchange_fail(x, 400, "unsupported", err->msg);
+        break;
+    default:
+        exchange_fail(x, 400, NULL, err->msg);
+    }
+}
+
+static bool check_model(struct exchange *x, const char *model)
+{
+    char words[512];
+    const char *served = x->core->served.name;
+    if (!model || strcmp(model, served) == 0)
+        return true;
+    snprintf(words, sizeof words, "model: this server has \"%.200s\" alone", served);
+    exchange_fail(x, 404, "model_not_found", words);
+    return false;
+}
+
+bool http_read_request(struct exchange *x, enum openai_kind kind, struct openai_request *r)
+{
+    const char *body;
+    size_t len;
+    struct error err;
+    exchange_body(x, &body, &len);
+    if (openai_request_parse(kind, body, len, &x->core->served.defaults, r, &err) != OK) {
+        http_refuse(x, &err);
+        return false;
+    }
+    if (check_model(x, r->model))
+        return true;
+    openai_request_fini(r);
+    return false;
+}
+
+static enum status encode(struct exchange *x, const struct openai_request *r, int32_t i,
+                          struct token_ids *ids, bool *thinking, struct error *err)
+{
+    const struct chat_text *text = x->core->served.text;
+    *thinking = false;
+    if (r->messages)
+        return chat_encode(text, r->messages, r->kwargs, ids, thinking, err);
+    const struct openai_prompt *p = &r->prompts[i];
+    if (p->ids)
+        return token_ids_append(ids, p->ids, p->len, err);
+    enum tokenizer_mode mode = x->scopes & AUTH_RAW ? TOKENIZER_ADDED : TOKENIZER_PLAIN;
+    return tokenizer_encode(text->tokenizer, text->scratch, p->text, p->len, mode, ids, err);
+}
+
+bool http_encode(struct exchange *x, const struct openai_request *r, int32_t i,
+                 struct token_ids *ids, bool *thinking)
+{
+    struct error err;
+    if (r->prompt_ids && !(x->scopes & AUTH_RAW)) {
+        exchange_fail(x, 403, "insufficient_scope", "token ids need a key with the scope raw");
+        return false;
+    }
+    token_ids_init(ids, MAX_IDS);
+    if (encode(x, r, i, ids, thinking, &err) == OK)
+        return true;
+    token_ids_fini(ids);
+    http_refuse(x, &err);
+    return false;
+}
+
+static void reply(struct exchange *x, struct buf *b, enum status st, const struct error *err)
+{
+    if (st == OK)
+        exchange_reply(x, 200, "application/json", b->data, b->len);
+    else
+        exchange_fail(x, 500, NULL, err->msg);
+    buf_fini(b);
+}
+
+/* --- models ------------------------------------------------------------------------------------
+ */
+
+static struct openai_model model_of(const struct exchange *x)
+{
+    const struct served *s = &x->core->served;
+    return (struct openai_model){s->name, s->created, s->context};
+}
+
+static void models(struct exchange *x)
+{
+    struct buf b;
+    struct error err;
+    struct openai_model m = model_of(x);
+    buf_init(&b, MAX_ANSWER_BYTES);
+    enum status st = openai_write_models(&b, &m, &err);
+    reply(x, &b, st, &err);
+}
+
+static void model(struct exchange *x)
+{
+    struct buf b;
+    struct error err;
+    struct openai_model m = model_of(x);
+    if (!check_model(x, x->rest))
+        return;
+    buf_init(&b, MAX_ANSWER_BYTES);
+    enum status st = openai_write_model(&b, &m, &err);
+    reply(x, &b, st, &err);
+}
+
+/* --- the tokenizer -----------------------------------------------------------------------------
+ */
+
+static void tokenize(struct exchange *x)
+{
+    struct openai_request r;
+    struct token_ids ids;
+    struct buf b;
+    struct error err;
+    bool thinking;
+    if (!http_read_request(x, OPENAI_TOKENIZE, &r))
+        return;
+    bool encoded = http_encode(x, &r, 0, &ids, &thinking);
+    openai_request_fini(&r);
+    if (!encoded)
+        return;
+    buf_init(&b, MAX_ANSWER_BYTES);
+    enum status st = openai_write_tokens(&b, ids.data, ids.len, x->core->served.context, &err);
+    token_ids_fini(&ids);
+    reply(x, &b, st, &err);
+}
+
+static void detokenize(struct exchange *x)
+{
+    struct openai_request r;
+    struct buf text, b;
+    struct error err;
+    if (!http_read_request(x, OPENAI_DETOKENIZE, &r))
+        return;
+    buf_init(&text, MAX_ANSWER_BYTES);
+    enum status st = tokenizer_decode(x->core->served.text->tokenizer, r.prompts[0].ids,
+                                      r.prompts[0].len, false, &text, &err);
+    openai_request_fini(&r);
+    if (st != OK) {
+        error_prefix(&err, "tokens: ");
+        http_refuse(x, &err);
+        buf_fini(&text);
+        return;
+    }
+    buf_init(&b, MAX_ANSWER_BYTES);
+    st = openai_write_prompt(&b, text.data, text.len, &err);
+    buf_fini(&text);
+    reply(x, &b, st, &err);
+}
+
+/* --- health and the front page -----------------------------------------------------------------
+ */
+
+static void live(struct exchange *x)
+{
+    static const char words[] = "{\"status\":\"live\"}";
+    exchange_reply(x, 200, "application/json", words, sizeof words - 1);
+}
+
+static void ready(struct exchange *x)
+{
+    static const char words[] = "{\"status\":\"ready\"}";
+    struct error err;
+    struct buf b;
+    if (core_ready(x->core, &err) == OK) {
+        exchange_reply(x, 200, "application/json", words, sizeof words - 1);
+        return;
+    }
+    buf_init(&b, MAX_ANSWER_BYTES);
+    buf_puts(&b, "{\"status\":\"not ready\",\"reason\":", NULL);
+    buf_json_string(&b, err.msg, strlen(err.msg), NULL);
+    buf_puts(&b, "}", NULL);
+    exchange_reply(x, 503, "application/json", b.data, b.len);
+    buf_fini(&b);
+}
+
+static void front(struct exchange *x)
+{
+    static const char words[] = "Witan " WITAN_VERSION
+                                ": an inference server with an OpenAI-compatible API.\n"
+                                "\n"
+                                "POST /v1/chat/completions   answers to conversations\n"
+                                "POST /v1/completions        continuations of text\n"
+                                "GET  /v1/models             what is served\n"
+                                "POST /tokenize              text or messages to token ids\n"
+                                "POST /detokenize            token ids to text\n"
+                                "GET  /health/live           does this process answer\n"
+                                "GET  /health/ready          does the model answer\n";
+    exchange_reply(x, 200, "text/plain; charset=utf-8", words, sizeof words - 1);
+}
+
+const struct http_route http_routes[] = {
+    {HTTP_POST, "/v1/chat/completions", AUTH_GENERATE, http_chat},
+    {HTTP_POST, "/v1/completions", AUTH_GENERATE, http_completion},
+    {HTTP_GET, "/v1/models", AUTH_GENERATE, models},
+    {HTTP_GET, "/v1/models/*", AUTH_GENERATE, model},
+    {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize},
+    {HTTP_POST, "/detokenize", AUTH_GENERATE, detokenize},
+    {HTTP_GET, "/health/live", 0, live},
+    {HTTP_GET, "/health/ready", 0, ready},
+    {HTTP_GET, "/", 0, front},
+};
+const size_t http_route_count = COUNT_OF(http_routes);

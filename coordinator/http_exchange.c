@@ -1,0 +1,399 @@
+/*
+ * Requests and answers: see http_exchange.h and http_private.h. An exchange belongs to its
+ * connection (conn->x) from dispatch until its answer is given.
+ */
+#include "coordinator/http_private.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/http_api.h"
+#include "coordinator/openai_request.h"
+#include "coordinator/openai_response.h"
+
+#include <ctype.h>
+#include <event2/buffer.h>
+#include <event2/http_struct.h>
+#include <event2/keyvalq_struct.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/queue.h>
+#include <sys/random.h>
+
+enum { MAX_ERROR_BYTES = 16 << 10, MAX_REQUEST_ID = 64 };
+
+static const char *phrase(int code)
+{
+    static const struct {
+        int code;
+        const char *words;
+    } phrases[] = {
+        {200, "OK"},
+        {204, "No Content"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {429, "Too Many Requests"},
+        {500, "Internal Server Error"},
+        {502, "Bad Gateway"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+    };
+    for (size_t i = 0; i < COUNT_OF(phrases); i++)
+        if (phrases[i].code == code)
+            return phrases[i].words;
+    return "Unknown";
+}
+
+const char *http_error_type(int code)
+{
+    switch (code) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 429:
+        return "rate_limit_error";
+    default:
+        return code >= 500 ? "server_error" : "invalid_request_error";
+    }
+}
+
+/* --- a request ---------------------------------------------------------------------------------
+ */
+
+static struct exchange *create(struct conn *c, struct evhttp_request *req)
+{
+    struct exchange *x = check_calloc(1, sizeof *x);
+    unsigned char random[12];
+    CHECK(getrandom(random, sizeof random, 0) == (ssize_t)sizeof random, "no random numbers");
+    for (size_t i = 0; i < sizeof random; i++)
+        snprintf(x->id + 2 * i, 3, "%02x", random[i]);
+    x->core = c->http->core;
+    x->conn = c;
+    x->req = req;
+    x->route = "-";
+    x->key = "-";
+    c->x = x;
+    return x;
+}
+
+static void destroy(struct exchange *x)
+{
+    x->conn->x = NULL;
+    free(x->rest);
+    free(x);
+}
+
+void exchange_lost(struct exchange *x)
+{
+    void (*gone)(void *user) = x->gone;
+    void *user = x->user;
+    /* evhttp lets go of a request whose client left before its answer ended. */
+    if (!evhttp_request_get_connection(x->req))
+        evhttp_request_free(x->req);
+    destroy(x);
+    if (gone)
+        gone(user);
+}
+
+static bool all_of(const char *s, int (*is)(int c), const char *others)
+{
+    if (!*s)
+        return false;
+    for (; *s; s++)
+        if (!is((unsigned char)*s) && !strchr(others, *s))
+            return false;
+    return true;
+}
+
+/* What two readers of one byte stream could understand differently is refused, and the connection
+ * closed: RFC 9112, sections 5.1, 6.1 and 6.3. NULL when there is nothing. */
+static const char *framing_fault(const struct evhttp_request *req)
+{
+    const struct evkeyval *h;
+    int lengths = 0, encodings = 0;
+    bool may_have_body = !(req->type & (EVHTTP_REQ_HEAD | EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT));
+    TAILQ_FOREACH(h, req->input_headers, next)
+    {
+        if (!all_of(h->key, isalnum, "!#$%&'*+-.^_`|~"))
+            return "a header's name has a character that none may have";
+        if (strcasecmp(h->key, "content-length") == 0) {
+            lengths++;
+            if (!all_of(h->value, isdigit, ""))
+                return "content-length: expected a number";
+            if (!may_have_body && strcmp(h->value, "0") != 0)
+                return "content-length: this method has no body";
+        } else if (strcasecmp(h->key, "transfer-encoding") == 0) {
+            encodings++;
+            if (strcasecmp(h->value, "chunked") != 0 || !may_have_body)
+                return "transfer-encoding: expected chunked";
+        }
+    }
+    if (lengths + encodings > 1)
+        return "content-length and transfer-encoding: expected one";
+    return req->major == 1 && req->minor >= 0 ? NULL : "expected HTTP/1.1 or HTTP/1.0";
+}
+
+/* --- headers -----------------------------------------------------------------------------------
+ */
+
+void exchange_header(struct exchange *x, const char *name, const char *value)
+{
+    evhttp_add_header(evhttp_request_get_output_headers(x->req), name, value);
+}
+
+static void close_after(struct exchange *x)
+{
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(x->req);
+    evhttp_remove_header(headers, "Connection");
+    evhttp_add_header(headers, "Connection", "close");
+}
+
+/* The client's own id for the request when it is fit to be one, else ours. */
+static void name_request(struct exchange *x)
+{
+    const char *theirs = evhttp_find_header(evhttp_request_get_input_headers(x->req),
+                                            "x-request-id");
+    bool fit = theirs && strlen(theirs) <= MAX_REQUEST_ID && all_of(theirs, isalnum, "._-");
+    exchange_header(x, "x-request-id", fit ? theirs : x->id);
+}
+
+/* --- answers -----------------------------------------------------------------------------------
+ */
+
+void exchange_body(struct exchange *x, const char **data, size_t *len)
+{
+    struct evbuffer *body = evhttp_request_get_input_buffer(x->req);
+    *len = evbuffer_get_length(body);
+    *data = *len ? (const char *)evbuffer_pullup(body, -1) : "";
+    CHECK(*data, "no memory for a body of %zu bytes", *len);
+}
+
+static void drop_body(struct exchange *x)
+{
+    struct evbuffer *body = evhttp_request_get_input_buffer(x->req);
+    evbuffer_drain(body, evbuffer_get_length(body));
+}
+
+void exchange_reply(struct exchange *x, int code, const char *content_type, const char *data,
+                    size_t len)
+{
+    struct conn *c = x->conn;
+    struct evhttp_request *req = x->req;
+    struct evbuffer *body = evbuffer_new();
+    CHECK(body, "no memory for an answer");
+    if (content_type)
+        exchange_header(x, "Content-Type", content_type);
+    if (evhttp_request_get_command(req) == EVHTTP_REQ_HEAD) {
+        char words[24]; /* evhttp would send the body, and no length */
+        snprintf(words, sizeof words, "%zu", len);
+        exchange_header(x, "Content-Length", words);
+    } else {
+        CHECK(evbuffer_add(body, data, len) == 0, "no memory for an answer of %zu bytes", len);
+    }
+    if (c->http->stopping)
+        close_after(x);
+    log_debug("http: %s %s: %d, key %s", x->id, x->route, code, x->key);
+    destroy(x);
+    evhttp_request_set_on_complete_cb(req, conn_answered, c);
+    evhttp_send_reply(req, code, phrase(code), body);
+    evbuffer_free(body);
+}
+
+void exchange_fail(struct exchange *x, int code, const char *word, const char *message)
+{
+    char param[OPENAI_PARAM_BYTES] = "";
+    struct buf b;
+    struct error ignored;
+    if (code == 400 || code == 404)
+        openai_error_param(message, param);
+    struct openai_failure f = {message, http_error_type(code), param, word};
+    buf_init(&b, MAX_ERROR_BYTES);
+    enum status st = openai_write_error(&b, &f, &ignored);
+    if (st == OK)
+        exchange_reply(x, code, "application/json", b.data, b.len);
+    else
+        exchange_reply(x, code, NULL, "", 0);
+    buf_fini(&b);
+}
+
+/* --- answers that take time --------------------------------------------------------------------
+ */
+
+void exchange_wait(struct exchange *x, void (*gone)(void *user), void *user)
+{
+    drop_body(x);
+    x->gone = gone;
+    x->user = user;
+}
+
+void exchange_stream(struct exchange *x, void (*gone)(void *user), void *user)
+{
+    struct evhttp_request *req = x->req;
+    exchange_wait(x, gone, user);
+    x->streaming = true;
+    x->last_sent_ns = clock_now_ns();
+    exchange_header(x, "Content-Type", "text/event-stream; charset=utf-8");
+    exchange_header(x, "Cache-Control", "no-cache");
+    exchange_header(x, "X-Accel-Buffering", "no");
+    if (req->minor == 0) /* evhttp would promise a kept connection and a length of 0 */
+        evhttp_remove_header(evhttp_request_get_input_headers(req), "Connection");
+    if (req->minor == 0 || x->conn->http->stopping)
+        close_after(x);
+    log_debug("http: %s %s: streams, key %s", x->id, x->route, x->key);
+    evhttp_send_reply_start(req, 200, "OK");
+}
+
+static void send_chunk(struct exchange *x, const char *data, size_t len)
+{
+    struct evbuffer *chunk = evbuffer_new();
+    CHECK(chunk && evbuffer_add(chunk, data, len) == 0, "no memory for a chunk");
+    evhttp_send_reply_chunk(x->req, chunk);
+    evbuffer_free(chunk);
+    x->last_sent_ns = clock_now_ns();
+}
+
+bool exchange_send(struct exchange *x, const char *data, size_t len)
+{
+    struct conn *c = x->conn;
+    send_chunk(x, data, len);
+    if (evbuffer_get_length(bufferevent_get_output(c->bev)) <= HTTP_MAX_UNSENT_BYTES)
+        return true;
+    log_info("http: %s: cut, its client left more than %d bytes unread", x->id,
+             (int)HTTP_MAX_UNSENT_BYTES);
+    conn_close(c);
+    return false;
+}
+
+void exchange_comment(struct exchange *x, int64_t now_ns)
+{
+    static const char words[] = ": waiting\n\n";
+    if (now_ns - x->last_sent_ns >= HTTP_COMMENT_S * (int64_t)1000000000)
+        send_chunk(x, words, sizeof words - 1);
+}
+
+void exchange_end(struct exchange *x)
+{
+    struct evhttp_request *req = x->req;
+    evhttp_request_set_on_complete_cb(req, conn_answered, x->conn);
+    destroy(x);
+    evhttp_send_reply_end(req);
+}
+
+/* --- routing -----------------------------------------------------------------------------------
+ */
+
+static bool matches(const struct http_route *r, const char *path)
+{
+    size_t len = strlen(r->path);
+    if (r->path[len - 1] == '*')
+        return strncmp(path, r->path, len - 1) == 0 && path[len - 1];
+    return strcmp(path, r->path) == 0;
+}
+
+/* NULL when none has path and method; `allow` then lists the methods of the path, "" for none. */
+static const struct http_route *find(const char *path, enum evhttp_cmd_type method, char *allow,
+                                     size_t allow_size)
+{
+    allow[0] = '\0';
+    for (size_t i = 0; i < http_route_count; i++) {
+        const struct http_route *r = &http_routes[i];
+        bool get = r->method == HTTP_GET;
+        if (!matches(r, path))
+            continue;
+        if (get ? method == EVHTTP_REQ_GET || method == EVHTTP_REQ_HEAD : method == EVHTTP_REQ_POST)
+            return r;
+        snprintf(allow, allow_size, "%s, OPTIONS", get ? "GET, HEAD" : "POST");
+    }
+    return NULL;
+}
+
+static void no_route(struct exchange *x, const char *allow)
+{
+    if (!*allow) {
+        exchange_fail(x, 404, "not_found", "no such URL: GET / lists what there is");
+        return;
+    }
+    exchange_header(x, "Allow", allow);
+    if (evhttp_request_get_command(x->req) == EVHTTP_REQ_OPTIONS) {
+        exchange_reply(x, 204, NULL, "", 0);
+        return;
+    }
+    char words[128];
+    snprintf(words, sizeof words, "this URL takes %s", allow);
+    exchange_fail(x, 405, "method_not_allowed", words);
+}
+
+/* False: answered with 401 or 403. */
+static bool authorised(struct exchange *x, const struct http_route *r)
+{
+    struct error err;
+    char words[160];
+    const char *header = evhttp_find_header(evhttp_request_get_input_headers(x->req),
+                                            "Authorization");
+    if (r->scope == 0)
+        return true;
+    if (auth_check(x->core->auth, header, &x->scopes, &x->key, &err) != OK) {
+        exchange_header(x, "WWW-Authenticate", "Bearer realm=\"witan\"");
+        exchange_fail(x, 401, "invalid_api_key", err.msg);
+        return false;
+    }
+    if ((x->scopes & r->scope) == r->scope)
+        return true;
+    snprintf(words, sizeof words, "this key lacks the scope %s",
+             r->scope & AUTH_ADMIN ? "admin" : "generate");
+    exchange_fail(x, 403, "insufficient_scope", words);
+    return false;
+}
+
+static void route(struct exchange *x, const char *path)
+{
+    char allow[32];
+    enum evhttp_cmd_type method = evhttp_request_get_command(x->req);
+    const struct http_route *r = find(path, method, allow, sizeof allow);
+    if (!r) {
+        no_route(x, allow);
+        return;
+    }
+    x->route = r->path;
+    if (x->conn->http->stopping && strcmp(r->path, "/health/live") != 0) {
+        exchange_header(x, "Retry-After", "5");
+        exchange_fail(x, 503, "stopping", "the server is being stopped");
+        return;
+    }
+    size_t len = strlen(r->path);
+    if (r->path[len - 1] == '*') {
+        x->rest = evhttp_uridecode(path + len - 1, 0, NULL);
+        CHECK(x->rest, "no memory for a path");
+    }
+    if (authorised(x, r))
+        r->handle(x);
+}
+
+void exchange_dispatch(struct evhttp_request *req, void *http)
+{
+    struct evhttp_connection *evcon = evhttp_request_get_connection(req);
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(req);
+    const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
+    struct conn *c = conn_of(http, evcon);
+    if (!c) { /* a bufferevent that conn_arrive did not make */
+        evhttp_connection_free(evcon);
+        return;
+    }
+    conn_begin_answer(c);
+    struct exchange *x = create(c, req);
+    const char *fault = framing_fault(req);
+    if (req->major != 1 || req->minor < 0)
+        req->major = req->minor = 1; /* what the answer is */
+    name_request(x);
+    if (fault) {
+        close_after(x);
+        exchange_fail(x, 400, "bad_framing", fault);
+        return;
+    }
+    route(x, path && *path ? path : "/");
+}

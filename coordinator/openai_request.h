@@ -1,0 +1,73 @@
+/*
+ * Bodies of the OpenAI-compatible door, parsed and checked into one plain struct. Pure: knows no
+ * server and no model; any thread.
+ *
+ * Nothing is guessed. A field that the API does not know is refused; one that it knows and this
+ * build does not do is refused by name unless it has the value that changes nothing. Every message
+ * begins with the field's path and a colon (`messages[0].role: expected a string, found an
+ * integer`), or is `unknown field "x"`; openai_error_param gives the path back.
+ */
+#ifndef WITAN_COORDINATOR_OPENAI_REQUEST_H
+#define WITAN_COORDINATOR_OPENAI_REQUEST_H
+
+#include "base/json.h"
+#include "partition/config.h"
+#include "partition/sampling.h"
+
+enum openai_kind {
+    OPENAI_CHAT,       /* POST /v1/chat/completions */
+    OPENAI_COMPLETION, /* POST /v1/completions */
+    OPENAI_TOKENIZE,   /* POST /tokenize */
+    OPENAI_DETOKENIZE, /* POST /detokenize */
+    OPENAI_KINDS,
+};
+
+enum {
+    OPENAI_MAX_N = 16,        /* answers to one prompt */
+    OPENAI_MAX_CHOICES = 128, /* answers of one request: prompts x n */
+    OPENAI_MAX_STOPS = 16,
+    OPENAI_MAX_STOP_BYTES = 1024,
+    OPENAI_MAX_MESSAGES = 1 << 16,
+    OPENAI_DEFAULT_COMPLETION_TOKENS = 16, /* max_tokens of /v1/completions where absent */
+    OPENAI_PARAM_BYTES = 128,
+};
+
+/* A prompt that is no conversation: text, or ids when `ids` is set. */
+struct openai_prompt {
+    const char *text; /* [len] UTF-8, into the request's JSON */
+    size_t len;
+    uint32_t *ids; /* [len], owned; each fits an int32_t */
+};
+
+/* Release with openai_request_fini. */
+struct openai_request {
+    json_t *root;                  /* owned; what points into it lives as long */
+    const char *model;             /* NULL: the one that is served */
+    json_t *messages;              /* into root, roles made plain; NULL without */
+    json_t *kwargs;                /* for the chat template, owned; NULL without */
+    struct openai_prompt *prompts; /* owned */
+    int32_t prompt_count;
+    bool prompt_ids; /* the prompts are ids, which need the scope `raw` */
+    bool stream;
+    bool include_usage;
+    bool ignore_eos;
+    int32_t n;
+    int32_t max_tokens; /* 0: up to the context */
+    struct sampling sampling;
+    bool has_seed;
+    const char *stop[OPENAI_MAX_STOPS]; /* into root */
+    int32_t stop_count;
+};
+
+/* Sampling that the request does not name comes from `defaults`. ERR_INVALID: the body breaks the
+ * format or its bounds; ERR_UNSUPPORTED: it asks for what this build does not do. On failure *out
+ * is empty. */
+enum status openai_request_parse(enum openai_kind kind, const char *body, size_t len,
+                                 const struct generation_config *defaults,
+                                 struct openai_request *out, struct error *err);
+void openai_request_fini(struct openai_request *r);
+
+/* The path of the field that `msg` complains of, "" when it names none. */
+void openai_error_param(const char *msg, char out[OPENAI_PARAM_BYTES]);
+
+#endif

@@ -1,0 +1,221 @@
+/* Writing OpenAI's JSON: see openai_response.h. No state. */
+#include "coordinator/openai_response.h"
+#include "coordinator/text/utf8.h"
+#include "proto/versions.h"
+
+#include <string.h>
+
+static enum status put_string(struct buf *b, const char *s, struct error *err)
+{
+    return buf_json_string(b, s, strlen(s), err);
+}
+
+/* `name` with its punctuation, then the text as a JSON string. */
+static enum status put_field(struct buf *b, const char *name, const char *text, size_t len,
+                             struct error *err)
+{
+    TRY(buf_puts(b, name, err));
+    return buf_json_string(b, len ? text : "", len, err);
+}
+
+static enum status put_or_null(struct buf *b, const char *name, const char *text, struct error *err)
+{
+    if (text && *text)
+        return put_field(b, name, text, strlen(text), err);
+    TRY(buf_puts(b, name, err));
+    return buf_puts(b, "null", err);
+}
+
+/* Up to and with the opening bracket of the choices. */
+static enum status put_head(struct buf *b, const struct openai_head *h, const char *object,
+                            struct error *err)
+{
+    TRY(buf_puts(b, "{\"id\":", err));
+    TRY(put_string(b, h->id, err));
+    TRY(buf_printf(b, err, ",\"object\":\"%s\",\"created\":%lld,\"model\":", object,
+                   (long long)h->created));
+    TRY(put_string(b, h->model, err));
+    return buf_puts(b, ",\"system_fingerprint\":\"" NUMERICS_CLASS_CPU "\",\"choices\":[", err);
+}
+
+static enum status put_usage(struct buf *b, const struct openai_usage *u, struct error *err)
+{
+    return buf_printf(b, err,
+                      ",\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,"
+                      "\"total_tokens\":%lld,\"completion_tokens_details\":"
+                      "{\"reasoning_tokens\":%lld}}",
+                      (long long)u->prompt_tokens, (long long)u->completion_tokens,
+                      (long long)(u->prompt_tokens + u->completion_tokens),
+                      (long long)u->reasoning_tokens);
+}
+
+/* --- whole answers -----------------------------------------------------------------------------
+ */
+
+static enum status put_message(struct buf *b, const struct openai_choice *c, struct error *err)
+{
+    TRY(put_field(b, ",\"message\":{\"role\":\"assistant\",\"content\":", c->content,
+                  c->content_len, err));
+    if (c->reasoning_len > 0)
+        TRY(put_field(b, ",\"reasoning_content\":", c->reasoning, c->reasoning_len, err));
+    return buf_puts(b, ",\"refusal\":null}", err);
+}
+
+enum status openai_write_answer(struct buf *b, const struct openai_head *head,
+                                const struct openai_choice *choices, int32_t count,
+                                const struct openai_usage *usage, struct error *err)
+{
+    TRY(put_head(b, head, head->chat ? "chat.completion" : "text_completion", err));
+    for (int32_t i = 0; i < count; i++) {
+        const struct openai_choice *c = &choices[i];
+        TRY(buf_printf(b, err, "%s{\"index\":%d", i > 0 ? "," : "", c->index));
+        if (head->chat)
+            TRY(put_message(b, c, err));
+        else
+            TRY(put_field(b, ",\"text\":", c->content, c->content_len, err));
+        TRY(put_or_null(b, ",\"logprobs\":null,\"finish_reason\":", c->finish, err));
+        TRY(buf_puts(b, "}", err));
+    }
+    TRY(buf_puts(b, "]", err));
+    TRY(put_usage(b, usage, err));
+    return buf_puts(b, "}", err);
+}
+
+/* --- streams -----------------------------------------------------------------------------------
+ */
+
+static enum status begin_event(struct buf *b, const struct openai_head *h, struct error *err)
+{
+    TRY(buf_puts(b, "data: ", err));
+    return put_head(b, h, h->chat ? "chat.completion.chunk" : "text_completion", err);
+}
+
+static enum status end_event(struct buf *b, const struct openai_head *h, struct error *err)
+{
+    return buf_puts(b, h->usage ? "],\"usage\":null}\n\n" : "]}\n\n", err);
+}
+
+/* A chunk of one choice: `name`, then the text as its value. */
+static enum status put_chunk(struct buf *b, const struct openai_head *head, int32_t index,
+                             const char *name, const char *text, size_t len, struct error *err)
+{
+    TRY(begin_event(b, head, err));
+    TRY(buf_printf(b, err, "{\"index\":%d,", index));
+    TRY(put_field(b, name, text, len, err));
+    TRY(buf_puts(b,
+                 head->chat ? "},\"logprobs\":null,\"finish_reason\":null}"
+                            : ",\"logprobs\":null,\"finish_reason\":null}",
+                 err));
+    return end_event(b, head, err);
+}
+
+enum status openai_write_first(struct buf *b, const struct openai_head *head, int32_t index,
+                               struct error *err)
+{
+    if (!head->chat)
+        return OK;
+    return put_chunk(b, head, index, "\"delta\":{\"role\":\"assistant\",\"content\":", "", 0, err);
+}
+
+enum status openai_write_text(struct buf *b, const struct openai_head *head, int32_t index,
+                              bool reasoning, const char *text, size_t len, struct error *err)
+{
+    const char *name = !head->chat ? "\"text\":"
+                       : reasoning ? "\"delta\":{\"reasoning_content\":"
+                                   : "\"delta\":{\"content\":";
+    return put_chunk(b, head, index, name, text, len, err);
+}
+
+enum status openai_write_finish(struct buf *b, const struct openai_head *head, int32_t index,
+                                const char *finish, struct error *err)
+{
+    TRY(begin_event(b, head, err));
+    TRY(buf_printf(b, err, "{\"index\":%d,%s,\"logprobs\":null,\"finish_reason\":", index,
+                   head->chat ? "\"delta\":{}" : "\"text\":\"\""));
+    TRY(put_string(b, finish, err));
+    TRY(buf_puts(b, "}", err));
+    return end_event(b, head, err);
+}
+
+enum status openai_write_usage(struct buf *b, const struct openai_head *head,
+                               const struct openai_usage *usage, struct error *err)
+{
+    TRY(begin_event(b, head, err));
+    TRY(buf_puts(b, "]", err));
+    TRY(put_usage(b, usage, err));
+    return buf_puts(b, "}\n\n", err);
+}
+
+enum status openai_write_done(struct buf *b, struct error *err)
+{
+    return buf_puts(b, "data: [DONE]\n\n", err);
+}
+
+/* --- errors ------------------------------------------------------------------------------------
+ */
+
+/* Messages may quote a body's bytes, cut anywhere. */
+static enum status put_lossy(struct buf *b, const char *s, struct error *err)
+{
+    struct buf clean;
+    buf_init(&clean, b->limit);
+    enum status st = utf8_append_lossy(&clean, s, strlen(s), err);
+    if (st == OK)
+        st = buf_json_string(b, clean.data ? clean.data : "", clean.len, err);
+    buf_fini(&clean);
+    return st;
+}
+
+enum status openai_write_error(struct buf *b, const struct openai_failure *f, struct error *err)
+{
+    TRY(buf_puts(b, "{\"error\":{\"message\":", err));
+    TRY(put_lossy(b, f->message, err));
+    TRY(put_or_null(b, ",\"type\":", f->type, err));
+    TRY(put_or_null(b, ",\"param\":", f->param, err));
+    TRY(put_or_null(b, ",\"code\":", f->code, err));
+    return buf_puts(b, "}}", err);
+}
+
+enum status openai_write_error_event(struct buf *b, const struct openai_failure *f,
+                                     struct error *err)
+{
+    TRY(buf_puts(b, "data: ", err));
+    TRY(openai_write_error(b, f, err));
+    return buf_puts(b, "\n\n", err);
+}
+
+/* --- the rest ----------------------------------------------------------------------------------
+ */
+
+enum status openai_write_model(struct buf *b, const struct openai_model *m, struct error *err)
+{
+    TRY(buf_puts(b, "{\"id\":", err));
+    TRY(put_string(b, m->id, err));
+    return buf_printf(b, err,
+                      ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"witan\","
+                      "\"max_model_len\":%d}",
+                      (long long)m->created, m->max_model_len);
+}
+
+enum status openai_write_models(struct buf *b, const struct openai_model *m, struct error *err)
+{
+    TRY(buf_puts(b, "{\"object\":\"list\",\"data\":[", err));
+    TRY(openai_write_model(b, m, err));
+    return buf_puts(b, "]}", err);
+}
+
+enum status openai_write_tokens(struct buf *b, const uint32_t *ids, size_t count,
+                                int32_t max_model_len, struct error *err)
+{
+    TRY(buf_printf(b, err, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":[", count,
+                   max_model_len));
+    for (size_t i = 0; i < count; i++)
+        TRY(buf_printf(b, err, "%s%u", i > 0 ? "," : "", ids[i]));
+    return buf_puts(b, "]}", err);
+}
+
+enum status openai_write_prompt(struct buf *b, const char *text, size_t len, struct error *err)
+{
+    TRY(put_field(b, "{\"prompt\":", text, len, err));
+    return buf_puts(b, "}", err);
+}

@@ -1,0 +1,92 @@
+/*
+ * What the OpenAI-compatible door answers, written as JSON: answers whole and in chunks, models,
+ * errors. Each function appends to `b`; its only failures are the buffer's. Pure; any thread.
+ *
+ * Field names and meanings: OpenAI API reference (chat, completions, models); reasoning_content and
+ * the tokenizer's answers as vLLM has them.
+ */
+#ifndef WITAN_COORDINATOR_OPENAI_RESPONSE_H
+#define WITAN_COORDINATOR_OPENAI_RESPONSE_H
+
+#include "base/buf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What every object of one answer says. */
+struct openai_head {
+    const char *id; /* "chatcmpl-..." */
+    const char *model;
+    int64_t created; /* unix time */
+    bool chat;       /* chat.completion, else text_completion */
+    bool usage;      /* a stream whose last chunk tells usage: the others say null */
+};
+
+struct openai_usage {
+    int64_t prompt_tokens;
+    int64_t completion_tokens;
+    int64_t reasoning_tokens;
+};
+
+/* One answer of several; text is UTF-8 and may be NULL when its length is 0. */
+struct openai_choice {
+    int32_t index;
+    const char *content;
+    size_t content_len;
+    const char *reasoning; /* chat alone */
+    size_t reasoning_len;
+    const char *finish; /* "stop", "length" */
+};
+
+/* --- whole answers: one JSON object --- */
+
+enum status openai_write_answer(struct buf *b, const struct openai_head *head,
+                                const struct openai_choice *choices, int32_t count,
+                                const struct openai_usage *usage, struct error *err);
+
+/* --- streams: each one event, "data: ...\n\n" --- */
+
+/* The first of a choice: who speaks. Nothing for text_completion. */
+enum status openai_write_first(struct buf *b, const struct openai_head *head, int32_t index,
+                               struct error *err);
+/* More text; `reasoning`: of the thought, chat alone. */
+enum status openai_write_text(struct buf *b, const struct openai_head *head, int32_t index,
+                              bool reasoning, const char *text, size_t len, struct error *err);
+enum status openai_write_finish(struct buf *b, const struct openai_head *head, int32_t index,
+                                const char *finish, struct error *err);
+enum status openai_write_usage(struct buf *b, const struct openai_head *head,
+                               const struct openai_usage *usage, struct error *err);
+enum status openai_write_done(struct buf *b, struct error *err);
+
+/* --- errors --- */
+
+/* `param` and `code` may be NULL or "" for null. */
+struct openai_failure {
+    const char *message;
+    const char *type;
+    const char *param;
+    const char *code;
+};
+
+enum status openai_write_error(struct buf *b, const struct openai_failure *f, struct error *err);
+/* The same as an event of a stream. */
+enum status openai_write_error_event(struct buf *b, const struct openai_failure *f,
+                                     struct error *err);
+
+/* --- the rest --- */
+
+struct openai_model {
+    const char *id;
+    int64_t created;
+    int32_t max_model_len;
+};
+
+enum status openai_write_model(struct buf *b, const struct openai_model *m, struct error *err);
+/* The list of the one model that is served. */
+enum status openai_write_models(struct buf *b, const struct openai_model *m, struct error *err);
+
+enum status openai_write_tokens(struct buf *b, const uint32_t *ids, size_t count,
+                                int32_t max_model_len, struct error *err);
+enum status openai_write_prompt(struct buf *b, const char *text, size_t len, struct error *err);
+
+#endif
