@@ -1,0 +1,416 @@
+/*
+ * A coordinator that a test plays: it takes the ranks of one group, keeps what they say, sends what
+ * the test wants and forwards wakes. The rpc thread writes, under `mutex`; tests wait for what they
+ * expect with FAKE_WAIT.
+ */
+#ifndef WITAN_TESTS_FAKE_COORDINATOR_H
+#define WITAN_TESTS_FAKE_COORDINATOR_H
+
+#include "tests/unit/unit.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "partition/plan.h"
+#include "proto/cluster.pb-c.h"
+#include "proto/pki.h"
+#include "proto/rpc.h"
+
+#include <pthread.h>
+
+enum { FAKE_RANKS = 4, FAKE_TOKENS = 4096, FAKE_EPOCH = 77, FAKE_WAIT_MS = 60000 };
+
+struct fake_token {
+    uint64_t request_id, epoch, step;
+    uint32_t attempt;
+    int32_t position, ids, id; /* how many ids; the first, or -1 */
+    int finish;
+    char error[256];
+    int64_t at_ns;
+};
+
+struct fake_rank {
+    struct rpc_call *call; /* NULL: never attached */
+    bool hello, ready, closed;
+    uint32_t protocol, rank, world, cores, ranks_here;
+    uint64_t incarnation, pid, memory;
+    char group[64], host[256], region[64], class[32], processor[128], kernels[32];
+    uint64_t planned_bytes, resident_bytes;
+    int purposes;
+    int heartbeats;
+    uint64_t steps, kv_blocks_free, kv_blocks;
+    int phase;
+    uint64_t wakes; /* generation of the last WakePeers */
+    char failed[1024];
+};
+
+struct fake {
+    char dir[64]; /* certificates */
+    char address[64];
+    struct rpc *rpc;
+    struct rpc_server *server;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int refuse_code; /* not 0: every stream is refused so */
+    bool keep_wakes; /* not forwarded */
+    struct fake_rank ranks[FAKE_RANKS];
+    struct fake_token tokens[FAKE_TOKENS];
+    int count;    /* of them */
+    int messages; /* that they came in */
+};
+
+/* Waits, holding the mutex only here, until `cond` (about *f) holds. */
+#define FAKE_WAIT(f, cond)                                                                         \
+    do {                                                                                           \
+        struct timespec until_;                                                                    \
+        clock_gettime(CLOCK_REALTIME, &until_);                                                    \
+        until_.tv_sec += FAKE_WAIT_MS / 1000;                                                      \
+        int late_ = 0;                                                                             \
+        pthread_mutex_lock(&(f)->mutex);                                                           \
+        while (!(cond) && !late_)                                                                  \
+            late_ = pthread_cond_timedwait(&(f)->changed, &(f)->mutex, &until_);                   \
+        bool holds_ = (cond);                                                                      \
+        pthread_mutex_unlock(&(f)->mutex);                                                         \
+        if (!holds_)                                                                               \
+            fail_msg("%s:%d: never: %s", __FILE__, __LINE__, #cond);                               \
+    } while (0)
+
+#define FAKE_COPY(to, from) snprintf(to, sizeof(to), "%s", from)
+
+/* --- the rpc thread --- */
+
+static inline void fake_hello(struct fake *f, struct rpc_call *call,
+                              const Witan__Cluster__V1__Hello *h)
+{
+    CHECK(h->rank < FAKE_RANKS && h->hardware, "rank %u", h->rank);
+    struct fake_rank *r = &f->ranks[h->rank];
+    r->call = rpc_call_ref(call);
+    rpc_call_set_user(call, r);
+    r->hello = true;
+    r->protocol = h->protocol_version;
+    r->rank = h->rank;
+    r->world = h->world;
+    r->incarnation = h->incarnation;
+    r->pid = h->pid;
+    r->cores = h->hardware->cores;
+    r->ranks_here = h->hardware->ranks_here;
+    r->memory = h->hardware->memory_bytes;
+    FAKE_COPY(r->group, h->group);
+    FAKE_COPY(r->host, h->host);
+    FAKE_COPY(r->region, h->region);
+    FAKE_COPY(r->class, h->numerics_class);
+    FAKE_COPY(r->processor, h->hardware->processor);
+    FAKE_COPY(r->kernels, h->hardware->kernels);
+}
+
+static inline void fake_ready(struct fake_rank *r, const Witan__Cluster__V1__Ready *m)
+{
+    for (size_t i = 0; i < m->n_memory; i++)
+        r->planned_bytes += m->memory[i]->bytes;
+    r->purposes = (int)m->n_memory;
+    r->resident_bytes = m->resident_bytes;
+    r->ready = true;
+}
+
+static inline void fake_beat(struct fake_rank *r, const Witan__Cluster__V1__Heartbeat *m)
+{
+    r->heartbeats++;
+    r->steps = m->step;
+    r->phase = (int)m->phase;
+    r->kv_blocks_free = m->kv_blocks_free;
+    r->kv_blocks = m->kv_blocks;
+}
+
+static inline void fake_take_tokens(struct fake *f, const Witan__Cluster__V1__Tokens *m)
+{
+    f->messages++;
+    for (size_t i = 0; i < m->n_sequences && f->count < FAKE_TOKENS; i++) {
+        const Witan__Cluster__V1__SequenceTokens *s = m->sequences[i];
+        struct fake_token *t = &f->tokens[f->count++];
+        *t = (struct fake_token){.request_id = s->request_id,
+                                 .epoch = s->epoch,
+                                 .step = m->step,
+                                 .attempt = s->attempt,
+                                 .position = s->position,
+                                 .ids = (int32_t)s->n_ids,
+                                 .id = s->n_ids > 0 ? s->ids[0] : -1,
+                                 .finish = (int)s->finish,
+                                 .at_ns = clock_now_ns()};
+        FAKE_COPY(t->error, s->error);
+    }
+}
+
+static inline void fake_forward(struct fake *f, struct fake_rank *from, uint64_t generation)
+{
+    Witan__Cluster__V1__Wake wake = WITAN__CLUSTER__V1__WAKE__INIT;
+    Witan__Cluster__V1__CoordinatorMessage m = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    struct error ignored;
+    wake.generation = generation;
+    m.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE;
+    m.wake = &wake;
+    from->wakes = generation;
+    for (int i = 0; i < FAKE_RANKS && !f->keep_wakes; i++)
+        if (f->ranks[i].call && &f->ranks[i] != from)
+            rpc_send(f->ranks[i].call, &m.base, &ignored);
+}
+
+static inline void fake_on_open(struct rpc_call *call, void *arg)
+{
+    struct fake *f = arg;
+    pthread_mutex_lock(&f->mutex);
+    if (f->refuse_code)
+        rpc_finish(call, (enum rpc_code)f->refuse_code, "as the test asks");
+    pthread_mutex_unlock(&f->mutex);
+}
+
+static struct fake *fake_of; /* handlers get the rank alone; one fake a process */
+
+static inline void fake_on_message(struct rpc_call *call, void *user,
+                                   const ProtobufCMessage *message)
+{
+    const Witan__Cluster__V1__RankMessage *m = (const Witan__Cluster__V1__RankMessage *)message;
+    struct fake *f = fake_of;
+    struct fake_rank *r = user;
+    pthread_mutex_lock(&f->mutex);
+    if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO)
+        fake_hello(f, call, m->hello);
+    else if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_READY)
+        fake_ready(r, m->ready);
+    else if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT)
+        fake_beat(r, m->heartbeat);
+    else if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_TOKENS)
+        fake_take_tokens(f, m->tokens);
+    else if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_WAKE_PEERS)
+        fake_forward(f, r, m->wake_peers->generation);
+    else if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_FAILED)
+        FAKE_COPY(r->failed, m->failed->message);
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->mutex);
+}
+
+static inline void fake_on_half_close(struct rpc_call *call, void *user)
+{
+    (void)user;
+    rpc_finish(call, RPC_OK, NULL);
+}
+
+static inline void fake_on_closed(struct rpc_call *call, void *user, int code, const char *message)
+{
+    struct fake *f = fake_of;
+    struct fake_rank *r = user;
+    (void)call;
+    (void)code;
+    (void)message;
+    pthread_mutex_lock(&f->mutex);
+    if (r)
+        r->closed = true;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->mutex);
+}
+
+/* --- the test's thread --- */
+
+static inline struct fake *fake_start(void)
+{
+    static struct rpc_method attach = {
+        .name = "/witan.cluster.v1.Cluster/Attach",
+        .client_streams = true,
+        .on_open = fake_on_open,
+        .handlers = {.on_message = fake_on_message,
+                     .on_half_close = fake_on_half_close,
+                     .on_closed = fake_on_closed},
+    };
+    struct fake *f = check_calloc(1, sizeof *f);
+    struct pki_files files;
+    struct error err = {0};
+    fake_of = f;
+    pthread_mutex_init(&f->mutex, NULL);
+    pthread_cond_init(&f->changed, NULL);
+    FAKE_COPY(f->dir, "/tmp/witan-test-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    if (pki_ephemeral(f->dir, &err) != OK || pki_load(f->dir, "coordinator", &files, &err) != OK)
+        fail_msg("%s", err.msg);
+    attach.request = &witan__cluster__v1__rank_message__descriptor;
+    attach.arg = f;
+    const struct rpc_tls tls = {.ca = files.ca, .cert = files.cert, .key = files.key};
+    if (rpc_create(0, NULL, NULL, &f->rpc, &err) != OK ||
+        rpc_server_create(f->rpc, "127.0.0.1:0", &tls, &attach, 1, &f->server, &err) != OK)
+        fail_msg("%s", err.msg);
+    snprintf(f->address, sizeof f->address, "127.0.0.1:%d", rpc_server_port(f->server));
+    pki_files_fini(&files);
+    return f;
+}
+
+/* Ranks whose streams are open lose them. */
+static inline void fake_vanish(struct fake *f)
+{
+    rpc_server_stop(f->server, 0);
+    f->server = NULL;
+}
+
+static inline void fake_end(struct fake *f)
+{
+    char command[128];
+    rpc_server_stop(f->server, 1000);
+    for (int i = 0; i < FAKE_RANKS; i++)
+        if (f->ranks[i].call)
+            rpc_call_unref(f->ranks[i].call);
+    rpc_destroy(f->rpc);
+    snprintf(command, sizeof command, "rm -r '%s'", f->dir);
+    assert_int_equal(system(command), 0);
+    free(f);
+}
+
+static inline void fake_send(struct fake *f, int rank, int body_case, void *body)
+{
+    Witan__Cluster__V1__CoordinatorMessage m = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    struct error err;
+    m.body_case = (Witan__Cluster__V1__CoordinatorMessage__BodyCase)body_case;
+    m.plan = body; /* the members of the union are all pointers */
+    assert_int_equal(rpc_send(f->ranks[rank].call, &m.base, &err), OK);
+}
+
+struct fake_plan {
+    const char *dir; /* from the top of the tree */
+    struct layout layout;
+    int32_t max_seqs, context, rows;
+    int wrong_rank; /* this rank's query heads are wrong; -1: none's */
+};
+
+static inline Witan__Cluster__V1__Range fake_range(struct range r)
+{
+    Witan__Cluster__V1__Range out = WITAN__CLUSTER__V1__RANGE__INIT;
+    out.begin = r.begin;
+    out.end = r.end;
+    return out;
+}
+
+static inline void fake_send_plan(struct fake *f, const struct fake_plan *p,
+                                  const struct rank_plan *r, bool wrong)
+{
+    char dir[1024];
+    snprintf(dir, sizeof dir, "%s/%s", WITAN_SOURCE_DIR, p->dir);
+    Witan__Cluster__V1__Range layers = fake_range(r->layers), q = fake_range(r->q_heads),
+                              kv = fake_range(r->kv_heads), experts = fake_range(r->experts),
+                              moe = fake_range(r->moe_cols), dense = fake_range(r->dense_cols),
+                              vocab = fake_range(r->vocab);
+    Witan__Cluster__V1__Slices slices = WITAN__CLUSTER__V1__SLICES__INIT;
+    Witan__Cluster__V1__Layout layout = WITAN__CLUSTER__V1__LAYOUT__INIT;
+    Witan__Cluster__V1__Limits limits = WITAN__CLUSTER__V1__LIMITS__INIT;
+    Witan__Cluster__V1__Plan plan = WITAN__CLUSTER__V1__PLAN__INIT;
+    q.end += wrong;
+    slices.stage = r->stage;
+    slices.layers = &layers, slices.q_heads = &q, slices.kv_heads = &kv;
+    slices.experts = &experts, slices.moe_cols = &moe, slices.dense_cols = &dense;
+    slices.vocab = &vocab;
+    layout.pp = p->layout.pp, layout.tp = p->layout.tp;
+    layout.ep = p->layout.ep, layout.w = p->layout.w;
+    limits.max_rows = p->rows, limits.max_seqs = p->max_seqs;
+    limits.context = p->context, limits.threads = 1;
+    plan.model_dir = dir;
+    plan.epoch = FAKE_EPOCH;
+    plan.layout = &layout, plan.limits = &limits, plan.slices = &slices;
+    plan.heartbeat_ms = 100;
+    fake_send(f, r->rank, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN, &plan);
+}
+
+/* Waits for all hellos, then sends each rank its plan. */
+static inline void fake_plan(struct fake *f, const struct fake_plan *p)
+{
+    static struct model_config config;
+    struct generation_config ignored;
+    struct inventory *inv;
+    struct plan *plan;
+    struct error err = {0};
+    char dir[1024];
+    snprintf(dir, sizeof dir, "%s/%s", WITAN_SOURCE_DIR, p->dir);
+    if (config_load(dir, &config, &ignored, &err) != OK ||
+        inventory_create(&config, &inv, &err) != OK ||
+        plan_create(&config, inv, p->layout, &plan, &err) != OK)
+        fail_msg("%s", err.msg);
+    for (int i = 0; i < plan->world; i++)
+        FAKE_WAIT(f, f->ranks[i].hello);
+    for (int i = 0; i < plan->world; i++)
+        fake_send_plan(f, p, &plan->ranks[i], i == p->wrong_rank);
+    plan_destroy(plan);
+    inventory_destroy(inv);
+}
+
+/* Waits until the group is loaded. */
+static inline void fake_bring_up(struct fake *f, const struct fake_plan *p)
+{
+    fake_plan(f, p);
+    for (int i = 0; i < p->layout.pp * p->layout.w; i++)
+        FAKE_WAIT(f, f->ranks[i].ready);
+}
+
+struct fake_request {
+    uint64_t id, epoch;
+    const int32_t *prompt;
+    int32_t prompt_len, max_tokens;
+    float temperature;
+    uint64_t seed;
+};
+
+static inline void fake_submit(struct fake *f, const struct fake_request *q)
+{
+    Witan__Cluster__V1__Sampling sampling = WITAN__CLUSTER__V1__SAMPLING__INIT;
+    Witan__Cluster__V1__Submit submit = WITAN__CLUSTER__V1__SUBMIT__INIT;
+    sampling.temperature = q->temperature;
+    sampling.top_p = 1;
+    sampling.seed = q->seed;
+    submit.request_id = q->id;
+    submit.attempt = 3;
+    submit.epoch = q->epoch ? q->epoch : FAKE_EPOCH;
+    submit.prompt = (int32_t *)(uintptr_t)q->prompt;
+    submit.n_prompt = (size_t)q->prompt_len;
+    submit.max_tokens = q->max_tokens;
+    submit.sampling = &sampling;
+    submit.ignore_eos = true;
+    fake_send(f, 0, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT, &submit);
+}
+
+static inline void fake_cancel(struct fake *f, uint64_t id)
+{
+    Witan__Cluster__V1__Cancel cancel = WITAN__CLUSTER__V1__CANCEL__INIT;
+    cancel.request_id = id;
+    cancel.attempt = 3;
+    cancel.epoch = FAKE_EPOCH;
+    fake_send(f, 0, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL, &cancel);
+}
+
+static inline void fake_stop(struct fake *f, int world)
+{
+    Witan__Cluster__V1__Stop stop = WITAN__CLUSTER__V1__STOP__INIT;
+    for (int i = 0; i < world; i++)
+        fake_send(f, i, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP, &stop);
+}
+
+/* The last thing said about a request, once it has ended (under the mutex), else NULL. */
+static inline const struct fake_token *fake_ended(const struct fake *f, uint64_t id)
+{
+    for (int i = 0; i < f->count; i++)
+        if (f->tokens[i].request_id == id && f->tokens[i].finish != 0)
+            return &f->tokens[i];
+    return NULL;
+}
+
+/* Its tokens; checks that positions count up from 0 and that keys are the request's. */
+static inline int fake_answer(struct fake *f, uint64_t id, int32_t *out, int cap)
+{
+    int n = 0;
+    pthread_mutex_lock(&f->mutex);
+    for (int i = 0; i < f->count; i++) {
+        const struct fake_token *t = &f->tokens[i];
+        if (t->request_id != id)
+            continue;
+        assert_int_equal(t->attempt, 3);
+        assert_int_equal(t->epoch, FAKE_EPOCH);
+        assert_int_equal(t->position, n);
+        for (int k = 0; k < t->ids && n < cap; k++)
+            out[n++] = t->id;
+    }
+    pthread_mutex_unlock(&f->mutex);
+    return n;
+}
+
+#endif

@@ -1,0 +1,290 @@
+/*
+ * The binary witan-worker as launchers run it, against a coordinator that the test plays: alone,
+ * and two ranks under mpirun. What needs mpirun is skipped where the build has none.
+ */
+#include "tests/unit/worker/control/fake_coordinator.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#define MODEL "tests/golden/oracle/odd"
+
+enum { PROMPT = 40, ANSWER = 24, IDLE_SECONDS = 5, WAKES = 20 };
+
+static const struct layout one = {1, 1, 1, 1}, two = {1, 1, 2, 2};
+
+/* --- processes --- */
+
+struct job {
+    pid_t pid;
+    char log[96]; /* its standard error */
+};
+
+static bool have_mpirun(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    return false; /* its own races are not ours */
+#endif
+    if (strlen(WITAN_MPIEXEC) > 0 && access(WITAN_MPIEXEC, X_OK) == 0)
+        return true;
+    return false;
+}
+
+static void skip_without_mpirun(void)
+{
+    if (have_mpirun())
+        return;
+    fprintf(stderr, "skipped: this build has no mpirun\n");
+    exit(77);
+}
+
+static void exec_worker(const struct fake *f, int ranks)
+{
+    char count[16];
+    snprintf(count, sizeof count, "%d", ranks);
+    const char *argv[40] = {0};
+    int n = 0;
+    const char *const launcher[] = {WITAN_MPIEXEC, "--quiet", "--oversubscribe",     "--bind-to",
+                                    "none",        "--mca",   "mpi_yield_when_idle", "1",
+                                    "-n",          count};
+    const char *const worker[] = {
+        WITAN_WORKER_BINARY, "--coordinator", f->address, "--group", "left", "--tls", f->dir};
+    for (size_t i = 0; ranks > 1 && i < COUNT_OF(launcher); i++)
+        argv[n++] = launcher[i];
+    for (size_t i = 0; i < COUNT_OF(worker); i++)
+        argv[n++] = worker[i];
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 1);
+    execv(argv[0], (char *const *)(uintptr_t)argv);
+    _exit(127);
+}
+
+static struct job job_start(const struct fake *f, int ranks)
+{
+    struct job j;
+    snprintf(j.log, sizeof j.log, "%s/log", f->dir);
+    int log = open(j.log, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    assert_true(log >= 0);
+    j.pid = fork();
+    assert_true(j.pid >= 0);
+    if (j.pid == 0) {
+        dup2(log, STDERR_FILENO);
+        exec_worker(f, ranks);
+    }
+    close(log);
+    return j;
+}
+
+/* Its exit code; 128 and the signal; -1 when it lives on. */
+static int job_wait(const struct job *j, int limit_ms)
+{
+    int status;
+    for (int ms = 0; ms < limit_ms; ms += 10) {
+        if (waitpid(j->pid, &status, WNOHANG) == j->pid)
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        usleep(10000);
+    }
+    kill(j->pid, SIGKILL);
+    waitpid(j->pid, &status, 0);
+    return -1;
+}
+
+static void assert_said(const struct job *j, const char *words)
+{
+    char text[8192] = "";
+    FILE *f = fopen(j->log, "r");
+    assert_non_null(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    if (!strstr(text, words))
+        fail_msg("not said: %s; but: %s", words, text);
+}
+
+/* User and system time of a process, in seconds (proc(5), stat: fields 14 and 15). */
+static double cpu_seconds(uint64_t pid)
+{
+    char path[64], text[1024];
+    unsigned long user = 0, system = 0;
+    snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    const char *after_name = strrchr(text, ')');
+    assert_non_null(after_name);
+    assert_int_equal(sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+                            &user, &system),
+                     2);
+    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* --- the cases --- */
+
+static int32_t prompt[PROMPT];
+
+static struct fake_plan plan_for(struct layout layout)
+{
+    for (int32_t i = 0; i < PROMPT; i++)
+        prompt[i] = (i * 37 + 11) % 150;
+    return (struct fake_plan){.dir = MODEL,
+                              .layout = layout,
+                              .max_seqs = 3,
+                              .context = 128,
+                              .rows = 16,
+                              .wrong_rank = -1};
+}
+
+static void ask(struct fake *f, uint64_t id)
+{
+    const struct fake_request q = {
+        .id = id, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
+    fake_submit(f, &q);
+    FAKE_WAIT(f, fake_ended(f, id));
+}
+
+static void serves_alone_and_stops(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(one);
+    struct job j = job_start(f, 1);
+    fake_bring_up(f, &p);
+    ask(f, 1);
+    fake_stop(f, 1);
+    assert_int_equal(job_wait(&j, 10000), 0);
+    fake_end(f);
+}
+
+static void a_lost_coordinator_ends_the_process(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(one);
+    struct job j = job_start(f, 1);
+    fake_bring_up(f, &p);
+    fake_vanish(f);
+    assert_int_equal(job_wait(&j, 10000), 1);
+    assert_said(&j, "witan-worker: coordinator 127.0.0.1:");
+    fake_end(f);
+}
+
+static void a_refusal_is_one_line(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    f->refuse_code = RPC_FAILED_PRECONDITION;
+    struct job j = job_start(f, 1);
+    assert_int_equal(job_wait(&j, 10000), 1);
+    assert_said(&j, ": FAILED_PRECONDITION: as the test asks\n");
+    fake_end(f);
+}
+
+static void two_ranks_answer_and_stop(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(two);
+    struct job j = job_start(f, 2);
+    int64_t first_ns[WAKES], sum = 0, least = INT64_MAX, most = 0;
+    fake_bring_up(f, &p);
+    for (uint64_t id = 1; id <= WAKES; id++) {
+        usleep(60000); /* they park */
+        int before = f->count;
+        int64_t start = clock_now_ns();
+        ask(f, id);
+        first_ns[id - 1] = f->tokens[before].at_ns - start;
+        assert_true(f->ranks[0].wakes >= id);
+    }
+    for (int i = 0; i < WAKES; i++) {
+        sum += first_ns[i];
+        least = first_ns[i] < least ? first_ns[i] : least;
+        most = first_ns[i] > most ? first_ns[i] : most;
+    }
+    fprintf(stderr, "Submit to first Tokens of 2 parked ranks: mean %.2f, %.2f to %.2f ms\n",
+            (double)sum / WAKES * 1e-6, (double)least * 1e-6, (double)most * 1e-6);
+    for (int i = 1; i < f->count; i++) /* every answer is the first one again */
+        assert_int_equal(f->tokens[i].id, f->tokens[i % ANSWER].id);
+    fake_stop(f, 2);
+    assert_int_equal(job_wait(&j, 15000), 0);
+    fake_end(f);
+}
+
+static void idle_ranks_take_no_processor(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(two);
+    struct job j = job_start(f, 2);
+    double before = 0, after = 0;
+    fake_bring_up(f, &p);
+    ask(f, 1);
+    usleep(500000);
+    for (int i = 0; i < 2; i++)
+        before += cpu_seconds(f->ranks[i].pid);
+    sleep(IDLE_SECONDS);
+    for (int i = 0; i < 2; i++)
+        after += cpu_seconds(f->ranks[i].pid);
+    double share = (after - before) / IDLE_SECONDS;
+    fprintf(stderr, "two idle ranks: %.2f %% of a core\n", share * 100);
+    assert_true(share <= 0.02);
+    ask(f, 2);
+    fake_stop(f, 2);
+    assert_int_equal(job_wait(&j, 15000), 0);
+    fake_end(f);
+}
+
+/* The follower's stream ends while it waits in the transport for a leader that is stopped. */
+static void a_blocked_rank_ends_with_its_stream(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(two);
+    struct job j = job_start(f, 2);
+    Witan__Cluster__V1__Wake wake = WITAN__CLUSTER__V1__WAKE__INIT;
+    fake_bring_up(f, &p);
+    wake.generation = 1; /* which rank 0 knows nothing of */
+    fake_send(f, 1, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE, &wake);
+    FAKE_WAIT(f, f->ranks[1].phase == WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
+    rpc_finish(f->ranks[1].call, RPC_UNAVAILABLE, "as the test asks");
+    assert_int_not_equal(job_wait(&j, 15000), 0);
+    assert_said(&j, "the stream to the coordinator has ended, and this rank's engine");
+    fake_end(f);
+}
+
+static void a_group_without_coordinator_is_gone(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(two);
+    struct job j = job_start(f, 2);
+    fake_bring_up(f, &p);
+    const struct fake_request q = {
+        .id = 1, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
+    fake_submit(f, &q);
+    fake_vanish(f);
+    assert_int_not_equal(job_wait(&j, 15000), -1);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(kill((pid_t)f->ranks[i].pid, 0) == 0, 0);
+    fake_end(f);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(serves_alone_and_stops),
+    cmocka_unit_test(a_lost_coordinator_ends_the_process),
+    cmocka_unit_test(a_refusal_is_one_line),
+    cmocka_unit_test(two_ranks_answer_and_stop),
+    cmocka_unit_test(idle_ranks_take_no_processor),
+    cmocka_unit_test(a_blocked_rank_ends_with_its_stream),
+    cmocka_unit_test(a_group_without_coordinator_is_gone),
+};
+
+UNIT_MAIN(tests)

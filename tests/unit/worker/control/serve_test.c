@@ -1,0 +1,410 @@
+/*
+ * Ranks under a coordinator that the test plays: the whole way from hello to goodbye, with the
+ * ranks as threads of the test, and the tokens of the engine asked directly.
+ */
+#include "tests/unit/worker/control/fake_coordinator.h"
+
+#include "base/log.h"
+#include "worker/control/serve.h"
+#include "worker/engine.h"
+
+#define MODEL "tests/golden/oracle/odd"
+
+enum { PROMPT = 40, ANSWER = 24, CONTEXT = 128 };
+
+static const struct layout one = {1, 1, 1, 1}, two = {1, 1, 2, 2};
+
+static int32_t prompt[PROMPT];
+
+/* --- the group under test --- */
+
+struct group {
+    int world;
+    struct serve_options options;
+    enum status status;
+    struct error err;
+    pthread_t thread;
+};
+
+static enum status group_rank(struct comm *world, void *arg, struct error *err)
+{
+    const struct group *g = arg;
+    enum serve_scope scope;
+    log_set_rank(world->rank);
+    return serve(world, &g->options, &scope, err);
+}
+
+static void *group_thread(void *arg)
+{
+    struct group *g = arg;
+    g->status = comm_local_run(g->world, group_rank, g, &g->err);
+    return NULL;
+}
+
+static void group_start(struct group *g, const struct fake *f, int world)
+{
+    for (int32_t i = 0; i < PROMPT; i++)
+        prompt[i] = (i * 37 + 11) % 150;
+    log_set_level(LOG_WARN);
+    *g = (struct group){
+        .world = world,
+        .options = {
+            .coordinator = f->address, .group = "left", .tls_dir = f->dir, .region = "north"}};
+    assert_int_equal(pthread_create(&g->thread, NULL, group_thread, g), 0);
+}
+
+static void group_wait(struct group *g, enum status expected)
+{
+    pthread_join(g->thread, NULL);
+    if (g->status != expected)
+        fail_msg("expected %s, found %s: %s", status_name(expected), status_name(g->status),
+                 g->err.msg);
+}
+
+static struct fake_plan plan_for(struct layout layout)
+{
+    return (struct fake_plan){.dir = MODEL,
+                              .layout = layout,
+                              .max_seqs = 3,
+                              .context = CONTEXT,
+                              .rows = 16,
+                              .wrong_rank = -1};
+}
+
+/* --- the same asked of an engine directly --- */
+
+struct reference {
+    struct fake_request request;
+    int32_t ids[ANSWER];
+    int count;
+};
+
+static void reference_token(void *user, int32_t token, enum finish finish)
+{
+    struct reference *r = user;
+    (void)finish;
+    if (token >= 0 && r->count < ANSWER)
+        r->ids[r->count++] = token;
+}
+
+static enum status reference_rank(struct comm *world, void *arg, struct error *err)
+{
+    struct reference *r = arg;
+    struct model_options options = {
+        .dir = WITAN_SOURCE_DIR "/" MODEL,
+        .layout = one,
+        .limits = {.max_rows = 64,
+                   .max_logits = 1,
+                   .max_seqs = 1,
+                   .context = CONTEXT,
+                   .threads = 1,
+                   .kv_dtype = KV_BF16},
+        .kernels = "auto",
+    };
+    const struct request q = {
+        .prompt = r->request.prompt,
+        .prompt_len = r->request.prompt_len,
+        .max_tokens = r->request.max_tokens,
+        .ignore_eos = true,
+        .sampling = {.temperature = r->request.temperature, .top_p = 1.0f, .seed = r->request.seed},
+        .on_token = reference_token,
+        .user = r,
+    };
+    struct model *m = NULL;
+    struct engine *e = NULL;
+    bool ran = true;
+    TRY(model_create(&options, world, &m, err));
+    enum status st = engine_create(m, &(struct engine_options){0}, &e, err);
+    if (st == OK)
+        st = engine_submit(e, &q, NULL, err);
+    while (st == OK && ran)
+        st = engine_step(e, &ran, err);
+    engine_destroy(e);
+    model_destroy(m);
+    return st;
+}
+
+static void assert_answer(struct fake *f, const struct fake_request *q)
+{
+    struct reference r = {.request = *q};
+    struct error err;
+    int32_t ids[ANSWER];
+    FAKE_WAIT(f, fake_ended(f, q->id));
+    int n = fake_answer(f, q->id, ids, ANSWER);
+    if (comm_local_run(1, reference_rank, &r, &err) != OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(n, q->max_tokens);
+    assert_int_equal(r.count, n);
+    assert_memory_equal(r.ids, ids, (size_t)n * sizeof *ids);
+    assert_int_equal(fake_ended(f, q->id)->finish, WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
+}
+
+/* --- the cases --- */
+
+static void hello_says_who_and_where(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    char host[256] = "";
+    group_start(&g, f, 2);
+    FAKE_WAIT(f, f->ranks[0].hello && f->ranks[1].hello);
+    gethostname(host, sizeof host - 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct fake_rank *r = &f->ranks[i];
+        assert_int_equal(r->protocol, 1);
+        assert_int_equal(r->rank, i);
+        assert_int_equal(r->world, 2);
+        assert_int_equal(r->ranks_here, 2);
+        assert_string_equal(r->group, "left");
+        assert_string_equal(r->region, "north");
+        assert_string_equal(r->class, "cpu-1");
+        assert_string_equal(r->host, host);
+        assert_int_equal(r->pid, getpid());
+        assert_true(r->cores > 0 && r->memory > 1 << 20);
+        assert_true(strlen(r->processor) > 0 && strlen(r->kernels) > 0);
+        assert_int_not_equal(r->incarnation, 0);
+    }
+    assert_int_equal(f->ranks[0].incarnation, f->ranks[1].incarnation);
+    fake_stop(f, 2); /* before there is a plan */
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
+static void tokens_are_the_engine_s(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(one);
+    group_start(&g, f, 1);
+    fake_bring_up(f, &p);
+    assert_true(f->ranks[0].purposes >= 5 && f->ranks[0].planned_bytes > 0);
+    assert_true(f->ranks[0].resident_bytes > 0);
+    const struct fake_request greedy = {
+        .id = 1, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
+    const struct fake_request warm = {.id = 2,
+                                      .prompt = prompt + 1,
+                                      .prompt_len = PROMPT - 3,
+                                      .max_tokens = ANSWER - 4,
+                                      .temperature = 0.8f,
+                                      .seed = 4711};
+    fake_submit(f, &greedy);
+    fake_submit(f, &warm);
+    assert_answer(f, &greedy);
+    assert_answer(f, &warm);
+    assert_int_equal(f->ranks[0].wakes, 0); /* there is nobody to wake */
+    FAKE_WAIT(f, f->ranks[0].phase == WITAN__CLUSTER__V1__PHASE__PHASE_IDLE &&
+                     f->ranks[0].steps >= ANSWER && f->ranks[0].kv_blocks > 0 &&
+                     f->ranks[0].kv_blocks_free == f->ranks[0].kv_blocks);
+    fake_stop(f, 1);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
+static void one_message_a_step(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(one);
+    group_start(&g, f, 1);
+    fake_bring_up(f, &p);
+    for (uint64_t id = 1; id <= 3; id++) {
+        const struct fake_request q = {
+            .id = id, .prompt = prompt, .prompt_len = 2, .max_tokens = ANSWER};
+        fake_submit(f, &q);
+    }
+    for (uint64_t id = 1; id <= 3; id++)
+        FAKE_WAIT(f, fake_ended(f, id));
+    assert_true(f->messages <= (int)f->tokens[f->count - 1].step);
+    assert_int_equal(f->count, 3 * ANSWER);
+    fake_stop(f, 1);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
+/* The heartbeat after the next says what comes after LEAD_IDLE_MS. */
+static void wait_parked(struct fake *f, const struct fake_rank *r)
+{
+    pthread_mutex_lock(&f->mutex);
+    int seen = r->heartbeats;
+    pthread_mutex_unlock(&f->mutex);
+    FAKE_WAIT(f, r->heartbeats >= seen + 2 && r->phase == WITAN__CLUSTER__V1__PHASE__PHASE_IDLE);
+}
+
+static void two_ranks_park_and_wake(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(two);
+    group_start(&g, f, 2);
+    fake_bring_up(f, &p);
+    for (uint64_t id = 1; id <= 5; id++) {
+        const struct fake_request q = {
+            .id = id, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER, .seed = id};
+        fake_submit(f, &q);
+        assert_answer(f, &q);
+        assert_int_equal(f->ranks[0].wakes, id);
+        for (int i = 0; i < 2; i++)
+            wait_parked(f, &f->ranks[i]);
+    }
+    assert_int_equal(f->ranks[1].wakes, 0);
+    fake_stop(f, 2);
+    group_wait(&g, OK);
+    assert_int_equal(f->ranks[0].wakes, 6); /* to let the other go */
+    fake_end(f);
+}
+
+static void a_plan_that_differs_is_refused(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(two);
+    p.wrong_rank = 1;
+    group_start(&g, f, 2);
+    fake_plan(f, &p);
+    group_wait(&g, ERR_INVALID);
+    assert_non_null(strstr(g.err.msg, "plan: slices.q_heads: the coordinator says"));
+    for (int i = 0; i < 2; i++) {
+        FAKE_WAIT(f, f->ranks[i].closed);
+        assert_non_null(strstr(f->ranks[i].failed, "slices.q_heads"));
+    }
+    assert_memory_equal(f->ranks[0].failed, "rank 1: ", 8);
+    fake_end(f);
+}
+
+static void an_unreadable_model_is_told(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(one);
+    group_start(&g, f, 1);
+    FAKE_WAIT(f, f->ranks[0].hello);
+    static const struct rank_plan nothing;
+    p.dir = "no/such/folder";
+    fake_send_plan(f, &p, &nothing, false);
+    group_wait(&g, ERR_NOT_FOUND);
+    assert_non_null(strstr(g.err.msg, "no/such/folder/config.json"));
+    assert_string_equal(f->ranks[0].failed, g.err.msg);
+    fake_end(f);
+}
+
+static void bad_requests_are_answered(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(one);
+    static int32_t bad[2] = {3, 1 << 20};
+    const struct {
+        struct fake_request q;
+        const char *words;
+    } cases[] = {
+        {{.id = 1, .epoch = 12, .prompt = prompt, .prompt_len = 4, .max_tokens = 4}, "epoch"},
+        {{.id = 2, .prompt = bad, .prompt_len = 2, .max_tokens = 4}, "token 1 of the prompt"},
+        {{.id = 3, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = CONTEXT}, "context"},
+        {{.id = 4, .prompt = prompt, .prompt_len = 0, .max_tokens = 4}, "empty"},
+        {{.id = 5, .prompt = prompt, .prompt_len = 4, .max_tokens = -1}, "max_tokens"},
+        {{.id = 6, .prompt = prompt, .prompt_len = 4, .max_tokens = 4, .temperature = -1},
+         "temperature"},
+    };
+    group_start(&g, f, 1);
+    fake_bring_up(f, &p);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        const struct fake_request *q = &cases[i].q;
+        fake_submit(f, q);
+        FAKE_WAIT(f, fake_ended(f, q->id));
+        const struct fake_token *t = fake_ended(f, q->id);
+        assert_int_equal(t->finish, WITAN__CLUSTER__V1__FINISH__FINISH_ERROR);
+        assert_int_equal(t->epoch, q->epoch ? q->epoch : FAKE_EPOCH);
+        assert_int_equal(t->ids, 0);
+        assert_non_null(strstr(t->error, cases[i].words));
+    }
+    const struct fake_request good = {
+        .id = 9, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
+    fake_submit(f, &good);
+    assert_answer(f, &good);
+    fake_stop(f, 1);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
+static void a_cancelled_request_ends(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(one);
+    p.dir = "deploy/lexicon/model"; /* slow enough to be caught */
+    p.max_seqs = 1;
+    p.context = 1024;
+    group_start(&g, f, 1);
+    fake_bring_up(f, &p);
+    for (uint64_t id = 1; id <= 3; id++) { /* one runs, two wait */
+        const struct fake_request q = {
+            .id = id, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = 900};
+        fake_submit(f, &q);
+    }
+    FAKE_WAIT(f, f->count > 2);
+    fake_cancel(f, 3);
+    fake_cancel(f, 99); /* none of this id */
+    fake_cancel(f, 1);
+    FAKE_WAIT(f, fake_ended(f, 1) && fake_ended(f, 3));
+    FAKE_WAIT(f, f->tokens[f->count - 1].request_id == 2);
+    fake_cancel(f, 2);
+    FAKE_WAIT(f, fake_ended(f, 2));
+    for (uint64_t id = 1; id <= 3; id++) {
+        static int32_t ids[FAKE_TOKENS];
+        assert_int_equal(fake_ended(f, id)->finish, WITAN__CLUSTER__V1__FINISH__FINISH_CANCELLED);
+        int n = fake_answer(f, id, ids, FAKE_TOKENS); /* checks the positions */
+        assert_int_equal(n == 0, id == 3);
+    }
+    fake_stop(f, 1);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
+static void a_refusal_is_the_error(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    f->refuse_code = RPC_PERMISSION_DENIED;
+    group_start(&g, f, 1);
+    group_wait(&g, ERR_IO);
+    assert_non_null(strstr(g.err.msg, "PERMISSION_DENIED: as the test asks"));
+    fake_end(f);
+}
+
+static void the_end_of_the_stream_ends_a_parked_group(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(two);
+    group_start(&g, f, 2);
+    fake_bring_up(f, &p);
+    fake_vanish(f);
+    group_wait(&g, ERR_IO);
+    assert_non_null(strstr(g.err.msg, "coordinator 127.0.0.1:"));
+    fake_end(f);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(hello_says_who_and_where),
+    cmocka_unit_test(tokens_are_the_engine_s),
+    cmocka_unit_test(one_message_a_step),
+    cmocka_unit_test(two_ranks_park_and_wake),
+    cmocka_unit_test(a_plan_that_differs_is_refused),
+    cmocka_unit_test(an_unreadable_model_is_told),
+    cmocka_unit_test(bad_requests_are_answered),
+    cmocka_unit_test(a_cancelled_request_ends),
+    cmocka_unit_test(a_refusal_is_the_error),
+    cmocka_unit_test(the_end_of_the_stream_ends_a_parked_group),
+};
+
+UNIT_MAIN(tests)
