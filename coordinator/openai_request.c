@@ -48,7 +48,7 @@ static enum status read_int(const char *path, const json_t *v, int64_t min, int6
 static enum status read_int32(const char *path, const json_t *v, int32_t min, int32_t *out,
                               struct error *err)
 {
-    int64_t x;
+    int64_t x = 0;
     TRY(read_int(path, v, min, INT32_MAX, &x, err));
     *out = (int32_t)x;
     return OK;
@@ -127,7 +127,7 @@ static enum status read_stream_options(struct reading *in, const char *name, jso
 
 static enum status read_n(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    int64_t n;
+    int64_t n = 0;
     TRY(read_int(name, v, 1, OPENAI_MAX_N, &n, err));
     in->r->n = (int32_t)n;
     return OK;
@@ -192,7 +192,7 @@ static enum status read_top_k(struct reading *in, const char *name, json_t *v, s
 
 static enum status read_seed(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    int64_t x;
+    int64_t x = 0;
     TRY(read_int(name, v, INT64_MIN, INT64_MAX, &x, err));
     in->r->sampling.seed = (uint64_t)x;
     in->r->has_seed = true;
