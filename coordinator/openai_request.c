@@ -153,7 +153,7 @@ static enum status read_max_completion_tokens(struct reading *in, const char *na
 static enum status read_temperature(struct reading *in, const char *name, json_t *v,
                                     struct error *err)
 {
-    float x;
+    float x = 0;
     TRY(read_float(name, v, &x, err));
     if (!(x == 0.0f || (x >= 0.001f && x <= 1000.0f)))
         return out_of_bounds(name, "0 or 0.001 to 1000", v, err);
@@ -163,7 +163,7 @@ static enum status read_temperature(struct reading *in, const char *name, json_t
 
 static enum status read_top_p(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    float x;
+    float x = 0;
     TRY(read_float(name, v, &x, err));
     if (!(x > 0.0f && x <= 1.0f))
         return out_of_bounds(name, "above 0, at most 1", v, err);
@@ -173,7 +173,7 @@ static enum status read_top_p(struct reading *in, const char *name, json_t *v, s
 
 static enum status read_min_p(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    float x;
+    float x = 0;
     TRY(read_float(name, v, &x, err));
     if (!(x >= 0.0f && x <= 1.0f))
         return out_of_bounds(name, "0 to 1", v, err);
