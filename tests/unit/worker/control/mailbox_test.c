@@ -1,0 +1,324 @@
+/* The coordinator's messages, good and bad, up to what the engine thread takes out. */
+#include "tests/unit/unit.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "worker/control/mailbox.h"
+
+#include <math.h>
+#include <pthread.h>
+
+/* A plan that is right, and everything it points to. */
+struct plan_parts {
+    Witan__Cluster__V1__Range range;
+    Witan__Cluster__V1__Slices slices;
+    Witan__Cluster__V1__Layout layout;
+    Witan__Cluster__V1__Limits limits;
+    Witan__Cluster__V1__Plan plan;
+    Witan__Cluster__V1__CoordinatorMessage message;
+    char dir[5000];
+};
+
+static void plan_init(struct plan_parts *p)
+{
+    p->range = (Witan__Cluster__V1__Range)WITAN__CLUSTER__V1__RANGE__INIT;
+    p->slices = (Witan__Cluster__V1__Slices)WITAN__CLUSTER__V1__SLICES__INIT;
+    p->layout = (Witan__Cluster__V1__Layout)WITAN__CLUSTER__V1__LAYOUT__INIT;
+    p->limits = (Witan__Cluster__V1__Limits)WITAN__CLUSTER__V1__LIMITS__INIT;
+    p->plan = (Witan__Cluster__V1__Plan)WITAN__CLUSTER__V1__PLAN__INIT;
+    p->message =
+        (Witan__Cluster__V1__CoordinatorMessage)WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    snprintf(p->dir, sizeof p->dir, "/models/one");
+    p->range.end = 4;
+    p->slices.layers = &p->range;
+    p->layout.pp = p->layout.tp = p->layout.ep = p->layout.w = 1;
+    p->limits.max_rows = 8;
+    p->limits.max_seqs = 2;
+    p->limits.context = 64;
+    p->plan.model_dir = p->dir;
+    p->plan.epoch = 5;
+    p->plan.layout = &p->layout;
+    p->plan.limits = &p->limits;
+    p->plan.slices = &p->slices;
+    p->plan.heartbeat_ms = 200;
+    p->message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN;
+    p->message.plan = &p->plan;
+}
+
+static struct mailbox *mailbox_with_plan(void)
+{
+    static struct plan_parts p;
+    struct mailbox *m;
+    struct error err;
+    log_set_level(LOG_ERROR);
+    plan_init(&p);
+    assert_int_equal(mailbox_create(&m, &err), OK);
+    assert_int_equal(mailbox_put(m, &p.message, &err), OK);
+    return m;
+}
+
+static enum status put_submit(struct mailbox *m, uint64_t id, const Witan__Cluster__V1__Submit *s,
+                              struct error *err)
+{
+    Witan__Cluster__V1__CoordinatorMessage message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    Witan__Cluster__V1__Submit copy = *s;
+    copy.request_id = id;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
+    message.submit = &copy;
+    return mailbox_put(m, &message, err);
+}
+
+static void put_cancel(struct mailbox *m, uint64_t id, uint64_t epoch)
+{
+    Witan__Cluster__V1__CoordinatorMessage message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    Witan__Cluster__V1__Cancel c = WITAN__CLUSTER__V1__CANCEL__INIT;
+    struct error err;
+    c.request_id = id;
+    c.epoch = epoch;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL;
+    message.cancel = &c;
+    assert_int_equal(mailbox_put(m, &message, &err), OK);
+}
+
+static void put_wake(struct mailbox *m, uint64_t generation)
+{
+    Witan__Cluster__V1__CoordinatorMessage message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    Witan__Cluster__V1__Wake w = WITAN__CLUSTER__V1__WAKE__INIT;
+    struct error err;
+    w.generation = generation;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE;
+    message.wake = &w;
+    assert_int_equal(mailbox_put(m, &message, &err), OK);
+}
+
+static void put_stop(struct mailbox *m)
+{
+    Witan__Cluster__V1__CoordinatorMessage message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    Witan__Cluster__V1__Stop s = WITAN__CLUSTER__V1__STOP__INIT;
+    struct error err;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP;
+    message.stop = &s;
+    assert_int_equal(mailbox_put(m, &message, &err), OK);
+}
+
+static int32_t ids[1 << 20];
+static Witan__Cluster__V1__Sampling sampling;
+
+static Witan__Cluster__V1__Submit good_submit(void)
+{
+    Witan__Cluster__V1__Submit s = WITAN__CLUSTER__V1__SUBMIT__INIT;
+    sampling = (Witan__Cluster__V1__Sampling)WITAN__CLUSTER__V1__SAMPLING__INIT;
+    sampling.top_p = 1;
+    s.epoch = 5;
+    s.prompt = ids;
+    s.n_prompt = 10;
+    s.max_tokens = 7;
+    s.sampling = &sampling;
+    return s;
+}
+
+static void bad_plans_name_the_field(void **state)
+{
+    (void)state;
+    static struct plan_parts p;
+    enum { NO_LAYOUT, ROWS, CONTEXT, THREADS, HEARTBEAT, CHUNK, RANGE, NO_DIR, LONG_DIR, CASES };
+    static const char *const words[CASES] = {
+        [NO_LAYOUT] = "plan: layout",
+        [ROWS] = "plan: limits.max_rows: expected 1 to 1048576, found -8",
+        [CONTEXT] = "plan: limits.context: expected 1 to",
+        [THREADS] = "plan: limits.threads",
+        [HEARTBEAT] = "plan: heartbeat_ms: expected 50 to 60000, found 0",
+        [CHUNK] = "plan: chunk",
+        [RANGE] = "plan: slices.layers: expected a range, found [0, -1)",
+        [NO_DIR] = "plan: model_dir: expected a folder",
+        [LONG_DIR] = "plan: model_dir: expected at most 4095 bytes, found 4999",
+    };
+    log_set_level(LOG_ERROR);
+    for (int i = 0; i < CASES; i++) {
+        struct mailbox *m;
+        struct error err = {0}, again = {0};
+        struct assignment a;
+        plan_init(&p);
+        assert_int_equal(mailbox_create(&m, &err), OK);
+        p.plan.layout = i == NO_LAYOUT ? NULL : &p.layout;
+        p.limits.max_rows = i == ROWS ? -8 : 8;
+        p.limits.context = i == CONTEXT ? INT32_MAX : 64;
+        p.limits.threads = i == THREADS ? -1 : 0;
+        p.plan.heartbeat_ms = i == HEARTBEAT ? 0 : 200;
+        p.plan.chunk = i == CHUNK ? INT32_MIN : 0;
+        p.range.end = i == RANGE ? -1 : 4;
+        if (i == NO_DIR)
+            p.dir[0] = '\0';
+        if (i == LONG_DIR)
+            memset(p.dir, 'x', sizeof p.dir - 1);
+        assert_int_equal(mailbox_put(m, &p.message, &err), ERR_INVALID);
+        assert_non_null(strstr(err.msg, words[i]));
+        assert_int_equal(mailbox_wait_plan(m, &a, &again), ERR_INVALID);
+        assert_string_equal(again.msg, err.msg);
+        mailbox_destroy(m);
+    }
+}
+
+static void bad_submits_are_refused(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err = {0};
+    struct command c;
+    Witan__Cluster__V1__Submit s = good_submit();
+    s.n_prompt = COUNT_OF(ids);
+    assert_int_equal(put_submit(m, 1, &s, &err), ERR_LIMIT);
+    assert_string_equal(err.msg, "prompt of 1048576 tokens exceeds the context of 64");
+    s = good_submit();
+    s.max_tokens = -1;
+    assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+    s = good_submit();
+    s.epoch = 6;
+    assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+    assert_string_equal(err.msg, "epoch: expected 5 of the plan, found 6");
+    s = good_submit();
+    s.sampling = NULL;
+    assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+    float *const floats[] = {&sampling.temperature, &sampling.top_p, &sampling.min_p};
+    for (size_t i = 0; i < COUNT_OF(floats); i++) {
+        s = good_submit();
+        *floats[i] = nanf("");
+        assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+        *floats[i] = INFINITY;
+        assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+    }
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_NONE);
+    s = good_submit();
+    assert_int_equal(put_submit(m, 8, &s, &err), OK);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+    assert_int_equal(c.key.request_id, 8);
+    assert_int_equal(c.prompt_len, 10);
+    command_fini(&c);
+    mailbox_destroy(m);
+}
+
+static void a_request_before_the_plan_is_refused(void **state)
+{
+    (void)state;
+    struct mailbox *m;
+    struct error err;
+    Witan__Cluster__V1__Submit s = good_submit();
+    assert_int_equal(mailbox_create(&m, &err), OK);
+    assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+    mailbox_destroy(m);
+}
+
+static void it_is_bounded_and_in_order(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err;
+    struct command c;
+    Witan__Cluster__V1__Submit s = good_submit();
+    for (uint64_t i = 0; i < MAILBOX_SUBMITS; i++)
+        assert_int_equal(put_submit(m, i, &s, &err), OK);
+    assert_int_equal(put_submit(m, 0, &s, &err), ERR_LIMIT);
+    put_cancel(m, 1, 6); /* of another epoch */
+    for (uint64_t i = 0; i < MAILBOX_COMMANDS; i++)
+        put_cancel(m, i, 5); /* those beyond the bound are dropped */
+    for (uint64_t i = 0; i < MAILBOX_COMMANDS; i++) {
+        assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+        assert_int_equal(c.kind, i < MAILBOX_SUBMITS ? COMMAND_SUBMIT : COMMAND_CANCEL);
+        assert_int_equal(c.key.request_id, i % MAILBOX_SUBMITS);
+        command_fini(&c);
+    }
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_NONE);
+    assert_int_equal(put_submit(m, 3, &s, &err), OK);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+    command_fini(&c);
+    mailbox_destroy(m);
+}
+
+static void stop_and_end_come_first(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err = {0}, why;
+    struct command c;
+    Witan__Cluster__V1__Submit s = good_submit();
+    assert_int_equal(put_submit(m, 1, &s, &err), OK);
+    error_set(&why, ERR_IO, "gone");
+    mailbox_end(m, &why);
+    error_set(&why, ERR_IO, "gone again");
+    mailbox_end(m, &why);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_ENDED);
+    assert_string_equal(err.msg, "gone");
+    assert_int_equal(mailbox_wait_wake(m, 0, 0, &err), ERR_IO);
+    put_stop(m);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_STOP);
+    assert_true(mailbox_stopped(m));
+    assert_int_equal(mailbox_wait_wake(m, 7, 0, &err), OK); /* the last step is sure to come */
+    mailbox_destroy(m);
+}
+
+static void the_highest_wake_counts(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err;
+    put_wake(m, 3);
+    put_wake(m, 2);
+    assert_int_equal(mailbox_wait_wake(m, 2, 0, &err), OK);
+    put_stop(m); /* from here on the wait is bounded */
+    assert_int_equal(mailbox_wait_wake(m, 3, 1000000, &err), ERR_PEER);
+    mailbox_destroy(m);
+}
+
+static void unknown_messages_are_ignored(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    Witan__Cluster__V1__CoordinatorMessage message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    struct error err;
+    assert_int_equal(mailbox_put(m, &message, &err), OK);
+    mailbox_destroy(m);
+}
+
+static void *put_from_outside(void *arg)
+{
+    struct mailbox *m = arg;
+    Witan__Cluster__V1__Submit s = good_submit();
+    struct error err;
+    for (uint64_t i = 0; i < 1000; i++)
+        while (put_submit(m, i, &s, &err) != OK)
+            sched_yield();
+    put_stop(m);
+    return NULL;
+}
+
+static void two_threads_meet(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err;
+    struct command c;
+    pthread_t other;
+    enum mail got;
+    uint64_t n = 0;
+    assert_int_equal(pthread_create(&other, NULL, put_from_outside, m), 0);
+    while ((got = mailbox_take(m, -1, &c, &err)) == MAIL_COMMAND) {
+        assert_int_equal(c.key.request_id, n++);
+        command_fini(&c);
+    }
+    assert_int_equal(got, MAIL_STOP);
+    pthread_join(other, NULL);
+    mailbox_destroy(m);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(bad_plans_name_the_field),
+    cmocka_unit_test(bad_submits_are_refused),
+    cmocka_unit_test(a_request_before_the_plan_is_refused),
+    cmocka_unit_test(it_is_bounded_and_in_order),
+    cmocka_unit_test(stop_and_end_come_first),
+    cmocka_unit_test(the_highest_wake_counts),
+    cmocka_unit_test(unknown_messages_are_ignored),
+    cmocka_unit_test(two_threads_meet),
+};
+
+UNIT_MAIN(tests)
