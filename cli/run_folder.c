@@ -184,13 +184,12 @@ static void remove_files(const char *dir, bool keep_log)
 }
 
 /* The lock goes last. */
-static void remove_lock(const char *dir, int fd)
+static void remove_lock(const char *dir)
 {
     char path[RUN_FOLDER_MAX_PATH];
     run_folder_file(dir, RUN_FOLDER_PID, path);
     unlink(path);
     rmdir(dir);
-    close(fd);
 }
 
 void run_folder_remove(struct run_folder *r, bool keep_log)
@@ -198,8 +197,8 @@ void run_folder_remove(struct run_folder *r, bool keep_log)
     if (r->lock_fd < 0)
         return;
     remove_files(r->path, keep_log);
-    remove_lock(r->path, r->lock_fd);
-    r->lock_fd = -1;
+    remove_lock(r->path);
+    r->lock_fd = -1; /* open, and so locked, until the process ends: others may wait for that */
 }
 
 enum status run_folder_clear(const char *dir, struct error *err)
@@ -212,7 +211,8 @@ enum status run_folder_clear(const char *dir, struct error *err)
     TRY(check_owner(dir, err));
     TRY(lock(dir, &fd, err));
     remove_files(dir, false);
-    remove_lock(dir, fd);
+    remove_lock(dir);
+    close(fd);
     return OK;
 }
 
@@ -238,20 +238,17 @@ enum status run_folder_create(const char *dir, struct run_folder *out, struct er
     return OK;
 }
 
-enum status run_folder_holder(const char *dir, pid_t *pid, struct error *err)
+enum status run_folder_holder(const char *dir, int *fd, pid_t *pid, struct error *err)
 {
     char path[RUN_FOLDER_MAX_PATH];
     *pid = 0;
     TRY(check_length(dir, err));
     run_folder_file(dir, RUN_FOLDER_PID, path);
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
+    if (*fd < 0 && (*fd = open(path, O_RDWR | O_CLOEXEC)) < 0)
         return errno == ENOENT ? OK : error_errno(err, errno, "%s", path);
     struct flock holder = whole_file(F_WRLCK);
-    int failed = fcntl(fd, F_GETLK, &holder), e = errno;
-    close(fd);
-    if (failed)
-        return error_errno(err, e, "%s", path);
+    if (fcntl(*fd, F_GETLK, &holder) != 0)
+        return error_errno(err, errno, "%s", path);
     if (holder.l_type != F_UNLCK)
         *pid = holder.l_pid;
     return OK;

@@ -51,8 +51,10 @@ enum status run_folder_create(const char *dir, struct run_folder *out, struct er
  */
 void run_folder_remove(struct run_folder *r, bool keep_log);
 
-/* Who has the folder locked? *pid 0: nobody, or there is no such folder. */
-enum status run_folder_holder(const char *dir, pid_t *pid, struct error *err);
+/* Who has the folder locked? *pid 0: nobody, or there is no such folder. *fd is -1 before the first
+ * call, then the lock file, which the caller closes: so its holder can be waited for when the file
+ * is removed already. */
+enum status run_folder_holder(const char *dir, int *fd, pid_t *pid, struct error *err);
 
 /* Clears a folder that nobody has. */
 enum status run_folder_clear(const char *dir, struct error *err);

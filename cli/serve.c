@@ -445,35 +445,38 @@ static int detach(struct config *c, const struct flags *f)
     return code;
 }
 
-static int stop_failed(const char *dir, pid_t pid)
+/* Until the process that has the lock has ended. */
+static enum status wait_end(const char *dir, int *fd, pid_t pid, struct error *err)
 {
-    fprintf(stderr, "witan serve: process %d in %s does not end; kill -9 %d\n", (int)pid, dir,
-            (int)pid);
-    return 1;
+    pid_t now = pid;
+    for (int ms = 0; now == pid; ms += STOP_POLL_MS) {
+        if (ms == STOP_HURRY_MS)
+            kill(pid, SIGTERM);
+        if (ms >= STOP_GIVE_UP_MS)
+            return error_set(err, ERR_IO, "process %d in %s does not end; kill -9 %d", (int)pid,
+                             dir, (int)pid);
+        poll(NULL, 0, STOP_POLL_MS);
+        TRY(run_folder_holder(dir, fd, &now, err));
+    }
+    return OK;
 }
 
 static int stop(const char *dir)
 {
     struct error err;
-    pid_t pid = 0, now = 0;
-    enum status st = run_folder_holder(dir, &pid, &err);
-    if (st == OK && pid == 0) {
+    pid_t pid = 0;
+    int fd = -1;
+    enum status st = run_folder_holder(dir, &fd, &pid, &err);
+    if (st == OK && pid > 0) {
+        kill(pid, SIGTERM);
+        st = wait_end(dir, &fd, pid, &err);
+    } else if (st == OK) {
         st = run_folder_clear(dir, &err);
         if (st == OK)
             fprintf(stderr, "witan serve: nothing runs in %s\n", dir);
-    } else if (st == OK && kill(pid, SIGTERM) != 0 && errno != ESRCH) {
-        st = error_errno(&err, errno, "cannot stop process %d", (int)pid);
     }
-    for (int64_t ms = 0; st == OK && pid > 0; ms += STOP_POLL_MS) {
-        st = run_folder_holder(dir, &now, &err);
-        if (now != pid)
-            break;
-        if (ms == STOP_HURRY_MS)
-            kill(pid, SIGTERM);
-        if (ms >= STOP_GIVE_UP_MS)
-            return stop_failed(dir, pid);
-        poll(NULL, 0, STOP_POLL_MS);
-    }
+    if (fd >= 0)
+        close(fd);
     if (st != OK)
         fprintf(stderr, "witan serve: %s\n", err.msg);
     return st == OK ? 0 : 1;

@@ -349,7 +349,7 @@ static enum status start_jobs(struct supervisor *s, struct error *err)
         enum status st = launch_start(words.list, -1, &j->pid, err);
         words_fini(&words);
         if (st != OK) {
-            error_prefix(err, "group %s: ", j->group->name);
+            error_prefix(err, "group %s (package openmpi-bin): ", j->group->name);
             return st;
         }
     }
@@ -399,7 +399,7 @@ static void on_group(struct supervisor *s, const char *name, const char *state, 
         memcpy(j->said, said, sizeof said);
         if (bad && !j->group->external && s->phase <= SETTLE)
             fail(s, "group %s %s%s%s", name, state, *message ? ": " : "", message);
-        else if (news && s->phase <= SETTLE)
+        else if (news && s->phase < SETTLE)
             say("group %s: %s", name, said);
         write_state(s);
         return;
@@ -490,7 +490,8 @@ static void on_end(struct supervisor *s, pid_t pid, int status)
             continue;
         s->jobs[i].pid = 0;
         if (s->phase <= SETTLE)
-            fail(s, "mpirun of group %s (process %d) %s", s->jobs[i].group->name, (int)pid, how);
+            fail(s, "mpirun of group %s (process %d) %s%s", s->jobs[i].group->name, (int)pid, how,
+                 s->o->config->verbose || s->failed ? "" : " (--verbose shows its own words)");
     }
 }
 
