@@ -425,4 +425,92 @@ static inline void list_models_works(struct rpc_channel *c)
     seen_fini(&s);
 }
 
+/* Opens a call of Generate that never ends by itself, and waits until the server has it. */
+static inline void open_generate(struct world *w, int deadline_ms, struct seen *s)
+{
+    call_generate(w->channel, "open", 0, deadline_ms, s);
+    assert_true(seen_reaches(&w->seen, &w->seen.messages, 1, WAIT_MS));
+}
+
+/* --- helpers --- */
+
+static inline int ms_since(int64_t ns)
+{
+    return (int)((clock_now_ns() - ns) / 1000000);
+}
+
+static inline void sleep_ms(int ms)
+{
+    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+    nanosleep(&t, NULL);
+}
+
+/* `bytes` of text; the caller frees it. */
+static inline char *long_text(size_t bytes)
+{
+    char *text = check_calloc(bytes + 1, 1);
+    memset(text, 'x', bytes);
+    return text;
+}
+
+/* A tick that holds the rpc thread while the test says so. */
+struct gate {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool shut, held;
+    int ticks;
+};
+
+static inline void gate_tick(void *arg)
+{
+    struct gate *g = arg;
+    pthread_mutex_lock(&g->mutex);
+    g->ticks++;
+    g->held = g->shut;
+    pthread_cond_broadcast(&g->changed);
+    while (g->shut)
+        pthread_cond_wait(&g->changed, &g->mutex);
+    g->held = false;
+    pthread_mutex_unlock(&g->mutex);
+}
+
+static inline int gate_ticks(struct gate *g)
+{
+    pthread_mutex_lock(&g->mutex);
+    int ticks = g->ticks;
+    pthread_mutex_unlock(&g->mutex);
+    return ticks;
+}
+
+/* Shut: returns when the rpc thread stands in the tick. */
+static inline void gate_set(struct gate *g, bool shut)
+{
+    pthread_mutex_lock(&g->mutex);
+    g->shut = shut;
+    pthread_cond_broadcast(&g->changed);
+    while (shut && !g->held)
+        pthread_cond_wait(&g->changed, &g->mutex);
+    pthread_mutex_unlock(&g->mutex);
+}
+
+#define GATE_INIT                                                                                  \
+    {                                                                                              \
+        .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER                    \
+    }
+
+/* world_open with a gate on its runtime. */
+static inline void world_open_gated(struct world *w, struct gate *g)
+{
+    struct error err = {0};
+    memset(w, 0, sizeof *w);
+    w->reply = "qwen3";
+    seen_init(&w->seen);
+    world_methods(w);
+    assert_ok(rpc_create(10, gate_tick, g, &w->rpc, &err));
+    assert_ok(rpc_server_create(w->rpc, "127.0.0.1:0", NULL, w->methods, COUNT_OF(w->methods),
+                                &w->server, &err));
+    snprintf(w->address, sizeof w->address, "127.0.0.1:%d", rpc_server_port(w->server));
+    assert_ok(rpc_channel_create(w->rpc, w->address, NULL, &w->channel, &err));
+}
+
 #endif
