@@ -46,6 +46,7 @@ struct fake_rank {
 struct fake {
     char dir[64]; /* certificates */
     char address[64];
+    struct rpc_method attach;
     struct rpc *rpc;
     struct rpc_server *server;
     pthread_mutex_t mutex;
@@ -209,34 +210,43 @@ static inline void fake_on_closed(struct rpc_call *call, void *user, int code, c
 
 /* --- the test's thread --- */
 
+/* `port` 0: any. */
+static inline void fake_listen(struct fake *f, int port)
+{
+    struct pki_files files;
+    struct error err = {0};
+    if (pki_load(f->dir, "coordinator", &files, &err) != OK)
+        fail_msg("%s", err.msg);
+    snprintf(f->address, sizeof f->address, "127.0.0.1:%d", port);
+    const struct rpc_tls tls = {.ca = files.ca, .cert = files.cert, .key = files.key};
+    if (rpc_server_create(f->rpc, f->address, &tls, &f->attach, 1, &f->server, &err) != OK)
+        fail_msg("%s", err.msg);
+    snprintf(f->address, sizeof f->address, "127.0.0.1:%d", rpc_server_port(f->server));
+    pki_files_fini(&files);
+}
+
 static inline struct fake *fake_start(void)
 {
-    static struct rpc_method attach = {
+    struct fake *f = check_calloc(1, sizeof *f);
+    struct error err = {0};
+    f->attach = (struct rpc_method){
         .name = "/witan.cluster.v1.Cluster/Attach",
+        .request = &witan__cluster__v1__rank_message__descriptor,
         .client_streams = true,
         .on_open = fake_on_open,
         .handlers = {.on_message = fake_on_message,
                      .on_half_close = fake_on_half_close,
                      .on_closed = fake_on_closed},
+        .arg = f,
     };
-    struct fake *f = check_calloc(1, sizeof *f);
-    struct pki_files files;
-    struct error err = {0};
     fake_of = f;
     pthread_mutex_init(&f->mutex, NULL);
     pthread_cond_init(&f->changed, NULL);
     FAKE_COPY(f->dir, "/tmp/witan-test-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
-    if (pki_ephemeral(f->dir, &err) != OK || pki_load(f->dir, "coordinator", &files, &err) != OK)
+    if (pki_ephemeral(f->dir, &err) != OK || rpc_create(0, NULL, NULL, &f->rpc, &err) != OK)
         fail_msg("%s", err.msg);
-    attach.request = &witan__cluster__v1__rank_message__descriptor;
-    attach.arg = f;
-    const struct rpc_tls tls = {.ca = files.ca, .cert = files.cert, .key = files.key};
-    if (rpc_create(0, NULL, NULL, &f->rpc, &err) != OK ||
-        rpc_server_create(f->rpc, "127.0.0.1:0", &tls, &attach, 1, &f->server, &err) != OK)
-        fail_msg("%s", err.msg);
-    snprintf(f->address, sizeof f->address, "127.0.0.1:%d", rpc_server_port(f->server));
-    pki_files_fini(&files);
+    fake_listen(f, 0);
     return f;
 }
 

@@ -104,6 +104,18 @@ static void assert_said(const struct job *j, const char *words)
         fail_msg("not said: %s; but: %s", words, text);
 }
 
+static int lines_with(const struct job *j, const char *words)
+{
+    char line[2048];
+    int n = 0;
+    FILE *f = fopen(j->log, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        n += strstr(line, words) != NULL;
+    fclose(f);
+    return n;
+}
+
 /* User and system time of a process, in seconds (proc(5), stat: fields 14 and 15). */
 static double cpu_seconds(uint64_t pid)
 {
@@ -184,6 +196,27 @@ static void a_refusal_is_one_line(void **state)
     fake_end(f);
 }
 
+/* From Submit to the first Tokens, in ms; the request has ended. */
+static double first_token_ms(struct fake *f, uint64_t id)
+{
+    int before = f->count;
+    int64_t start = clock_now_ns();
+    ask(f, id);
+    return (double)(f->tokens[before].at_ns - start) * 1e-6;
+}
+
+static void print_times(const char *what, const double *ms, int n)
+{
+    double sum = 0, least = ms[0], most = ms[0];
+    for (int i = 0; i < n; i++) {
+        sum += ms[i];
+        least = ms[i] < least ? ms[i] : least;
+        most = ms[i] > most ? ms[i] : most;
+    }
+    fprintf(stderr, "Submit to first Tokens, 2 ranks, %s: mean %.2f, %.2f to %.2f ms\n", what,
+            sum / n, least, most);
+}
+
 static void two_ranks_answer_and_stop(void **state)
 {
     (void)state;
@@ -191,23 +224,16 @@ static void two_ranks_answer_and_stop(void **state)
     struct fake *f = fake_start();
     struct fake_plan p = plan_for(two);
     struct job j = job_start(f, 2);
-    int64_t first_ns[WAKES], sum = 0, least = INT64_MAX, most = 0;
+    double parked[WAKES], awake[WAKES];
     fake_bring_up(f, &p);
-    for (uint64_t id = 1; id <= WAKES; id++) {
+    for (uint64_t i = 0; i < WAKES; i++) {
         usleep(60000); /* they park */
-        int before = f->count;
-        int64_t start = clock_now_ns();
-        ask(f, id);
-        first_ns[id - 1] = f->tokens[before].at_ns - start;
-        assert_true(f->ranks[0].wakes >= id);
+        parked[i] = first_token_ms(f, 2 * i + 1);
+        awake[i] = first_token_ms(f, 2 * i + 2);
+        assert_true(f->ranks[0].wakes > i);
     }
-    for (int i = 0; i < WAKES; i++) {
-        sum += first_ns[i];
-        least = first_ns[i] < least ? first_ns[i] : least;
-        most = first_ns[i] > most ? first_ns[i] : most;
-    }
-    fprintf(stderr, "Submit to first Tokens of 2 parked ranks: mean %.2f, %.2f to %.2f ms\n",
-            (double)sum / WAKES * 1e-6, (double)least * 1e-6, (double)most * 1e-6);
+    print_times("parked", parked, WAKES);
+    print_times("awake", awake, WAKES);
     for (int i = 1; i < f->count; i++) /* every answer is the first one again */
         assert_int_equal(f->tokens[i].id, f->tokens[i % ANSWER].id);
     fake_stop(f, 2);
@@ -237,6 +263,60 @@ static void idle_ranks_take_no_processor(void **state)
     ask(f, 2);
     fake_stop(f, 2);
     assert_int_equal(job_wait(&j, 15000), 0);
+    fake_end(f);
+}
+
+static bool gone(uint64_t pid)
+{
+    char path[64], text[256], state = 'Z';
+    snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return true;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    const char *after_name = strrchr(text, ')');
+    if (after_name)
+        sscanf(after_name + 1, " %c", &state);
+    return state == 'Z'; /* an orphan whose new parent is in no hurry */
+}
+
+static void assert_gone(const struct fake *f, int world, int limit_ms)
+{
+    for (int i = 0; i < world; i++) {
+        for (int ms = 0; !gone(f->ranks[i].pid) && ms < limit_ms; ms += 10)
+            usleep(10000);
+        assert_true(gone(f->ranks[i].pid));
+    }
+}
+
+static void a_killed_launcher_takes_its_ranks(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(two);
+    struct job j = job_start(f, 2);
+    fake_bring_up(f, &p);
+    kill(j.pid, SIGKILL);
+    assert_int_equal(job_wait(&j, 1000), 128 + SIGKILL);
+    assert_gone(f, 2, 2000);
+    fake_end(f);
+}
+
+static void an_error_of_all_is_said_once(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(two);
+    struct job j = job_start(f, 2);
+    p.wrong_rank = 1;
+    fake_plan(f, &p);
+    assert_int_equal(job_wait(&j, 15000), 1);
+    assert_said(&j, "witan-worker: rank 1: plan: slices.q_heads: the coordinator says");
+    assert_true(lines_with(&j, "slices.q_heads") == 1);
     fake_end(f);
 }
 
@@ -272,8 +352,7 @@ static void a_group_without_coordinator_is_gone(void **state)
     fake_submit(f, &q);
     fake_vanish(f);
     assert_int_not_equal(job_wait(&j, 15000), -1);
-    for (int i = 0; i < 2; i++)
-        assert_int_equal(kill((pid_t)f->ranks[i].pid, 0) == 0, 0);
+    assert_gone(f, 2, 1000);
     fake_end(f);
 }
 
@@ -285,6 +364,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(idle_ranks_take_no_processor),
     cmocka_unit_test(a_blocked_rank_ends_with_its_stream),
     cmocka_unit_test(a_group_without_coordinator_is_gone),
+    cmocka_unit_test(a_killed_launcher_takes_its_ranks),
+    cmocka_unit_test(an_error_of_all_is_said_once),
 };
 
 UNIT_MAIN(tests)

@@ -380,6 +380,43 @@ static void a_refusal_is_the_error(void **state)
     fake_end(f);
 }
 
+static void a_late_coordinator_is_found(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(one);
+    int port = rpc_server_port(f->server);
+    fake_vanish(f);
+    group_start(&g, f, 1);
+    usleep(1500000);
+    fake_listen(f, port);
+    fake_bring_up(f, &p);
+    fake_stop(f, 1);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
+static void stopping_waits_for_no_request(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct fake_plan p = plan_for(two);
+    p.dir = "deploy/lexicon/model";
+    p.context = 1024;
+    group_start(&g, f, 2);
+    fake_bring_up(f, &p);
+    const struct fake_request q = {
+        .id = 1, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = 900};
+    fake_submit(f, &q);
+    FAKE_WAIT(f, f->count > 2);
+    fake_stop(f, 2);
+    group_wait(&g, OK);
+    assert_true(f->count < 900);
+    fake_end(f);
+}
+
 static void the_end_of_the_stream_ends_a_parked_group(void **state)
 {
     (void)state;
@@ -404,6 +441,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(bad_requests_are_answered),
     cmocka_unit_test(a_cancelled_request_ends),
     cmocka_unit_test(a_refusal_is_the_error),
+    cmocka_unit_test(a_late_coordinator_is_found),
+    cmocka_unit_test(stopping_waits_for_no_request),
     cmocka_unit_test(the_end_of_the_stream_ends_a_parked_group),
 };
 
