@@ -350,12 +350,14 @@ enum status auth_load(const char *path, struct auth **out, struct error *err)
     if (stat(path, &s) != 0)
         return error_errno(err, errno, "%s", path);
     TRY(check_mode(path, &s, err));
+    struct auth *a = calloc(1, sizeof *a);
+    if (!a)
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory for keys", path);
     char *text = NULL;
     size_t len = 0;
-    TRY(file_read_all(path, (size_t)AUTH_MAX_KEYS * 512, &text, &len, err));
-    struct auth *a = calloc(1, sizeof *a);
-    enum status st = a ? read_lines(a, path, text, len, err)
-                       : error_set(err, ERR_NO_MEMORY, "%s: no memory for keys", path);
+    enum status st = file_read_all(path, (size_t)AUTH_MAX_KEYS * 512, &text, &len, err);
+    if (st == OK)
+        st = read_lines(a, path, text, len, err);
     if (st == OK)
         st = make_index(a, path, err);
     free(text);
@@ -516,7 +518,7 @@ static enum status open_locked(const char *path, int *fd, off_t *size, struct er
         return fchmod(*fd, 0600) == 0 ? OK : error_errno(err, errno, "%s", path);
     struct auth *a = NULL;
     TRY(auth_load(path, &a, err));
-    enum status st = a->count < AUTH_MAX_KEYS
+    enum status st = auth_count(a) < AUTH_MAX_KEYS
                          ? OK
                          : error_set(err, ERR_LIMIT, "%s: expected at most %d keys, found as many",
                                      path, AUTH_MAX_KEYS);

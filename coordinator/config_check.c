@@ -29,7 +29,7 @@ static enum status check_name(const char *key, const char *name, struct error *e
         return error_set(err, ERR_INVALID,
                          "%s: expected 1 to %d letters, digits, \".\", \"_\", \"-\", a letter or "
                          "digit first, found \"%s\"",
-                         key, MAX_NAME, shown(name ? name : "").s);
+                         key, MAX_NAME, name ? shown(name).s : "");
     return OK;
 }
 
