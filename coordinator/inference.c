@@ -186,6 +186,13 @@ static void on_end(void *user, const struct generation_end *end)
 
 static const struct generation_sink sink = {.on_text = on_text, .on_ids = on_ids, .on_end = on_end};
 
+/* The templates pass over a message of another role. */
+static bool is_role(const char *role)
+{
+    return strcmp(role, "system") == 0 || strcmp(role, "user") == 0 ||
+           strcmp(role, "assistant") == 0;
+}
+
 static enum status encode_conversation(const struct core *core,
                                        const Witan__Inference__V1__Conversation *c,
                                        struct token_ids *ids, bool *thinking, struct error *err)
@@ -193,6 +200,12 @@ static enum status encode_conversation(const struct core *core,
     if (c->n_messages == 0 || c->n_messages > MAX_MESSAGES)
         return error_set(err, ERR_INVALID, "conversation.messages: expected 1 to %d, found %zu",
                          (int)MAX_MESSAGES, c->n_messages);
+    for (size_t i = 0; i < c->n_messages; i++)
+        if (!is_role(c->messages[i]->role))
+            return error_set(err, ERR_INVALID,
+                             "conversation.messages[%zu].role: expected system, user or assistant, "
+                             "found \"%.100s\"",
+                             i, c->messages[i]->role);
     json_t *messages = json_array();
     enum status st = OK;
     for (size_t i = 0; st == OK && i < c->n_messages; i++) {
