@@ -173,7 +173,7 @@ class Serve:
         folder.mkdir(parents=True, exist_ok=True)
         run_dir = folder / "run"
         words = [BIN / "witan", "serve", "--model", MODEL, "--name", "lexicon", "--tp", 2,
-                 "--context", CONTEXT, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+                 "--context", CONTEXT, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
                  "--run-dir", run_dir]
         # What Open MPI never frees cannot be told from what we do not: --direct looks for leaks.
         options = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
@@ -184,7 +184,7 @@ class Serve:
     def state(self, path: Path):
         assert self.process.child.poll() is None, self.process.said()
         state = json.loads(path.read_text()) if path.exists() else {}
-        return state if state.get("ready") else None
+        return state if state.get("state") == "ready" else None
 
     def pids(self) -> list[int]:
         """The process and all that it has started."""

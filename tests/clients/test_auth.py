@@ -70,7 +70,7 @@ def wrong_keys(right: str) -> dict[str, dict]:
         "unknown": bearer(other),
         "cut short": bearer(right[:-1]),
         "longer": bearer(right + "A"),
-        "empty": bearer(""),
+        "empty": {"Authorization": "Bearer"},
         "of another kind": {"Authorization": f"Basic {right}"},
         "bare": {"Authorization": right},
     }

@@ -8,7 +8,9 @@ import pytest
 from ask import chat_text, completion_text, messages, question
 
 GREEDY = {"model": "lexicon", "temperature": 0}
-WARM = {"model": "lexicon", "temperature": 1.2, "max_tokens": 24}
+# So hot that the model, which knows its words by heart, says something else each time.
+WARM = {"model": "lexicon", "temperature": 3, "top_p": 1, "max_tokens": 24,
+        "extra_body": {"top_k": 0}}
 
 
 def test_chat_answers_exactly(client, entries):
@@ -153,7 +155,7 @@ BAD = [
     ("max_tokens", {"max_tokens": 0}),
     ("max_tokens", {"max_tokens": -4}),
     ("messages", {"messages": []}),
-    ("messages", {"messages": [{"role": "user", "content": "word " * 3000}]}),
+    ("context", {"messages": [{"role": "user", "content": "word " * 3000}]}),
     ("messages", {"messages": [{"role": "wizard", "content": "What is a cat?"}]}),
     ("n", {"n": 0}),
     ("n", {"n": 100000}),
@@ -175,7 +177,7 @@ def test_bad_requests_name_the_field(client, lighthouse, field, wrong):
 
 @pytest.mark.parametrize("field,wrong", [
     ("prompt", {"prompt": ""}),
-    ("prompt", {"prompt": "word " * 3000}),
+    ("context", {"prompt": "word " * 3000}),
     ("prompt", {"prompt": [999999]}),
     ("prompt", {"prompt": [-1]}),
     ("temperature", {"temperature": 5000}),
@@ -192,7 +194,7 @@ def test_unknown_model(client, lighthouse):
                           (client.completions.create, {"prompt": "A cat is"})]:
         with pytest.raises(openai.NotFoundError) as refused:
             create(model="atlas", **asked)
-        assert "atlas" in refused.value.body["message"]
+        assert refused.value.param == "model" and "lexicon" in refused.value.body["message"]
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("atlas")
 

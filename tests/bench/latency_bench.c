@@ -1,0 +1,276 @@
+/*
+ * What the coordinator and its doors add to a token:
+ *   latency_bench MODEL_DIR [THREADS]      (the folder of the shipped model: deploy/lexicon/model)
+ *
+ * Added a token: the median time between two tokens at a client of the server, less the time of a
+ * step of `witan run` with the same sequences, layout and threads. The latter is the wall time of a
+ * run of TOKENS + 1 tokens less that of a run of one, over TOKENS: loading and prefill cancel out.
+ *
+ * Delivery: from the moment at which the leader hands over a step's tokens to the moment at which a
+ * client has them, with a leader that computes nothing and sends a step every STEP_US.
+ *
+ * The clients are epoll over plain sockets for server-sent events, and proto/rpc.h for gRPC, in
+ * this process; they share the cores with the server.
+ */
+#include "base/check.h"
+#include "base/clock.h"
+#include "proto/versions.h"
+#include "tests/bench/latency/latency.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TOKENS = 64, STEPS = 400, STEP_US = 5000, RUNS = 3, ROUNDS = 3 };
+
+static const int stream_counts[] = {1, 50};
+
+typedef enum status (*client_run)(const char *address, struct arrivals *a, struct error *err);
+
+/* --- samples -----------------------------------------------------------------------------------
+ */
+
+struct samples {
+    double *ms;
+    size_t count;
+};
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts them. */
+static double percentile(struct samples *s, double p)
+{
+    if (s->count == 0)
+        return 0;
+    qsort(s->ms, s->count, sizeof *s->ms, by_size);
+    return s->ms[(size_t)(p * (double)(s->count - 1) + 0.5)];
+}
+
+static struct samples samples_of(const struct arrivals *a)
+{
+    return (struct samples){
+        .ms = check_calloc((size_t)a->streams * (size_t)a->tokens, sizeof(double))};
+}
+
+static void add(struct samples *s, int64_t ns)
+{
+    s->ms[s->count++] = (double)ns * 1e-6;
+}
+
+/* --- added a token -----------------------------------------------------------------------------
+ */
+
+/* The best of several: other load only ever adds. */
+static enum status best_run(const struct place *p, int streams, int tokens, double *best,
+                            struct error *err)
+{
+    *best = 1e30;
+    for (int i = 0; i < RUNS; i++) {
+        double seconds;
+        TRY(run_requests(p, streams, tokens, &seconds, err));
+        *best = seconds < *best ? seconds : *best;
+    }
+    return OK;
+}
+
+static enum status step_ms(const struct place *p, int streams, double *ms, struct error *err)
+{
+    double one, many;
+    TRY(best_run(p, streams, 1, &one, err));
+    TRY(best_run(p, streams, TOKENS + 1, &many, err));
+    *ms = (many - one) * 1e3 / TOKENS;
+    return OK;
+}
+
+/* The median time between two tokens of a stream; the best of several rounds. */
+static enum status gap_ms(const char *address, client_run run, int streams, double *best,
+                          struct error *err)
+{
+    *best = 1e30;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct arrivals a;
+        arrivals_init(&a, streams, TOKENS);
+        struct samples s = samples_of(&a);
+        enum status st = run(address, &a, err);
+        for (int i = 0; st == OK && i < streams; i++)
+            for (int k = 1; k < a.count[i]; k++)
+                add(&s, a.ns[i * TOKENS + k] - a.ns[i * TOKENS + k - 1]);
+        double median = percentile(&s, 0.5);
+        *best = median < *best ? median : *best;
+        free(s.ms);
+        arrivals_fini(&a);
+        TRY(st);
+    }
+    return OK;
+}
+
+static enum status print_added(const struct place *p, const struct cluster *c, struct error *err)
+{
+    for (size_t i = 0; i < COUNT_OF(stream_counts); i++) {
+        int streams = stream_counts[i];
+        double alone, http, grpc;
+        TRY(step_ms(p, streams, &alone, err));
+        TRY(gap_ms(c->http, sse_run, streams, &http, err));
+        TRY(gap_ms(c->grpc, grpc_run, streams, &grpc, err));
+        printf("  %3d streams: witan run %.3f ms a step; HTTP %.3f ms (%+.3f), gRPC %.3f ms "
+               "(%+.3f)\n",
+               streams, alone, http, http - alone, grpc, grpc - alone);
+        fflush(stdout);
+    }
+    return OK;
+}
+
+static enum status measure_added(const struct place *p, struct error *err)
+{
+    struct cluster c;
+    enum status st = cluster_start(p, true, &c, err);
+    printf("a token, %d greedy ones a stream (median between tokens at the client, and what that "
+           "adds):\n",
+           (int)TOKENS);
+    if (st == OK)
+        st = print_added(p, &c, err);
+    struct error other;
+    enum status stopped = cluster_stop(&c, st == OK ? err : &other);
+    return st == OK ? stopped : st;
+}
+
+/* --- delivery ----------------------------------------------------------------------------------
+ */
+
+struct pacing {
+    struct leader *leader;
+    int streams;
+    int64_t sent_ns[STEPS];
+    enum status st;
+    struct error err;
+};
+
+static void *pace(void *arg)
+{
+    struct pacing *p = arg;
+    p->st = leader_pace(p->leader, p->streams, STEPS, STEP_US, p->sent_ns, &p->err);
+    return NULL;
+}
+
+static enum status run_paced(struct leader *leader, const char *address, client_run run,
+                             struct pacing *p, struct arrivals *a, struct error *err)
+{
+    pthread_t thread;
+    *p = (struct pacing){.leader = leader, .streams = a->streams};
+    CHECK(pthread_create(&thread, NULL, pace, p) == 0, "no thread");
+    enum status st = run(address, a, err);
+    pthread_join(thread, NULL);
+    if (st == OK && p->st != OK) {
+        *err = p->err;
+        st = p->st;
+    }
+    for (int i = 0; st == OK && i < a->streams; i++)
+        if (a->count[i] < STEPS)
+            st = error_set(err, ERR_PEER, "stream %d had %d tokens of %d", i, a->count[i],
+                           (int)STEPS);
+    return st;
+}
+
+static enum status print_delivery(struct leader *leader, const char *door, const char *address,
+                                  client_run run, int streams, struct error *err)
+{
+    struct arrivals a;
+    struct pacing *p = check_calloc(1, sizeof *p);
+    arrivals_init(&a, streams, STEPS);
+    struct samples s = samples_of(&a);
+    enum status st = run_paced(leader, address, run, p, &a, err);
+    for (int i = 0; st == OK && i < streams; i++)
+        for (int k = 0; k < STEPS; k++)
+            add(&s, a.ns[i * STEPS + k] - p->sent_ns[k]);
+    if (st == OK) {
+        double median = percentile(&s, 0.5), p99 = percentile(&s, 0.99);
+        printf("  %3d streams, %s: median %.3f ms, p99 %.3f ms\n", streams, door, median, p99);
+        fflush(stdout);
+    }
+    free(s.ms);
+    free(p);
+    arrivals_fini(&a);
+    return st;
+}
+
+static enum status print_deliveries(const struct cluster *c, struct error *err)
+{
+    struct leader *leader;
+    enum status st = leader_attach(c, &leader, err);
+    if (st != OK)
+        return st;
+    for (size_t i = 0; st == OK && i < COUNT_OF(stream_counts); i++) {
+        st = print_delivery(leader, "HTTP", c->http, sse_run, stream_counts[i], err);
+        if (st == OK)
+            st = print_delivery(leader, "gRPC", c->grpc, grpc_run, stream_counts[i], err);
+    }
+    leader_detach(leader);
+    return st;
+}
+
+static enum status measure_delivery(const struct place *p, struct error *err)
+{
+    struct cluster c;
+    enum status st = cluster_start(p, false, &c, err);
+    printf("delivery, from the leader's send to the client's receipt, %d steps, one every %.1f "
+           "ms:\n",
+           (int)STEPS, STEP_US * 1e-3);
+    if (st == OK)
+        st = print_deliveries(&c, err);
+    struct error other;
+    enum status stopped = cluster_stop(&c, st == OK ? err : &other);
+    return st == OK ? stopped : st;
+}
+
+/* --- the command -------------------------------------------------------------------------------
+ */
+
+static void print_machine(int argc, char **argv, const struct place *p)
+{
+    char line[256], model[256] = "unknown processor";
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "model name : %255[^\n]", model) == 1)
+            break;
+    if (f)
+        fclose(f);
+    printf("command:");
+    for (int i = 0; i < argc; i++)
+        printf(" %s", argv[i]);
+    printf("\nmachine: %s, %ld cores online; witan %s, one rank with %d threads\n", model,
+           sysconf(_SC_NPROCESSORS_ONLN), WITAN_VERSION, p->threads);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    struct error err;
+    struct place place = {0};
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (argc < 2 || argc > 3) {
+        fprintf(stderr, "usage: latency_bench MODEL_DIR [THREADS]\n");
+        return 2;
+    }
+    place.model = argv[1];
+    place.threads = argc == 3 ? atoi(argv[2]) : cores > 2 ? (int)cores / 2 : 1;
+    if (place.threads < 1) {
+        fprintf(stderr, "latency_bench: THREADS: expected 1 or more, found %s\n", argv[2]);
+        return 2;
+    }
+    enum status st = place_find(&place, &err);
+    if (st == OK) {
+        print_machine(argc, argv, &place);
+        st = measure_delivery(&place, &err);
+    }
+    if (st == OK)
+        st = measure_added(&place, &err);
+    if (st != OK)
+        fprintf(stderr, "latency_bench: %s\n", err.msg);
+    return st == OK ? 0 : 1;
+}
