@@ -52,7 +52,6 @@ struct fake {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     int refuse_code; /* not 0: every stream is refused so */
-    bool keep_wakes; /* not forwarded */
     struct fake_rank ranks[FAKE_RANKS];
     struct fake_token tokens[FAKE_TOKENS];
     int count;    /* of them */
@@ -149,7 +148,7 @@ static inline void fake_forward(struct fake *f, struct fake_rank *from, uint64_t
     m.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE;
     m.wake = &wake;
     from->wakes = generation;
-    for (int i = 0; i < FAKE_RANKS && !f->keep_wakes; i++)
+    for (int i = 0; i < FAKE_RANKS; i++)
         if (f->ranks[i].call && &f->ranks[i] != from)
             rpc_send(f->ranks[i].call, &m.base, &ignored);
 }
@@ -248,6 +247,13 @@ static inline struct fake *fake_start(void)
         fail_msg("%s", err.msg);
     fake_listen(f, 0);
     return f;
+}
+
+static inline void fake_refuse(struct fake *f, enum rpc_code code)
+{
+    pthread_mutex_lock(&f->mutex);
+    f->refuse_code = (int)code;
+    pthread_mutex_unlock(&f->mutex);
 }
 
 /* Ranks whose streams are open lose them. */

@@ -373,7 +373,7 @@ static void a_refusal_is_the_error(void **state)
     (void)state;
     struct fake *f = fake_start();
     struct group g;
-    f->refuse_code = RPC_PERMISSION_DENIED;
+    fake_refuse(f, RPC_PERMISSION_DENIED);
     group_start(&g, f, 1);
     group_wait(&g, ERR_IO);
     assert_non_null(strstr(g.err.msg, "PERMISSION_DENIED: as the test asks"));
