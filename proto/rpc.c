@@ -181,6 +181,7 @@ void rpc_destroy(struct rpc *r)
 {
     if (!r)
         return;
+    CHECK(!pthread_equal(pthread_self(), r->thread), "rpc_destroy in a callback");
     pthread_mutex_lock(&r->mutex);
     while (r->live > 0)
         pthread_cond_wait(&r->changed, &r->mutex);

@@ -76,11 +76,13 @@ struct rpc_tls {
 
 /* --- the runtime --- */
 
-/* Starts the rpc thread. `tick` (may be NULL) is called on it about every tick_ms. */
+/* Starts the rpc thread, which takes no signals. `tick` (may be NULL) is called on it about every
+ * tick_ms. The first call sets GRPC_DNS_RESOLVER in the environment where it is not set: best made
+ * while the program has one thread. */
 enum status rpc_create(int tick_ms, void (*tick)(void *arg), void *arg, struct rpc **out,
                        struct error *err);
 /* After every server is stopped and every channel destroyed. Waits for open calls' last callbacks,
- * then joins the thread. Not from a callback. */
+ * then joins the thread. Not from a callback. NULL is fine. */
 void rpc_destroy(struct rpc *r);
 
 /* --- calls --- */

@@ -282,6 +282,7 @@ void rpc_server_stop(struct rpc_server *s, int grace_ms)
 {
     if (!s)
         return;
+    CHECK(!pthread_equal(pthread_self(), s->rpc->thread), "rpc_server_stop in a callback");
     atomic_store(&s->stopping, true);
     rpc_health_stop(s->health);
     RPC_HAND_OVER(&s->stopped_tag);

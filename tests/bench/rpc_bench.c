@@ -140,9 +140,10 @@ static void run_streams(struct rpc_channel *channel, const char *words, int stre
     for (int i = 0; i < streams; i++)
         rpc_call_unref(all[i].call);
     qsort(b.samples, (size_t)b.sample_count, sizeof *b.samples, by_time);
+    int64_t median_ns = b.samples[b.sample_count / 2];
+    int64_t p99_ns = b.samples[(int64_t)b.sample_count * 99 / 100];
     printf("%-9s %2d streams: median %7.1f us, p99 %7.1f us there and back; %.0f messages/s\n",
-           words, streams, (double)b.samples[b.sample_count / 2] * 1e-3,
-           (double)b.samples[(int64_t)b.sample_count * 99 / 100] * 1e-3,
+           words, streams, (double)median_ns * 1e-3, (double)p99_ns * 1e-3,
            2.0 * (b.each + WARM_UP) * streams / seconds);
     free(b.samples);
 }
