@@ -7,7 +7,7 @@
 # Debian's and Ubuntu's names. libc6-dev is named since nothing that gcc depends on brings it.
 packages_build=(gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev
     libutf8proc-dev libssl-dev libopenmpi-dev openmpi-bin libgrpc-dev libprotobuf-c-dev
-    protobuf-c-compiler libevent-dev libcyaml-dev)
+    protobuf-c-compiler libevent-dev libcyaml-dev curl)
 packages_test=(libcmocka-dev libsimde-dev xz-utils python3 python3-venv curl iproute2)
 packages_fuzz=(clang) # and clang's run-time library, see fuzz_runtime_package
 packages_oracle=(python3 python3-venv)
@@ -141,10 +141,11 @@ configure() {
     fi
 }
 
-# build DIR [TARGET]: on all cores. Shows the compiler's words only when it fails.
+# build DIR [TARGET]...: on all cores. Shows the compiler's words only when it fails.
 build() {
-    local dir=$1 target=${2:-all} log=$1/build.log
-    if ! cmake --build "$dir" --target "$target" --parallel "$(nproc)" >"$log" 2>&1; then
+    local dir=$1 log=$1/build.log
+    shift
+    if ! cmake --build "$dir" --target "${@:-all}" --parallel "$(nproc)" >"$log" 2>&1; then
         # From the first command that failed on; not the commands that went well.
         sed -n '/^FAILED\|rror:\|\*\*\*/,$p' "$log" | grep -vE '^\[[0-9]+/' | head -n 40 >&2 || true
         die "the build failed; all of its output is in $log." \
