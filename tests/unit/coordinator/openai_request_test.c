@@ -1,0 +1,405 @@
+/* Bodies of OpenAI requests: what is taken, what is refused and in which words. */
+#include "tests/unit/unit.h"
+
+#include "base/buf.h"
+#include "base/check.h"
+#include "coordinator/openai_request.h"
+
+#include <math.h>
+
+static const struct generation_config defaults = {
+    .temperature = 0.6f, .top_p = 0.95f, .min_p = 0.0f, .top_k = 20, .repetition_penalty = 1.0f};
+
+static enum status parse(enum openai_kind kind, const char *body, struct openai_request *r,
+                         struct error *err)
+{
+    return openai_request_parse(kind, body, strlen(body), &defaults, r, err);
+}
+
+static struct openai_request taken(enum openai_kind kind, const char *body)
+{
+    struct openai_request r;
+    struct error err = {0};
+    if (parse(kind, body, &r, &err) != OK)
+        fail_msg("%s: %s", body, err.msg);
+    return r;
+}
+
+static void refused(enum openai_kind kind, const char *body, enum status code, const char *msg,
+                    const char *param)
+{
+    struct openai_request r;
+    struct error err = {0};
+    char found[OPENAI_PARAM_BYTES];
+    assert_int_equal(parse(kind, body, &r, &err), code);
+    if (msg)
+        assert_string_equal(err.msg, msg);
+    openai_error_param(err.msg, found);
+    assert_string_equal(found, param);
+    assert_null(r.root);
+    assert_null(r.prompts);
+}
+
+#define MESSAGES "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+
+/* A chat body with these fields more. */
+static const char *chat(const char *fields)
+{
+    static char body[4096];
+    snprintf(body, sizeof body, "{" MESSAGES "%s%s}", *fields ? "," : "", fields);
+    return body;
+}
+
+static void takes_a_chat(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(
+        OPENAI_CHAT,
+        chat("\"model\":\"m\",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+             "\"n\":3,\"stop\":[\"a\",\"b\"],\"max_tokens\":7,\"temperature\":0.5,\"top_p\":0.25,"
+             "\"top_k\":-1,\"min_p\":0.125,\"seed\":-1,\"ignore_eos\":true,"
+             "\"chat_template_kwargs\":{\"enable_thinking\":false}"));
+    assert_string_equal(r.model, "m");
+    assert_true(r.stream && r.include_usage && r.ignore_eos && r.has_seed);
+    assert_int_equal(r.n, 3);
+    assert_int_equal(r.stop_count, 2);
+    assert_string_equal(r.stop[1], "b");
+    assert_int_equal(r.max_tokens, 7);
+    assert_true(r.sampling.temperature == 0.5f && r.sampling.top_p == 0.25f);
+    assert_true(r.sampling.min_p == 0.125f);
+    assert_int_equal(r.sampling.top_k, 0);
+    assert_true(r.sampling.seed == UINT64_MAX);
+    assert_true(json_is_false(json_object_get(r.kwargs, "enable_thinking")));
+    openai_request_fini(&r);
+}
+
+static void absent_fields_have_defaults(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(OPENAI_CHAT, chat("\"temperature\":null,\"stop\":null"));
+    assert_null(r.model);
+    assert_null(r.kwargs);
+    assert_false(r.stream || r.has_seed || r.ignore_eos);
+    assert_int_equal(r.n, 1);
+    assert_int_equal(r.max_tokens, 0);
+    assert_true(r.sampling.temperature == 0.6f && r.sampling.top_p == 0.95f);
+    assert_int_equal(r.sampling.top_k, 20);
+    openai_request_fini(&r);
+    r = taken(OPENAI_COMPLETION, "{\"prompt\":\"x\"}");
+    assert_int_equal(r.max_tokens, OPENAI_DEFAULT_COMPLETION_TOKENS);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"max_tokens\":5,\"max_completion_tokens\":9"));
+    assert_int_equal(r.max_tokens, 9);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"temperature\":-0.0,\"stop\":\"x\",\"enable_thinking\":true"));
+    assert_false(signbit(r.sampling.temperature));
+    assert_int_equal(r.stop_count, 1);
+    assert_true(json_is_true(json_object_get(r.kwargs, "enable_thinking")));
+    openai_request_fini(&r);
+}
+
+static void developers_are_the_system(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(
+        OPENAI_CHAT, "{\"messages\":[{\"role\":\"developer\",\"content\":\"be brief\"},"
+                     "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"}]},"
+                     "{\"role\":\"assistant\",\"content\":\"y\",\"refusal\":null,"
+                     "\"annotations\":[],\"reasoning_content\":\"z\"},"
+                     "{\"role\":\"tool\",\"content\":\"1\",\"tool_call_id\":\"c\"}]}");
+    const json_t *first = json_array_get(r.messages, 0);
+    assert_string_equal(json_string_value(json_object_get(first, "role")), "system");
+    openai_request_fini(&r);
+}
+
+static void takes_every_kind_of_prompt(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(OPENAI_COMPLETION, "{\"prompt\":\"ab\"}");
+    assert_int_equal(r.prompt_count, 1);
+    assert_false(r.prompt_ids);
+    assert_int_equal(r.prompts[0].len, 2);
+    openai_request_fini(&r);
+    r = taken(OPENAI_COMPLETION, "{\"prompt\":[\"a\",\"\"]}");
+    assert_int_equal(r.prompt_count, 2);
+    assert_string_equal(r.prompts[0].text, "a");
+    openai_request_fini(&r);
+    r = taken(OPENAI_COMPLETION, "{\"prompt\":[5,6,2147483647]}");
+    assert_int_equal(r.prompt_count, 1);
+    assert_true(r.prompt_ids);
+    assert_int_equal(r.prompts[0].len, 3);
+    assert_int_equal(r.prompts[0].ids[2], INT32_MAX);
+    openai_request_fini(&r);
+    r = taken(OPENAI_COMPLETION, "{\"prompt\":[[1],[2,3]],\"n\":2,\"best_of\":2}");
+    assert_int_equal(r.prompt_count, 2);
+    assert_int_equal(r.prompts[1].ids[1], 3);
+    openai_request_fini(&r);
+    r = taken(OPENAI_DETOKENIZE, "{\"tokens\":[]}");
+    assert_int_equal(r.prompts[0].len, 0);
+    openai_request_fini(&r);
+    r = taken(OPENAI_TOKENIZE, "{\"prompt\":\"\"}");
+    openai_request_fini(&r);
+    r = taken(OPENAI_TOKENIZE, chat(""));
+    assert_non_null(r.messages);
+    openai_request_fini(&r);
+}
+
+static void errors_name_the_field(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fields, *msg, *param;
+    } bad[] = {
+        {"\"stream\":1", "stream: expected true or false, found an integer", "stream"},
+        {"\"n\":0", "n: expected 1 to 16, found 0", "n"},
+        {"\"n\":17", "n: expected 1 to 16, found 17", "n"},
+        {"\"n\":1.0", "n: expected an integer, found a real number", "n"},
+        {"\"model\":[]", "model: expected a string, found an array", "model"},
+        {"\"temperature\":-1", "temperature: expected 0 or 0.001 to 1000, found -1", "temperature"},
+        {"\"temperature\":0.0005", "temperature: expected 0 or 0.001 to 1000, found 0.0005",
+         "temperature"},
+        {"\"temperature\":1e300", "temperature: expected 0 or 0.001 to 1000, found 1e+300",
+         "temperature"},
+        {"\"temperature\":\"1\"", "temperature: expected a number, found a string", "temperature"},
+        {"\"top_p\":0", "top_p: expected above 0, at most 1, found 0", "top_p"},
+        {"\"top_p\":1e-60", "top_p: expected above 0, at most 1, found 1e-60", "top_p"},
+        {"\"min_p\":1.5", "min_p: expected 0 to 1, found 1.5", "min_p"},
+        {"\"top_k\":-2", "top_k: expected -1 to 2147483647, found -2", "top_k"},
+        {"\"seed\":1.5", "seed: expected an integer, found a real number", "seed"},
+        {"\"max_tokens\":0", "max_tokens: expected 1 to 2147483647, found 0", "max_tokens"},
+        {"\"max_tokens\":2147483648", "max_tokens: expected 1 to 2147483647, found 2147483648",
+         "max_tokens"},
+        {"\"stop\":[\"a\",\"\"]", "stop[1]: expected 1 to 1024 bytes, found 0", "stop[1]"},
+        {"\"stop\":[1]", "stop[0]: expected a string, found an integer", "stop[0]"},
+        {"\"stop\":{}", "stop: expected a string or an array of strings, found an object", "stop"},
+        {"\"stream_options\":{\"include_usage\":true}",
+         "stream_options: expected only with stream true", "stream_options"},
+        {"\"stream\":true,\"stream_options\":{\"x\":1}", "unknown field \"stream_options.x\"",
+         "stream_options.x"},
+        {"\"chat_template_kwargs\":1", "chat_template_kwargs: expected an object, found an integer",
+         "chat_template_kwargs"},
+        {"\"enable_thinking\":0", "enable_thinking: expected true or false, found an integer",
+         "enable_thinking"},
+        {"\"prompt\":\"x\"", "unknown field \"prompt\"", "prompt"},
+        {"\"temprature\":1", "unknown field \"temprature\"", "temprature"},
+        {"\"a\\nb\":1", "unknown field \"a?b\"", "a?b"},
+    };
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        refused(OPENAI_CHAT, chat(bad[i].fields), ERR_INVALID, bad[i].msg, bad[i].param);
+}
+
+static void bad_messages_are_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *messages, *msg, *param;
+    } bad[] = {
+        {"1", "messages: expected an array, found an integer", "messages"},
+        {"[]", "messages: expected 1 to 65536, found 0", "messages"},
+        {"[1]", "messages[0]: expected an object, found an integer", "messages[0]"},
+        {"[{\"content\":\"x\"}]", "messages[0].role: expected a string, found nothing",
+         "messages[0].role"},
+        {"[{\"role\":4}]", "messages[0].role: expected a string, found an integer",
+         "messages[0].role"},
+        {"[{\"role\":\"robot\"}]",
+         "messages[0].role: expected system, developer, user, assistant or tool, found \"robot\"",
+         "messages[0].role"},
+        {"[{\"role\":\"user\",\"x\":1}]", "unknown field \"messages[0].x\"", "messages[0].x"},
+        {"[{\"role\":\"user\",\"name\":1}]",
+         "messages[0].name: expected a string, found an integer", "messages[0].name"},
+    };
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        char body[256];
+        snprintf(body, sizeof body, "{\"messages\":%s}", bad[i].messages);
+        refused(OPENAI_CHAT, body, ERR_INVALID, bad[i].msg, bad[i].param);
+    }
+    refused(OPENAI_CHAT, "{}", ERR_INVALID, "messages: expected an array, found nothing",
+            "messages");
+}
+
+static void bad_prompts_are_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *prompt, *msg, *param;
+    } bad[] = {
+        {"{}", "prompt: expected a string or an array, found an object", "prompt"},
+        {"[]", "prompt: it is empty", "prompt"},
+        {"[1,\"a\"]", "prompt[1]: expected a token id, found a string", "prompt[1]"},
+        {"[-1]", "prompt[0]: expected a token id, found one that none has", "prompt[0]"},
+        {"[2147483648]", "prompt[0]: expected a token id, found one that none has", "prompt[0]"},
+        {"[\"a\",1]", "prompt[1]: expected a string, found an integer", "prompt[1]"},
+        {"[[1],2]", "prompt[1]: expected an array of token ids, found an integer", "prompt[1]"},
+        {"[[1],[true]]", "prompt[1][0]: expected a token id, found a boolean", "prompt[1][0]"},
+    };
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        char body[256];
+        snprintf(body, sizeof body, "{\"prompt\":%s}", bad[i].prompt);
+        refused(OPENAI_COMPLETION, body, ERR_INVALID, bad[i].msg, bad[i].param);
+    }
+    refused(OPENAI_COMPLETION, "{}", ERR_INVALID,
+            "prompt: expected a string or an array, found nothing", "prompt");
+    refused(OPENAI_TOKENIZE, "{}", ERR_INVALID, "prompt: expected it or messages, found neither",
+            "prompt");
+    refused(OPENAI_TOKENIZE, "{\"prompt\":[1]}", ERR_INVALID,
+            "prompt: expected a string, found an array", "prompt");
+    refused(OPENAI_TOKENIZE, "{\"prompt\":\"x\",\"add_special_tokens\":true}", ERR_INVALID,
+            "unknown field \"add_special_tokens\"", "add_special_tokens");
+    refused(OPENAI_DETOKENIZE, "{\"tokens\":\"x\"}", ERR_INVALID,
+            "tokens: expected an array of token ids, found a string", "tokens");
+}
+
+static void what_is_not_done_is_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *field, *neutral, *other;
+    } known[] = {
+        {"tools", "[]", "[{}]"},
+        {"tool_choice", "\"none\"", "\"auto\""},
+        {"functions", "[]", "[{}]"},
+        {"response_format", "{\"type\":\"text\"}", "{\"type\":\"json_object\"}"},
+        {"logprobs", "false", "true"},
+        {"top_logprobs", "0", "2"},
+        {"logit_bias", "{}", "{\"5\":1}"},
+        {"presence_penalty", "0", "0.5"},
+        {"frequency_penalty", "0.0", "-1"},
+        {"repetition_penalty", "1", "1.1"},
+        {"echo", "false", "true"},
+        {"audio", "null", "{}"},
+        {"modalities", "[\"text\"]", "[\"text\",\"audio\"]"},
+        {"prediction", "null", "{}"},
+        {"reasoning_effort", "null", "\"high\""},
+        {"continue_final_message", "false", "true"},
+    };
+    for (size_t i = 0; i < COUNT_OF(known); i++) {
+        char fields[256];
+        snprintf(fields, sizeof fields, "\"%s\":%s", known[i].field, known[i].neutral);
+        struct openai_request r = taken(OPENAI_CHAT, chat(fields));
+        openai_request_fini(&r);
+        snprintf(fields, sizeof fields, "\"%s\":null", known[i].field);
+        r = taken(OPENAI_CHAT, chat(fields));
+        openai_request_fini(&r);
+        snprintf(fields, sizeof fields, "\"%s\":%s", known[i].field, known[i].other);
+        refused(OPENAI_CHAT, chat(fields), ERR_UNSUPPORTED, NULL, known[i].field);
+    }
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":0}", ERR_UNSUPPORTED, NULL,
+            "logprobs");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"suffix\":\"y\"}", ERR_UNSUPPORTED, NULL,
+            "suffix");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"best_of\":2}", ERR_UNSUPPORTED, NULL,
+            "best_of");
+}
+
+static void notes_are_taken(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(
+        OPENAI_CHAT, chat("\"user\":\"u\",\"metadata\":{\"a\":\"b\"},\"store\":true,"
+                          "\"service_tier\":\"auto\",\"safety_identifier\":\"s\","
+                          "\"prompt_cache_key\":\"k\",\"parallel_tool_calls\":true"));
+    openai_request_fini(&r);
+}
+
+static void too_many_answers_are_refused(void **state)
+{
+    (void)state;
+    refused(OPENAI_COMPLETION,
+            "{\"n\":16,\"prompt\":[\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\"]}",
+            ERR_INVALID, "n: expected at most 128 answers in all, found 144", "n");
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    buf_puts(&b, "{\"prompt\":[", NULL);
+    for (int i = 0; i < OPENAI_MAX_CHOICES; i++)
+        buf_puts(&b, "\"a\",", NULL);
+    buf_puts(&b, "\"a\"]}", NULL);
+    refused(OPENAI_COMPLETION, b.data, ERR_INVALID,
+            "prompt: expected at most 128 prompts, found 129", "prompt");
+    buf_fini(&b);
+}
+
+static void too_many_messages_are_refused(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 16 << 20);
+    buf_puts(&b, "{\"messages\":[", NULL);
+    for (int i = 0; i < OPENAI_MAX_MESSAGES; i++)
+        buf_puts(&b, "{\"role\":\"user\"},", NULL);
+    buf_puts(&b, "{\"role\":\"user\"}]}", NULL);
+    refused(OPENAI_CHAT, b.data, ERR_INVALID, "messages: expected 1 to 65536, found 65537",
+            "messages");
+    buf_fini(&b);
+}
+
+static void bad_json_is_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "",
+        "{",
+        "[]",
+        "\"s\"",
+        "{} {}",
+        "{\"n\":1,\"n\":1}",
+        "{\"temperature\":NaN}",
+        "{\"temperature\":1e999}",
+        "{\"seed\":9223372036854775808}",
+        "{\"model\":\"\xff\"}",
+        "{\"model\":\"\\u0000\"}",
+        "{\"model\":\"\\ud800\"}",
+        "{\"n\":01}",
+    };
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        refused(OPENAI_CHAT, bad[i], ERR_INVALID, NULL, "");
+    char deep[4096] = "{\"metadata\":";
+    memset(deep + strlen(deep), '[', 64);
+    refused(OPENAI_CHAT, deep, ERR_INVALID, "body: nested deeper than 64 at byte 75", "");
+    struct openai_request r;
+    struct error err;
+    assert_int_equal(openai_request_parse(OPENAI_CHAT, "{\"n\":1\0}", 8, &defaults, &r, &err),
+                     ERR_INVALID);
+}
+
+static void params_are_found_in_messages(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *msg, *param;
+    } cases[] = {
+        {"messages[2].content[0].text: expected a string", "messages[2].content[0].text"},
+        {"unknown field \"a\"b\"", "a\"b"},
+        {"body: line 1: what", ""},
+        {"a sentence: with a colon", ""},
+        {"", ""},
+        {":", ""},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char param[OPENAI_PARAM_BYTES];
+        openai_error_param(cases[i].msg, param);
+        assert_string_equal(param, cases[i].param);
+    }
+    char lengthy[400], param[OPENAI_PARAM_BYTES];
+    memset(lengthy, 'a', sizeof lengthy);
+    memcpy(lengthy + 300, ": x", 4);
+    openai_error_param(lengthy, param);
+    assert_string_equal(param, "");
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(takes_a_chat),
+    cmocka_unit_test(absent_fields_have_defaults),
+    cmocka_unit_test(developers_are_the_system),
+    cmocka_unit_test(takes_every_kind_of_prompt),
+    cmocka_unit_test(errors_name_the_field),
+    cmocka_unit_test(bad_messages_are_named),
+    cmocka_unit_test(bad_prompts_are_named),
+    cmocka_unit_test(what_is_not_done_is_refused_by_name),
+    cmocka_unit_test(notes_are_taken),
+    cmocka_unit_test(too_many_answers_are_refused),
+    cmocka_unit_test(too_many_messages_are_refused),
+    cmocka_unit_test(bad_json_is_refused),
+    cmocka_unit_test(params_are_found_in_messages),
+};
+
+UNIT_MAIN(tests)
