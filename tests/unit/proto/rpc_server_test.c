@@ -596,32 +596,62 @@ static void *stress_thread(void *arg)
     return NULL;
 }
 
-static void calls_opened_and_cancelled_at_random(void **state)
+static void stress_start(struct stress *threads, size_t count, struct world *w, int ms)
 {
-    (void)state;
-    struct world w;
-    struct stress threads[3];
-    world_open(&w);
-    for (size_t i = 0; i < COUNT_OF(threads); i++) {
+    for (size_t i = 0; i < count; i++) {
         struct stress *t = &threads[i];
-        t->world = &w;
+        t->world = w;
         t->random = 100 + i;
         t->started = 0;
-        t->until_ns = clock_now_ns() + 2000000000;
+        t->until_ns = clock_now_ns() + ms * 1000000LL;
         seen_init(&t->seen);
         pthread_create(&t->thread, NULL, stress_thread, t);
     }
-    for (size_t i = 0; i < COUNT_OF(threads); i++) {
+}
+
+/* Each call has ended, once. */
+static void stress_end(struct stress *threads, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
         struct stress *t = &threads[i];
         pthread_join(t->thread, NULL);
         assert_true(seen_reaches(&t->seen, &t->seen.closed, t->started, WAIT_MS));
         assert_int_equal(t->seen.closed, t->started);
         seen_fini(&t->seen);
     }
+}
+
+static void calls_opened_and_cancelled_at_random(void **state)
+{
+    (void)state;
+    struct world w;
+    struct stress threads[3];
+    world_open(&w);
+    stress_start(threads, COUNT_OF(threads), &w, 2000);
+    stress_end(threads, COUNT_OF(threads));
     list_models_works(w.channel);
     rpc_server_stop(w.server, 1000);
     w.server = NULL;
     assert_int_equal(w.seen.opened, w.seen.closed);
+    world_close(&w);
+}
+
+static void stop_in_the_midst_of_calls(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct world w;
+    struct stress threads[3];
+    world_open(&w);
+    stress_start(threads, COUNT_OF(threads), &w, 1000);
+    for (int i = 0; i < 3; i++) {
+        sleep_ms(200);
+        rpc_server_stop(w.server, i * 30);
+        assert_int_equal(w.seen.opened, w.seen.closed);
+        assert_ok(rpc_server_create(w.rpc, w.address, NULL, w.methods, COUNT_OF(w.methods),
+                                    &w.server, &err));
+    }
+    stress_end(threads, COUNT_OF(threads));
     world_close(&w);
 }
 
@@ -647,6 +677,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(stop_with_silent_connections),
     cmocka_unit_test(nothing_is_printed),
     cmocka_unit_test(calls_opened_and_cancelled_at_random),
+    cmocka_unit_test(stop_in_the_midst_of_calls),
 };
 
 UNIT_MAIN(tests)
