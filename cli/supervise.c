@@ -53,7 +53,7 @@ struct supervisor {
     int signals, notify; /* signalfd; the coordinator's notify pipe, -1 when closed */
     pid_t coordinator;   /* 0: not running */
     struct job *jobs;    /* [config->groups_count] */
-    char http[300], grpc[300], cluster[300]; /* as bound; "" until known */
+    char http[600], grpc[600], cluster[300]; /* "" until known */
     char line[MAX_LINE];                     /* of the notify pipe, not yet whole */
     size_t line_len;
     enum phase phase;
@@ -234,6 +234,22 @@ static void __attribute__((format(printf, 2, 3))) fail(struct supervisor *s, con
     enter(s, SETTLE);
 }
 
+/* Where others reach a listener: what it listens on, but for an address that means "any"; there, by
+ * this host's name from afar. */
+static void dial_address(const char *listening, bool far, char out[600])
+{
+    char host[256], name[256] = "127.0.0.1";
+    int port = 0;
+    snprintf(out, 600, "%s", listening);
+    if (address_split(listening, host, &port, NULL) != OK ||
+        (strcmp(host, "0.0.0.0") != 0 && strcmp(host, "::") != 0))
+        return;
+    if (far && gethostname(name, sizeof name) != 0)
+        return;
+    name[sizeof name - 1] = '\0';
+    snprintf(out, 600, "%s:%d", name, port);
+}
+
 /* --- starting ----------------------------------------------------------------------------------
  */
 
@@ -258,27 +274,12 @@ static enum status start_coordinator(struct supervisor *s, struct error *err)
     return st;
 }
 
-/* Where ranks find the coordinator: what it listens on, but for an address that means "any". */
-static void dial_address(const struct supervisor *s, bool far, char out[600])
-{
-    char host[256], name[256] = "127.0.0.1";
-    int port = 0;
-    snprintf(out, 600, "%s", s->cluster);
-    if (address_split(s->cluster, host, &port, NULL) != OK ||
-        (strcmp(host, "0.0.0.0") != 0 && strcmp(host, "::") != 0))
-        return;
-    if (far && gethostname(name, sizeof name) != 0)
-        return;
-    name[sizeof name - 1] = '\0';
-    snprintf(out, 600, "%s:%d", name, port);
-}
-
 static void worker_words(const struct supervisor *s, const struct config_group *g,
                          const char *program, const char *region, struct words *out)
 {
     const struct config *c = s->o->config;
     char address[600];
-    dial_address(s, g->hosts_count > 0, address);
+    dial_address(s->cluster, g->hosts_count > 0, address);
     const char *const fixed[] = {program, "--coordinator", address, "--group",
                                  g->name, "--tls",         c->pki};
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -373,10 +374,11 @@ static char *next_word(char **rest)
 static void on_listening(struct supervisor *s, const char *what, const char *address)
 {
     struct error err;
+    bool tls = s->o->config->listen.tls.cert != NULL; /* its certificate bears a name */
     if (strcmp(what, "http") == 0)
-        snprintf(s->http, sizeof s->http, "%s", address);
+        dial_address(address, tls, s->http);
     else if (strcmp(what, "grpc") == 0)
-        snprintf(s->grpc, sizeof s->grpc, "%s", address);
+        dial_address(address, tls, s->grpc);
     else if (strcmp(what, "cluster") == 0 && !s->cluster[0]) {
         snprintf(s->cluster, sizeof s->cluster, "%s", address);
         if (s->phase == START && start_jobs(s, &err) != OK)
