@@ -39,7 +39,8 @@ enum status answers_create(const struct engine_limits *limits, struct answers **
     a->ids = calloc((size_t)a->cap, sizeof *a->ids);
     if (!a->table || !a->sequences || !a->pointers || !a->ids) {
         answers_destroy(a);
-        return error_set(err, ERR_NO_MEMORY, "no memory for %d answers", a->size);
+        return error_set(err, ERR_NO_MEMORY, "no memory for %d answers",
+                         limits->max_seqs + ANSWERS_WAITING);
     }
     for (int32_t i = a->size - 1; i >= 0; i--) {
         a->table[i].owner = a;

@@ -40,7 +40,7 @@ struct attach {
 
 static _Noreturn void give_up(const char *why)
 {
-    log_error("%s, and this rank's engine has not noticed for %d s: it waits for another rank", why,
+    log_error("%s, and for %d s this rank has not come to notice: it ends", why,
               ATTACH_GRACE_MS / 1000);
     _exit(1);
 }

@@ -81,7 +81,7 @@ enum status host_ranks(struct comm *world, char host[HOST_NAME_BYTES], int *rank
     if (st == OK)
         st = world->ops->allgather(world, host, HOST_NAME_BYTES, all, err);
     *ranks_here = 0;
-    for (int i = 0; st == OK && i < world->size; i++)
+    for (int i = 0; st == OK && all && i < world->size; i++)
         *ranks_here += strcmp(all + (size_t)i * HOST_NAME_BYTES, host) == 0;
     free(all);
     return st;

@@ -341,8 +341,10 @@ static inline void fake_plan(struct fake *f, const struct fake_plan *p)
     snprintf(dir, sizeof dir, "%s/%s", WITAN_SOURCE_DIR, p->dir);
     if (config_load(dir, &config, &ignored, &err) != OK ||
         inventory_create(&config, &inv, &err) != OK ||
-        plan_create(&config, inv, p->layout, &plan, &err) != OK)
+        plan_create(&config, inv, p->layout, &plan, &err) != OK) {
         fail_msg("%s", err.msg);
+        return;
+    }
     for (int i = 0; i < plan->world; i++)
         FAKE_WAIT(f, f->ranks[i].hello);
     for (int i = 0; i < plan->world; i++)
