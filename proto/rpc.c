@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { HANDLED_BEFORE_POLL = 256, POLLS = 32 };
+
 const char *rpc_code_name(int code)
 {
     static const char *const names[] = {
@@ -112,20 +114,56 @@ static void prepare_grpc(void)
     setenv("GRPC_DNS_RESOLVER", "native", 0);
 }
 
+static void handle(struct rpc_event event)
+{
+    RPC_TAKE_BACK(event.tag);
+    event.tag->done(event.tag->owner, event.ok);
+}
+
+static void keep_event(struct rpc *r, struct rpc_event event)
+{
+    if (r->kept == r->kept_cap) {
+        r->kept_cap = r->kept_cap ? 2 * r->kept_cap : 256;
+        r->events = realloc(r->events, r->kept_cap * sizeof *r->events);
+        CHECK(r->events, "no memory for %zu events", r->kept_cap);
+    }
+    r->events[r->kept++] = event;
+}
+
+/* The queue returns what it holds before it polls. So events whose handling makes new ones at once
+ * (a stream that flows) would keep it from all sockets, keep-alive pings among them. Here what it
+ * holds is set aside until it has polled some times, each of which serves one socket that is ready.
+ * (It holds three events a call at most.) */
+static void poll_sockets(struct rpc *r)
+{
+    for (int polls = 0; polls < POLLS;) {
+        grpc_event event = grpc_completion_queue_next(r->queue, gpr_inf_past(GPR_CLOCK_MONOTONIC),
+                                                      NULL);
+        if (event.type == GRPC_OP_COMPLETE)
+            keep_event(r, (struct rpc_event){event.tag, event.success != 0});
+        else
+            polls++;
+    }
+    for (size_t i = 0; i < r->kept; i++)
+        handle(r->events[i]);
+    r->kept = 0;
+}
+
 static void *rpc_thread(void *arg)
 {
     struct rpc *r = arg;
     int64_t next_ns = clock_now_ns() + r->tick_ns;
-    for (;;) {
+    for (int handled = 0;;) {
         gpr_timespec until = r->tick ? gpr_time_from_nanos(next_ns, GPR_CLOCK_MONOTONIC)
                                      : gpr_inf_future(GPR_CLOCK_MONOTONIC);
         grpc_event event = grpc_completion_queue_next(r->queue, until, NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
-        if (event.type == GRPC_OP_COMPLETE) {
-            struct rpc_tag *tag = event.tag;
-            RPC_TAKE_BACK(tag);
-            tag->done(tag->owner, event.success != 0);
+        if (event.type == GRPC_OP_COMPLETE)
+            handle((struct rpc_event){event.tag, event.success != 0});
+        if (++handled >= HANDLED_BEFORE_POLL) {
+            handled = 0;
+            poll_sockets(r);
         }
         if (r->tick && clock_now_ns() >= next_ns) {
             r->tick(r->tick_arg);
@@ -140,6 +178,7 @@ static void release(struct rpc *r)
     grpc_shutdown_blocking();
     pthread_cond_destroy(&r->changed);
     pthread_mutex_destroy(&r->mutex);
+    free(r->events);
     free(r);
 }
 

@@ -33,6 +33,11 @@ struct rpc_tag {
     void *owner;
 };
 
+struct rpc_event {
+    struct rpc_tag *tag;
+    bool ok;
+};
+
 struct rpc {
     grpc_completion_queue *queue;
     pthread_t thread;
@@ -43,6 +48,9 @@ struct rpc {
     pthread_mutex_t mutex; /* also of every server's `calls` and `stopped` */
     pthread_cond_t changed;
     size_t live; /* calls not yet closed, accepts that are out */
+
+    struct rpc_event *events; /* the rpc thread's */
+    size_t kept, kept_cap;
 };
 
 /* --- rpc.c --- */

@@ -74,6 +74,34 @@ static void tick_runs_under_load(void **state)
     world_close(&w);
 }
 
+/* A stream that is sent and received as fast as the rpc thread can: gRPC polls its sockets only
+ * when its queue is empty, and would keep no other connection alive. */
+static void flood_starves_nobody(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct world w;
+    struct seen flood;
+    struct rpc_channel *other;
+    world_open(&w);
+    assert_ok(rpc_channel_create(w.rpc, w.address, NULL, &other, &err));
+    call_generate(w.channel, "qwen3", 1 << 30, 0, &flood);
+    int64_t start = clock_now_ns();
+    while (ms_since(start) < RPC_KEEPALIVE_MS + RPC_KEEPALIVE_TIMEOUT_MS + 2000) {
+        int64_t before = clock_now_ns();
+        list_models_works(other);
+        assert_in_range(ms_since(before), 0, RPC_KEEPALIVE_TIMEOUT_MS);
+        assert_int_equal(seen_get(&flood, &flood.closed), 0);
+        sleep_ms(20);
+    }
+    rpc_cancel(flood.call);
+    seen_ended(&flood, RPC_CANCELLED);
+    assert_false(flood.out_of_order);
+    seen_fini(&flood);
+    rpc_channel_destroy(other);
+    world_close(&w);
+}
+
 /* A batch started after the queue's shutdown would abort the process. */
 static void destroy_right_after_cancel(void **state)
 {
@@ -659,6 +687,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tick_runs_while_idle_at_no_cost),
     cmocka_unit_test(idle_without_tick_costs_nothing),
     cmocka_unit_test(tick_runs_under_load),
+    cmocka_unit_test(flood_starves_nobody),
     cmocka_unit_test(destroy_right_after_cancel),
     cmocka_unit_test(destroy_waits_for_the_last_callback),
     cmocka_unit_test(code_names),
