@@ -80,6 +80,9 @@ void launch_mpirun_words(const struct launch_mpi *m, struct words *out)
         "none",
     };
     static const char *const tcp[] = {"--mca", "pml", "ob1", "--mca", "btl", "self,vader,tcp"};
+    /* Ranks of one machine meet in memory; without this they listen on every interface. (mpirun
+     * itself does so whatever it is told.) */
+    static const char *const memory[] = {"--mca", "pml", "ob1", "--mca", "btl", "self,vader"};
     words_add(out, "mpirun");
     if (!m->verbose)
         words_add(out, "--quiet");
@@ -92,6 +95,8 @@ void launch_mpirun_words(const struct launch_mpi *m, struct words *out)
             add_list(out, (const char *const[]){"--mca", keys[i], m->data_plane}, 3);
         }
         add_list(out, tcp, COUNT_OF(tcp));
+    } else if (m->one_host) {
+        add_list(out, memory, COUNT_OF(memory));
     }
     if (m->one_host && m->scratch) {
         static const char *const keys[] = {"orte_tmpdir_base", "btl_vader_backing_directory"};
