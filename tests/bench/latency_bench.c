@@ -4,7 +4,8 @@
  *
  * Added a token: the median time between two tokens at a client of the server, less the time of a
  * step of `witan run` with the same sequences, layout and threads. The latter is the wall time of a
- * run of TOKENS + 1 tokens less that of a run of one, over TOKENS: loading and prefill cancel out.
+ * run of N + 1 tokens less that of a run of one, over N: loading and prefill cancel out. The rank
+ * of the server stays up meanwhile, parked.
  *
  * Delivery: from the moment at which the leader hands over a step's tokens to the moment at which a
  * client has them, with a leader that computes nothing and sends a step every STEP_US.
@@ -23,9 +24,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TOKENS = 64, STEPS = 400, STEP_US = 5000, RUNS = 3, ROUNDS = 3 };
+enum { STEPS = 400, STEP_US = 5000, RUNS = 5, ROUNDS = 5 };
 
-static const int stream_counts[] = {1, 50};
+/* One stream has more tokens, since its steps are short beside the start of a process. */
+static const struct load {
+    int streams, tokens;
+} loads[] = {{1, 512}, {50, 64}};
 
 typedef enum status (*client_run)(const char *address, struct arrivals *a, struct error *err);
 
@@ -79,28 +83,31 @@ static enum status best_run(const struct place *p, int streams, int tokens, doub
     return OK;
 }
 
-static enum status step_ms(const struct place *p, int streams, double *ms, struct error *err)
+static enum status step_ms(const struct place *p, const struct load *load, double *ms,
+                           struct error *err)
 {
     double one, many;
-    TRY(best_run(p, streams, 1, &one, err));
-    TRY(best_run(p, streams, TOKENS + 1, &many, err));
-    *ms = (many - one) * 1e3 / TOKENS;
+    TRY(best_run(p, load->streams, 1, &one, err));
+    TRY(best_run(p, load->streams, load->tokens + 1, &many, err));
+    *ms = (many - one) * 1e3 / load->tokens;
     return OK;
 }
 
 /* The median time between two tokens of a stream; the best of several rounds. */
-static enum status gap_ms(const char *address, client_run run, int streams, double *best,
-                          struct error *err)
+static enum status gap_ms(const char *address, client_run run, const struct load *load,
+                          double *best, struct error *err)
 {
     *best = 1e30;
     for (int round = 0; round < ROUNDS; round++) {
         struct arrivals a;
-        arrivals_init(&a, streams, TOKENS);
+        arrivals_init(&a, load->streams, load->tokens);
         struct samples s = samples_of(&a);
         enum status st = run(address, &a, err);
-        for (int i = 0; st == OK && i < streams; i++)
+        for (int i = 0; st == OK && i < load->streams; i++) {
+            const int64_t *ns = &a.ns[i * load->tokens];
             for (int k = 1; k < a.count[i]; k++)
-                add(&s, a.ns[i * TOKENS + k] - a.ns[i * TOKENS + k - 1]);
+                add(&s, ns[k] - ns[k - 1]);
+        }
         double median = percentile(&s, 0.5);
         *best = median < *best ? median : *best;
         free(s.ms);
@@ -112,15 +119,15 @@ static enum status gap_ms(const char *address, client_run run, int streams, doub
 
 static enum status print_added(const struct place *p, const struct cluster *c, struct error *err)
 {
-    for (size_t i = 0; i < COUNT_OF(stream_counts); i++) {
-        int streams = stream_counts[i];
+    for (size_t i = 0; i < COUNT_OF(loads); i++) {
+        const struct load *l = &loads[i];
         double alone, http, grpc;
-        TRY(step_ms(p, streams, &alone, err));
-        TRY(gap_ms(c->http, sse_run, streams, &http, err));
-        TRY(gap_ms(c->grpc, grpc_run, streams, &grpc, err));
-        printf("  %3d streams: witan run %.3f ms a step; HTTP %.3f ms (%+.3f), gRPC %.3f ms "
-               "(%+.3f)\n",
-               streams, alone, http, http - alone, grpc, grpc - alone);
+        TRY(step_ms(p, l, &alone, err));
+        TRY(gap_ms(c->http, sse_run, l, &http, err));
+        TRY(gap_ms(c->grpc, grpc_run, l, &grpc, err));
+        printf("  %3d streams of %d: witan run %.3f ms a step; HTTP %.3f ms (%+.3f), gRPC %.3f "
+               "ms (%+.3f)\n",
+               l->streams, l->tokens, alone, http, http - alone, grpc, grpc - alone);
         fflush(stdout);
     }
     return OK;
@@ -130,9 +137,7 @@ static enum status measure_added(const struct place *p, struct error *err)
 {
     struct cluster c;
     enum status st = cluster_start(p, true, &c, err);
-    printf("a token, %d greedy ones a stream (median between tokens at the client, and what that "
-           "adds):\n",
-           (int)TOKENS);
+    printf("a token, greedy (median between tokens at the client, and what that adds):\n");
     if (st == OK)
         st = print_added(p, &c, err);
     struct error other;
@@ -199,32 +204,34 @@ static enum status print_delivery(struct leader *leader, const char *door, const
     return st;
 }
 
-static enum status print_deliveries(const struct cluster *c, struct error *err)
+static enum status print_deliveries(const struct cluster *c, struct leader *leader,
+                                    struct error *err)
 {
-    struct leader *leader;
-    enum status st = leader_attach(c, &leader, err);
-    if (st != OK)
-        return st;
-    for (size_t i = 0; st == OK && i < COUNT_OF(stream_counts); i++) {
-        st = print_delivery(leader, "HTTP", c->http, sse_run, stream_counts[i], err);
-        if (st == OK)
-            st = print_delivery(leader, "gRPC", c->grpc, grpc_run, stream_counts[i], err);
+    for (size_t i = 0; i < COUNT_OF(loads); i++) {
+        TRY(print_delivery(leader, "HTTP", c->http, sse_run, loads[i].streams, err));
+        TRY(print_delivery(leader, "gRPC", c->grpc, grpc_run, loads[i].streams, err));
     }
-    leader_detach(leader);
-    return st;
+    return OK;
 }
 
+/* The coordinator ends first, and lets the leader go. */
 static enum status measure_delivery(const struct place *p, struct error *err)
 {
     struct cluster c;
+    struct leader *leader = NULL;
     enum status st = cluster_start(p, false, &c, err);
     printf("delivery, from the leader's send to the client's receipt, %d steps, one every %.1f "
            "ms:\n",
            (int)STEPS, STEP_US * 1e-3);
     if (st == OK)
-        st = print_deliveries(&c, err);
+        st = leader_attach(&c, &leader, err);
+    if (st == OK)
+        st = cluster_wait_ready(&c, err);
+    if (st == OK)
+        st = print_deliveries(&c, leader, err);
     struct error other;
     enum status stopped = cluster_stop(&c, st == OK ? err : &other);
+    leader_detach(leader);
     return st == OK ? stopped : st;
 }
 

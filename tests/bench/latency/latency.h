@@ -35,6 +35,8 @@ struct cluster {
 enum status place_find(struct place *p, struct error *err);
 enum status cluster_start(const struct place *p, bool with_worker, struct cluster *c,
                           struct error *err);
+/* Until requests are taken; cluster_start has waited when it starts the worker. */
+enum status cluster_wait_ready(struct cluster *c, struct error *err);
 /* Fine after a failed start. The coordinator must end well. */
 enum status cluster_stop(struct cluster *c, struct error *err);
 
@@ -67,7 +69,7 @@ enum status grpc_run(const char *address, struct arrivals *a, struct error *err)
 
 struct leader;
 
-/* Attaches as the one rank of the group and is proven; certificates from c->dir. */
+/* Attaches as the one rank of the group, with certificates from c->dir. */
 enum status leader_attach(const struct cluster *c, struct leader **out, struct error *err);
 /* In a thread of its own: waits for `streams` requests, then gives each a token every step_us, all
  * in one message; sent_ns[tokens] is when that was handed over. */

@@ -39,7 +39,6 @@ struct leader {
     struct answer answers[LATENCY_MAX_STREAMS];
     int count;
     bool attached; /* there is a plan: heartbeats are due */
-    bool proven;   /* the coordinator's first probe was answered */
     bool closed;
 };
 
@@ -137,7 +136,6 @@ static void on_submit(struct leader *l, struct rpc_call *call,
     pthread_mutex_lock(&l->mutex);
     if (!is_probe && l->count < LATENCY_MAX_STREAMS)
         l->answers[l->count++] = answer;
-    l->proven |= is_probe;
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->mutex);
 }
@@ -180,15 +178,14 @@ static void on_closed(struct rpc_call *call, void *user, int code, const char *m
 /* --- the bench's threads -----------------------------------------------------------------------
  */
 
-/* Until it is proven, or has so many requests. */
-static enum status wait_until(struct leader *l, bool proven, int requests, struct error *err)
+static enum status wait_for_requests(struct leader *l, int requests, struct error *err)
 {
     struct timespec until;
     int code = 0;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += LATENCY_WAIT_S;
     pthread_mutex_lock(&l->mutex);
-    while (code == 0 && !l->closed && ((proven && !l->proven) || l->count < requests))
+    while (code == 0 && !l->closed && l->count < requests)
         code = pthread_cond_timedwait(&l->changed, &l->mutex, &until);
     bool closed = l->closed;
     int count = l->count;
@@ -214,8 +211,7 @@ static enum status connect(const struct cluster *c, struct leader *l, struct err
     TRY(rpc_channel_create(l->rpc, c->ranks, &tls, &l->channel, err));
     TRY(rpc_call_start(l->channel, ATTACH, &witan__cluster__v1__coordinator_message__descriptor,
                        &handlers, l, 0, true, NULL, &l->call, err));
-    TRY(say_hello(l, err));
-    return wait_until(l, true, 0, err);
+    return say_hello(l, err);
 }
 
 enum status leader_attach(const struct cluster *c, struct leader **out, struct error *err)
@@ -237,7 +233,7 @@ enum status leader_pace(struct leader *l, int streams, int tokens, int step_us, 
 {
     struct answer answers[LATENCY_MAX_STREAMS];
     struct timespec next;
-    TRY(wait_until(l, false, streams, err));
+    TRY(wait_for_requests(l, streams, err));
     pthread_mutex_lock(&l->mutex);
     for (int i = 0; i < streams; i++)
         answers[i] = l->answers[i];

@@ -142,6 +142,11 @@ static enum status start_coordinator(const struct place *p, struct cluster *c, s
     return st;
 }
 
+enum status cluster_wait_ready(struct cluster *c, struct error *err)
+{
+    return listen_to(c, "ready", err);
+}
+
 enum status cluster_start(const struct place *p, bool with_worker, struct cluster *c,
                           struct error *err)
 {
@@ -158,7 +163,7 @@ enum status cluster_start(const struct place *p, bool with_worker, struct cluste
         return OK;
     const char *const args[] = {"--coordinator", c->ranks, "--group", "g0", "--tls", pki, NULL};
     TRY(start(p, "witan-worker", args, NULL, &c->worker, err));
-    return listen_to(c, "ready", err);
+    return cluster_wait_ready(c, err);
 }
 
 static void remove_folder(const char *dir)
