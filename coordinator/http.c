@@ -26,10 +26,17 @@ enum {
 /* --- listening ---------------------------------------------------------------------------------
  */
 
+/* The servers of this process. evhttp makes itself the argument of its listener's callbacks, so the
+ * one for errors has to look for the door that it belongs to. Loop thread. */
+static struct http *servers;
+
 /* Without this an accept that fails for want of descriptors is tried again at once, for ever. */
-static void on_accept_error(struct evconnlistener *listener, void *http)
+static void on_accept_error(struct evconnlistener *listener, void *evhttp)
 {
-    struct http *h = http;
+    struct http *h = servers;
+    while (h && h->evhttp != evhttp)
+        h = h->next_server;
+    CHECK(h, "a listener without a server");
     int why = EVUTIL_SOCKET_ERROR();
     int64_t now = clock_now_ns();
     evconnlistener_disable(listener);
@@ -134,6 +141,8 @@ enum status http_create(struct core *core, struct http **out, struct error *err)
     raise_file_limit(core->config->limits.connections);
     struct http *h = check_calloc(1, sizeof *h);
     h->core = core;
+    h->next_server = servers;
+    servers = h;
     enum status st = start(h, err);
     if (st != OK) {
         http_destroy(h);
@@ -174,6 +183,10 @@ void http_destroy(struct http *h)
 {
     if (!h)
         return;
+    struct http **at = &servers;
+    while (*at != h)
+        at = &(*at)->next_server;
+    *at = h->next_server;
     if (h->meet)
         conn_meet(-1, 0, h); /* so that every connection is one that its close is told of */
     if (h->evhttp)

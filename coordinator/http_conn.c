@@ -210,6 +210,27 @@ void conn_begin_answer(struct conn *c)
     bufferevent_enable(c->bev, EV_READ);
 }
 
+/* evhttp's callback for output that was written: one function for all connections. */
+static bufferevent_data_cb evhttp_wrote;
+
+static void on_wrote(struct bufferevent *bev, void *evcon)
+{
+    if (evbuffer_get_length(bufferevent_get_output(bev)) == 0)
+        evhttp_wrote(bev, evcon);
+}
+
+void conn_guard(struct conn *c)
+{
+    bufferevent_data_cb wrote;
+    bufferevent_event_cb on_event;
+    void *evcon;
+    bufferevent_getcb(c->bev, NULL, &wrote, &on_event, &evcon);
+    if (wrote == on_wrote)
+        return;
+    evhttp_wrote = wrote;
+    bufferevent_setcb(c->bev, NULL, on_wrote, on_event, evcon);
+}
+
 void conn_answered(struct evhttp_request *req, void *conn)
 {
     struct conn *c = conn;

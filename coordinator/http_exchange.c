@@ -201,6 +201,7 @@ void exchange_reply(struct exchange *x, int code, const char *content_type, cons
     destroy(x);
     evhttp_request_set_on_complete_cb(req, conn_answered, c);
     evhttp_send_reply(req, code, phrase(code), body);
+    conn_guard(c);
     evbuffer_free(body);
 }
 
@@ -246,6 +247,7 @@ void exchange_stream(struct exchange *x, void (*gone)(void *user), void *user)
         close_after(x);
     log_debug("http: %s %s: streams, key %s", x->id, x->route, x->key);
     evhttp_send_reply_start(req, 200, "OK");
+    conn_guard(x->conn);
 }
 
 static void send_chunk(struct exchange *x, const char *data, size_t len)
@@ -253,6 +255,7 @@ static void send_chunk(struct exchange *x, const char *data, size_t len)
     struct evbuffer *chunk = evbuffer_new();
     CHECK(chunk && evbuffer_add(chunk, data, len) == 0, "no memory for a chunk");
     evhttp_send_reply_chunk(x->req, chunk);
+    conn_guard(x->conn);
     evbuffer_free(chunk);
     x->last_sent_ns = clock_now_ns();
 }
@@ -278,10 +281,14 @@ void exchange_comment(struct exchange *x, int64_t now_ns)
 
 void exchange_end(struct exchange *x)
 {
+    struct conn *c = x->conn;
     struct evhttp_request *req = x->req;
-    evhttp_request_set_on_complete_cb(req, conn_answered, x->conn);
+    bool chunked = req->minor > 0;
+    evhttp_request_set_on_complete_cb(req, conn_answered, c);
     destroy(x);
-    evhttp_send_reply_end(req);
+    evhttp_send_reply_end(req); /* of HTTP/1.0: may close at once */
+    if (chunked)
+        conn_guard(c);
 }
 
 /* --- routing -----------------------------------------------------------------------------------

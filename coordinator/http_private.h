@@ -7,7 +7,8 @@
  * from the last byte and cut quiet streams, so none but the one of writing is used and a tick looks
  * after deadlines. It does not see a client leave before the answer begins, and ends the process
  * when such a client sends more, so reading is taken from it for that time. A chunk's length may be
- * a line without an end, so the input has a limit of its own.
+ * a line without an end, so the input has a limit of its own. Over TLS it may take an earlier write
+ * for the end of an answer, so its callback for writing is guarded.
  */
 #ifndef WITAN_COORDINATOR_HTTP_PRIVATE_H
 #define WITAN_COORDINATOR_HTTP_PRIVATE_H
@@ -36,6 +37,7 @@ struct conn {
 };
 
 struct http {
+    struct http *next_server; /* of http.c's list */
     struct core *core;
     struct evhttp *evhttp;
     struct evconnlistener *listener; /* evhttp's */
@@ -65,6 +67,9 @@ void conn_meet(evutil_socket_t fd, short what, void *http);
 struct conn *conn_of(struct http *h, struct evhttp_connection *evcon);
 /* The request is whole: the time for it no longer runs, and evhttp reads no more. */
 void conn_begin_answer(struct conn *c);
+/* After every call that makes evhttp send. Over TLS a bufferevent tells of written output later,
+ * and evhttp would take what was written before for the end of the answer, and cut it. */
+void conn_guard(struct conn *c);
 /* evhttp's callback when an answer is sent: the next request may come. */
 void conn_answered(struct evhttp_request *req, void *conn);
 /* Closes; its exchange is told. */
