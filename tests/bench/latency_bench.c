@@ -2,10 +2,9 @@
  * What the coordinator and its doors add to a token:
  *   latency_bench MODEL_DIR [THREADS]      (the folder of the shipped model: deploy/lexicon/model)
  *
- * Added a token: the median time between two tokens at a client of the server, less the time of a
- * step of `witan run` with the same sequences, layout and threads. The latter is the wall time of a
- * run of N + 1 tokens less that of a run of one, over N: loading and prefill cancel out. The rank
- * of the server stays up meanwhile, parked.
+ * Added a token: the median time between two tokens at a client of the server, less the median time
+ * of a step of the same engine without one (what `witan run --requests` runs, in this process),
+ * with the same sequences, layout and threads. The server's rank is up meanwhile, parked.
  *
  * Delivery: from the moment at which the leader hands over a step's tokens to the moment at which a
  * client has them, with a leader that computes nothing and sends a step every STEP_US.
@@ -14,7 +13,7 @@
  * this process; they share the cores with the server.
  */
 #include "base/check.h"
-#include "base/clock.h"
+#include "base/log.h"
 #include "proto/versions.h"
 #include "tests/bench/latency/latency.h"
 
@@ -24,12 +23,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STEPS = 400, STEP_US = 5000, RUNS = 5, ROUNDS = 5 };
+enum { STEPS = 400, STEP_US = 5000, ROUNDS = 10 };
 
-/* One stream has more tokens, since its steps are short beside the start of a process. */
 static const struct load {
     int streams, tokens;
-} loads[] = {{1, 512}, {50, 64}};
+} loads[] = {{1, 64}, {50, 64}};
 
 typedef enum status (*client_run)(const char *address, struct arrivals *a, struct error *err);
 
@@ -70,66 +68,50 @@ static void add(struct samples *s, int64_t ns)
 /* --- added a token -----------------------------------------------------------------------------
  */
 
-/* The best of several: other load only ever adds. */
-static enum status best_run(const struct place *p, int streams, int tokens, double *best,
-                            struct error *err)
-{
-    *best = 1e30;
-    for (int i = 0; i < RUNS; i++) {
-        double seconds;
-        TRY(run_requests(p, streams, tokens, &seconds, err));
-        *best = seconds < *best ? seconds : *best;
-    }
-    return OK;
-}
-
-static enum status step_ms(const struct place *p, const struct load *load, double *ms,
-                           struct error *err)
-{
-    double one, many;
-    TRY(best_run(p, load->streams, 1, &one, err));
-    TRY(best_run(p, load->streams, load->tokens + 1, &many, err));
-    *ms = (many - one) * 1e3 / load->tokens;
-    return OK;
-}
-
-/* The median time between two tokens of a stream; the best of several rounds. */
+/* The median time between two tokens of a stream. */
 static enum status gap_ms(const char *address, client_run run, const struct load *load,
-                          double *best, struct error *err)
+                          double *median, struct error *err)
 {
-    *best = 1e30;
-    for (int round = 0; round < ROUNDS; round++) {
-        struct arrivals a;
-        arrivals_init(&a, load->streams, load->tokens);
-        struct samples s = samples_of(&a);
-        enum status st = run(address, &a, err);
-        for (int i = 0; st == OK && i < load->streams; i++) {
-            const int64_t *ns = &a.ns[i * load->tokens];
-            for (int k = 1; k < a.count[i]; k++)
-                add(&s, ns[k] - ns[k - 1]);
-        }
-        double median = percentile(&s, 0.5);
-        *best = median < *best ? median : *best;
-        free(s.ms);
-        arrivals_fini(&a);
-        TRY(st);
+    struct arrivals a;
+    arrivals_init(&a, load->streams, load->tokens);
+    struct samples s = samples_of(&a);
+    enum status st = run(address, &a, err);
+    for (int i = 0; st == OK && i < load->streams; i++) {
+        const int64_t *ns = &a.ns[i * load->tokens];
+        for (int k = 1; k < a.count[i]; k++)
+            add(&s, ns[k] - ns[k - 1]);
     }
+    *median = percentile(&s, 0.5);
+    free(s.ms);
+    arrivals_fini(&a);
+    return st;
+}
+
+/* Keeps the best of several rounds, taken in turn: other load only ever adds. */
+static enum status print_load(const struct place *p, const struct cluster *c, const struct load *l,
+                              struct error *err)
+{
+    enum { ALONE, HTTP, GRPC, WAYS };
+    double best[WAYS] = {1e30, 1e30, 1e30}, now[WAYS];
+    for (int round = 0; round < ROUNDS; round++) {
+        TRY(engine_step_ms(p, l->streams, l->tokens, &now[ALONE], err));
+        TRY(gap_ms(c->http, sse_run, l, &now[HTTP], err));
+        TRY(gap_ms(c->grpc, grpc_run, l, &now[GRPC], err));
+        for (int i = 0; i < WAYS; i++)
+            best[i] = now[i] < best[i] ? now[i] : best[i];
+    }
+    printf("  %3d streams of %d: the engine alone %.3f ms a step; HTTP %.3f ms (%+.3f), gRPC %.3f "
+           "ms (%+.3f)\n",
+           l->streams, l->tokens, best[ALONE], best[HTTP], best[HTTP] - best[ALONE], best[GRPC],
+           best[GRPC] - best[ALONE]);
+    fflush(stdout);
     return OK;
 }
 
 static enum status print_added(const struct place *p, const struct cluster *c, struct error *err)
 {
-    for (size_t i = 0; i < COUNT_OF(loads); i++) {
-        const struct load *l = &loads[i];
-        double alone, http, grpc;
-        TRY(step_ms(p, l, &alone, err));
-        TRY(gap_ms(c->http, sse_run, l, &http, err));
-        TRY(gap_ms(c->grpc, grpc_run, l, &grpc, err));
-        printf("  %3d streams of %d: witan run %.3f ms a step; HTTP %.3f ms (%+.3f), gRPC %.3f "
-               "ms (%+.3f)\n",
-               l->streams, l->tokens, alone, http, http - alone, grpc, grpc - alone);
-        fflush(stdout);
-    }
+    for (size_t i = 0; i < COUNT_OF(loads); i++)
+        TRY(print_load(p, c, &loads[i], err));
     return OK;
 }
 
@@ -270,6 +252,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "latency_bench: THREADS: expected 1 or more, found %s\n", argv[2]);
         return 2;
     }
+    log_set_level(LOG_WARN);
     enum status st = place_find(&place, &err);
     if (st == OK) {
         print_machine(argc, argv, &place);

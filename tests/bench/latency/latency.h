@@ -14,7 +14,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { LATENCY_PATH = 512, LATENCY_WAIT_S = 120, LATENCY_MAX_STREAMS = 256 };
+enum {
+    LATENCY_PATH = 512,
+    LATENCY_WAIT_S = 120,
+    LATENCY_MAX_STREAMS = 256,
+    LATENCY_SEQUENCES = 64, /* limits of the engine, with the server and without */
+    LATENCY_CONTEXT = 1024,
+};
 
 /* --- processes: process.c --- */
 
@@ -40,9 +46,11 @@ enum status cluster_wait_ready(struct cluster *c, struct error *err);
 /* Fine after a failed start. The coordinator must end well. */
 enum status cluster_stop(struct cluster *c, struct error *err);
 
-/* Seconds that one `witan run --requests` takes on one rank. */
-enum status run_requests(const struct place *p, int streams, int tokens, double *seconds,
-                         struct error *err);
+/* --- the engine without a server: engine.c --- */
+
+/* The median time of a step of one rank in this process, over the same sequences. */
+enum status engine_step_ms(const struct place *p, int streams, int tokens, double *median,
+                           struct error *err);
 
 /* --- clients: when each token of each stream came --- */
 

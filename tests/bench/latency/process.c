@@ -17,7 +17,7 @@
 
 extern char **environ;
 
-enum { MAX_ARGS = 32, MOST_SEQUENCES = 64, CONTEXT = 1024, LINE_BYTES = 1024 };
+enum { MAX_ARGS = 16, LINE_BYTES = 1024 };
 
 /* --- starting and waiting ----------------------------------------------------------------------
  */
@@ -80,7 +80,7 @@ static enum status write_config(const struct place *p, const struct cluster *c, 
             "listen: {http: \"127.0.0.1:0\", grpc: \"127.0.0.1:0\", cluster: \"127.0.0.1:0\"}\n"
             "pki: \"%s/pki\"\n"
             "limits: {context: %d, sequences: %d, threads: %d}\n",
-            p->model, c->dir, (int)CONTEXT, (int)MOST_SEQUENCES, p->threads);
+            p->model, c->dir, (int)LATENCY_CONTEXT, (int)LATENCY_SEQUENCES, p->threads);
     return fclose(f) == 0 ? OK : error_errno(err, errno, "%s", path);
 }
 
@@ -192,50 +192,5 @@ enum status cluster_stop(struct cluster *c, struct error *err)
     if (c->notify >= 0)
         close(c->notify);
     remove_folder(c->dir);
-    return st;
-}
-
-/* --- witan run ---------------------------------------------------------------------------------
- */
-
-static enum status write_requests(const char *path, int streams, int tokens, struct error *err)
-{
-    FILE *f = fopen(path, "we");
-    if (!f)
-        return error_errno(err, errno, "%s", path);
-    for (int i = 0; i < streams; i++) {
-        char prompt[LATENCY_PATH];
-        prompt_of(i, prompt);
-        fprintf(f,
-                "{\"prompt\": \"%s\", \"max_tokens\": %d, \"temperature\": 0, \"ignore_eos\": "
-                "true}\n",
-                prompt, tokens);
-    }
-    return fclose(f) == 0 ? OK : error_errno(err, errno, "%s", path);
-}
-
-enum status run_requests(const struct place *p, int streams, int tokens, double *seconds,
-                         struct error *err)
-{
-    char path[] = "/tmp/witan-bench-XXXXXX", threads[16], context[16], sequences[16];
-    int fd = mkstemp(path);
-    pid_t pid;
-    if (fd < 0)
-        return error_errno(err, errno, "%s", path);
-    close(fd);
-    snprintf(threads, sizeof threads, "%d", p->threads);
-    snprintf(context, sizeof context, "%d", (int)CONTEXT);
-    snprintf(sequences, sizeof sequences, "%d", (int)MOST_SEQUENCES);
-    const char *const args[] = {"run",        p->model,  "--requests", path,
-                                "--threads",  threads,   "--context",  context,
-                                "--max-seqs", sequences, NULL};
-    enum status st = write_requests(path, streams, tokens, err);
-    int64_t before = clock_now_ns();
-    if (st == OK)
-        st = start(p, "witan", args, NULL, &pid, err);
-    if (st == OK)
-        st = finish(pid, "witan run", err);
-    *seconds = (double)(clock_now_ns() - before) * 1e-9;
-    unlink(path);
     return st;
 }
