@@ -309,7 +309,7 @@ static enum status converse(struct chat *c, struct error *err)
         }
         if (!got || strcmp(text.data ? text.data : "", "/exit") == 0)
             break;
-        if (text.len == 0)
+        if (!text.data || text.len == 0)
             continue;
         if (strcmp(text.data, "/reset") == 0)
             st = begin(c, err);
@@ -335,13 +335,14 @@ static enum status ask_input(struct chat *c, struct error *err)
         st = buf_append(&text, chunk, n, err);
     if (st == OK && ferror(stdin))
         st = error_errno(err, errno, "standard input");
-    while (text.len > 0 && text.data[text.len - 1] == '\n')
-        text.data[--text.len] = '\0';
-    if (st == OK && (text.len == 0 || strlen(text.data) != text.len))
+    char *words = text.data ? text.data : "";
+    while (text.len > 0 && words[text.len - 1] == '\n')
+        words[--text.len] = '\0';
+    if (st == OK && (text.len == 0 || strlen(words) != text.len))
         st = error_set(err, ERR_INVALID, "standard input: expected a message, found %s",
                        text.len == 0 ? "nothing" : "NUL characters");
     if (st == OK)
-        st = ask(c, text.data, err);
+        st = ask(c, words, err);
     buf_fini(&text);
     return st;
 }
