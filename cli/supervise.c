@@ -126,10 +126,12 @@ static void print_ready(const struct supervisor *s, FILE *out)
         print_group(s, s->jobs[i].group, out);
     if (s->http[0])
         fprintf(out, "  %-9s %s://%s/v1\n", "HTTP", scheme(c), s->http);
+    const char *roots = c->listen.tls.cert ? " --ca ROOTS.pem" : "";
     if (s->grpc[0])
         fprintf(out,
-                "  %-9s %s\n  %-9s witan chat --address %s\n  %-9s witan status --address %s\n",
-                "gRPC", s->grpc, "chat", s->grpc, "status", s->grpc);
+                "  %-9s %s\n  %-9s witan chat --address %s%s\n"
+                "  %-9s witan status --address %s%s\n",
+                "gRPC", s->grpc, "chat", s->grpc, roots, "status", s->grpc, roots);
     if (s->http[0])
         fprintf(out,
                 "  %-9s curl %s://%s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
