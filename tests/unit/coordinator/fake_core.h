@@ -1,0 +1,139 @@
+/*
+ * A core without groups, for tests of the doors: generations that say what the test set, on the
+ * loop thread. Included by one file of a program, whose definitions then stand for those of the
+ * library. The seed of a request says how its generation behaves.
+ */
+#ifndef WITAN_TESTS_UNIT_COORDINATOR_FAKE_CORE_H
+#define WITAN_TESTS_UNIT_COORDINATOR_FAKE_CORE_H
+
+#include "base/check.h"
+#include "coordinator/core.h"
+
+#include <event2/event.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum fake_behaviour {
+    FAKE_TALKS = 100,  /* "w0 ", "w1 ", ... up to max_tokens, a thought first for chat */
+    FAKE_QUIET = 200,  /* never a word */
+    FAKE_FLOODS = 300, /* 64 KiB at a time without end */
+    FAKE_BREAKS = 400, /* a word, then the group is lost */
+    FAKE_NO_GROUP = 500,
+    FAKE_FULL = 600,
+    FAKE_TOO_LONG = 700,
+};
+
+struct generation {
+    struct core *core;
+    const struct generation_sink *sink;
+    void *user;
+    struct event *timer;
+    struct generation_end end;
+    int32_t max_tokens;
+    uint64_t behaviour;
+    bool thinks, calling, cancelled;
+};
+
+/* What tests read from their own thread. */
+static atomic_int fake_running, fake_cancelled, fake_ended;
+static atomic_bool fake_ready = true;
+static atomic_int fake_prompt_len;
+
+static void fake_release(struct generation *g)
+{
+    event_free(g->timer);
+    free(g);
+    fake_running--;
+}
+
+static void fake_say(struct generation *g)
+{
+    static char flood[64 << 10];
+    char word[16];
+    g->calling = true;
+    if (g->thinks && g->end.completion_tokens == 0)
+        g->sink->on_text(g->user, PART_REASONING, "hm", 2);
+    snprintf(word, sizeof word, "w%d ", g->end.completion_tokens++);
+    memset(flood, 'x', sizeof flood);
+    if (g->cancelled)
+        ;
+    else if (g->behaviour == FAKE_FLOODS)
+        g->sink->on_text(g->user, PART_CONTENT, flood, sizeof flood);
+    else
+        g->sink->on_text(g->user, PART_CONTENT, word, strlen(word));
+    g->calling = false;
+}
+
+static void fake_step(evutil_socket_t fd, short what, void *generation)
+{
+    struct generation *g = generation;
+    bool breaks = g->behaviour == FAKE_BREAKS && g->end.completion_tokens > 0;
+    (void)fd;
+    (void)what;
+    if (!breaks)
+        fake_say(g);
+    if (!g->cancelled && (breaks || g->end.completion_tokens == g->max_tokens)) {
+        g->end.reason = breaks ? GENERATION_FAILED : GENERATION_LENGTH;
+        if (breaks)
+            error_set(&g->end.err, ERR_PEER, "group g0 was lost");
+        fake_ended++;
+        g->sink->on_end(g->user, &g->end);
+    } else if (!g->cancelled) {
+        return;
+    }
+    fake_release(g);
+}
+
+enum status generation_start(struct core *core, const struct generation_params *params,
+                             const struct generation_sink *sink, void *user,
+                             struct generation **out, struct error *err)
+{
+    struct timeval often = {.tv_usec = 2000};
+    uint64_t behaviour = params->sampling.seed / 100 * 100;
+    fake_prompt_len = params->prompt_len;
+    if (behaviour == FAKE_NO_GROUP)
+        return error_set(err, ERR_PEER, "no group is ready");
+    if (behaviour == FAKE_FULL)
+        return error_set(err, ERR_NO_MEMORY, "too many requests");
+    if (behaviour == FAKE_TOO_LONG)
+        return error_set(err, ERR_LIMIT, "context: the prompt has 9 tokens");
+    struct generation *g = check_calloc(1, sizeof *g);
+    *g = (struct generation){
+        .core = core,
+        .sink = sink,
+        .user = user,
+        .end = {.prompt_tokens = params->prompt_len, .seed = params->sampling.seed},
+        .max_tokens = params->max_tokens ? params->max_tokens : 1 << 30,
+        .behaviour = behaviour,
+        .thinks = params->split_reasoning,
+    };
+    g->timer = event_new(loop_base(core->loop), -1, EV_PERSIST, fake_step, g);
+    CHECK(g->timer, "no memory");
+    if (behaviour != FAKE_QUIET)
+        event_add(g->timer, &often);
+    fake_running++;
+    *out = g;
+    return OK;
+}
+
+void generation_cancel(struct generation *g)
+{
+    fake_cancelled++;
+    g->cancelled = true;
+    if (!g->calling)
+        fake_release(g);
+}
+
+uint64_t core_draw_seed(void)
+{
+    return (uint64_t)FAKE_TALKS << 11;
+}
+
+enum status core_ready(const struct core *core, struct error *err)
+{
+    (void)core;
+    return fake_ready ? OK : error_set(err, ERR_PEER, "group g0 is \"loading\"");
+}
+
+#endif
