@@ -43,7 +43,7 @@ async def stream(client: httpx2.AsyncClient, path: str, body: dict) -> tuple[str
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         async for line in answer.aiter_lines():
-            if not line:
+            if not line or line.startswith(":"):  # a comment, sent while an answer waits
                 continue
             assert not done and line.startswith("data: "), line
             if line == "data: [DONE]":
@@ -113,7 +113,7 @@ def test_ids_are_those_of_one_rank(inference, jobs, tmp_path):
 
 
 def test_streams_that_are_dropped_free_their_place(main, jobs, status, until_idle):
-    before = status().requests_done
+    before, dropped = status().requests_done, jobs[:24]
 
     async def drop(client, path, body):
         async with client.stream("POST", path, json={**body, "stream": True, "max_tokens": 900,
@@ -125,10 +125,10 @@ def test_streams_that_are_dropped_free_their_place(main, jobs, status, until_idl
     async def drop_all():
         async with httpx2.AsyncClient(base_url=f"http://{main.http}",
                                       timeout=120 * server.FACTOR) as client:
-            await asyncio.gather(*(drop(client, path, body) for path, body in jobs[:32]))
+            await asyncio.gather(*(drop(client, path, body) for path, body in dropped))
 
     asyncio.run(drop_all())
     until_idle()
     now = status()
-    assert now.requests_done == before + 32
+    assert now.requests_done == before + len(dropped)
     assert all(g.kv_blocks_free == g.kv_blocks for g in now.groups)
