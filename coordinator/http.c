@@ -171,7 +171,7 @@ int http_active(const struct http *h)
 
 int http_port(const struct http *h)
 {
-    struct sockaddr_storage a;
+    struct sockaddr_storage a = {0};
     socklen_t len = sizeof a;
     if (!h || getsockname(evconnlistener_get_fd(h->listener), (struct sockaddr *)&a, &len) != 0)
         return 0;
