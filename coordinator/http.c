@@ -8,6 +8,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +133,9 @@ static enum status start(struct http *h, struct error *err)
     return listen_on(h, config->listen.http, err);
 }
 
+_Static_assert(offsetof(struct sockaddr_in6, sin6_port) == offsetof(struct sockaddr_in, sin_port),
+               "http_port reads either");
+
 enum status http_create(struct core *core, struct http **out, struct error *err)
 {
     *out = NULL;
@@ -171,12 +175,11 @@ int http_active(const struct http *h)
 
 int http_port(const struct http *h)
 {
-    struct sockaddr_storage a = {0};
+    struct sockaddr_in6 a = {0}; /* an IPv4 address has its port at the same place */
     socklen_t len = sizeof a;
     if (!h || getsockname(evconnlistener_get_fd(h->listener), (struct sockaddr *)&a, &len) != 0)
         return 0;
-    return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port
-                                         : ((struct sockaddr_in *)&a)->sin_port);
+    return ntohs(a.sin6_port);
 }
 
 void http_destroy(struct http *h)

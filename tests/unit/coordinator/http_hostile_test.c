@@ -85,8 +85,7 @@ static void doubtful_framing_is_refused(void **state)
     (void)state;
     static const char *const bad[] = {
         "POST /tokenize HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-        "POST /tokenize HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: "
-        "chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST /tokenize HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "POST /tokenize HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
         "POST /tokenize HTTP/1.1\r\nContent-Length : 2\r\n\r\n{}",
