@@ -77,7 +77,7 @@ static enum status gap_ms(const char *address, client_run run, const struct load
     struct samples s = samples_of(&a);
     enum status st = run(address, &a, err);
     for (int i = 0; st == OK && i < load->streams; i++) {
-        const int64_t *ns = &a.ns[i * load->tokens];
+        const int64_t *ns = a.ns + (ptrdiff_t)i * load->tokens;
         for (int k = 1; k < a.count[i]; k++)
             add(&s, ns[k] - ns[k - 1]);
     }

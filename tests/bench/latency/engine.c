@@ -106,7 +106,8 @@ enum status engine_step_ms(const struct place *p, int streams, int tokens, doubl
     enum status st = comm_local_run(1, rank_main, &b, err);
     if (st == OK) {
         qsort(b.steps_ns, (size_t)b.steps, sizeof *b.steps_ns, by_size);
-        *median = (double)b.steps_ns[b.steps / 2] * 1e-6;
+        int middle = b.steps / 2;
+        *median = (double)b.steps_ns[middle] * 1e-6;
     }
     free(b.steps_ns);
     chat_text_destroy(text);
