@@ -2,7 +2,7 @@
  * Reading config.json and generation_config.json: see config.h. No state.
  *
  * What may be absent, and what it then means, follows the defaults of Transformers'
- * Qwen3MoeConfig; sizes without which there is no model are demanded.
+ * Qwen3MoeConfig, Qwen3Config and Qwen2Config; sizes without which there is no model are demanded.
  */
 #include "partition/config.h"
 #include "base/buf.h"
@@ -25,8 +25,23 @@ enum {
     MAX_POSITION = 1 << 30,
 };
 
-static const char architecture[] = "Qwen3MoeForCausalLM";
-static const char model_type[] = "qwen3_moe";
+/* What sets one family apart from the others, beyond what config.json states. */
+struct family {
+    const char *model_type;
+    const char *architecture;
+    bool experts;     /* config.json has num_experts, ... */
+    bool bias;        /* of the q, k and v projections, in the module whatever config.json says */
+    bool qk_norm;     /* RMSNorm of each head of q and k */
+    int32_t head_dim; /* where config.json states none; 0: hidden_size / num_attention_heads */
+};
+
+static const struct family families[] = {
+    {"qwen3_moe", "Qwen3MoeForCausalLM", .experts = true, .qk_norm = true},
+    {"qwen3", "Qwen3ForCausalLM", .qk_norm = true, .head_dim = 128},
+    {"qwen2", "Qwen2ForCausalLM", .bias = true},
+};
+
+enum { FAMILIES = sizeof families / sizeof *families };
 
 static enum status get_int32(const json_t *obj, const char *what, const char *key, bool required,
                              int64_t min, int64_t max, int32_t *out, struct error *err)
@@ -37,13 +52,27 @@ static enum status get_int32(const json_t *obj, const char *what, const char *ke
     return OK;
 }
 
-static enum status check_architecture(const char *what, const json_t *root, struct error *err)
+static enum status find_family(const char *what, const json_t *root, const struct family **out,
+                               struct error *err)
 {
     const char *type = NULL;
+    char known[128] = "";
+    size_t len = 0;
     TRY(json_get_string(root, what, "model_type", true, &type, err));
-    if (strcmp(type, model_type) != 0)
-        return error_set(err, ERR_UNSUPPORTED, "%s: model_type: expected \"%s\", found \"%s\"",
-                         what, model_type, shown(type).s);
+    for (size_t i = 0; i < FAMILIES; i++) {
+        *out = &families[i];
+        if (strcmp(type, families[i].model_type) == 0)
+            return OK;
+        len += (size_t)snprintf(known + len, sizeof known - len, "%s\"%s\"", i ? " or " : "",
+                                families[i].model_type);
+    }
+    return error_set(err, ERR_UNSUPPORTED, "%s: model_type: expected %s, found \"%s\"", what, known,
+                     shown(type).s);
+}
+
+static enum status check_architecture(const char *what, const json_t *root,
+                                      const char *architecture, struct error *err)
+{
     const json_t *list = json_object_get(root, "architectures");
     if (!json_is_array(list))
         return error_set(err, ERR_INVALID, "%s: architectures: expected an array, found %s", what,
@@ -74,13 +103,15 @@ static enum status check_quantization(const char *what, const json_t *root, stru
                      method ? shown(method).s : "of no name");
 }
 
-static enum status refuse_true(const char *what, const json_t *root, const char *key,
+/* A field that may be absent and must not say the opposite. */
+static enum status demand_bool(const char *what, const json_t *root, const char *key, bool expected,
                                struct error *err)
 {
-    bool on = false;
-    TRY(json_get_bool(root, what, key, false, &on, err));
-    if (on)
-        return error_set(err, ERR_UNSUPPORTED, "%s: %s: expected false, found true", what, key);
+    bool found = expected;
+    TRY(json_get_bool(root, what, key, false, &found, err));
+    if (found != expected)
+        return error_set(err, ERR_UNSUPPORTED, "%s: %s: expected %s, found %s", what, key,
+                         expected ? "true" : "false", found ? "true" : "false");
     return OK;
 }
 
@@ -103,11 +134,12 @@ static enum status check_layer_types(const char *what, const json_t *root, struc
 }
 
 /* What the engine does not compute is refused by name. */
-static enum status check_features(const char *what, const json_t *root, struct error *err)
+static enum status check_features(const char *what, const json_t *root, const struct family *f,
+                                  struct error *err)
 {
     TRY(check_quantization(what, root, err));
-    TRY(refuse_true(what, root, "attention_bias", err));
-    TRY(refuse_true(what, root, "use_sliding_window", err));
+    TRY(demand_bool(what, root, "attention_bias", f->bias, err));
+    TRY(demand_bool(what, root, "use_sliding_window", false, err));
     TRY(check_layer_types(what, root, err));
     const char *act = "silu";
     TRY(json_get_string(root, what, "hidden_act", false, &act, err));
@@ -159,9 +191,11 @@ static enum status parse_rope(const char *what, const json_t *root, struct model
     return OK;
 }
 
-static enum status parse_attention(const char *what, const json_t *root, struct model_config *c,
-                                   struct error *err)
+static enum status parse_attention(const char *what, const json_t *root, const struct family *f,
+                                   struct model_config *c, struct error *err)
 {
+    c->attention_bias = f->bias;
+    c->qk_norm = f->qk_norm;
     TRY(get_int32(root, what, "num_attention_heads", true, 1, MAX_HEADS, &c->q_heads, err));
     TRY(get_int32(root, what, "num_key_value_heads", true, 1, c->q_heads, &c->kv_heads, err));
     if (c->q_heads % c->kv_heads != 0)
@@ -169,7 +203,7 @@ static enum status parse_attention(const char *what, const json_t *root, struct 
                          "%s: num_key_value_heads: expected a divisor of num_attention_heads = %d, "
                          "found %d",
                          what, c->q_heads, c->kv_heads);
-    c->head_dim = 0;
+    c->head_dim = f->head_dim;
     TRY(get_int32(root, what, "head_dim", false, 2, MAX_HEAD_DIM, &c->head_dim, err));
     if (c->head_dim == 0) {
         if (c->hidden % c->q_heads != 0)
@@ -230,11 +264,13 @@ static enum status parse_experts(const char *what, const json_t *root, struct mo
     return OK;
 }
 
-static enum status parse_ffn(const char *what, const json_t *root, struct model_config *c,
-                             struct error *err)
+static enum status parse_ffn(const char *what, const json_t *root, const struct family *f,
+                             struct model_config *c, struct error *err)
 {
-    TRY(parse_experts(what, root, c, err));
-    TRY(parse_layer_kinds(what, root, c, err));
+    if (f->experts) {
+        TRY(parse_experts(what, root, c, err));
+        TRY(parse_layer_kinds(what, root, c, err));
+    }
     bool moe = c->experts > 0;
     if (moe) {
         int32_t most = c->experts < MAX_TOP_K ? c->experts : MAX_TOP_K;
@@ -287,8 +323,10 @@ static enum status parse_eos(const char *what, const json_t *root, struct model_
 static enum status parse_fields(const char *what, const json_t *root, struct model_config *c,
                                 struct error *err)
 {
-    TRY(check_architecture(what, root, err));
-    TRY(check_features(what, root, err));
+    const struct family *f;
+    TRY(find_family(what, root, &f, err));
+    TRY(check_architecture(what, root, f->architecture, err));
+    TRY(check_features(what, root, f, err));
     TRY(get_int32(root, what, "hidden_size", true, 1, MAX_WIDTH, &c->hidden, err));
     TRY(get_int32(root, what, "num_hidden_layers", true, 1, MAX_LAYERS, &c->layers, err));
     TRY(get_int32(root, what, "vocab_size", true, 1, MAX_VOCAB, &c->vocab, err));
@@ -298,9 +336,9 @@ static enum status parse_fields(const char *what, const json_t *root, struct mod
     TRY(json_get_real(root, what, "rms_norm_eps", true, 1e-30, 1, &eps, err));
     c->rms_eps = (float)eps;
     TRY(json_get_bool(root, what, "tie_word_embeddings", false, &c->tied_embeddings, err));
-    TRY(parse_attention(what, root, c, err));
+    TRY(parse_attention(what, root, f, c, err));
     TRY(parse_rope(what, root, c, err));
-    TRY(parse_ffn(what, root, c, err));
+    TRY(parse_ffn(what, root, f, c, err));
     return parse_eos(what, root, c, err);
 }
 

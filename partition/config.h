@@ -2,7 +2,8 @@
  * What a checkpoint folder's config.json says about the model: every number that the engine uses is
  * read from here, none from a table in code. Pure; any thread.
  *
- * Field names and meanings: Hugging Face Transformers, configuration_qwen3_moe.
+ * Field names and meanings: Hugging Face Transformers, configuration_qwen3_moe, _qwen3 (dense:
+ * every layer has one FFN) and _qwen2 (dense too: biases on q, k and v, no norms of q and k).
  */
 #ifndef WITAN_PARTITION_CONFIG_H
 #define WITAN_PARTITION_CONFIG_H
@@ -29,6 +30,8 @@ struct model_config {
     int32_t max_position;     /* max_position_embeddings */
     float rms_eps;
     double rope_theta;
+    bool attention_bias; /* of the q, k and v projections; none has one of o */
+    bool qk_norm;        /* RMSNorm of each head of q and k */
     bool norm_topk_prob;
     bool tied_embeddings;             /* lm_head is the embedding */
     uint8_t layer_is_moe[MAX_LAYERS]; /* by mlp_only_layers and decoder_sparse_step */
@@ -49,10 +52,10 @@ struct generation_config {
 
 /*
  * Reads DIR/config.json and, where present, DIR/generation_config.json. Refuses in one line naming
- * file, field, expected and found: another architecture or model_type, a missing or mistyped field,
- * a size out of range, heads that do not divide, an odd head_dim, any rope_scaling but
- * null/"default" (named), attention_bias, a hidden_act but silu, sliding windows in use, a
- * quantization_config.
+ * file, field, expected and found: another model_type or an architecture that is not its own, a
+ * missing or mistyped field, a size out of range, heads that do not divide, an odd head_dim, any
+ * rope_scaling but null/"default" (named), an attention_bias that is not the family's, a hidden_act
+ * but silu, sliding windows in use, a quantization_config.
  */
 enum status config_load(const char *dir, struct model_config *config,
                         struct generation_config *generation, struct error *err);

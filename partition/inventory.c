@@ -2,8 +2,8 @@
  * Which weights a model has and where they lie: see inventory.h. An inventory is owned by its
  * creator and does not change after inventory_bind.
  *
- * The order within a layer is that of WEIGHT_ROLES: eight attention weights and norms, then three
- * of a dense FFN, or the router and three for each expert.
+ * The order within a layer is that of WEIGHT_ROLES: attention weights and norms, of which some
+ * families lack some, then three of a dense FFN, or the router and three for each expert.
  */
 #include "partition/inventory.h"
 #include "base/check.h"
@@ -17,7 +17,6 @@
 enum { MAX_WEIGHTS = 1 << 21 };
 
 enum {
-    LAYER_COMMON = WEIGHT_ROUTER - WEIGHT_INPUT_NORM, /* the weights before the FFN */
     FFN_MATRICES = WEIGHT_FINAL_NORM - WEIGHT_GATE,
     NAME_BYTES = 128,
 };
@@ -46,10 +45,22 @@ enum weight_split weight_role_split(enum weight_role role)
     return role_splits[role];
 }
 
-static bool is_norm(enum weight_role role)
+static bool is_bias(enum weight_role role)
 {
-    return role == WEIGHT_INPUT_NORM || role == WEIGHT_POST_NORM || role == WEIGHT_Q_NORM ||
-           role == WEIGHT_K_NORM || role == WEIGHT_FINAL_NORM;
+    return role == WEIGHT_Q_BIAS || role == WEIGHT_K_BIAS || role == WEIGHT_V_BIAS;
+}
+
+bool weight_role_is_vector(enum weight_role role)
+{
+    return is_bias(role) || role == WEIGHT_INPUT_NORM || role == WEIGHT_POST_NORM ||
+           role == WEIGHT_Q_NORM || role == WEIGHT_K_NORM || role == WEIGHT_FINAL_NORM;
+}
+
+static bool model_has(const struct model_config *c, enum weight_role role)
+{
+    if (is_bias(role))
+        return c->attention_bias;
+    return c->qk_norm || (role != WEIGHT_Q_NORM && role != WEIGHT_K_NORM);
 }
 
 static void set_shape(const struct model_config *c, struct weight *w)
@@ -58,7 +69,7 @@ static void set_shape(const struct model_config *c, struct weight *w)
     int64_t kv = (int64_t)c->kv_heads * c->head_dim;
     int64_t ffn = w->expert >= 0 ? c->moe_intermediate : c->intermediate;
     w->rows = 1;
-    w->cols = hidden;
+    w->cols = is_bias(w->role) ? 1 : hidden;
     switch (w->role) {
     case WEIGHT_EMBED:
     case WEIGHT_LM_HEAD:
@@ -73,10 +84,13 @@ static void set_shape(const struct model_config *c, struct weight *w)
         w->cols = c->head_dim;
         break;
     case WEIGHT_Q:
+    case WEIGHT_Q_BIAS:
         w->rows = q;
         break;
     case WEIGHT_K:
     case WEIGHT_V:
+    case WEIGHT_K_BIAS:
+    case WEIGHT_V_BIAS:
         w->rows = kv;
         break;
     case WEIGHT_O:
@@ -111,7 +125,8 @@ static void add_layer(struct inventory *inv, const struct model_config *c, int32
 {
     inv->layer_first[layer] = inv->count;
     for (int role = WEIGHT_INPUT_NORM; role < WEIGHT_ROUTER; role++)
-        add(inv, c, role, layer, -1);
+        if (inv->place[role] >= 0)
+            add(inv, c, role, layer, -1);
     if (c->layer_is_moe[layer])
         add(inv, c, WEIGHT_ROUTER, layer, -1);
     int32_t first = c->layer_is_moe[layer] ? 0 : -1;
@@ -121,11 +136,20 @@ static void add_layer(struct inventory *inv, const struct model_config *c, int32
             add(inv, c, role, layer, e);
 }
 
-static int64_t count_weights(const struct model_config *c)
+/* Fills `place` with where each weight before the FFN stands in its layer; returns how many. */
+static int32_t place_common(const struct model_config *c, int32_t place[WEIGHT_ROUTER])
+{
+    int32_t n = 0;
+    for (int role = 0; role < WEIGHT_ROUTER; role++)
+        place[role] = role >= WEIGHT_INPUT_NORM && model_has(c, role) ? n++ : -1;
+    return n;
+}
+
+static int64_t count_weights(const struct model_config *c, int32_t common)
 {
     int64_t n = c->tied_embeddings ? 2 : 3;
     for (int32_t i = 0; i < c->layers; i++)
-        n += LAYER_COMMON +
+        n += common +
              (c->layer_is_moe[i] ? 1 + (int64_t)FFN_MATRICES * c->experts : (int64_t)FFN_MATRICES);
     return n;
 }
@@ -133,7 +157,8 @@ static int64_t count_weights(const struct model_config *c)
 enum status inventory_create(const struct model_config *config, struct inventory **out,
                              struct error *err)
 {
-    int64_t count = count_weights(config);
+    int32_t place[WEIGHT_ROUTER], common = place_common(config, place);
+    int64_t count = count_weights(config, common);
     if (count > MAX_WEIGHTS)
         return error_set(err, ERR_LIMIT,
                          "model: expected at most %d weights, found %lld from %d layers of %d "
@@ -149,6 +174,8 @@ enum status inventory_create(const struct model_config *config, struct inventory
         return error_set(err, ERR_NO_MEMORY, "model: no memory for a list of %lld weights",
                          (long long)count);
     }
+    memcpy(inv->place, place, sizeof place);
+    inv->common = common;
     inv->experts = config->experts;
     inv->layers = config->layers;
     add(inv, config, WEIGHT_EMBED, -1, -1);
@@ -174,7 +201,7 @@ void inventory_destroy(struct inventory *inv)
 
 static bool layer_is_moe(const struct inventory *inv, int32_t layer)
 {
-    return inv->weights[inv->layer_first[layer] + LAYER_COMMON].role == WEIGHT_ROUTER;
+    return inv->weights[inv->layer_first[layer] + inv->common].role == WEIGHT_ROUTER;
 }
 
 static int32_t find_in_layer(const struct inventory *inv, enum weight_role role, int32_t layer,
@@ -184,17 +211,17 @@ static int32_t find_in_layer(const struct inventory *inv, enum weight_role role,
         return -1;
     int32_t first = inv->layer_first[layer];
     bool moe = layer_is_moe(inv, layer);
-    if (role <= WEIGHT_ROUTER) {
-        if (expert != -1 || (role == WEIGHT_ROUTER && !moe))
-            return -1;
-        return first + (int32_t)(role - WEIGHT_INPUT_NORM);
-    }
+    if (role < WEIGHT_ROUTER)
+        return expert == -1 && inv->place[role] >= 0 ? first + inv->place[role] : -1;
+    first += inv->common;
+    if (role == WEIGHT_ROUTER)
+        return expert == -1 && moe ? first : -1;
     int32_t ffn = (int32_t)(role - WEIGHT_GATE);
     if (!moe)
-        return expert == -1 ? first + LAYER_COMMON + ffn : -1;
+        return expert == -1 ? first + ffn : -1;
     if (expert < 0 || expert >= inv->experts)
         return -1;
-    return first + LAYER_COMMON + 1 + FFN_MATRICES * expert + ffn;
+    return first + 1 + FFN_MATRICES * expert + ffn;
 }
 
 int32_t inventory_find(const struct inventory *inv, enum weight_role role, int32_t layer,
@@ -233,11 +260,11 @@ static void name_of(const struct weight *w, char name[NAME_BYTES])
         snprintf(name, NAME_BYTES, "model.layers.%d.mlp.experts.%d.%s.weight", w->layer, w->expert,
                  words);
     else
-        snprintf(name, NAME_BYTES, "model.layers.%d.%s%s.weight", w->layer,
+        snprintf(name, NAME_BYTES, "model.layers.%d.%s%s%s", w->layer,
                  attention                ? "self_attn."
                  : w->role >= WEIGHT_GATE ? "mlp."
                                           : "",
-                 words);
+                 words, is_bias(w->role) ? "" : ".weight");
 }
 
 static enum status use(struct binding *b, const char *name, int dims, const int64_t *shape,
@@ -263,9 +290,9 @@ static enum status bind_one(struct binding *b, struct weight *w, struct error *e
     char name[NAME_BYTES];
     const struct tensor_entry *t = NULL;
     name_of(w, name);
-    int64_t matrix[] = {w->rows, w->cols};
-    if (is_norm(w->role))
-        TRY(use(b, name, 1, &w->cols, &t, err));
+    int64_t matrix[] = {w->rows, w->cols}, vector = w->rows * w->cols;
+    if (weight_role_is_vector(w->role))
+        TRY(use(b, name, 1, &vector, &t, err));
     else
         TRY(use(b, name, 2, matrix, &t, err));
     place(w, t, 0);
@@ -283,7 +310,7 @@ static enum status bind_fused(struct binding *b, struct inventory *inv, int32_t 
                               struct error *err)
 {
     char name[NAME_BYTES];
-    struct weight *experts = &inv->weights[inv->layer_first[layer] + LAYER_COMMON + 1];
+    struct weight *experts = &inv->weights[inv->layer_first[layer] + inv->common + 1];
     int64_t inner = experts[0].rows, hidden = experts[0].cols, size = inner * hidden;
     const struct tensor_entry *gate_up = NULL, *down = NULL;
     fused_name(name, layer, "gate_up_proj");
@@ -308,7 +335,7 @@ static enum status bind_layer(struct binding *b, struct inventory *inv, int32_t 
         fused_name(name, layer, "gate_up_proj");
         if (checkpoint_find(b->ck, name)) {
             TRY(bind_fused(b, inv, layer, err));
-            end = first + LAYER_COMMON + 1;
+            end = first + inv->common + 1;
         }
     }
     for (int32_t i = first; i < end; i++)

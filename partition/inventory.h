@@ -1,6 +1,7 @@
 /*
- * The weights that a model of this config has, each as a matrix [rows, cols] (a norm is one row),
- * and where each lies in the checkpoint. The plan cuts these; the loader reads the cuts.
+ * The weights that a model of this config has, each as a matrix [rows, cols] (a norm is one row, a
+ * bias one column), and where each lies in the checkpoint. The plan cuts these; the loader reads
+ * the cuts.
  *
  * Index order is fixed: embedding, then layer by layer, then final norm and lm_head; inventory_find
  * is arithmetic or a table, not a search by name. Pure but for inventory_bind; any thread.
@@ -18,6 +19,9 @@
     X(WEIGHT_Q, "q_proj", SPLIT_Q_ROWS)                                                            \
     X(WEIGHT_K, "k_proj", SPLIT_KV_ROWS)                                                           \
     X(WEIGHT_V, "v_proj", SPLIT_KV_ROWS)                                                           \
+    X(WEIGHT_Q_BIAS, "q_proj.bias", SPLIT_Q_ROWS)                                                  \
+    X(WEIGHT_K_BIAS, "k_proj.bias", SPLIT_KV_ROWS)                                                 \
+    X(WEIGHT_V_BIAS, "v_proj.bias", SPLIT_KV_ROWS)                                                 \
     X(WEIGHT_Q_NORM, "q_norm", SPLIT_NONE)                                                         \
     X(WEIGHT_K_NORM, "k_norm", SPLIT_NONE)                                                         \
     X(WEIGHT_O, "o_proj", SPLIT_Q_COLS)                                                            \
@@ -49,6 +53,9 @@ enum weight_split {
 const char *weight_role_words(enum weight_role role);
 enum weight_split weight_role_split(enum weight_role role);
 
+/* Norms and biases: tensors of one dimension, which a rank keeps in fp32. */
+bool weight_role_is_vector(enum weight_role role);
+
 /* One weight matrix. The bytes at (r, c) lie at offset + r * row_stride + c * dtype_size. */
 struct weight {
     enum weight_role role;
@@ -66,7 +73,9 @@ struct weight {
 struct inventory {
     struct weight *weights; /* owned */
     int32_t count;
-    int32_t *layer_first; /* [layers + 1]: index of the layer's first weight; owned */
+    int32_t *layer_first;         /* [layers + 1]: index of the layer's first weight; owned */
+    int32_t common;               /* weights of a layer before its router or FFN */
+    int32_t place[WEIGHT_ROUTER]; /* of those, by role, in their layer; -1: the model has none */
     int32_t experts;
     int32_t layers;
 };

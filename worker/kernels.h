@@ -66,8 +66,9 @@ struct kernels {
     void (*add_norm)(struct backend *be, int32_t rows, int32_t hidden, const double *sum, float *x,
                      const float *norm, float eps, float *xn);
 
-    /* q, k, v = projections of xn; q and k normed by head and rotated; q scaled by 1/sqrt(head_dim)
-     * into q [rows, local heads, row]; k, v rounded into the cache. tmp: as large as q and kv. */
+    /* q, k, v = projections of xn, plus biases in fp32; q and k normed by head and rotated; q
+     * scaled by 1/sqrt(head_dim) into q [rows, local heads, row]; k, v rounded into the cache. tmp:
+     * as large as q and kv. */
     void (*qkv)(struct backend *be, const struct batch *b, const struct attention *a,
                 const struct layer_weights *w, const float *xn, const float *rope, float *q_tmp,
                 float *kv_tmp, float *q, const struct kv_layer *kv);

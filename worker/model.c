@@ -1,6 +1,7 @@
 /*
- * The Qwen3 MoE forward pass, for every backend and every layout. Each rank runs this same page on
- * its cut of the weights; ranks meet only in the collectives below and in moe.c.
+ * The forward pass of Qwen3 MoE and of the dense Qwen3 and Qwen2 (a layer of theirs is one whose
+ * FFN routes nothing), for every backend and every layout. Each rank runs this same page on its cut
+ * of the weights; ranks meet only in the collectives below and in moe.c.
  *
  * Shapes: R rows of the step (tokens of all its sequences), H hidden, D head_dim, A this rank's
  * query heads, V this rank's vocabulary rows. Residual stream and activations are fp32; sums that

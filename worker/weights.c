@@ -124,19 +124,13 @@ static enum status load_push(struct load *l, struct load_job job, struct error *
     return OK;
 }
 
-static bool is_norm(enum weight_role role)
-{
-    return role == WEIGHT_INPUT_NORM || role == WEIGHT_POST_NORM || role == WEIGHT_Q_NORM ||
-           role == WEIGHT_K_NORM || role == WEIGHT_FINAL_NORM;
-}
-
 static size_t slice_bytes(const struct inventory *inv, const struct slice *s)
 {
     size_t n = (size_t)s->rows * (size_t)s->cols * dtype_size(inv->weights[s->weight].dtype);
     return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* Where a slice's matrix is named in struct weights; NULL for norms. */
+/* Where a slice's matrix is named in struct weights; NULL for vectors. */
 static struct matrix *matrix_of(struct weights *w, const struct rank_plan *rank,
                                 const struct weight *t)
 {
@@ -144,7 +138,7 @@ static struct matrix *matrix_of(struct weights *w, const struct rank_plan *rank,
         return &w->embed;
     if (t->role == WEIGHT_LM_HEAD)
         return &w->lm_head;
-    if (is_norm(t->role))
+    if (weight_role_is_vector(t->role))
         return NULL;
     struct layer_weights *l = &w->layers[t->layer - rank->layers.begin];
     struct ffn *f = NULL;
@@ -173,16 +167,32 @@ static struct matrix *matrix_of(struct weights *w, const struct rank_plan *rank,
     }
 }
 
-static const float **norm_of(struct weights *w, const struct rank_plan *rank,
-                             const struct weight *t)
+/* Where a slice's vector is named. */
+static const float **vector_of(struct weights *w, const struct rank_plan *rank,
+                               const struct weight *t)
 {
     if (t->role == WEIGHT_FINAL_NORM)
         return &w->final_norm;
     struct layer_weights *l = &w->layers[t->layer - rank->layers.begin];
-    return t->role == WEIGHT_INPUT_NORM  ? &l->input_norm
-           : t->role == WEIGHT_POST_NORM ? &l->post_norm
-           : t->role == WEIGHT_Q_NORM    ? &l->q_norm
-                                         : &l->k_norm;
+    switch (t->role) {
+    case WEIGHT_INPUT_NORM:
+        return &l->input_norm;
+    case WEIGHT_POST_NORM:
+        return &l->post_norm;
+    case WEIGHT_Q_NORM:
+        return &l->q_norm;
+    case WEIGHT_K_NORM:
+        return &l->k_norm;
+    case WEIGHT_Q_BIAS:
+        return &l->q_bias;
+    case WEIGHT_K_BIAS:
+        return &l->k_bias;
+    case WEIGHT_V_BIAS:
+        return &l->v_bias;
+    default:
+        CHECK(false, "no vector for role %d", (int)t->role);
+        return NULL;
+    }
 }
 
 /* Counts the FFN blocks of each layer and gives each its place. */
@@ -190,21 +200,21 @@ static enum status allocate(struct weights *w, const struct model_config *config
                             const struct inventory *inv, const struct rank_plan *rank,
                             struct error *err)
 {
-    size_t norms = 0, ffns = 0;
+    size_t vectors = 0, ffns = 0;
     w->layer_count = range_size(rank->layers);
     for (int32_t i = 0; i < rank->slice_count; i++) {
         const struct slice *s = &rank->slices[i];
-        if (is_norm(inv->weights[s->weight].role))
-            norms += (size_t)s->cols;
+        if (weight_role_is_vector(inv->weights[s->weight].role))
+            vectors += (size_t)s->rows * (size_t)s->cols;
         else
             w->bytes += slice_bytes(inv, s);
     }
     w->layers = calloc((size_t)w->layer_count, sizeof *w->layers);
     w->arena = aligned_alloc(ALIGN, w->bytes ? w->bytes : ALIGN);
-    w->norms = calloc(norms ? norms : 1, sizeof *w->norms);
+    w->vectors = calloc(vectors ? vectors : 1, sizeof *w->vectors);
     int32_t experts = range_size(rank->experts) > 0 ? range_size(rank->experts) : 1;
     w->ffns = calloc((size_t)w->layer_count * (size_t)experts, sizeof *w->ffns);
-    if (!w->layers || !w->arena || !w->norms || !w->ffns)
+    if (!w->layers || !w->arena || !w->vectors || !w->ffns)
         return error_set(err, ERR_NO_MEMORY, "no memory for %llu bytes of weights",
                          (unsigned long long)w->bytes);
     for (int32_t i = 0; i < w->layer_count; i++) {
@@ -216,12 +226,13 @@ static enum status allocate(struct weights *w, const struct model_config *config
     return OK;
 }
 
-/* Norms are kilobytes: read at once and widened to fp32, which is exact. */
-static enum status load_norm(const struct checkpoint *ck, const struct weight *t, float *to,
-                             struct error *err)
+/* Vectors are kilobytes: read at once and widened to fp32, which is exact. */
+static enum status load_vector(const struct checkpoint *ck, const struct weight *t,
+                               const struct slice *s, float *to, struct error *err)
 {
-    size_t n = (size_t)t->cols;
-    TRY(checkpoint_read(ck, t->file, t->offset, to, n * dtype_size(t->dtype), err));
+    size_t n = (size_t)s->rows * (size_t)s->cols;
+    uint64_t at = t->offset + (uint64_t)s->row * t->row_stride;
+    TRY(checkpoint_read(ck, t->file, at, to, n * dtype_size(t->dtype), err));
     const uint16_t *half = (const uint16_t *)(const void *)to;
     for (size_t i = n; t->dtype != DTYPE_F32 && i-- > 0;) {
         uint16_t h;
@@ -235,18 +246,18 @@ static enum status place_slices(struct load *l, struct weights *w, const struct 
                                 const struct rank_plan *rank, struct error *err)
 {
     char *at = w->arena;
-    float *norm = w->norms;
+    float *vector = w->vectors;
     for (int32_t i = 0; i < rank->slice_count; i++) {
         const struct slice *s = &rank->slices[i];
         const struct weight *t = &inv->weights[s->weight];
-        if (is_norm(t->role)) {
-            enum status st = load_norm(l->ck, t, norm, err);
+        if (weight_role_is_vector(t->role)) {
+            enum status st = load_vector(l->ck, t, s, vector, err);
             if (st != OK) {
                 name_weight(err, t);
                 return st;
             }
-            *norm_of(w, rank, t) = norm;
-            norm += s->cols;
+            *vector_of(w, rank, t) = vector;
+            vector += s->rows * s->cols;
             continue;
         }
         *matrix_of(w, rank, t) = (struct matrix){
@@ -295,7 +306,7 @@ void weights_destroy(struct weights *w)
         return;
     free(w->layers);
     free(w->arena);
-    free(w->norms);
+    free(w->vectors);
     free(w->ffns);
     free(w);
 }

@@ -27,11 +27,14 @@ struct ffn {
 struct layer_weights {
     const float *input_norm; /* [hidden] */
     const float *post_norm;  /* [hidden] */
-    const float *q_norm;     /* [head_dim] */
-    const float *k_norm;     /* [head_dim] */
+    const float *q_norm;     /* [head_dim]; NULL where the model has none */
+    const float *k_norm;     /* [head_dim]; the same */
     struct matrix q;         /* [local q heads * head_dim, hidden] */
     struct matrix k;         /* [local kv heads * head_dim, hidden] */
     struct matrix v;         /* the same */
+    const float *q_bias;     /* [rows of q]; NULL where the model has none, like the two below */
+    const float *k_bias;     /* [rows of k] */
+    const float *v_bias;     /* [rows of v] */
     struct matrix o;         /* [hidden, local q heads * head_dim] */
     struct matrix router;    /* [experts, hidden]; no data in a dense layer */
     struct ffn *ffn;         /* [ffn_count]: this rank's experts, or the one dense block */
@@ -47,7 +50,7 @@ struct weights {
     uint64_t bytes; /* allocated for matrices */
     /* owned memory */
     void *arena;
-    float *norms;
+    float *vectors; /* norms and biases */
     struct ffn *ffns;
 };
 

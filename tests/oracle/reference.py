@@ -54,7 +54,7 @@ def forward(model, ids):
     every expert is taken or no layer has experts.
     """
     gap = np.full(len(ids), np.inf)
-    k = model.config.num_experts_per_tok
+    k = getattr(model.config, "num_experts_per_tok", 0)
 
     def watch(_module, _inputs, output):
         # The router's logits come first; widening them costs nothing and keeps the gap itself

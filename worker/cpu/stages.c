@@ -140,15 +140,18 @@ struct qkv_job {
 };
 
 /* The part of columns [begin, end) of the joined q, k, v that lies in `w`, whose columns begin at
- * `first`. */
-static void project_part(const struct qkv_job *j, const struct matrix *w, int64_t first,
-                         int64_t begin, int64_t end, float *y, int64_t ldy)
+ * `first`; `bias` (may be NULL) is added to the finished dot products. */
+static void project_part(const struct qkv_job *j, const struct matrix *w, const float *bias,
+                         int64_t first, int64_t begin, int64_t end, float *y, int64_t ldy)
 {
     int64_t n0 = begin > first ? begin - first : 0;
     int64_t n1 = end - first < w->rows ? end - first : w->rows;
     if (n0 < n1)
         j->be->ops->gemm(j->xn, w->cols, NULL, j->b->rows, w, (int32_t)n0, (int32_t)n1, y + n0,
                          ldy);
+    for (int32_t i = 0; bias && i < j->b->rows; i++)
+        for (int64_t n = n0; n < n1; n++)
+            y[i * ldy + n] += bias[n];
 }
 
 static void project_thread(void *arg, int thread)
@@ -157,19 +160,20 @@ static void project_thread(void *arg, int thread)
     const struct layer_weights *w = j->w;
     int64_t nq = w->q.rows, nk = w->k.rows, begin, end;
     pool_part(nq + 2 * nk, GRAIN, j->be->threads, thread, &begin, &end);
-    project_part(j, &w->q, 0, begin, end, j->q_tmp, nq);
-    project_part(j, &w->k, nq, begin, end, j->kv_tmp, 2 * nk);
-    project_part(j, &w->v, nq + nk, begin, end, j->kv_tmp + nk, 2 * nk);
+    project_part(j, &w->q, w->q_bias, 0, begin, end, j->q_tmp, nq);
+    project_part(j, &w->k, w->k_bias, nq, begin, end, j->kv_tmp, 2 * nk);
+    project_part(j, &w->v, w->v_bias, nq + nk, begin, end, j->kv_tmp + nk, 2 * nk);
 }
 
-/* q head: norm, rotate, scale, pad. */
+/* q head: norm where the model has one, rotate, scale, pad. */
 static void finish_q(const struct qkv_job *j, int64_t row, int32_t head)
 {
     const struct attention *a = j->a;
     int32_t heads = range_size(a->q_heads);
     float *x = j->q_tmp + (row * heads + head) * a->head_dim;
     float *y = j->q + (row * heads + head) * a->row;
-    j->be->ops->rms_norm(x, j->w->q_norm, a->head_dim, a->eps, x);
+    if (j->w->q_norm)
+        j->be->ops->rms_norm(x, j->w->q_norm, a->head_dim, a->eps, x);
     rotate(x, j->rope + row * a->head_dim, a->head_dim, y);
     for (int32_t d = 0; d < a->head_dim; d++)
         y[d] *= j->q_scale;
@@ -185,7 +189,7 @@ static void cache_put(const struct kv_layer *kv, char *tile, int64_t at, float f
         ((uint16_t *)(void *)tile)[at] = f32_to_bf16(f);
 }
 
-/* k head: norm, rotate; k and v into the cache. */
+/* k head: norm where the model has one, rotate; k and v into the cache. */
 static void finish_kv(const struct qkv_job *j, int64_t row, int32_t head, float *scratch)
 {
     const struct attention *a = j->a;
@@ -195,7 +199,8 @@ static void finish_kv(const struct qkv_job *j, int64_t row, int32_t head, float 
     char *k_tile = kv_tile(j->kv, j->b->block_table[row][pos / KV_BLOCK], head);
     char *v_tile = k_tile + kv_tile_bytes(j->kv->dtype, a->row);
     int64_t slot = pos % KV_BLOCK;
-    j->be->ops->rms_norm(k, j->w->k_norm, a->head_dim, a->eps, k);
+    if (j->w->k_norm)
+        j->be->ops->rms_norm(k, j->w->k_norm, a->head_dim, a->eps, k);
     rotate(k, j->rope + row * a->head_dim, a->head_dim, scratch);
     for (int32_t d = 0; d < a->head_dim; d++) {
         cache_put(j->kv, k_tile, (int64_t)d * KV_BLOCK + slot, scratch[d]);

@@ -29,12 +29,25 @@
 /* The sound config with these fields more. */
 #define WITH(fields) "{" HEAD SIZES HEADS ROPE FFN fields "," END
 
+/* The dense families, with these fields more, each followed by a comma; no head_dim. */
+#define QWEN3 "\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\","
+#define QWEN2 "\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\","
+#define DENSE(family, fields)                                                                      \
+    "{" family SIZES ROPE "\"num_attention_heads\":4,\"num_key_value_heads\":2,"                   \
+    "\"intermediate_size\":96," fields END
+
 REFUSES(other_model_type,
         "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"model_type\":\"qwen2_moe\"}",
         ERR_UNSUPPORTED, "model_type", "expected \"qwen3_moe\"", "found \"qwen2_moe\"")
 REFUSES(other_architecture,
         "{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3_moe\"}", ERR_UNSUPPORTED,
         "architectures", "expected \"Qwen3MoeForCausalLM\"", "found \"Qwen3ForCausalLM\"")
+REFUSES(dense_architecture_of_another_task,
+        "{\"architectures\":[\"Qwen3Model\"],\"model_type\":\"qwen3\"}", ERR_UNSUPPORTED,
+        "architectures", "expected \"Qwen3ForCausalLM\"", "found \"Qwen3Model\"")
+REFUSES(qwen2_of_another_type,
+        "{\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2_vl\"}", ERR_UNSUPPORTED,
+        "model_type", "expected \"qwen3_moe\" or \"qwen3\" or \"qwen2\"", "found \"qwen2_vl\"")
 REFUSES(no_architecture, "{\"architectures\":[],\"model_type\":\"qwen3_moe\"}", ERR_UNSUPPORTED,
         "architectures", "found none")
 REFUSES(architectures_missing, "{\"model_type\":\"qwen3_moe\"}", ERR_INVALID, "architectures",
@@ -104,6 +117,14 @@ REFUSES(attention_bias, WITH("\"attention_bias\":true"), ERR_UNSUPPORTED, "atten
         "expected false", "found true")
 REFUSES(attention_bias_of_wrong_type, WITH("\"attention_bias\":1"), ERR_INVALID, "attention_bias",
         "expected true or false", "found an integer")
+REFUSES(dense_attention_bias, DENSE(QWEN3, "\"attention_bias\":true,"), ERR_UNSUPPORTED,
+        "attention_bias", "expected false", "found true")
+REFUSES(qwen2_without_its_bias, DENSE(QWEN2, "\"attention_bias\":false,"), ERR_UNSUPPORTED,
+        "attention_bias", "expected true", "found false")
+REFUSES(qwen2_with_sliding_window, DENSE(QWEN2, "\"use_sliding_window\":true,"), ERR_UNSUPPORTED,
+        "use_sliding_window", "expected false", "found true")
+REFUSES(dense_without_its_size, "{" QWEN3 SIZES HEADS ROPE END, ERR_INVALID, "intermediate_size",
+        "expected an integer", "found nothing")
 REFUSES(sliding_window, WITH("\"use_sliding_window\":true"), ERR_UNSUPPORTED, "use_sliding_window",
         "expected false", "found true")
 REFUSES(sliding_layer_type, WITH("\"layer_types\":[\"full_attention\",\"sliding_attention\"]"),
@@ -189,6 +210,33 @@ static void absent_fields_mean_what_transformers_says(void **state)
     assert_false(c.norm_topk_prob);
     assert_false(c.tied_embeddings);
     assert_int_equal(c.eos_count, 0);
+}
+
+static void dense_families_are_read(void **state)
+{
+    (void)state;
+    struct model_config c = parsed(DENSE(QWEN3, "\"attention_bias\":false,\"head_dim\":24,"
+                                                "\"tie_word_embeddings\":true,"
+                                                "\"layer_types\":[\"full_attention\"],"));
+    assert_false(c.attention_bias);
+    assert_true(c.qk_norm);
+    assert_true(c.tied_embeddings);
+    assert_int_equal(c.head_dim, 24);
+    assert_int_equal(c.experts, 0);
+    assert_int_equal(c.top_k, 0);
+    assert_int_equal(c.intermediate, 96);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(c.layer_is_moe[i], 0);
+    c = parsed(DENSE(QWEN3, ""));
+    assert_int_equal(c.head_dim, 128);
+    c = parsed(DENSE(QWEN2, "\"sliding_window\":131072,\"max_window_layers\":2,"
+                            "\"use_sliding_window\":false,"));
+    assert_true(c.attention_bias);
+    assert_false(c.qk_norm);
+    assert_int_equal(c.head_dim, 16);
+    assert_int_equal(c.layer_is_moe[3], 0);
+    assert_true(parsed(WITH("\"eos_token_id\":7")).qk_norm);
+    assert_false(parsed(WITH("\"eos_token_id\":7")).attention_bias);
 }
 
 static void current_transformers_names_are_read(void **state)
@@ -314,6 +362,8 @@ static void config_missing(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(other_model_type),
     cmocka_unit_test(other_architecture),
+    cmocka_unit_test(dense_architecture_of_another_task),
+    cmocka_unit_test(qwen2_of_another_type),
     cmocka_unit_test(no_architecture),
     cmocka_unit_test(architectures_missing),
     cmocka_unit_test(architecture_of_wrong_type),
@@ -344,6 +394,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(quantization_without_name),
     cmocka_unit_test(attention_bias),
     cmocka_unit_test(attention_bias_of_wrong_type),
+    cmocka_unit_test(dense_attention_bias),
+    cmocka_unit_test(qwen2_without_its_bias),
+    cmocka_unit_test(qwen2_with_sliding_window),
+    cmocka_unit_test(dense_without_its_size),
     cmocka_unit_test(sliding_window),
     cmocka_unit_test(sliding_layer_type),
     cmocka_unit_test(other_activation),
@@ -362,6 +416,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(control_characters_are_not_shown),
     cmocka_unit_test(published_config_is_read),
     cmocka_unit_test(absent_fields_mean_what_transformers_says),
+    cmocka_unit_test(dense_families_are_read),
     cmocka_unit_test(current_transformers_names_are_read),
     cmocka_unit_test(architecture_may_stand_among_others),
     cmocka_unit_test(layer_kinds_follow_step_and_list),

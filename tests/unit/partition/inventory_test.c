@@ -18,7 +18,8 @@ static struct model_config small(void)
                              .experts = 3,
                              .top_k = 2,
                              .moe_intermediate = 6,
-                             .intermediate = 5};
+                             .intermediate = 5,
+                             .qk_norm = true};
     c.layer_is_moe[0] = 1;
     c.layer_is_moe[2] = 1; /* layer 1 is dense */
     return c;
@@ -53,7 +54,9 @@ struct variant {
     const char *leave_out; /* a tensor that is not written */
     bool fused;
     bool tied;
+    bool biases;    /* those of Qwen2, and no norms of q and k */
     int64_t q_rows; /* in place of 8 */
+    int64_t k_bias; /* in place of 4 */
     int64_t gate_up[3];
     const char *extra; /* a tensor more, [8] */
 };
@@ -86,8 +89,14 @@ static void put_layer(struct writer *w, const struct variant *v, int layer)
     PUT_UNLESS(w, v, at, "self_attn.q_proj.weight", v->q_rows ? v->q_rows : 8, 8);
     PUT_UNLESS(w, v, at, "self_attn.k_proj.weight", 4, 8);
     PUT_UNLESS(w, v, at, "self_attn.v_proj.weight", 4, 8);
-    PUT_UNLESS(w, v, at, "self_attn.q_norm.weight", 4);
-    PUT_UNLESS(w, v, at, "self_attn.k_norm.weight", 4);
+    if (v->biases) {
+        PUT_UNLESS(w, v, at, "self_attn.q_proj.bias", 8);
+        PUT_UNLESS(w, v, at, "self_attn.k_proj.bias", v->k_bias ? v->k_bias : 4);
+        PUT_UNLESS(w, v, at, "self_attn.v_proj.bias", 4);
+    } else {
+        PUT_UNLESS(w, v, at, "self_attn.q_norm.weight", 4);
+        PUT_UNLESS(w, v, at, "self_attn.k_norm.weight", 4);
+    }
     PUT_UNLESS(w, v, at, "self_attn.o_proj.weight", 8, 8);
     PUT_UNLESS(w, v, at, "post_attention_layernorm.weight", 8);
     if (layer == 1) {
@@ -138,6 +147,8 @@ static enum status bind_variant(const struct variant *v, bool tied, struct error
     struct model_config c = small();
     struct inventory *inv = NULL;
     c.tied_embeddings = tied;
+    c.attention_bias = v->biases;
+    c.qk_norm = !v->biases;
     struct checkpoint *ck = make(v);
     assert_int_equal(inventory_create(&c, &inv, err), OK);
     enum status st = inventory_bind(inv, &c, ck, err);
@@ -206,6 +217,34 @@ static void weights_have_their_shapes(void **state)
     inventory_destroy(inv);
 }
 
+static void families_have_biases_or_norms(void **state)
+{
+    (void)state;
+    struct model_config c = small();
+    struct inventory *inv = NULL;
+    struct error err;
+    c.head_dim = 6;
+    assert_int_equal(inventory_create(&c, &inv, &err), OK);
+    for (int role = WEIGHT_Q_BIAS; role <= WEIGHT_V_BIAS; role++)
+        assert_int_equal(inventory_find(inv, role, 0, -1), -1);
+    inventory_destroy(inv);
+    c.attention_bias = true;
+    c.qk_norm = false;
+    assert_int_equal(inventory_create(&c, &inv, &err), OK);
+    assert_shape(inv, WEIGHT_Q_BIAS, 0, -1, 12, 1);
+    assert_shape(inv, WEIGHT_K_BIAS, 1, -1, 6, 1);
+    assert_shape(inv, WEIGHT_V_BIAS, 2, -1, 6, 1);
+    assert_shape(inv, WEIGHT_ROUTER, 2, -1, 3, 8);
+    assert_int_equal(inventory_find(inv, WEIGHT_Q_NORM, 0, -1), -1);
+    assert_int_equal(inventory_find(inv, WEIGHT_K_NORM, 2, -1), -1);
+    assert_int_equal(inventory_find(inv, WEIGHT_Q_BIAS, 0, 0), -1);
+    for (int32_t i = 0; i < inv->count; i++) {
+        const struct weight *w = &inv->weights[i];
+        assert_int_equal(inventory_find(inv, w->role, w->layer, w->expert), i);
+    }
+    inventory_destroy(inv);
+}
+
 static void find_knows_what_is_not_there(void **state)
 {
     (void)state;
@@ -244,6 +283,10 @@ static void roles_have_words_and_splits(void **state)
     (void)state;
     assert_string_equal(weight_role_words(WEIGHT_ROUTER), "mlp.gate");
     assert_int_equal(weight_role_split(WEIGHT_O), SPLIT_Q_COLS);
+    int vectors = 0;
+    for (int role = 0; role < WEIGHT_ROLE_COUNT; role++)
+        vectors += weight_role_is_vector(role);
+    assert_int_equal(vectors, 8);
 }
 
 static void binds_experts_stored_one_by_one(void **state)
@@ -377,6 +420,27 @@ static void tensor_that_the_model_does_not_need(void **state)
     SAYS(bind_variant(&v, false, &err), ERR_UNSUPPORTED, &err, "q_proj.bias");
 }
 
+static void biases_are_bound_and_demanded(void **state)
+{
+    (void)state;
+    struct error err;
+    struct variant v = {.biases = true};
+    assert_int_equal(bind_variant(&v, false, &err), OK);
+    v.leave_out = "model.layers.1.self_attn.v_proj.bias";
+    SAYS(bind_variant(&v, false, &err), ERR_INVALID, &err, v.leave_out, "expected shape [4]",
+         "found no such tensor");
+    v = (struct variant){.biases = true, .k_bias = 8};
+    SAYS(bind_variant(&v, false, &err), ERR_INVALID, &err,
+         "model.safetensors: tensor model.layers.0.self_attn.k_proj.bias", "expected [4]",
+         "found [8]");
+    v = (struct variant){.biases = true, .extra = "model.layers.0.self_attn.q_norm.weight"};
+    SAYS(bind_variant(&v, false, &err), ERR_UNSUPPORTED, &err, v.extra,
+         "found one that is none of them");
+    v.extra = "model.layers.2.self_attn.o_proj.bias";
+    SAYS(bind_variant(&v, false, &err), ERR_UNSUPPORTED, &err, v.extra,
+         "found one that is none of them");
+}
+
 static void buffers_and_tied_heads_are_ignored(void **state)
 {
     (void)state;
@@ -428,7 +492,7 @@ static void golden_checkpoints_are_accepted(void **state)
     glob_t found;
     assert_int_equal(glob(WITAN_SOURCE_DIR "/tests/golden/oracle/*/config.json", 0, NULL, &found),
                      0);
-    assert_true(found.gl_pathc >= 8);
+    assert_true(found.gl_pathc >= 11);
     for (size_t i = 0; i < found.gl_pathc; i++) {
         char *slash = strrchr(found.gl_pathv[i], '/');
         *slash = '\0';
@@ -451,6 +515,7 @@ static void shipped_model_is_accepted(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(weights_stand_in_their_order),
     cmocka_unit_test(weights_have_their_shapes),
+    cmocka_unit_test(families_have_biases_or_norms),
     cmocka_unit_test(find_knows_what_is_not_there),
     cmocka_unit_test(model_with_too_many_weights),
     cmocka_unit_test(roles_have_words_and_splits),
@@ -462,6 +527,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_tensor_left_out_is_named),
     cmocka_unit_test(shape_other_than_the_config_says),
     cmocka_unit_test(tensor_that_the_model_does_not_need),
+    cmocka_unit_test(biases_are_bound_and_demanded),
     cmocka_unit_test(buffers_and_tied_heads_are_ignored),
     cmocka_unit_test(golden_checkpoints_are_accepted),
     cmocka_unit_test(shipped_model_is_accepted),

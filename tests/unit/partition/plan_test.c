@@ -23,6 +23,8 @@ static struct model_config random_config(uint64_t *rng)
         .moe_intermediate = random_int(rng, 1, 900),
         .intermediate = random_int(rng, 1, 900),
         .tied_embeddings = random_int(rng, 0, 1),
+        .attention_bias = random_int(rng, 0, 1),
+        .qk_norm = random_int(rng, 0, 1),
     };
     c.q_heads = c.kv_heads * random_int(rng, 1, 6);
     c.top_k = c.experts ? random_int(rng, 1, c.experts) : 0;
@@ -44,8 +46,9 @@ static struct model_config released(int32_t hidden, int32_t layers, int32_t q_he
                              .top_k = 8,
                              .moe_intermediate = moe_intermediate,
                              .intermediate = 3 * hidden,
-                             .max_position = 40960};
-    memset(c.layer_is_moe, 1, (size_t)layers);
+                             .max_position = 40960,
+                             .qk_norm = true};
+    memset(c.layer_is_moe, experts > 0, (size_t)layers);
     return c;
 }
 
@@ -527,6 +530,29 @@ static void the_30b_has_its_published_size(void **state)
     inventory_destroy(inv);
 }
 
+/* Qwen3-0.6B (596,049,920 parameters, embeddings tied) and Qwen2.5-7B (7,615,616,512), as
+ * published. */
+static void dense_siblings_have_their_published_sizes(void **state)
+{
+    (void)state;
+    struct model_config small = released(1024, 28, 16, 8, 0, 0),
+                        large = released(3584, 28, 28, 4, 0, 0);
+    small.tied_embeddings = true;
+    large.vocab = 152064;
+    large.intermediate = 18944;
+    large.attention_bias = true;
+    large.qk_norm = false;
+    const struct model_config *both[] = {&small, &large};
+    static const uint64_t published[] = {UINT64_C(596049920), UINT64_C(7615616512)};
+    for (int i = 0; i < 2; i++) {
+        struct inventory *inv = inventory_of(both[i]);
+        struct plan *p = plan_of(both[i], inv, (struct layout){1, 1, 1, 0});
+        assert_int_equal(p->ranks[0].weight_elements, published[i]);
+        plan_destroy(p);
+        inventory_destroy(inv);
+    }
+}
+
 static void collectives_count_layers(void **state)
 {
     (void)state;
@@ -598,6 +624,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(ep_zero_takes_the_largest),
     cmocka_unit_test(bytes_add_up),
     cmocka_unit_test(the_30b_has_its_published_size),
+    cmocka_unit_test(dense_siblings_have_their_published_sizes),
     cmocka_unit_test(collectives_count_layers),
     cmocka_unit_test(hostile_numbers_do_not_overflow),
 };

@@ -234,6 +234,9 @@ ORACLE(gqa16)
 ORACLE(headdim)
 ORACLE(nonorm)
 ORACLE(odd)
+ORACLE(qwen2)
+ORACLE(qwen3)
+ORACLE(qwen3tied)
 ORACLE(sharded)
 ORACLE(tied)
 
@@ -246,6 +249,7 @@ static void lexicon(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(dense),   cmocka_unit_test(fused),  cmocka_unit_test(gqa16),
     cmocka_unit_test(headdim), cmocka_unit_test(nonorm), cmocka_unit_test(odd),
+    cmocka_unit_test(qwen2),   cmocka_unit_test(qwen3),  cmocka_unit_test(qwen3tied),
     cmocka_unit_test(sharded), cmocka_unit_test(tied),   cmocka_unit_test(lexicon),
 };
 

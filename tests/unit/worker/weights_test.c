@@ -61,8 +61,8 @@ static unsigned char *whole_of(const struct golden *g, const struct weight *w)
     return bytes;
 }
 
-static const float *norm_in(const struct weights *w, const struct rank_plan *r,
-                            const struct weight *t)
+static const float *vector_in(const struct weights *w, const struct rank_plan *r,
+                              const struct weight *t)
 {
     const struct layer_weights *l = t->layer < 0 ? NULL : &w->layers[t->layer - r->layers.begin];
     switch (t->role) {
@@ -76,6 +76,12 @@ static const float *norm_in(const struct weights *w, const struct rank_plan *r,
         return l->q_norm;
     case WEIGHT_K_NORM:
         return l->k_norm;
+    case WEIGHT_Q_BIAS:
+        return l->q_bias;
+    case WEIGHT_K_BIAS:
+        return l->k_bias;
+    case WEIGHT_V_BIAS:
+        return l->v_bias;
     default:
         return NULL;
     }
@@ -110,16 +116,17 @@ static const struct matrix *matrix_in(const struct weights *w, const struct rank
     }
 }
 
-static void check_norm(const float *found, const unsigned char *whole, const struct weight *t)
+static void check_vector(const float *found, const struct slice *s, const unsigned char *whole,
+                         const struct weight *t)
 {
     assert_non_null(found);
-    for (int64_t i = 0; i < t->cols; i++) {
+    for (int64_t i = 0; i < s->rows * s->cols; i++) {
         uint16_t h;
         float expected;
         if (t->dtype == DTYPE_F32) {
-            memcpy(&expected, whole + 4 * i, sizeof expected);
+            memcpy(&expected, whole + 4 * (s->row + i), sizeof expected);
         } else {
-            memcpy(&h, whole + 2 * i, sizeof h);
+            memcpy(&h, whole + 2 * (s->row + i), sizeof h);
             expected = t->dtype == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
         }
         assert_memory_equal(&found[i], &expected, sizeof expected);
@@ -174,9 +181,8 @@ static void check_rank(const struct golden *g, const struct plan *p, int rank, i
         const struct slice *s = &r->slices[i];
         const struct weight *t = &g->inv->weights[s->weight];
         unsigned char *whole = whole_of(g, t);
-        const float *norm = norm_in(w, r, t);
-        if (norm) {
-            check_norm(norm, whole, t);
+        if (weight_role_is_vector(t->role)) {
+            check_vector(vector_in(w, r, t), s, whole, t);
         } else {
             check_matrix(matrix_in(w, r, t), s, whole, t);
             matrices += (uint64_t)s->rows * (uint64_t)s->cols * dtype_size(t->dtype);
@@ -215,6 +221,12 @@ static void whole_and_cut_dense(void **state)
 {
     (void)state;
     check_layouts("dense", layouts, COUNT_OF(layouts));
+}
+
+static void whole_and_cut_with_biases(void **state)
+{
+    (void)state;
+    check_layouts("qwen2", layouts, COUNT_OF(layouts));
 }
 
 static void whole_and_cut_fused(void **state)
@@ -344,10 +356,10 @@ static void a_truncated_file_is_named(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(whole_and_cut_dense),       cmocka_unit_test(whole_and_cut_fused),
-    cmocka_unit_test(whole_and_cut_sharded),     cmocka_unit_test(whole_and_cut_tied),
-    cmocka_unit_test(whole_and_cut_odd),         cmocka_unit_test(whole_and_cut_others),
-    cmocka_unit_test(a_truncated_file_is_named),
+    cmocka_unit_test(whole_and_cut_dense),  cmocka_unit_test(whole_and_cut_with_biases),
+    cmocka_unit_test(whole_and_cut_fused),  cmocka_unit_test(whole_and_cut_sharded),
+    cmocka_unit_test(whole_and_cut_tied),   cmocka_unit_test(whole_and_cut_odd),
+    cmocka_unit_test(whole_and_cut_others), cmocka_unit_test(a_truncated_file_is_named),
 };
 
 UNIT_MAIN(tests)
