@@ -401,6 +401,14 @@ void rpc_call_receive(struct rpc_call *call)
     start_batch(call, ops, count, &call->received);
 }
 
+static ProtobufCMessage *unpack_slice(const ProtobufCMessageDescriptor *type, grpc_slice slice)
+{
+    const uint8_t *data = GRPC_SLICE_START_PTR(slice);
+    size_t len = GRPC_SLICE_LENGTH(slice);
+    return rpc_texts_are_whole(type, data, len) ? protobuf_c_message_unpack(type, NULL, len, data)
+                                                : NULL;
+}
+
 /* NULL when it does not parse. A message in one slice, as most are, is not copied. */
 static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *type, grpc_byte_buffer *buffer)
 {
@@ -411,15 +419,13 @@ static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *type, grpc_byt
     grpc_slice *only;
     if (grpc_byte_buffer_reader_peek(&reader, &only) &&
         GRPC_SLICE_LENGTH(*only) == grpc_byte_buffer_length(buffer)) {
-        message = protobuf_c_message_unpack(type, NULL, GRPC_SLICE_LENGTH(*only),
-                                            GRPC_SLICE_START_PTR(*only));
+        message = unpack_slice(type, *only);
     } else {
         grpc_byte_buffer_reader_destroy(&reader);
         if (!grpc_byte_buffer_reader_init(&reader, buffer))
             return NULL;
         grpc_slice all = grpc_byte_buffer_reader_readall(&reader);
-        message = protobuf_c_message_unpack(type, NULL, GRPC_SLICE_LENGTH(all),
-                                            GRPC_SLICE_START_PTR(all));
+        message = unpack_slice(type, all);
         grpc_slice_unref(all);
     }
     grpc_byte_buffer_reader_destroy(&reader);

@@ -154,6 +154,12 @@ void rpc_health_set(struct rpc_health *h, bool serving);
 /* NOT_SERVING from now on; ends the watching calls. */
 void rpc_health_stop(struct rpc_health *h);
 
+/* --- rpc_texts.c --- */
+
+/* Whether no string of a packed message has a NUL in it, those of the messages in it included.
+ * False too for what is no message. */
+bool rpc_texts_are_whole(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t len);
+
 /* --- rpc_tls.c --- */
 
 /* NULL or without any text: plaintext. Says by name which text does not parse. */

@@ -141,8 +141,16 @@ def test_unknown_method(channel):
     (b"\xff\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
     (b"\x12\x7f" + b"cut short", grpc.StatusCode.INVALID_ARGUMENT),
     (b"\x12\x04" + b"\xff\xfe\xc0\x80", grpc.StatusCode.INVALID_ARGUMENT),
+    (pb.GenerateRequest(text="A cat\0 and a dog").SerializeToString(),
+     grpc.StatusCode.INVALID_ARGUMENT),
+    (pb.GenerateRequest(text="A cat", stop=["x", "\0"]).SerializeToString(),
+     grpc.StatusCode.INVALID_ARGUMENT),
+    (pb.GenerateRequest(conversation=pb.Conversation(messages=[
+        pb.Message(role="user", content="A\0cat")])).SerializeToString(),
+     grpc.StatusCode.INVALID_ARGUMENT),
     (b"\x12\x80\x80\x80\x09" + bytes(18 << 20), grpc.StatusCode.RESOURCE_EXHAUSTED),
-], ids=["garbage", "truncated", "not UTF-8", "over the limit"])
+], ids=["garbage", "truncated", "not UTF-8", "a NUL", "a NUL in a list", "a NUL further in",
+        "over the limit"])
 def test_bytes_that_are_no_message(channel, inference, message, code):
     call = channel.unary_stream("/witan.inference.v1.Inference/Generate")
     error = refusal(call(message, timeout=20 * server.FACTOR))
