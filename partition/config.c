@@ -7,6 +7,7 @@
 #include "partition/config.h"
 #include "base/buf.h"
 #include "base/json.h"
+#include "partition/weight_format.h"
 #include "partition/shown.h"
 
 #include <errno.h>
@@ -92,17 +93,6 @@ static enum status check_architecture(const char *what, const json_t *root,
                      first ? "\"" : "");
 }
 
-static enum status check_quantization(const char *what, const json_t *root, struct error *err)
-{
-    const json_t *q = json_object_get(root, "quantization_config");
-    if (!q || json_is_null(q))
-        return OK;
-    const char *method = json_string_value(json_object_get(q, "quant_method"));
-    return error_set(err, ERR_UNSUPPORTED,
-                     "%s: quantization_config: expected none, found quant_method %s", what,
-                     method ? shown(method).s : "of no name");
-}
-
 /* A field that may be absent and must not say the opposite. */
 static enum status demand_bool(const char *what, const json_t *root, const char *key, bool expected,
                                struct error *err)
@@ -137,7 +127,6 @@ static enum status check_layer_types(const char *what, const json_t *root, struc
 static enum status check_features(const char *what, const json_t *root, const struct family *f,
                                   struct error *err)
 {
-    TRY(check_quantization(what, root, err));
     TRY(demand_bool(what, root, "attention_bias", f->bias, err));
     TRY(demand_bool(what, root, "use_sliding_window", false, err));
     TRY(check_layer_types(what, root, err));
@@ -320,6 +309,19 @@ static enum status parse_eos(const char *what, const json_t *root, struct model_
     return OK;
 }
 
+/* torch_dtype, which newer Transformers writes as dtype. Other names than these change nothing:
+ * what the tensors say wins. */
+static enum status parse_dtype(const char *what, const json_t *root, struct model_config *c,
+                               struct error *err)
+{
+    const char *key = json_object_get(root, "dtype") ? "dtype" : "torch_dtype", *name = "";
+    TRY(json_get_string(root, what, key, false, &name, err));
+    c->dtype = strcmp(name, "float32") == 0   ? DTYPE_F32
+               : strcmp(name, "float16") == 0 ? DTYPE_F16
+                                              : DTYPE_BF16;
+    return OK;
+}
+
 static enum status parse_fields(const char *what, const json_t *root, struct model_config *c,
                                 struct error *err)
 {
@@ -339,6 +341,8 @@ static enum status parse_fields(const char *what, const json_t *root, struct mod
     TRY(parse_attention(what, root, f, c, err));
     TRY(parse_rope(what, root, c, err));
     TRY(parse_ffn(what, root, f, c, err));
+    TRY(parse_dtype(what, root, c, err));
+    TRY(weight_format_parse(what, root, c, err));
     return parse_eos(what, root, c, err);
 }
 
@@ -445,4 +449,14 @@ enum status config_load(const char *dir, struct model_config *config,
     *config = c;
     *generation = g;
     return OK;
+}
+
+enum status config_require_engine(const char *dir, const struct model_config *config,
+                                  struct error *err)
+{
+    if (config->quant.format == FORMAT_PLAIN)
+        return OK;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s/config.json: %s weights are not supported by this build's engine yet", dir,
+                     weight_format_name(config->quant.format));
 }

@@ -9,12 +9,26 @@
 #define WITAN_PARTITION_CONFIG_H
 
 #include "base/error.h"
+#include "partition/checkpoint.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096, MAX_TOP_K = 64, MAX_EOS = 16 };
+
+/* How the linear weights of the layers are stored; see weight_format.h. */
+enum weight_format { FORMAT_PLAIN, FORMAT_FP8, FORMAT_GPTQ, FORMAT_AWQ };
+
+/* quantization_config. All zero for plain weights. */
+struct quantization {
+    enum weight_format format;
+    int32_t bits;               /* of one weight */
+    int32_t block_rows;         /* rows of a scale (fp8) or of a packed word (gptq, awq) */
+    int32_t block_cols;         /* columns of a scale; 0 = the whole row */
+    bool act_order;             /* desc_act: the columns of a group lie anywhere */
+    uint16_t plain[MAX_LAYERS]; /* modules_to_not_convert: bit role - WEIGHT_Q of a layer */
+};
 
 struct model_config {
     int32_t hidden;           /* hidden_size */
@@ -28,6 +42,7 @@ struct model_config {
     int32_t moe_intermediate; /* moe_intermediate_size */
     int32_t intermediate;     /* intermediate_size, of dense layers */
     int32_t max_position;     /* max_position_embeddings */
+    enum dtype dtype;         /* torch_dtype or dtype: of weights not quantised, unless they say */
     float rms_eps;
     double rope_theta;
     bool attention_bias; /* of the q, k and v projections; none has one of o */
@@ -37,6 +52,7 @@ struct model_config {
     uint8_t layer_is_moe[MAX_LAYERS]; /* by mlp_only_layers and decoder_sparse_step */
     int32_t eos[MAX_EOS]; /* eos_token_id of generation_config.json, else of config.json */
     int32_t eos_count;
+    struct quantization quant;
 };
 
 /* Sampling defaults of generation_config.json; what it does not say keeps the field's neutral value
@@ -55,7 +71,8 @@ struct generation_config {
  * file, field, expected and found: another model_type or an architecture that is not its own, a
  * missing or mistyped field, a size out of range, heads that do not divide, an odd head_dim, any
  * rope_scaling but null/"default" (named), an attention_bias that is not the family's, a hidden_act
- * but silu, sliding windows in use, a quantization_config.
+ * but silu, sliding windows in use, a quantization_config that weight_format.h does not
+ * name.
  */
 enum status config_load(const char *dir, struct model_config *config,
                         struct generation_config *generation, struct error *err);
@@ -69,5 +86,10 @@ enum status config_parse(const char *what, const char *text, size_t len,
 enum status config_parse_generation(const char *what, const char *text, size_t len,
                                     struct model_config *config,
                                     struct generation_config *generation, struct error *err);
+
+/* Refuses weights that the engine of this build cannot compute with: those that are not plain.
+ * `dir` is the checkpoint's, for the message. Planning needs no engine and does not ask. */
+enum status config_require_engine(const char *dir, const struct model_config *config,
+                                  struct error *err);
 
 #endif

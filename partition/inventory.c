@@ -7,6 +7,7 @@
  */
 #include "partition/inventory.h"
 #include "base/check.h"
+#include "partition/weight_format.h"
 #include "partition/shown.h"
 
 #include <stdio.h>
@@ -117,7 +118,12 @@ static void add(struct inventory *inv, const struct model_config *c, enum weight
                 int32_t layer, int32_t expert)
 {
     struct weight *w = &inv->weights[inv->count++];
-    *w = (struct weight){.role = role, .layer = layer, .expert = expert, .file = -1};
+    *w = (struct weight){.role = role,
+                         .layer = layer,
+                         .expert = expert,
+                         .quantized = weight_format_covers(&c->quant, role, layer),
+                         .dtype = c->dtype,
+                         .file = -1};
     set_shape(c, w);
 }
 

@@ -63,7 +63,8 @@ struct weight {
     int32_t expert; /* -1 in dense layers and outside the FFN */
     int64_t rows;
     int64_t cols;
-    /* Bound by inventory_bind; file is -1 before. */
+    bool quantized; /* stored as the config's quantization_config says */
+    /* Bound by inventory_bind; before, file is -1 and dtype the config's. */
     enum dtype dtype;
     int file;
     uint64_t offset;

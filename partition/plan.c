@@ -1,6 +1,7 @@
 /* Cutting a model over ranks: see plan.h. Pure. */
 #include "partition/plan.h"
 #include "base/check.h"
+#include "partition/weight_format.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,81 +28,6 @@ static bool has_moe_layers(const struct model_config *c)
     return false;
 }
 
-/* Why a layout cannot work, or NULL. `why` is the caller's buffer. */
-static const char *layout_fault(const struct model_config *c, const struct layout *l, char *why,
-                                size_t size)
-{
-    why[0] = '\0';
-    if (l->pp < 1 || l->tp < 1 || l->ep < 1 || l->w < 1)
-        snprintf(why, size, "pp, tp, ep and w must be at least 1");
-    else if ((int64_t)l->pp * l->w > MAX_WORLD)
-        snprintf(why, size, "pp x w = %lld ranks, at most %d", (long long)l->pp * (long long)l->w,
-                 MAX_WORLD);
-    else if (l->pp > c->layers)
-        snprintf(why, size, "pp %d exceeds the %d layers", l->pp, c->layers);
-    else if (l->w % l->tp != 0 || l->w % l->ep != 0)
-        snprintf(why, size, "tp %d and ep %d must both divide the %d ranks of a stage", l->tp,
-                 l->ep, l->w);
-    else if (c->q_heads % l->tp != 0)
-        snprintf(why, size, "tp %d does not divide the %d query heads", l->tp, c->q_heads);
-    else if (has_moe_layers(c) && c->experts % l->ep != 0)
-        snprintf(why, size, "ep %d does not divide the %d experts", l->ep, c->experts);
-    else if (l->w > c->vocab)
-        snprintf(why, size, "w %d exceeds the vocabulary of %d", l->w, c->vocab);
-    return why[0] ? why : NULL;
-}
-
-/* Appends up to `most` legal layouts of exactly `world` ranks, those nearest to `wish` in tp and ep
- * first being not worth a sort: few exist. Returns how many. */
-static int list_legal(const struct model_config *c, const struct layout *wish, int32_t world,
-                      int most, char *out, size_t size)
-{
-    int found = 0;
-    char why[256];
-    for (int32_t pp = 1; pp <= world && found < most; pp++) {
-        if (world % pp != 0 ||
-            (wish->pp >= 1 && wish->pp <= c->layers && pp != wish->pp && world % wish->pp == 0))
-            continue;
-        int32_t w = world / pp;
-        for (int32_t tp = w; tp >= 1 && found < most; tp--) {
-            for (int32_t ep = w; ep >= 1 && found < most; ep--) {
-                struct layout l = {.pp = pp, .tp = tp, .ep = ep, .w = w};
-                if ((tp != w && ep != w) || layout_fault(c, &l, why, sizeof why))
-                    continue;
-                size_t n = strlen(out);
-                snprintf(out + n, size - n, "%spp %d tp %d ep %d", n ? ", " : "", pp, tp, ep);
-                found++;
-            }
-        }
-    }
-    return found;
-}
-
-enum status layout_check(const struct model_config *config, struct layout *layout,
-                         struct error *err)
-{
-    if (layout->w == 0)
-        layout->w = layout->tp > layout->ep ? layout->tp : layout->ep;
-    char why[256];
-    if (layout->ep == 0) {
-        /* Whole experts over as many ranks as they divide into; their columns over the rest. */
-        layout->ep = layout->w < 1 ? 1 : layout->w < MAX_WORLD ? layout->w : MAX_WORLD;
-        while (layout->ep > 1 && layout_fault(config, layout, why, sizeof why))
-            layout->ep--;
-    }
-    if (!layout_fault(config, layout, why, sizeof why))
-        return OK;
-    char near[400] = "";
-    int64_t world = (int64_t)layout->pp * layout->w;
-    int found = 0;
-    /* The same number of ranks first, then the next smaller numbers. */
-    world = world < 1 ? 1 : world < MAX_WORLD ? world : MAX_WORLD;
-    for (int64_t n = world; n >= 1 && found < 4; n--)
-        found += list_legal(config, layout, (int32_t)n, 4 - found, near, sizeof near);
-    return error_set(err, ERR_INVALID, "layout pp %d tp %d ep %d: %s; nearest that work: %s",
-                     layout->pp, layout->tp, layout->ep, why, near);
-}
-
 /* Part `i` of `n` of [0, total), contiguous, sizes differing by one at most, larger ones first. */
 static struct range part(int32_t total, int32_t n, int32_t i)
 {
@@ -116,6 +42,221 @@ static struct range block_columns(int32_t columns, int32_t n, int32_t i)
     struct range b = part(blocks_of(columns), n, i);
     int32_t begin = b.begin * FFN_BLOCK, end = b.end * FFN_BLOCK;
     return (struct range){begin < columns ? begin : columns, end < columns ? end : columns};
+}
+
+/* The first layer of the kind (MoE or dense) whose weight of this role is quantised; -1 if none. */
+static int32_t quantized_layer(const struct model_config *c, enum weight_role role, bool moe)
+{
+    bool ffn = role >= WEIGHT_GATE;
+    for (int32_t i = 0; i < c->layers; i++)
+        if ((!ffn || (c->layer_is_moe[i] != 0) == moe) && weight_format_covers(&c->quant, role, i))
+            return i;
+    return -1;
+}
+
+static bool quantized_attention(const struct model_config *c, enum weight_role role)
+{
+    return quantized_layer(c, role, false) >= 0;
+}
+
+/* Says that a cut of a weight falls inside its blocks; block 0: there is only one. */
+static void say_inside(const struct model_config *c, const char *cut, const char *dimension,
+                       int32_t block, char why[LAYOUT_WHY_BYTES])
+{
+    const char *format = weight_format_name(c->quant.format);
+    if (block > 0)
+        snprintf(why, LAYOUT_WHY_BYTES, "%s, inside a block of %d %s (%s)", cut, block, dimension,
+                 format);
+    else
+        snprintf(why, LAYOUT_WHY_BYTES, "%s, but its blocks span all %s (%s)", cut, dimension,
+                 format);
+}
+
+/* Query heads over tp, and the KV heads that they read. */
+static void attention_fault(const struct model_config *c, const struct layout *l,
+                            char why[LAYOUT_WHY_BYTES])
+{
+    const struct quantization *q = &c->quant;
+    int32_t heads = c->q_heads / l->tp, rows = heads * c->head_dim;
+    int64_t all = (int64_t)c->q_heads * c->head_dim, all_kv = (int64_t)c->kv_heads * c->head_dim;
+    char cut[LAYOUT_WHY_BYTES / 2];
+    if (l->tp == 1)
+        return;
+    snprintf(cut, sizeof cut, "tp %d cuts q_proj after %d rows", l->tp, rows);
+    if (quantized_attention(c, WEIGHT_Q) && !weight_format_row_border(q, rows, all))
+        say_inside(c, cut, "rows", weight_format_block_rows(q), why);
+    snprintf(cut, sizeof cut, "tp %d cuts o_proj after %d columns", l->tp, rows);
+    if (!why[0] && quantized_attention(c, WEIGHT_O) && !weight_format_column_border(q, rows, all))
+        say_inside(c, cut, "columns", weight_format_block_columns(q), why);
+    if (!quantized_attention(c, WEIGHT_K) && !quantized_attention(c, WEIGHT_V))
+        return;
+    int32_t group = c->q_heads / c->kv_heads;
+    for (int32_t i = 0; i < l->tp && !why[0]; i++) {
+        const int32_t borders[] = {i * heads / group, ((i + 1) * heads - 1) / group + 1};
+        for (int b = 0; b < 2; b++) {
+            int64_t at = (int64_t)borders[b] * c->head_dim;
+            snprintf(cut, sizeof cut, "tp %d cuts k_proj and v_proj after %lld rows", l->tp,
+                     (long long)at);
+            if (!weight_format_row_border(q, at, all_kv))
+                say_inside(c, cut, "rows", weight_format_block_rows(q), why);
+        }
+    }
+}
+
+/* What of the FFNs of a kind of layers is quantised: rows of gate or up, columns of down. */
+struct ffn_cut {
+    const struct quantization *q;
+    bool rows, cols;
+    int32_t columns; /* of the intermediate dimension */
+};
+
+static bool ffn_border(const struct ffn_cut *f, int32_t at)
+{
+    return (!f->rows || weight_format_row_border(f->q, at, f->columns)) &&
+           (!f->cols || weight_format_column_border(f->q, at, f->columns));
+}
+
+static int32_t ffn_block(const struct ffn_cut *f)
+{
+    return f->cols ? weight_format_block_columns(f->q) : weight_format_block_rows(f->q);
+}
+
+static struct ffn_cut ffn_cut_of(const struct model_config *c, bool moe)
+{
+    return (struct ffn_cut){
+        .q = &c->quant,
+        .rows = quantized_layer(c, WEIGHT_GATE, moe) >= 0 ||
+                quantized_layer(c, WEIGHT_UP, moe) >= 0,
+        .cols = quantized_layer(c, WEIGHT_DOWN, moe) >= 0,
+        .columns = moe ? c->moe_intermediate : c->intermediate,
+    };
+}
+
+/* Experts: equal shares on borders. (With a larger ep as many ranks always have that.) */
+static void expert_fault(const struct model_config *c, const struct layout *l,
+                         char why[LAYOUT_WHY_BYTES])
+{
+    struct ffn_cut f = ffn_cut_of(c, true);
+    int32_t n = l->w / l->ep, share = f.columns / n;
+    bool good = f.columns % n == 0 && ffn_border(&f, share);
+    for (int32_t i = 0; i < n && good; i++)
+        good = ffn_border(&f, block_columns(f.columns, n, i).end);
+    char cut[LAYOUT_WHY_BYTES / 2];
+    if (good || n == 1 || (!f.rows && !f.cols))
+        return;
+    snprintf(cut, sizeof cut, "%d columns of an expert over w / ep = %d ranks are %.6g each",
+             f.columns, n, (double)f.columns / n);
+    say_inside(c, cut, "columns", ffn_block(&f), why);
+}
+
+/* Dense layers have no ep: their shares may differ by a block. */
+static void dense_fault(const struct model_config *c, const struct layout *l,
+                        char why[LAYOUT_WHY_BYTES])
+{
+    struct ffn_cut f = ffn_cut_of(c, false);
+    char cut[LAYOUT_WHY_BYTES / 2];
+    for (int32_t i = 0; i < l->w && !why[0]; i++) {
+        int32_t end = block_columns(f.columns, l->w, i).end;
+        snprintf(cut, sizeof cut, "%d ranks cut a dense layer's FFN after %d columns", l->w, end);
+        if (!ffn_border(&f, end))
+            say_inside(c, cut, "columns", ffn_block(&f), why);
+    }
+}
+
+static void quantization_fault(const struct model_config *c, const struct layout *l,
+                               char why[LAYOUT_WHY_BYTES])
+{
+    attention_fault(c, l, why);
+    if (!why[0] && has_moe_layers(c))
+        expert_fault(c, l, why);
+    if (!why[0] && has_dense_layers(c))
+        dense_fault(c, l, why);
+}
+
+bool layout_legal(const struct model_config *c, const struct layout *l, char why[LAYOUT_WHY_BYTES])
+{
+    enum { SIZE = LAYOUT_WHY_BYTES };
+    why[0] = '\0';
+    if (l->pp < 1 || l->tp < 1 || l->ep < 1 || l->w < 1)
+        snprintf(why, SIZE, "pp, tp, ep and w must be at least 1");
+    else if ((int64_t)l->pp * l->w > MAX_WORLD)
+        snprintf(why, SIZE, "pp x w = %lld ranks, at most %d", (long long)l->pp * (long long)l->w,
+                 MAX_WORLD);
+    else if (l->pp > c->layers)
+        snprintf(why, SIZE, "pp %d exceeds the %d layers", l->pp, c->layers);
+    else if (l->w % l->tp != 0 || l->w % l->ep != 0)
+        snprintf(why, SIZE, "tp %d and ep %d must both divide the %d ranks of a stage", l->tp,
+                 l->ep, l->w);
+    else if (c->q_heads % l->tp != 0)
+        snprintf(why, SIZE, "tp %d does not divide the %d query heads", l->tp, c->q_heads);
+    else if (has_moe_layers(c) && c->experts % l->ep != 0)
+        snprintf(why, SIZE, "ep %d does not divide the %d experts", l->ep, c->experts);
+    else if (l->w > c->vocab)
+        snprintf(why, SIZE, "w %d exceeds the vocabulary of %d", l->w, c->vocab);
+    else if (c->quant.format != FORMAT_PLAIN)
+        quantization_fault(c, l, why);
+    return !why[0];
+}
+
+/* Up to `most` legal layouts of exactly `world` ranks, with the wish's stages where they can be. */
+static int list_legal(const struct model_config *c, const struct layout *wish, int32_t world,
+                      int most, struct layout *out)
+{
+    int found = 0;
+    char why[LAYOUT_WHY_BYTES];
+    for (int32_t pp = 1; pp <= world && found < most; pp++) {
+        if (world % pp != 0 ||
+            (wish->pp >= 1 && wish->pp <= c->layers && pp != wish->pp && world % wish->pp == 0))
+            continue;
+        int32_t w = world / pp;
+        for (int32_t tp = w; tp >= 1 && found < most; tp--) {
+            /* w = max(tp, ep): with a smaller tp, ep is w. */
+            for (int32_t ep = w; ep >= (tp == w ? 1 : w) && found < most; ep--) {
+                struct layout l = {.pp = pp, .tp = tp, .ep = ep, .w = w};
+                if (layout_legal(c, &l, why))
+                    out[found++] = l;
+            }
+        }
+    }
+    return found;
+}
+
+int layout_nearest(const struct model_config *config, const struct layout *wish, int most,
+                   struct layout *out)
+{
+    int64_t world = (int64_t)wish->pp * wish->w;
+    int found = 0;
+    world = world < 1 ? 1 : world < MAX_WORLD ? world : MAX_WORLD;
+    for (int64_t n = world; n >= 1 && found < most; n--)
+        found += list_legal(config, wish, (int32_t)n, most - found, out + found);
+    return found;
+}
+
+enum status layout_check(const struct model_config *config, struct layout *layout,
+                         struct error *err)
+{
+    enum { NEAREST = 4 };
+    char why[LAYOUT_WHY_BYTES];
+    if (layout->w == 0)
+        layout->w = layout->tp > layout->ep ? layout->tp : layout->ep;
+    if (layout->ep == 0) {
+        /* Whole experts over as many ranks as they divide into; their columns over the rest. */
+        layout->ep = layout->w < 1 ? 1 : layout->w < MAX_WORLD ? layout->w : MAX_WORLD;
+        while (layout->ep > 1 && !layout_legal(config, layout, why))
+            layout->ep--;
+    }
+    if (layout_legal(config, layout, why))
+        return OK;
+    struct layout near[NEAREST];
+    char list[400] = "";
+    int found = layout_nearest(config, layout, NEAREST, near);
+    for (int i = 0; i < found; i++) {
+        size_t n = strlen(list);
+        snprintf(list + n, sizeof list - n, "%spp %d tp %d ep %d", n ? ", " : "", near[i].pp,
+                 near[i].tp, near[i].ep);
+    }
+    return error_set(err, ERR_INVALID, "layout pp %d tp %d ep %d: %s; nearest that work: %s",
+                     layout->pp, layout->tp, layout->ep, why, list);
 }
 
 static struct rank_plan place(const struct model_config *c, const struct plan *p, int32_t rank)
@@ -191,24 +332,41 @@ static struct slice cut(const struct model_config *c, const struct plan *p,
     return s;
 }
 
+/* The weights that a rank may hold a cut of: before the layers, the stage's layers, after the
+ * layers. */
+struct held {
+    struct range parts[3]; /* indices of the inventory */
+};
+
+static struct held held_by(const struct inventory *inv, const struct rank_plan *r)
+{
+    return (struct held){{
+        {0, inv->layer_first[0]},
+        {inv->layer_first[r->layers.begin], inv->layer_first[r->layers.end]},
+        {inv->layer_first[inv->layers], inv->count},
+    }};
+}
+
 static enum status cut_all(const struct model_config *c, const struct plan *p, struct rank_plan *r,
                            const struct inventory *inv, struct error *err)
 {
+    struct held held = held_by(inv, r);
     r->slices = calloc((size_t)inv->count, sizeof *r->slices);
     if (!r->slices)
         return error_set(err, ERR_NO_MEMORY, "no memory for the plan of rank %d", r->rank);
-    for (int32_t i = 0; i < inv->count; i++) {
-        struct slice s = cut(c, p, r, inv, i);
-        if (s.rows == 0 || s.cols == 0)
-            continue;
-        r->slices[r->slice_count++] = s;
-        r->weight_elements += (uint64_t)s.rows * (uint64_t)s.cols;
-    }
+    for (size_t k = 0; k < COUNT_OF(held.parts); k++)
+        for (int32_t i = held.parts[k].begin; i < held.parts[k].end; i++) {
+            struct slice s = cut(c, p, r, inv, i);
+            if (s.rows == 0 || s.cols == 0)
+                continue;
+            r->slices[r->slice_count++] = s;
+            r->weight_elements += (uint64_t)s.rows * (uint64_t)s.cols;
+        }
     return OK;
 }
 
-enum status plan_create(const struct model_config *config, const struct inventory *inv,
-                        struct layout layout, struct plan **out, struct error *err)
+enum status plan_sketch(const struct model_config *config, struct layout layout, struct plan **out,
+                        struct error *err)
 {
     TRY(layout_check(config, &layout, err));
     struct plan *p = calloc(1, sizeof *p);
@@ -218,12 +376,24 @@ enum status plan_create(const struct model_config *config, const struct inventor
     p->world = layout.pp * layout.w;
     p->moe_tp_size = layout.w / layout.ep;
     p->ranks = calloc((size_t)p->world, sizeof *p->ranks);
-    enum status st = p->ranks ? OK
-                              : error_set(err, ERR_NO_MEMORY, "no memory for %d ranks", p->world);
-    for (int32_t i = 0; st == OK && i < p->world; i++) {
-        p->ranks[i] = place(config, p, i);
-        st = cut_all(config, p, &p->ranks[i], inv, err);
+    if (!p->ranks) {
+        plan_destroy(p);
+        return error_set(err, ERR_NO_MEMORY, "no memory for %d ranks", layout.pp * layout.w);
     }
+    for (int32_t i = 0; i < p->world; i++)
+        p->ranks[i] = place(config, p, i);
+    *out = p;
+    return OK;
+}
+
+enum status plan_create(const struct model_config *config, const struct inventory *inv,
+                        struct layout layout, struct plan **out, struct error *err)
+{
+    struct plan *p;
+    enum status st = OK;
+    TRY(plan_sketch(config, layout, &p, err));
+    for (int32_t i = 0; st == OK && i < p->world; i++)
+        st = cut_all(config, p, &p->ranks[i], inv, err);
     if (st != OK) {
         plan_destroy(p);
         return st;
@@ -295,22 +465,52 @@ uint64_t plan_kv_block_bytes(const struct model_config *config, const struct ran
            KV_BLOCK * (uint64_t)head_row(config->head_dim) * each;
 }
 
+static uint64_t cut_bytes(const struct model_config *c, const struct plan *p,
+                          const struct rank_plan *r, const struct inventory *inv, int32_t index)
+{
+    const struct weight *w = &inv->weights[index];
+    struct slice s = cut(c, p, r, inv, index);
+    if (s.rows == 0 || s.cols == 0)
+        return 0;
+    if (w->quantized)
+        return weight_format_bytes(&c->quant, s.row, s.rows, s.col, s.cols);
+    return (uint64_t)s.rows * (uint64_t)s.cols * dtype_size(w->dtype);
+}
+
+/* Unbound experts of a layer are alike: one stands for all that the rank holds. */
+static uint64_t weight_bytes(const struct model_config *c, const struct plan *p,
+                             const struct rank_plan *r, const struct inventory *inv)
+{
+    struct held held = held_by(inv, r);
+    uint64_t bytes = 0;
+    for (size_t k = 0; k < COUNT_OF(held.parts); k++)
+        for (int32_t i = held.parts[k].begin; i < held.parts[k].end; i++) {
+            const struct weight *w = &inv->weights[i];
+            if (w->expert < 0 || w->file >= 0) {
+                bytes += cut_bytes(c, p, r, inv, i);
+                continue;
+            }
+            int32_t first = inventory_find(inv, WEIGHT_GATE, w->layer, r->experts.begin);
+            for (int32_t m = 0; m <= WEIGHT_DOWN - WEIGHT_GATE; m++)
+                bytes += (uint64_t)range_size(r->experts) * cut_bytes(c, p, r, inv, first + m);
+            i = inv->layer_first[w->layer + 1] - 1; /* on to the next layer */
+        }
+    return bytes;
+}
+
 struct memory_plan plan_memory(const struct model_config *config, const struct inventory *inv,
                                const struct plan *plan, const struct rank_plan *rank,
                                const struct engine_limits *limits)
 {
-    struct memory_plan m = {0};
-    for (int32_t i = 0; i < rank->slice_count; i++) {
-        const struct slice *s = &rank->slices[i];
-        m.weights += (uint64_t)s->rows * (uint64_t)s->cols *
-                     dtype_size(inv->weights[s->weight].dtype);
-    }
     struct workspace_bytes w = plan_workspace(config, plan, rank, limits);
-    m.kv_cache = (uint64_t)limits->kv_blocks * plan_kv_block_bytes(config, rank, limits->kv_dtype);
-    m.activations = w.x + w.xn + w.sum + w.q + w.kv + w.attn + w.router + w.route + w.h;
-    m.logits = w.logits;
-    m.scratch = w.scratch + w.rope;
-    return m;
+    return (struct memory_plan){
+        .weights = weight_bytes(config, plan, rank, inv),
+        .kv_cache = (uint64_t)limits->kv_blocks *
+                    plan_kv_block_bytes(config, rank, limits->kv_dtype),
+        .activations = w.x + w.xn + w.sum + w.q + w.kv + w.attn + w.router + w.route + w.h,
+        .logits = w.logits,
+        .scratch = w.scratch + w.rope,
+    };
 }
 
 uint64_t memory_plan_total(const struct memory_plan *m)
@@ -342,19 +542,20 @@ int plan_collectives(const struct model_config *config, const struct plan *plan,
     int n = 0;
     uint64_t hidden = (uint64_t)config->hidden;
     if (rank->stage == 0 && l->w > 1)
-        out[n++] = (struct plan_collective){"all-reduce embedding", l->w, 1, hidden * 8};
+        out[n++] = (struct plan_collective){"all-reduce embedding", PLAN_STAGE, l->w, 1,
+                                            hidden * 8};
     if (l->tp > 1)
-        out[n++] = (struct plan_collective){"all-reduce attention", l->tp, range_size(rank->layers),
-                                            hidden * 8};
+        out[n++] = (struct plan_collective){"all-reduce attention", PLAN_ATTN, l->tp,
+                                            range_size(rank->layers), hidden * 8};
     if (l->w > 1)
-        out[n++] = (struct plan_collective){"all-reduce FFN", l->w, range_size(rank->layers),
-                                            hidden * 8};
+        out[n++] = (struct plan_collective){"all-reduce FFN", PLAN_STAGE, l->w,
+                                            range_size(rank->layers), hidden * 8};
     if (l->pp > 1 && rank->stage > 0)
-        out[n++] = (struct plan_collective){"receive residual", 2, 1, hidden * 4};
+        out[n++] = (struct plan_collective){"receive residual", PLAN_PREVIOUS, 2, 1, hidden * 4};
     if (l->pp > 1 && rank->stage < l->pp - 1)
-        out[n++] = (struct plan_collective){"send residual", 2, 1, hidden * 4};
+        out[n++] = (struct plan_collective){"send residual", PLAN_NEXT, 2, 1, hidden * 4};
     if (rank->stage == l->pp - 1 && l->w > 1)
-        out[n++] = (struct plan_collective){"all-gather logits (rows that sample)", l->w, 1,
-                                            (uint64_t)rank->vocab_padded * 4};
+        out[n++] = (struct plan_collective){"all-gather logits (rows that sample)", PLAN_STAGE,
+                                            l->w, 1, (uint64_t)rank->vocab_padded * 4};
     return n;
 }

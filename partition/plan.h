@@ -93,15 +93,29 @@ struct plan {
 
 /* Fills in layout->w and layout->ep and refuses what cannot work, in one line that also names the
  * nearest layouts that can: tp divides the query heads, ep the experts, both divide w, pp at most
- * the layers. Where w/ep exceeds the blocks of an expert, some ranks hold no FFN columns and only
- * wait: legal, not quick. */
+ * the layers. Quantised weights are cut on the borders of their blocks alone, and experts into
+ * equal shares. Where w/ep exceeds the blocks of an expert that is not quantised, some ranks hold
+ * no FFN columns and only wait: legal, not quick. */
 enum status layout_check(const struct model_config *config, struct layout *layout,
                          struct error *err);
+
+enum { LAYOUT_WHY_BYTES = 256 };
+
+/* The same for a layout with w and ep filled in, taken apart: false with the reason in `why`; and
+ * the nearest that work, of the same number of ranks first, at most `most`: returns how many. */
+bool layout_legal(const struct model_config *config, const struct layout *layout,
+                  char why[LAYOUT_WHY_BYTES]);
+int layout_nearest(const struct model_config *config, const struct layout *wish, int most,
+                   struct layout *out);
 
 /* The plan of every rank. The inventory may be unbound. */
 enum status plan_create(const struct model_config *config, const struct inventory *inv,
                         struct layout layout, struct plan **out, struct error *err);
 void plan_destroy(struct plan *plan);
+
+/* The same without slices (NULL, 0 of them): who stands where, for surveys of many layouts. */
+enum status plan_sketch(const struct model_config *config, struct layout layout, struct plan **out,
+                        struct error *err);
 
 /*
  * The engine's buffers that scale with the limits, in bytes. The worker allocates exactly these
@@ -138,7 +152,8 @@ uint64_t plan_thread_scratch(const struct model_config *config, const struct ran
 uint64_t plan_kv_block_bytes(const struct model_config *config, const struct rank_plan *rank,
                              enum kv_dtype kv_dtype);
 
-/* Memory by purpose. `inv` must be bound (weights keep the checkpoint's dtype). */
+/* Memory by purpose: plain weights in the dtype that `inv` was bound to or, unbound, the config's;
+ * quantised ones as the config describes. */
 struct memory_plan plan_memory(const struct model_config *config, const struct inventory *inv,
                                const struct plan *plan, const struct rank_plan *rank,
                                const struct engine_limits *limits);
@@ -148,9 +163,18 @@ uint64_t memory_plan_total(const struct memory_plan *m);
 void plan_file_bytes(const struct inventory *inv, const struct rank_plan *rank, int file_count,
                      uint64_t *bytes);
 
+/* Between whom a collective goes. */
+enum plan_comm {
+    PLAN_STAGE,    /* the W ranks of the stage */
+    PLAN_ATTN,     /* the tp ranks of one attn_dp replica */
+    PLAN_PREVIOUS, /* with the rank that many ranks before: pp receives */
+    PLAN_NEXT,     /* and after: pp sends */
+};
+
 /* A step's collectives of one rank, a row of the batch each unless said otherwise. */
 struct plan_collective {
     const char *name;
+    enum plan_comm comm;
     int32_t ranks;        /* size of the communicator */
     int32_t count;        /* a step */
     uint64_t bytes_a_row; /* payload of one of them, for one row */

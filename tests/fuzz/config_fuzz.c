@@ -4,7 +4,8 @@
  * line.
  */
 #include "base/check.h"
-#include "partition/inventory.h"
+#include "partition/plan.h"
+#include "partition/weight_format.h"
 
 #include <string.h>
 
@@ -24,6 +25,22 @@ static void check_config(const struct model_config *c)
     for (int32_t i = 0; i < c->layers; i++)
         CHECK(c->layer_is_moe[i] ? c->top_k > 0 && c->moe_intermediate > 0 : c->intermediate > 0,
               "layer %d", i);
+}
+
+static void check_quantization(const struct model_config *c)
+{
+    const struct quantization *q = &c->quant;
+    bool plain = q->format == FORMAT_PLAIN;
+    CHECK(plain ? q->bits == 0 : q->bits == 4 || q->bits == 8, "%d bits", q->bits);
+    CHECK(plain || (q->block_rows > 0 && q->block_cols >= 0), "blocks");
+    for (int32_t i = 0; i < c->layers; i++)
+        CHECK(!weight_format_covers(q, WEIGHT_ROUTER, i), "layer %d", i);
+    struct error err;
+    for (int32_t tp = 1; tp <= 8; tp++) {
+        struct layout l = {.pp = 1, .tp = tp};
+        enum status st = layout_check(c, &l, &err);
+        CHECK(st == OK || strstr(err.msg, "; nearest that work: pp 1 "), "%s", err.msg);
+    }
 }
 
 static void check_inventory(const struct model_config *c)
@@ -56,6 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (st == OK) {
         check_config(&config);
         check_inventory(&config);
+        check_quantization(&config);
     } else {
         check_refusal(st, &err);
     }

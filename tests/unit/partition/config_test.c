@@ -108,11 +108,62 @@ REFUSES(partial_rotary,
         WITH("\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}"),
         ERR_UNSUPPORTED, "rope_parameters: partial_rotary_factor", "expected 1", "found 0.5")
 
-REFUSES(quantization_refused_by_name,
-        WITH("\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}"),
-        ERR_UNSUPPORTED, "quantization_config", "expected none", "found quant_method fp8")
-REFUSES(quantization_without_name, WITH("\"quantization_config\":{}"), ERR_UNSUPPORTED,
-        "quantization_config", "of no name")
+#define QUANT(fields) WITH("\"quantization_config\":{" fields "}")
+#define FP8 "\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]"
+#define GPTQ "\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":128"
+
+REFUSES(quantization_of_an_unknown_method, QUANT("\"quant_method\":\"bitsandbytes\""),
+        ERR_UNSUPPORTED, "quantization_config: quant_method",
+        "expected \"fp8\", \"gptq\" or \"awq\"", "found \"bitsandbytes\"")
+REFUSES(quantization_without_name, QUANT(""), ERR_INVALID, "quantization_config: quant_method",
+        "expected a string", "found nothing")
+REFUSES(quantization_of_wrong_type, WITH("\"quantization_config\":\"fp8\""), ERR_INVALID,
+        "quantization_config", "expected an object", "found a string")
+REFUSES(fp8_without_blocks, QUANT("\"quant_method\":\"fp8\",\"weight_block_size\":null"),
+        ERR_UNSUPPORTED, "weight_block_size", "expected an array of rows and columns", "found null")
+REFUSES(fp8_blocks_of_one_number, QUANT("\"quant_method\":\"fp8\",\"weight_block_size\":[128]"),
+        ERR_INVALID, "weight_block_size", "an array of another length")
+REFUSES(fp8_blocks_of_wrong_type,
+        QUANT("\"quant_method\":\"fp8\",\"weight_block_size\":[128,\"a\"]"), ERR_INVALID,
+        "weight_block_size[1]", "expected an integer", "found a string")
+REFUSES(fp8_blocks_of_nothing, QUANT("\"quant_method\":\"fp8\",\"weight_block_size\":[0,128]"),
+        ERR_INVALID, "weight_block_size[0]", "expected 1 to 65536", "found 0")
+REFUSES(fp8_of_another_kind, QUANT(FP8 ",\"fmt\":\"e5m2\""), ERR_UNSUPPORTED, "fmt",
+        "expected \"e4m3\"", "found \"e5m2\"")
+REFUSES(fp8_with_static_activations, QUANT(FP8 ",\"activation_scheme\":\"static\""),
+        ERR_UNSUPPORTED, "activation_scheme", "expected \"dynamic\"", "found \"static\"")
+REFUSES(gptq_without_bits, QUANT("\"quant_method\":\"gptq\",\"group_size\":128"), ERR_INVALID,
+        "bits", "expected an integer", "found nothing")
+REFUSES(gptq_of_three_bits, QUANT("\"quant_method\":\"gptq\",\"bits\":3,\"group_size\":128"),
+        ERR_UNSUPPORTED, "bits", "expected 4 or 8", "found 3")
+REFUSES(awq_of_eight_bits, QUANT("\"quant_method\":\"awq\",\"bits\":8,\"group_size\":128"),
+        ERR_UNSUPPORTED, "bits", "expected 4", "found 8")
+REFUSES(group_of_nothing, QUANT("\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":0"),
+        ERR_INVALID, "group_size", "expected -1 or a multiple of 8", "found 0")
+REFUSES(group_that_splits_words, QUANT("\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":100"),
+        ERR_INVALID, "group_size", "expected -1 or a multiple of 8", "found 100")
+REFUSES(quantized_lm_head, QUANT(GPTQ ",\"lm_head\":true"), ERR_UNSUPPORTED, "lm_head",
+        "expected false", "found true")
+REFUSES(gptq_of_chosen_modules, QUANT(GPTQ ",\"modules_in_block_to_quantize\":[[\"mlp\"]]"),
+        ERR_UNSUPPORTED, "modules_in_block_to_quantize", "expected nothing", "found an array")
+REFUSES(plain_modules_of_wrong_type, QUANT(FP8 ",\"modules_to_not_convert\":\"lm_head\""),
+        ERR_INVALID, "modules_to_not_convert", "expected an array", "found a string")
+REFUSES(plain_module_of_wrong_type, QUANT(FP8 ",\"modules_to_not_convert\":[\"lm_head\",4]"),
+        ERR_INVALID, "modules_to_not_convert[1]", "expected a string", "found an integer")
+REFUSES(plain_module_by_expression, QUANT(FP8 ",\"modules_to_not_convert\":[\"re:.*gate$\"]"),
+        ERR_UNSUPPORTED, "modules_to_not_convert[0]", "expected names of modules",
+        "found \"re:.*gate$\"")
+REFUSES(plain_module_of_one_expert,
+        QUANT(FP8 ",\"modules_to_not_convert\":[\"model.layers.1.mlp.experts.3.up_proj\"]"),
+        ERR_UNSUPPORTED, "expected modules of whole layers", "of one expert")
+REFUSES(dynamic_of_wrong_type, QUANT(GPTQ ",\"dynamic\":[]"), ERR_INVALID, "dynamic",
+        "expected an object", "found an array")
+REFUSES(dynamic_that_changes_bits, QUANT(GPTQ ",\"dynamic\":{\"+:.*down_proj\":{\"bits\":8}}"),
+        ERR_UNSUPPORTED, "dynamic", "expected modules left out", "found \"+:.*down_proj\"")
+REFUSES(dynamic_with_a_real_expression, QUANT(GPTQ ",\"dynamic\":{\"-:.*(q|k)_proj\":{}}"),
+        ERR_UNSUPPORTED, "dynamic", "expected names of modules", "found \"(q|k)_proj\"")
+REFUSES(dtype_of_wrong_type, WITH("\"torch_dtype\":16"), ERR_INVALID, "torch_dtype",
+        "expected a string", "found an integer")
 REFUSES(attention_bias, WITH("\"attention_bias\":true"), ERR_UNSUPPORTED, "attention_bias",
         "expected false", "found true")
 REFUSES(attention_bias_of_wrong_type, WITH("\"attention_bias\":1"), ERR_INVALID, "attention_bias",
@@ -390,8 +441,30 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(rope_theta_missing),
     cmocka_unit_test(rope_theta_said_twice),
     cmocka_unit_test(partial_rotary),
-    cmocka_unit_test(quantization_refused_by_name),
+    cmocka_unit_test(quantization_of_an_unknown_method),
     cmocka_unit_test(quantization_without_name),
+    cmocka_unit_test(quantization_of_wrong_type),
+    cmocka_unit_test(fp8_without_blocks),
+    cmocka_unit_test(fp8_blocks_of_one_number),
+    cmocka_unit_test(fp8_blocks_of_wrong_type),
+    cmocka_unit_test(fp8_blocks_of_nothing),
+    cmocka_unit_test(fp8_of_another_kind),
+    cmocka_unit_test(fp8_with_static_activations),
+    cmocka_unit_test(gptq_without_bits),
+    cmocka_unit_test(gptq_of_three_bits),
+    cmocka_unit_test(awq_of_eight_bits),
+    cmocka_unit_test(group_of_nothing),
+    cmocka_unit_test(group_that_splits_words),
+    cmocka_unit_test(quantized_lm_head),
+    cmocka_unit_test(gptq_of_chosen_modules),
+    cmocka_unit_test(plain_modules_of_wrong_type),
+    cmocka_unit_test(plain_module_of_wrong_type),
+    cmocka_unit_test(plain_module_by_expression),
+    cmocka_unit_test(plain_module_of_one_expert),
+    cmocka_unit_test(dynamic_of_wrong_type),
+    cmocka_unit_test(dynamic_that_changes_bits),
+    cmocka_unit_test(dynamic_with_a_real_expression),
+    cmocka_unit_test(dtype_of_wrong_type),
     cmocka_unit_test(attention_bias),
     cmocka_unit_test(attention_bias_of_wrong_type),
     cmocka_unit_test(dense_attention_bias),
