@@ -5,8 +5,10 @@
 #include "partition/checkpoint.h"
 #include "base/check.h"
 #include "base/json.h"
+#include "partition/gguf.h"
 #include "partition/shown.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -34,6 +36,8 @@ struct checkpoint {
     struct tensor_entry *tensors; /* sorted by name; names owned */
     size_t count;
     size_t cap;
+    bool is_gguf;
+    struct gguf *gguf; /* of the first file */
 };
 
 static enum status path_of(const char *dir, const char *file, char path[PATH_MAX],
@@ -150,7 +154,60 @@ static enum status read_index(struct checkpoint *ck, const char *path, json_t **
     return st;
 }
 
-/* Names the shards; *index stays NULL for a single file. */
+static bool has_safetensors(const char *dir)
+{
+    char path[PATH_MAX];
+    if (path_of(dir, single_name, path, NULL) == OK && access(path, F_OK) == 0)
+        return true;
+    return path_of(dir, index_name, path, NULL) == OK && access(path, F_OK) == 0;
+}
+
+/* The folder's files *.gguf as keys of *files; none where there is no such folder. */
+static enum status list_gguf(const char *dir, json_t *files, struct error *err)
+{
+    static const char end[] = ".gguf";
+    DIR *d = opendir(dir);
+    enum status st = OK;
+    for (struct dirent *e; d && st == OK && (e = readdir(d));) {
+        size_t n = strlen(e->d_name), m = sizeof end - 1;
+        if (n <= m || e->d_name[0] == '.' || strcmp(e->d_name + n - m, end) != 0)
+            continue;
+        if (json_object_size(files) == CHECKPOINT_MAX_FILES)
+            st = error_set(err, ERR_LIMIT, "%s: expected at most %d files *%s, found more", dir,
+                           CHECKPOINT_MAX_FILES, end);
+        else if (json_object_set_new_nocheck(files, e->d_name, json_true()) != 0)
+            st = error_set(err, ERR_NO_MEMORY, "%s: no memory", dir);
+    }
+    if (d)
+        closedir(d);
+    return st;
+}
+
+static enum status name_gguf(struct checkpoint *ck, struct error *err)
+{
+    json_t *files = json_object();
+    enum status st = files ? list_gguf(ck->dir, files, err)
+                           : error_set(err, ERR_NO_MEMORY, "%s: no memory", ck->dir);
+    if (st == OK && json_object_size(files) == 0)
+        st = error_set(err, ERR_NOT_FOUND, "%s: expected %s, %s or a file *.gguf, found neither",
+                       ck->dir, single_name, index_name);
+    if (st == OK)
+        st = name_shards(ck, files, err);
+    ck->is_gguf = true;
+    json_decref(files);
+    return st;
+}
+
+bool checkpoint_is_gguf(const char *dir)
+{
+    json_t *files = json_object();
+    bool found = !has_safetensors(dir) && files && list_gguf(dir, files, NULL) == OK &&
+                 json_object_size(files) > 0;
+    json_decref(files);
+    return found;
+}
+
+/* Names the shards; *index stays NULL but for safetensors with an index. */
 static enum status find_shards(struct checkpoint *ck, json_t **index, struct error *err)
 {
     char path[PATH_MAX];
@@ -162,8 +219,7 @@ static enum status find_shards(struct checkpoint *ck, json_t **index, struct err
     TRY(path_of(ck->dir, index_name, path, err));
     if (access(path, F_OK) == 0)
         return read_index(ck, path, index, err);
-    return error_set(err, ERR_NOT_FOUND, "%s: expected %s or %s, found neither", ck->dir,
-                     single_name, index_name);
+    return name_gguf(ck, err);
 }
 
 struct collector {
@@ -218,6 +274,65 @@ static enum status header_length(const struct checkpoint *ck, int file, const ch
     return OK;
 }
 
+static enum status open_safetensors(struct checkpoint *ck, int file, const char *path,
+                                    struct error *err)
+{
+    uint64_t len = 0;
+    TRY(header_length(ck, file, path, &len, err));
+    char *header = malloc(len + 1);
+    if (!header)
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory for its header of %llu bytes", path,
+                         (unsigned long long)len);
+    struct collector c = {ck, file};
+    enum status st = checkpoint_read(ck, file, 8, header, len, err);
+    if (st == OK)
+        st = safetensors_parse_header(path, header, len, ck->shards[file].bytes - 8 - len,
+                                      keep_tensor, &c, err);
+    free(header);
+    return st;
+}
+
+/* gguf_source's `read`. */
+static enum status read_shard(void *arg, uint64_t offset, void *to, size_t bytes, struct error *err)
+{
+    const struct collector *c = arg;
+    return checkpoint_read(c->ck, c->file, offset, to, bytes, err);
+}
+
+/* Several files must be the parts of one, in the order of their names. */
+static enum status prove_split(const struct checkpoint *ck, int file, const struct gguf *g,
+                               const char *path, struct error *err)
+{
+    int64_t parts = 1, number = 0;
+    TRY(gguf_get_int(g, path, "split.count", false, 0, UINT16_MAX, &parts, err));
+    TRY(gguf_get_int(g, path, "split.no", false, 0, UINT16_MAX, &number, err));
+    parts = parts > 0 ? parts : 1;
+    if (parts == ck->shard_count && number == file)
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: expected part %d of the %d *.gguf of this folder, found part %lld of "
+                     "%lld",
+                     path, file + 1, ck->shard_count, (long long)number + 1, (long long)parts);
+}
+
+static enum status open_gguf(struct checkpoint *ck, int file, const char *path, struct error *err)
+{
+    struct collector c = {ck, file};
+    struct gguf_source source = {read_shard, &c, ck->shards[file].bytes};
+    struct gguf *g = NULL;
+    TRY(gguf_parse(path, &source, &g, err));
+    size_t count = 0;
+    const struct tensor_entry *tensors = gguf_tensors(g, &count);
+    enum status st = prove_split(ck, file, g, path, err);
+    for (size_t i = 0; st == OK && i < count; i++)
+        st = keep_tensor(&tensors[i], &c, err);
+    if (st == OK && file == 0)
+        ck->gguf = g;
+    else
+        gguf_destroy(g);
+    return st;
+}
+
 static enum status open_shard(struct checkpoint *ck, int file, struct error *err)
 {
     char path[PATH_MAX];
@@ -230,19 +345,7 @@ static enum status open_shard(struct checkpoint *ck, int file, struct error *err
     if (!S_ISREG(sb.st_mode))
         return error_set(err, ERR_INVALID, "%s: expected a regular file, found none", path);
     s->bytes = (uint64_t)sb.st_size;
-
-    uint64_t len = 0;
-    TRY(header_length(ck, file, path, &len, err));
-    char *header = malloc(len + 1);
-    if (!header)
-        return error_set(err, ERR_NO_MEMORY, "%s: no memory for its header of %llu bytes", path,
-                         (unsigned long long)len);
-    struct collector c = {ck, file};
-    enum status st = checkpoint_read(ck, file, 8, header, len, err);
-    if (st == OK)
-        st = safetensors_parse_header(path, header, len, s->bytes - 8 - len, keep_tensor, &c, err);
-    free(header);
-    return st;
+    return ck->is_gguf ? open_gguf(ck, file, path, err) : open_safetensors(ck, file, path, err);
 }
 
 static int by_name(const void *a, const void *b)
@@ -321,10 +424,16 @@ void checkpoint_close(struct checkpoint *ck)
     }
     for (size_t i = 0; i < ck->count; i++)
         free((char *)ck->tensors[i].name);
+    gguf_destroy(ck->gguf);
     free(ck->tensors);
     free(ck->shards);
     free(ck->dir);
     free(ck);
+}
+
+const struct gguf *checkpoint_gguf(const struct checkpoint *ck)
+{
+    return ck->gguf;
 }
 
 int checkpoint_file_count(const struct checkpoint *ck)

@@ -1,6 +1,7 @@
 /*
- * The tensors of a checkpoint folder: safetensors, one file or shards with an index. Opening reads
- * and proves the headers only; bytes are read later, slice by slice, with checkpoint_read.
+ * The tensors of a checkpoint folder: safetensors, one file or shards with an index, or GGUF
+ * (gguf.h). Opening reads and proves the headers only; bytes are read later, slice by slice, with
+ * checkpoint_read.
  *
  * Format: 8 bytes little-endian header length, a JSON object name -> {dtype, shape, data_offsets},
  * then the data (huggingface/safetensors). Immutable after opening; any thread reads.
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,7 +25,7 @@ enum { TENSOR_MAX_DIMS = 4, CHECKPOINT_MAX_FILES = 1000 };
 struct tensor_entry {
     const char *name; /* owned by the checkpoint */
     enum dtype dtype;
-    const char *other_dtype; /* name of a dtype that this build does not read, else NULL */
+    const char *other_dtype; /* name of any other type, plain or of blocks; else NULL */
     int dims;
     int64_t shape[TENSOR_MAX_DIMS];
     int file;        /* index for checkpoint_file_name and checkpoint_read */
@@ -32,20 +34,27 @@ struct tensor_entry {
 };
 
 struct checkpoint;
+struct gguf;
 
 /*
  * The folder's model.safetensors where there is one, else the shards of
- * model.safetensors.index.json (the order in which Transformers looks), at most
- * CHECKPOINT_MAX_FILES.
+ * model.safetensors.index.json (the order in which Transformers looks), else its one *.gguf or the
+ * parts of one that was split; at most CHECKPOINT_MAX_FILES.
  *
  * Opens every shard and proves every header: length within the file and 100 MB, JSON well-formed,
  * no duplicate names, offsets ordered within the data without overlap or hole, bytes = shape x
  * dtype, every tensor of the index present in the file that the index names and the reverse, file
- * ends where the last tensor ends. Tensors of the format's dtypes that this build does not read are
- * refused when looked up, not here. Errors name file, tensor, expected and found.
+ * ends where the last tensor ends (for GGUF: as gguf_parse proves it). Tensors of other dtypes than
+ * enum dtype's are refused when looked up, not here. Errors name file, tensor, expected and found.
  */
 enum status checkpoint_open(const char *dir, struct checkpoint **out, struct error *err);
 void checkpoint_close(struct checkpoint *ck);
+
+/* Would checkpoint_open take the folder's *.gguf? Nothing is opened. */
+bool checkpoint_is_gguf(const char *dir);
+
+/* The metadata of the (first) GGUF; NULL for safetensors. Owned by the checkpoint. */
+const struct gguf *checkpoint_gguf(const struct checkpoint *ck);
 
 int checkpoint_file_count(const struct checkpoint *ck);
 const char *checkpoint_file_name(const struct checkpoint *ck, int file); /* without the folder */

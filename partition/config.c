@@ -7,6 +7,7 @@
 #include "partition/config.h"
 #include "base/buf.h"
 #include "base/json.h"
+#include "partition/gguf.h"
 #include "partition/weight_format.h"
 #include "partition/shown.h"
 
@@ -432,6 +433,24 @@ static enum status load_generation(const char *dir, struct model_config *config,
     return st;
 }
 
+static enum status load_gguf(const char *dir, struct model_config *config, struct error *err)
+{
+    struct checkpoint *ck = NULL;
+    char path[PATH_MAX];
+    TRY(checkpoint_open(dir, &ck, err));
+    enum status st = path_of(dir, checkpoint_file_name(ck, 0), path, err);
+    const struct tensor_entry *embed = checkpoint_find(ck, "token_embd.weight");
+    if (st == OK && (!embed || embed->dims != 2))
+        st = error_set(err, ERR_INVALID,
+                       "%s: tensor token_embd.weight: expected rows and columns, found %s", path,
+                       embed ? "another shape" : "no such tensor");
+    if (st == OK)
+        st = gguf_config(checkpoint_gguf(ck), path, embed->shape[0],
+                         !checkpoint_find(ck, "output.weight"), config, err);
+    checkpoint_close(ck);
+    return st;
+}
+
 enum status config_load(const char *dir, struct model_config *config,
                         struct generation_config *generation, struct error *err)
 {
@@ -440,11 +459,15 @@ enum status config_load(const char *dir, struct model_config *config,
     size_t len;
     struct model_config c;
     struct generation_config g;
-    TRY(path_of(dir, "config.json", path, err));
-    TRY(file_read_all(path, MAX_FILE_BYTES, &text, &len, err));
-    enum status st = config_parse(path, text, len, &c, err);
-    free(text);
-    TRY(st);
+    if (checkpoint_is_gguf(dir)) {
+        TRY(load_gguf(dir, &c, err));
+    } else {
+        TRY(path_of(dir, "config.json", path, err));
+        TRY(file_read_all(path, MAX_FILE_BYTES, &text, &len, err));
+        enum status st = config_parse(path, text, len, &c, err);
+        free(text);
+        TRY(st);
+    }
     TRY(load_generation(dir, &c, &g, err));
     *config = c;
     *generation = g;

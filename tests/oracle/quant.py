@@ -139,6 +139,15 @@ def awq(out, rng, module):
     )
 
 
+def k_blocks(rng, count, size, places):
+    """Random bytes, but for the fp16 that stand at `places`."""
+    blocks = rng.integers(0, 256, (count, size), np.uint8)
+    for place in places:
+        d = rng.uniform(-1e-3, 1e-3, count).astype(np.float16)
+        blocks[:, place : place + 2] = d.view(np.uint8).reshape(-1, 2)
+    return blocks
+
+
 def ggml(out, rng):
     """Blocks of every type, dequantised by the gguf package. It quantises Q8_0, Q4_0, F16 and BF16;
     of the K types it only reads blocks, so those are random bytes with d and dmin of a sane size."""
@@ -149,17 +158,68 @@ def ggml(out, rng):
     for name in ("F16", "BF16", "Q8_0", "Q4_0", *random):
         kind = gguf.GGMLQuantizationType[name]
         if name in random:
-            size, places = random[name]
-            blocks = rng.integers(0, 256, (rows * cols // 256, size), np.uint8)
-            for place in places:
-                d = rng.uniform(-1e-3, 1e-3, len(blocks)).astype(np.float16)
-                blocks[:, place : place + 2] = d.view(np.uint8).reshape(-1, 2)
-            data = blocks.reshape(rows, -1)
+            data = k_blocks(rng, rows * cols // 256, *random[name]).reshape(rows, -1)
         else:
             data = gguf.quantize(values, kind)
         want = gguf.dequantize(data, kind).astype(np.float32)
         data = np.ascontiguousarray(data).view(np.uint8).reshape(rows, -1)
         write(out, f"ggml_{name.lower()}", {"blocks": data, "want": want.reshape(rows, cols)})
+
+
+def container(out, rng):
+    """A whole GGUF by the package's own writer: metadata of every type, and each tensor twice, as
+    blocks and as the F32 that the package's reader makes of them."""
+    path = out / "gguf" / "types.gguf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    w = gguf.GGUFWriter(path, "qwen3moe")
+    for bits in (8, 16, 32, 64):
+        getattr(w, f"add_uint{bits}")(f"test.u{bits}", 2 ** (bits - 1) + 3)
+        getattr(w, f"add_int{bits}")(f"test.i{bits}", -(2 ** (bits - 1)))
+    w.add_float32("test.f32", 0.1)
+    w.add_float64("test.f64", 0.1)
+    w.add_bool("test.bool", True)
+    w.add_string("test.string", "caf\u00e9")
+    w.add_string("test.long", "long " * 100)
+    w.add_array("test.strings", ["one", "", "three"])
+    w.add_array("test.numbers", [1, 2, 3])
+    w.add_block_count(3)
+    w.add_context_length(4096)
+    w.add_embedding_length(256)
+    w.add_head_count(8)
+    w.add_head_count_kv(2)
+    w.add_key_length(32)
+    w.add_value_length(32)
+    w.add_rope_freq_base(1000000.0)
+    w.add_layer_norm_rms_eps(1e-6)
+    w.add_expert_count(6)
+    w.add_expert_used_count(2)
+    w.add_expert_feed_forward_length(128)
+    w.add_eos_token_id(7)
+    w.add_tensor("token_embd.weight", rng.normal(0, 1, (10, 256)).astype(np.float16))
+    random = {"Q4_K": (144, (0, 2)), "Q5_K": (176, (0, 2)), "Q6_K": (210, (208,))}
+    for name in ("F16", "BF16", "Q8_0", "Q4_0", *random):
+        kind = gguf.GGMLQuantizationType[name]
+        data = k_blocks(rng, 2, *random[name]) if name in random else None
+        if data is None:
+            data = gguf.quantize(rng.normal(0, 0.05, (2, 256)).astype(np.float32), kind)
+        w.add_tensor(f"{name}.blocks", data, raw_dtype=kind)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    path.chmod(0o644)
+    # Read back by the package, from the file alone.
+    tensors = [t for t in gguf.GGUFReader(path).tensors if t.name.endswith(".blocks")]
+    write(
+        out,
+        "gguf_want",
+        {
+            t.name.removesuffix(".blocks"): gguf.dequantize(t.data, t.tensor_type)
+            .astype(np.float32)
+            .reshape(2, 256)
+            for t in tensors
+        },
+    )
 
 
 def main():
@@ -174,6 +234,7 @@ def main():
     gptq(args.out, rng, load_module(args.gptq / "auto_gptq/nn_modules/qlinear/qlinear_cuda.py"))
     awq(args.out, rng, load_module(args.awq / "awq/utils/packing_utils.py"))
     ggml(args.out, rng)
+    container(args.out, rng)
 
 
 if __name__ == "__main__":
