@@ -35,7 +35,7 @@ static enum status load_served(struct served *s, const struct config *c, struct 
     if (s->context > s->config.max_position)
         return error_set(err, ERR_INVALID,
                          "limits.context: expected at most %d (max_position_embeddings of the "
-                         "model), found %d",
+                         "model, or what its YaRN reaches), found %d",
                          s->config.max_position, s->context);
     if (s->defaults.repetition_penalty != 1.0f)
         log_warn("generation_config.json: repetition_penalty %g is not applied by this build",

@@ -139,10 +139,62 @@ static enum status check_features(const char *what, const json_t *root, const st
     return OK;
 }
 
-/* rope_scaling (older) or rope_parameters (newer Transformers): absent, null, or of type "default",
- * which scales nothing. *theta is set where the object holds a rope_theta. */
-static enum status check_rope(const char *what, const json_t *root, const char *key, double *theta,
+static enum status refuse_other_fields(const char *at, const json_t *obj, const char *const *known,
+                                       size_t count, struct error *err)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)obj, key, value)
+    {
+        size_t i = 0;
+        while (i < count && strcmp(key, known[i]) != 0)
+            i++;
+        if (i == count)
+            return error_set(err, ERR_UNSUPPORTED,
+                             "%s: expected no field but those of YaRN, found \"%s\"", at,
+                             shown(key).s);
+    }
+    return OK;
+}
+
+/* Fields and their defaults: Transformers' _validate_yarn_rope_parameters and
+ * _compute_yarn_parameters (modeling_rope_utils.py). */
+static enum status parse_yarn(const char *at, const json_t *rope, struct yarn *out,
                               struct error *err)
+{
+    static const char *const known[] = {
+        "type",
+        "rope_type",
+        "rope_theta",
+        "partial_rotary_factor",
+        "factor",
+        "beta_fast",
+        "beta_slow",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    };
+    struct yarn y = {.beta_fast = 32, .beta_slow = 1, .truncate = true};
+    TRY(refuse_other_fields(at, rope, known, sizeof known / sizeof *known, err));
+    TRY(json_get_real(rope, at, "factor", true, 1, 1024, &y.factor, err));
+    TRY(get_int32(rope, at, "original_max_position_embeddings", true, 1, MAX_POSITION, &y.original,
+                  err));
+    TRY(json_get_real(rope, at, "beta_slow", false, 1e-3, 1e6, &y.beta_slow, err));
+    TRY(json_get_real(rope, at, "beta_fast", false, y.beta_slow, 1e6, &y.beta_fast, err));
+    TRY(json_get_real(rope, at, "attention_factor", false, 1e-3, 1e3, &y.attention_factor, err));
+    TRY(json_get_real(rope, at, "mscale", false, 0, 1e3, &y.mscale, err));
+    TRY(json_get_real(rope, at, "mscale_all_dim", false, 0, 1e3, &y.mscale_all_dim, err));
+    TRY(json_get_bool(rope, at, "truncate", false, &y.truncate, err));
+    *out = y;
+    return OK;
+}
+
+/* rope_scaling (older) or rope_parameters (newer Transformers): absent, null, of type "default",
+ * which scales nothing, or of type "yarn". *theta is set where the object holds a rope_theta. */
+static enum status parse_scaling(const char *what, const json_t *root, const char *key,
+                                 double *theta, struct yarn *yarn, struct error *err)
 {
     const json_t *rope = json_object_get(root, key);
     if (!rope || json_is_null(rope))
@@ -155,9 +207,12 @@ static enum status check_rope(const char *what, const json_t *root, const char *
     const char *type = NULL;
     TRY(json_get_string(rope, at, "type", false, &type, err));
     TRY(json_get_string(rope, at, "rope_type", type == NULL, &type, err));
-    if (strcmp(type, "default") != 0)
-        return error_set(err, ERR_UNSUPPORTED, "%s: expected rope_type \"default\", found \"%s\"",
-                         at, shown(type).s);
+    if (strcmp(type, "yarn") == 0)
+        TRY(parse_yarn(at, rope, yarn, err));
+    else if (strcmp(type, "default") != 0)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: expected rope_type \"default\" or \"yarn\", found \"%s\"", at,
+                         shown(type).s);
     double part = 1;
     TRY(json_get_real(rope, at, "partial_rotary_factor", false, 0, 1, &part, err));
     if (part != 1)
@@ -170,14 +225,30 @@ static enum status parse_rope(const char *what, const json_t *root, struct model
                               struct error *err)
 {
     double theta = 0;
-    TRY(check_rope(what, root, "rope_scaling", &theta, err));
-    TRY(check_rope(what, root, "rope_parameters", &theta, err));
+    struct yarn scaling = {0}, parameters = {0};
+    TRY(parse_scaling(what, root, "rope_scaling", &theta, &scaling, err));
+    TRY(parse_scaling(what, root, "rope_parameters", &theta, &parameters, err));
+    if (scaling.factor != 0 && parameters.factor != 0)
+        return error_set(err, ERR_INVALID,
+                         "%s: rope_parameters: expected no YaRN beside that of rope_scaling, found "
+                         "factor %g and %g",
+                         what, parameters.factor, scaling.factor);
+    c->yarn = scaling.factor != 0 ? scaling : parameters;
     c->rope_theta = theta;
     TRY(json_get_real(root, what, "rope_theta", theta == 0, 1, 1e15, &c->rope_theta, err));
     if (theta != 0 && theta != c->rope_theta)
         return error_set(err, ERR_INVALID,
                          "%s: rope_theta: expected %g as in rope_parameters, found %g", what, theta,
                          c->rope_theta);
+    if (c->yarn.factor == 0)
+        return OK;
+    if (c->rope_theta < 1.5) /* the ramp divides by its logarithm */
+        return error_set(err, ERR_INVALID,
+                         "%s: rope_theta: expected 1.5 or more with YaRN, found %g", what,
+                         c->rope_theta);
+    double reach = c->yarn.factor * c->yarn.original;
+    reach = reach < MAX_POSITION ? reach : MAX_POSITION;
+    c->max_position = reach > c->max_position ? (int32_t)reach : c->max_position;
     return OK;
 }
 

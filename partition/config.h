@@ -30,21 +30,34 @@ struct quantization {
     uint16_t plain[MAX_LAYERS]; /* modules_to_not_convert: bit role - WEIGHT_Q of a layer */
 };
 
+/* YaRN as rope_scaling states it, for every position of every prompt (static scaling). */
+struct yarn {
+    double factor;           /* 1 or more; 0: none, and nothing below means anything */
+    int32_t original;        /* original_max_position_embeddings: the trained length */
+    double beta_fast;        /* turns over the trained length from which on a wave is kept */
+    double beta_slow;        /* and below which it is slowed down by the factor */
+    double attention_factor; /* on cosines and sines; 0: from factor and the two below */
+    double mscale;           /* 0: not stated */
+    double mscale_all_dim;   /* 0: not stated */
+    bool truncate;           /* the ramp's ends are whole dimensions */
+};
+
 struct model_config {
     int32_t hidden;           /* hidden_size */
     int32_t layers;           /* num_hidden_layers, 1..MAX_LAYERS */
     int32_t q_heads;          /* num_attention_heads */
     int32_t kv_heads;         /* num_key_value_heads; divides q_heads */
-    int32_t head_dim;         /* head_dim, or hidden / q_heads where absent; even */
+    int32_t head_dim;         /* head_dim, or what its family has where absent; even */
     int32_t vocab;            /* vocab_size: rows of the embedding, padding included */
     int32_t experts;          /* num_experts or num_local_experts; 0 when every layer is dense */
     int32_t top_k;            /* num_experts_per_tok, 1..experts */
     int32_t moe_intermediate; /* moe_intermediate_size */
     int32_t intermediate;     /* intermediate_size, of dense layers */
-    int32_t max_position;     /* max_position_embeddings */
+    int32_t max_position;     /* max_position_embeddings, or as far as YaRN reaches, if further */
     enum dtype dtype;         /* torch_dtype or dtype: of weights not quantised, unless they say */
     float rms_eps;
     double rope_theta;
+    struct yarn yarn;
     bool attention_bias; /* of the q, k and v projections; none has one of o */
     bool qk_norm;        /* RMSNorm of each head of q and k */
     bool norm_topk_prob;
@@ -70,7 +83,8 @@ struct generation_config {
  * Reads DIR/config.json, or the metadata where the weights are GGUF (gguf.h), and, where present,
  * DIR/generation_config.json. Refuses in one line naming file, field, expected and found: another
  * model_type or an architecture that is not its own, a missing or mistyped field, a size out of
- * range, heads that do not divide, an odd head_dim, any rope_scaling but null/"default" (named), an
+ * range, heads that do not divide, an odd head_dim, any rope_scaling but null, "default" and "yarn"
+ * (named), a field of YaRN that is not known, an
  * attention_bias that is not the family's, a hidden_act but silu, sliding windows in use, a
  * quantization_config that weight_format.h does not name.
  */

@@ -56,10 +56,10 @@ struct kernels {
     void (*embed)(struct backend *be, const struct batch *b, const struct matrix *w,
                   int32_t first_row, int32_t hidden, float *x, double *sum);
 
-    /* rope[rows, head_dim]: cos, then sin, of pos * frequency, head_dim / 2 each. Angles are
-     * rounded to fp32 as the reference's are. */
+    /* rope[rows, head_dim]: cos, then sin, of pos * frequency, times scale, head_dim / 2 each.
+     * Angles, cosines and sines are rounded to fp32 as the reference's are. */
     void (*rope_angles)(struct backend *be, const struct batch *b, const float *frequency,
-                        int32_t head_dim, float *rope);
+                        float scale, int32_t head_dim, float *rope);
 
     /* x += sum (where sum is not NULL), then xn = rms_norm(x) * norm (where norm is not NULL).
      * x, xn: [rows, hidden] */

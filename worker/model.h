@@ -36,7 +36,8 @@ struct model {
     struct backend *backend;
     struct pool *pool;
     struct workspace ws;
-    float *frequency;          /* [head_dim / 2]: RoPE's inverse frequencies */
+    float *frequency;          /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
+    float rope_scale;          /* on its cosines and sines */
     struct comm *world;        /* the runner's */
     struct comm *stage;        /* the W ranks of this pipeline stage */
     struct comm *attn;         /* the attn_tp ranks that share an o_proj sum */

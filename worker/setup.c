@@ -5,8 +5,8 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "worker/detmath.h"
 #include "worker/model.h"
+#include "worker/rope.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,16 +89,11 @@ static enum status split_comms(struct model *m, struct error *err)
     return m->world->ops->split(m->world, color, r->rank, &m->attn, err);
 }
 
-/* theta^(-2i / head_dim) as the reference computes it: the power in fp32, then its reciprocal. */
-static enum status rope_frequencies(struct model *m, struct error *err)
+static enum status allocate_rope(struct model *m, struct error *err)
 {
-    int32_t half = m->config.head_dim / 2;
-    TRY(allocate(&m->frequency, (uint64_t)half * sizeof(float), "RoPE frequencies", err));
-    double log_theta = det_log(m->config.rope_theta);
-    for (int32_t i = 0; i < half; i++) {
-        float exponent = (float)(2 * i) / (float)m->config.head_dim;
-        m->frequency[i] = 1.0f / (float)det_exp((double)exponent * log_theta);
-    }
+    uint64_t bytes = (uint64_t)m->config.head_dim / 2 * sizeof(float);
+    TRY(allocate(&m->frequency, bytes, "RoPE frequencies", err));
+    m->rope_scale = rope_frequencies(&m->config, m->frequency);
     return OK;
 }
 
@@ -112,6 +107,13 @@ static void log_start(const struct model *m)
     MEMORY_PURPOSES(X)
 #undef X
     log_info("memory: %s; in all %.1f MB", line, (double)memory_plan_total(&m->memory) * 1e-6);
+    uint64_t blocks = ((uint64_t)m->limits.context + KV_BLOCK - 1) / KV_BLOCK;
+    log_info("a sequence of %d tokens takes %.1f MB of the KV cache", m->limits.context,
+             (double)(blocks * plan_kv_block_bytes(&m->config, m->rank, m->limits.kv_dtype)) *
+                 1e-6);
+    if (m->config.yarn.factor != 0)
+        log_info("YaRN: %d trained positions made %d, in short prompts too",
+                 m->config.yarn.original, m->config.max_position);
     if (m->config.experts > 0 && range_size(m->rank->moe_cols) == 0)
         log_warn("this rank holds no columns of any expert and only waits in their layers: cut "
                  "experts over fewer ranks with a larger --ep");
@@ -122,8 +124,10 @@ static enum status check_limits(struct model *m, struct error *err)
 {
     struct engine_limits *l = &m->limits;
     if (l->context < 1 || l->context > m->config.max_position)
-        return error_set(err, ERR_INVALID, "context %d: expected 1 to %d (max_position_embeddings)",
-                         l->context, m->config.max_position);
+        return error_set(
+            err, ERR_INVALID,
+            "context %d: expected 1 to %d (max_position_embeddings, or what YaRN reaches)",
+            l->context, m->config.max_position);
     if (l->max_seqs < 1 || l->max_rows < l->max_seqs || l->max_logits < 1)
         return error_set(err, ERR_INVALID,
                          "%d rows a step: expected at least one for each of %d sequences",
@@ -145,7 +149,7 @@ static enum status load(struct model *m, const struct model_options *o, const st
     log_start(m);
     TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
     TRY(allocate_workspace(m, err));
-    TRY(rope_frequencies(m, err));
+    TRY(allocate_rope(m, err));
     TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
                            &m->kernels, &m->backend, err));
     TRY(kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, err));

@@ -18,6 +18,8 @@ static void check_config(const struct model_config *c)
     CHECK(c->kv_heads > 0 && c->q_heads % c->kv_heads == 0, "heads");
     CHECK(c->head_dim > 0 && c->head_dim % 2 == 0, "head_dim %d", c->head_dim);
     CHECK(c->rope_theta >= 1, "rope_theta %g", c->rope_theta);
+    CHECK(c->yarn.factor == 0 || (c->yarn.factor >= 1 && c->yarn.original > 0 && c->rope_theta > 1),
+          "YaRN of factor %g", c->yarn.factor);
     CHECK(c->experts >= 0 && c->experts <= MAX_EXPERTS && c->top_k <= c->experts, "experts");
     CHECK(c->eos_count >= 0 && c->eos_count <= MAX_EOS, "%d ends", c->eos_count);
     for (int32_t i = 0; i < c->eos_count; i++)

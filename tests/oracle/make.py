@@ -186,6 +186,24 @@ CONFIGS = {
         "prompt": 81,
         "config": dense_sizes(333, 72, 3, 6, 3, 200),
     },
+    "yarn": {
+        "what": "Qwen3 dense with YaRN: 64 trained positions made 256",
+        "family": "qwen3",
+        "dtype": "bfloat16",
+        "seed": 13,
+        "prompt": 150,
+        "config": dense_sizes(270, 48, 3, 4, 2, 140)
+        | {
+            "head_dim": 32,
+            "max_position_embeddings": 256,
+            "rope_theta": 10000.0,
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    },
 }
 
 
@@ -284,8 +302,10 @@ def check_loaded(spec, keys, stored, loaded):
         assert torch.equal(tensor, back[name]), name
     config = loaded.config
     assert config.rope_parameters["rope_theta"] == keys["rope_theta"]
-    assert config.rope_parameters["rope_type"] == "default"
-    for key in set(spec["config"]) - {"rope_theta"}:
+    rope = keys.get("rope_scaling") or {"rope_type": "default"}
+    for key, value in rope.items():
+        assert config.rope_parameters[key] == value, key
+    for key in set(spec["config"]) - {"rope_theta", "rope_scaling"}:
         assert getattr(config, key) == keys[key], key
 
 

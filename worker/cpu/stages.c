@@ -64,7 +64,7 @@ static void cpu_embed(struct backend *be, const struct batch *b, const struct ma
 /* --- RoPE ------------------------------------------------------------------------------------- */
 
 static void cpu_rope_angles(struct backend *be, const struct batch *b, const float *frequency,
-                            int32_t head_dim, float *rope)
+                            float scale, int32_t head_dim, float *rope)
 {
     (void)be;
     int32_t half = head_dim / 2;
@@ -74,8 +74,8 @@ static void cpu_rope_angles(struct backend *be, const struct batch *b, const flo
             float angle = (float)b->pos[i] * frequency[d];
             double s, c;
             det_sincos((double)angle, &s, &c);
-            cosines[d] = (float)c;
-            sines[d] = (float)s;
+            cosines[d] = (float)c * scale;
+            sines[d] = (float)s * scale;
         }
     }
 }

@@ -87,14 +87,47 @@ REFUSES(head_dim_that_hidden_size_cannot_give,
         "{" HEAD SIZES "\"num_attention_heads\":5,\"num_key_value_heads\":1," ROPE FFN END,
         ERR_INVALID, "head_dim", "num_attention_heads = 5", "hidden_size = 64", "found nothing")
 
-REFUSES(yarn_refused_by_name, WITH("\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}"),
-        ERR_UNSUPPORTED, "rope_scaling", "expected rope_type \"default\"", "found \"yarn\"")
+#define YARN(fields) WITH("\"rope_scaling\":{\"rope_type\":\"yarn\"," fields "}")
+#define FOUR "\"factor\":4.0,\"original_max_position_embeddings\":64"
+
+REFUSES(other_rope_type, WITH("\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":4.0}"),
+        ERR_UNSUPPORTED, "rope_scaling", "expected rope_type \"default\" or \"yarn\"",
+        "found \"longrope\"")
 REFUSES(old_spelling_of_rope_type, WITH("\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}"),
         ERR_UNSUPPORTED, "rope_scaling", "found \"linear\"")
-REFUSES(yarn_in_rope_parameters,
+REFUSES(dynamic_in_rope_parameters,
         "{" HEAD SIZES HEADS
-        "\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1e6}," FFN END,
-        ERR_UNSUPPORTED, "rope_parameters", "found \"yarn\"")
+        "\"rope_parameters\":{\"rope_type\":\"dynamic\",\"rope_theta\":1e6}," FFN END,
+        ERR_UNSUPPORTED, "rope_parameters", "found \"dynamic\"")
+REFUSES(yarn_without_factor, YARN("\"original_max_position_embeddings\":64"), ERR_INVALID,
+        "rope_scaling: factor", "expected a number", "found nothing")
+REFUSES(yarn_without_trained_length, YARN("\"factor\":4.0"), ERR_INVALID,
+        "rope_scaling: original_max_position_embeddings", "expected an integer", "found nothing")
+REFUSES(yarn_of_another_field, YARN(FOUR ",\"finetuned\":true"), ERR_UNSUPPORTED, "rope_scaling",
+        "expected no field but those of YaRN", "found \"finetuned\"")
+REFUSES(yarn_factor_below_one, YARN("\"factor\":0.5,\"original_max_position_embeddings\":64"),
+        ERR_INVALID, "rope_scaling: factor", "expected 1 to 1024", "found 0.5")
+REFUSES(yarn_factor_of_wrong_type, YARN("\"factor\":\"4\",\"original_max_position_embeddings\":64"),
+        ERR_INVALID, "rope_scaling: factor", "expected a number", "found a string")
+REFUSES(yarn_trained_length_not_whole,
+        YARN("\"factor\":4,\"original_max_position_embeddings\":64.5"), ERR_INVALID,
+        "original_max_position_embeddings", "expected an integer", "found a real")
+REFUSES(yarn_betas_exchanged, YARN(FOUR ",\"beta_fast\":1,\"beta_slow\":32"), ERR_INVALID,
+        "rope_scaling: beta_fast", "expected 32 to", "found 1")
+REFUSES(yarn_attention_factor_zero, YARN(FOUR ",\"attention_factor\":0"), ERR_INVALID,
+        "attention_factor", "expected 0.001 to 1000", "found 0")
+REFUSES(yarn_truncate_of_wrong_type, YARN(FOUR ",\"truncate\":1"), ERR_INVALID, "truncate",
+        "expected true or false", "found an integer")
+REFUSES(yarn_with_partial_rotary, YARN(FOUR ",\"partial_rotary_factor\":0.25"), ERR_UNSUPPORTED,
+        "partial_rotary_factor", "expected 1", "found 0.25")
+REFUSES(yarn_said_twice,
+        WITH("\"rope_scaling\":{\"type\":\"yarn\"," FOUR "},"
+             "\"rope_parameters\":{\"rope_type\":\"yarn\"," FOUR "}"),
+        ERR_INVALID, "rope_parameters", "expected no YaRN beside that of rope_scaling")
+REFUSES(yarn_with_theta_one,
+        "{" HEAD SIZES HEADS "\"rope_theta\":1.0,"
+        "\"rope_scaling\":{\"type\":\"yarn\"," FOUR "}," FFN END,
+        ERR_INVALID, "rope_theta", "expected 1.5 or more with YaRN", "found 1")
 REFUSES(rope_without_type, WITH("\"rope_scaling\":{}"), ERR_INVALID, "rope_scaling: rope_type",
         "expected a string", "found nothing")
 REFUSES(rope_of_wrong_type, WITH("\"rope_scaling\":\"yarn\""), ERR_INVALID, "rope_scaling",
@@ -290,6 +323,42 @@ static void dense_families_are_read(void **state)
     assert_false(parsed(WITH("\"eos_token_id\":7")).attention_bias);
 }
 
+static void yarn_is_read(void **state)
+{
+    (void)state;
+    assert_true(parsed(WITH("\"rope_scaling\":null")).yarn.factor == 0);
+    struct model_config c = parsed(YARN(FOUR));
+    assert_true(c.yarn.factor == 4 && c.yarn.original == 64);
+    assert_true(c.yarn.beta_fast == 32 && c.yarn.beta_slow == 1);
+    assert_true(c.yarn.attention_factor == 0 && c.yarn.mscale == 0 && c.yarn.mscale_all_dim == 0);
+    assert_true(c.yarn.truncate);
+    c = parsed(YARN(FOUR
+                    ",\"beta_fast\":16,\"beta_slow\":2.5,\"attention_factor\":0.5,\"mscale\":0.7,"
+                    "\"mscale_all_dim\":1.3,\"truncate\":false"));
+    assert_true(c.yarn.beta_fast == 16 && c.yarn.beta_slow == 2.5);
+    assert_true(c.yarn.attention_factor == 0.5);
+    assert_true(c.yarn.mscale == 0.7 && c.yarn.mscale_all_dim == 1.3);
+    assert_false(c.yarn.truncate);
+    c = parsed("{" HEAD SIZES HEADS FFN
+               "\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":5e4," FOUR "}," END);
+    assert_true(c.yarn.factor == 4 && c.rope_theta == 5e4);
+}
+
+/* The config's max_position_embeddings is 128. */
+static void yarn_reaches_as_far_as_it_says(void **state)
+{
+    (void)state;
+    assert_int_equal(parsed(YARN(FOUR)).max_position, 256);
+    assert_int_equal(
+        parsed(YARN("\"factor\":1.5,\"original_max_position_embeddings\":64")).max_position, 128);
+    assert_int_equal(
+        parsed(YARN("\"factor\":8,\"original_max_position_embeddings\":32768")).max_position,
+        262144);
+    assert_int_equal(parsed(YARN("\"factor\":1024,\"original_max_position_embeddings\":1073741824"))
+                         .max_position,
+                     1 << 30);
+}
+
 static void current_transformers_names_are_read(void **state)
 {
     (void)state;
@@ -433,9 +502,21 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(more_kv_heads_than_heads),
     cmocka_unit_test(odd_head_dim),
     cmocka_unit_test(head_dim_that_hidden_size_cannot_give),
-    cmocka_unit_test(yarn_refused_by_name),
+    cmocka_unit_test(other_rope_type),
     cmocka_unit_test(old_spelling_of_rope_type),
-    cmocka_unit_test(yarn_in_rope_parameters),
+    cmocka_unit_test(dynamic_in_rope_parameters),
+    cmocka_unit_test(yarn_without_factor),
+    cmocka_unit_test(yarn_without_trained_length),
+    cmocka_unit_test(yarn_of_another_field),
+    cmocka_unit_test(yarn_factor_below_one),
+    cmocka_unit_test(yarn_factor_of_wrong_type),
+    cmocka_unit_test(yarn_trained_length_not_whole),
+    cmocka_unit_test(yarn_betas_exchanged),
+    cmocka_unit_test(yarn_attention_factor_zero),
+    cmocka_unit_test(yarn_truncate_of_wrong_type),
+    cmocka_unit_test(yarn_with_partial_rotary),
+    cmocka_unit_test(yarn_said_twice),
+    cmocka_unit_test(yarn_with_theta_one),
     cmocka_unit_test(rope_without_type),
     cmocka_unit_test(rope_of_wrong_type),
     cmocka_unit_test(rope_theta_missing),
@@ -490,6 +571,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(published_config_is_read),
     cmocka_unit_test(absent_fields_mean_what_transformers_says),
     cmocka_unit_test(dense_families_are_read),
+    cmocka_unit_test(yarn_is_read),
+    cmocka_unit_test(yarn_reaches_as_far_as_it_says),
     cmocka_unit_test(current_transformers_names_are_read),
     cmocka_unit_test(architecture_may_stand_among_others),
     cmocka_unit_test(layer_kinds_follow_step_and_list),

@@ -239,6 +239,7 @@ ORACLE(qwen3)
 ORACLE(qwen3tied)
 ORACLE(sharded)
 ORACLE(tied)
+ORACLE(yarn)
 
 static void lexicon(void **state)
 {
@@ -250,7 +251,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(dense),   cmocka_unit_test(fused),  cmocka_unit_test(gqa16),
     cmocka_unit_test(headdim), cmocka_unit_test(nonorm), cmocka_unit_test(odd),
     cmocka_unit_test(qwen2),   cmocka_unit_test(qwen3),  cmocka_unit_test(qwen3tied),
-    cmocka_unit_test(sharded), cmocka_unit_test(tied),   cmocka_unit_test(lexicon),
+    cmocka_unit_test(sharded), cmocka_unit_test(tied),   cmocka_unit_test(yarn),
+    cmocka_unit_test(lexicon),
 };
 
 UNIT_MAIN(tests)
