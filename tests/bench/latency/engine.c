@@ -9,22 +9,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct bench;
+
+struct stream {
+    struct bench *bench;
+    int number;
+};
+
 struct bench {
     const struct place *place;
     const struct chat_text *text;
-    int streams, tokens;
-    int64_t *steps_ns; /* [steps], room for the prompts' steps too */
-    int steps;
-    int drawn;
+    struct stream streams[LATENCY_MAX_STREAMS];
+    struct arrivals arrivals;
 };
 
-enum { PROMPT_STEPS = 64, STEP_TOKENS = 512, MAX_PROMPT = 1024 };
+enum { STEP_TOKENS = 512, MAX_PROMPT = 1024 };
 
 static void on_token(void *user, int32_t token, enum finish finish)
 {
-    struct bench *b = user;
+    struct stream *s = user;
     (void)finish;
-    b->drawn += token >= 0;
+    if (token >= 0)
+        arrivals_add(&s->bench->arrivals, s->number, clock_now_ns());
 }
 
 static enum status submit(struct bench *b, struct engine *e, int i, struct error *err)
@@ -32,16 +38,17 @@ static enum status submit(struct bench *b, struct engine *e, int i, struct error
     char prompt[LATENCY_PATH];
     struct token_ids ids;
     prompt_of(i, prompt);
+    b->streams[i] = (struct stream){.bench = b, .number = i};
     token_ids_init(&ids, MAX_PROMPT);
     enum status st = tokenizer_encode(b->text->tokenizer, b->text->scratch, prompt, strlen(prompt),
                                       TOKENIZER_PLAIN, &ids, err);
     struct request request = {.prompt = (const int32_t *)ids.data,
                               .prompt_len = (int32_t)ids.len,
-                              .max_tokens = b->tokens,
+                              .max_tokens = b->arrivals.tokens,
                               .ignore_eos = true,
                               .sampling = {.top_p = 1.0f},
                               .on_token = on_token,
-                              .user = b};
+                              .user = &b->streams[i]};
     if (st == OK)
         st = engine_submit(e, &request, NULL, err);
     token_ids_fini(&ids);
@@ -50,17 +57,10 @@ static enum status submit(struct bench *b, struct engine *e, int i, struct error
 
 static enum status run_steps(struct bench *b, struct engine *e, struct error *err)
 {
-    for (int i = 0; i < b->streams; i++)
+    for (int i = 0; i < b->arrivals.streams; i++)
         TRY(submit(b, e, i, err));
-    for (bool ran = true; ran;) {
-        int64_t before = clock_now_ns();
+    for (bool ran = true; ran;)
         TRY(engine_step(e, &ran, err));
-        if (ran && b->steps < b->tokens + PROMPT_STEPS)
-            b->steps_ns[b->steps++] = clock_now_ns() - before;
-    }
-    if (b->drawn != b->streams * b->tokens)
-        return error_set(err, ERR_INVALID, "the engine drew %d tokens of %d", b->drawn,
-                         b->streams * b->tokens);
     return engine_stop(e, err);
 }
 
@@ -90,26 +90,28 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     return st;
 }
 
-static int by_size(const void *a, const void *b)
+static double mean_gap_ms(const struct arrivals *a)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
+    double sum = 0;
+    for (int i = 0; i < a->streams; i++) {
+        const int64_t *ns = a->ns + (ptrdiff_t)i * a->tokens;
+        CHECK(a->count[i] == a->tokens, "stream %d has %d tokens", i, a->count[i]);
+        sum += (double)(ns[a->tokens - 1] - ns[0]) * 1e-6 / (a->tokens - 1);
+    }
+    return sum / a->streams;
 }
 
-enum status engine_step_ms(const struct place *p, int streams, int tokens, double *median,
-                           struct error *err)
+enum status engine_gap_ms(const struct place *p, int streams, int tokens, double *ms,
+                          struct error *err)
 {
     struct chat_text *text;
     TRY(chat_text_load(p->model, false, &text, err));
-    struct bench b = {.place = p, .text = text, .streams = streams, .tokens = tokens};
-    b.steps_ns = check_calloc((size_t)tokens + PROMPT_STEPS, sizeof *b.steps_ns);
+    struct bench b = {.place = p, .text = text};
+    arrivals_init(&b.arrivals, streams, tokens);
     enum status st = comm_local_run(1, rank_main, &b, err);
-    if (st == OK) {
-        qsort(b.steps_ns, (size_t)b.steps, sizeof *b.steps_ns, by_size);
-        int middle = b.steps / 2;
-        *median = (double)b.steps_ns[middle] * 1e-6;
-    }
-    free(b.steps_ns);
+    if (st == OK)
+        *ms = mean_gap_ms(&b.arrivals);
+    arrivals_fini(&b.arrivals);
     chat_text_destroy(text);
     return st;
 }

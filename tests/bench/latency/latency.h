@@ -48,9 +48,10 @@ enum status cluster_stop(struct cluster *c, struct error *err);
 
 /* --- the engine without a server: engine.c --- */
 
-/* The median time of a step of one rank in this process, over the same sequences. */
-enum status engine_step_ms(const struct place *p, int streams, int tokens, double *median,
-                           struct error *err);
+/* The mean time between two tokens of a stream, on one rank in this process, over the same
+ * sequences. */
+enum status engine_gap_ms(const struct place *p, int streams, int tokens, double *ms,
+                          struct error *err);
 
 /* --- clients: when each token of each stream came --- */
 
