@@ -2,9 +2,9 @@
 #include "proto/pki_private.h"
 
 #include "base/buf.h"
+#include "base/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,55 +40,6 @@ enum status pki_make_dir(const char *dir, bool *made, struct error *err)
     return OK;
 }
 
-static enum status write_all(int fd, const char *path, const char *data, size_t len,
-                             struct error *err)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_errno(err, errno, "%s", path);
-        data += n;
-        len -= (size_t)n;
-    }
-    return OK;
-}
-
-/* Moves the finished file to its place; without `replace` only where nothing is. */
-static enum status move_into_place(const char *from, const char *to, bool replace,
-                                   struct error *err)
-{
-    if (replace)
-        return rename(from, to) == 0 ? OK : error_errno(err, errno, "%s", to);
-    if (link(from, to) != 0)
-        return errno == EEXIST
-                   ? error_set(err, ERR_INVALID, "%s: expected nothing, found a file", to)
-                   : error_errno(err, errno, "%s", to);
-    unlink(from);
-    return OK;
-}
-
-static enum status write_file(const char *path, const char *data, size_t len, mode_t mode,
-                              bool replace, struct error *err)
-{
-    char aside[PKI_MAX_PATH + 8];
-    snprintf(aside, sizeof aside, "%s.XXXXXX", path);
-    int fd = mkostemp(aside, O_CLOEXEC); /* mode 0600 at most */
-    if (fd < 0)
-        return error_errno(err, errno, "%s", path);
-    enum status st = write_all(fd, path, data, len, err);
-    if (st == OK && (fchmod(fd, mode) != 0 || fsync(fd) != 0))
-        st = error_errno(err, errno, "%s", path);
-    if (close(fd) != 0 && st == OK)
-        st = error_errno(err, errno, "%s", path);
-    if (st == OK)
-        st = move_into_place(aside, path, replace, err);
-    if (st != OK)
-        unlink(aside);
-    return st;
-}
-
 enum status pki_write(const char *dir, const char *name, const struct identity *id, bool replace,
                       struct error *err)
 {
@@ -106,29 +57,14 @@ enum status pki_write(const char *dir, const char *name, const struct identity *
     long cert_len = BIO_get_mem_data(cert, &cert_text);
     long key_len = id->key ? BIO_get_mem_data(key, &key_text) : 0;
     if (id->key)
-        TRY_OUT(st, write_file(key_path, key_text, (size_t)key_len, 0600, replace, err));
-    st = write_file(cert_path, cert_text, (size_t)cert_len, 0644, replace, err);
+        TRY_OUT(st, file_write(key_path, key_text, (size_t)key_len, 0600, replace, err));
+    st = file_write(cert_path, cert_text, (size_t)cert_len, 0644, replace, err);
     if (st != OK && id->key && !replace)
         unlink(key_path);
 out:
     BIO_free(cert);
     BIO_free(key);
     return st;
-}
-
-/* Nobody but the owner may read a key; root's may be given to a group, as Kubernetes does. */
-static enum status check_key_mode(const char *path, struct error *err)
-{
-    struct stat s;
-    if (stat(path, &s) != 0)
-        return error_errno(err, errno, "%s", path);
-    mode_t forbidden = s.st_uid == 0 ? 037 : 077;
-    if (s.st_mode & forbidden)
-        return error_set(err, ERR_INVALID,
-                         "%s: expected a key that only its owner can read (mode 0600), found mode "
-                         "%04o",
-                         path, (unsigned)(s.st_mode & 07777));
-    return OK;
 }
 
 static enum status read_pem(const char *dir, const char *name, const char *suffix, char **text,
@@ -138,7 +74,7 @@ static enum status read_pem(const char *dir, const char *name, const char *suffi
     size_t len = 0;
     TRY(pki_path(path, dir, name, suffix, err));
     if (strcmp(suffix, "key") == 0)
-        TRY(check_key_mode(path, err));
+        TRY(file_check_secret(path, err));
     return file_read_all(path, PKI_MAX_PEM_BYTES, text, &len, err);
 }
 
