@@ -1,11 +1,13 @@
 /*
  * A checkpoint folder opened for reading: see checkpoint.h. A `struct checkpoint` owns its file
- * descriptors and tables; nothing changes after checkpoint_open.
+ * descriptors and tables; nothing changes after checkpoint_open but the chunk that was proven last.
  */
 #include "partition/checkpoint.h"
 #include "base/check.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "partition/gguf.h"
+#include "partition/manifest_private.h"
 #include "partition/shown.h"
 
 #include <dirent.h>
@@ -20,17 +22,30 @@
 
 static const char single_name[] = "model.safetensors";
 static const char index_name[] = "model.safetensors.index.json";
+static const char gguf_end[] = ".gguf";
 
 enum { MAX_HEADER_BYTES = 100000000, MAX_INDEX_BYTES = 100000000 }; /* the format's own limit */
 
 struct shard {
     char *name; /* owned, without the folder */
     int fd;     /* -1 until opened */
+    int listed; /* its index in the manifest, where there is one */
     uint64_t bytes;
+};
+
+/* The chunk that checkpoint_read proved last: headers and small reads lie side by side. */
+struct last_chunk {
+    pthread_mutex_t lock; /* over all of it */
+    char *bytes;          /* of MANIFEST_CHUNK_BYTES; NULL until the first */
+    size_t len;
+    int file; /* -1: none */
+    uint32_t chunk;
 };
 
 struct checkpoint {
     char *dir;
+    const struct manifest *manifest; /* not owned; NULL: nothing is proven */
+    struct last_chunk *last;         /* with a manifest */
     struct shard *shards;
     int shard_count;
     struct tensor_entry *tensors; /* sorted by name; names owned */
@@ -133,8 +148,13 @@ static enum status read_index(struct checkpoint *ck, const char *path, json_t **
                               struct error *err)
 {
     json_t *root = NULL;
-    TRY(json_parse_file(path, MAX_INDEX_BYTES, &root, err));
-    enum status st = OK;
+    char *text;
+    size_t len;
+    TRY(file_read_proven(ck->dir, index_name, manifest_proof(ck->manifest), MAX_INDEX_BYTES, &text,
+                         &len, err));
+    enum status st = json_parse(path, text, len, &root, err);
+    free(text);
+    TRY(st);
     json_t *files = json_object();
     json_t *map = json_object_get(root, "weight_map");
     if (!files)
@@ -154,30 +174,48 @@ static enum status read_index(struct checkpoint *ck, const char *path, json_t **
     return st;
 }
 
-static bool has_safetensors(const char *dir)
+/* With a manifest it alone says which files there are. */
+static bool is_there(const char *dir, const struct manifest *manifest, const char *name)
 {
     char path[PATH_MAX];
-    if (path_of(dir, single_name, path, NULL) == OK && access(path, F_OK) == 0)
-        return true;
-    return path_of(dir, index_name, path, NULL) == OK && access(path, F_OK) == 0;
+    if (manifest)
+        return manifest_find(manifest, name) >= 0;
+    return path_of(dir, name, path, NULL) == OK && access(path, F_OK) == 0;
+}
+
+static bool is_gguf_name(const char *name)
+{
+    size_t n = strlen(name), m = sizeof gguf_end - 1;
+    return n > m && name[0] != '.' && !strchr(name, '/') && strcmp(name + n - m, gguf_end) == 0;
+}
+
+static enum status add_gguf(const char *dir, const char *name, json_t *files, struct error *err)
+{
+    if (!is_gguf_name(name))
+        return OK;
+    if (json_object_size(files) == CHECKPOINT_MAX_FILES)
+        return error_set(err, ERR_LIMIT, "%s: expected at most %d files *%s, found more", dir,
+                         CHECKPOINT_MAX_FILES, gguf_end);
+    if (json_object_set_new_nocheck(files, name, json_true()) != 0)
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory", dir);
+    return OK;
 }
 
 /* The folder's files *.gguf as keys of *files; none where there is no such folder. */
-static enum status list_gguf(const char *dir, json_t *files, struct error *err)
+static enum status list_gguf(const char *dir, const struct manifest *manifest, json_t *files,
+                             struct error *err)
 {
-    static const char end[] = ".gguf";
-    DIR *d = opendir(dir);
     enum status st = OK;
-    for (struct dirent *e; d && st == OK && (e = readdir(d));) {
-        size_t n = strlen(e->d_name), m = sizeof end - 1;
-        if (n <= m || e->d_name[0] == '.' || strcmp(e->d_name + n - m, end) != 0)
-            continue;
-        if (json_object_size(files) == CHECKPOINT_MAX_FILES)
-            st = error_set(err, ERR_LIMIT, "%s: expected at most %d files *%s, found more", dir,
-                           CHECKPOINT_MAX_FILES, end);
-        else if (json_object_set_new_nocheck(files, e->d_name, json_true()) != 0)
-            st = error_set(err, ERR_NO_MEMORY, "%s: no memory", dir);
+    if (manifest) {
+        int count = 0;
+        const struct manifest_file *listed = manifest_files(manifest, &count);
+        for (int i = 0; st == OK && i < count; i++)
+            st = add_gguf(dir, listed[i].path, files, err);
+        return st;
     }
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && st == OK && (e = readdir(d));)
+        st = add_gguf(dir, e->d_name, files, err);
     if (d)
         closedir(d);
     return st;
@@ -186,7 +224,7 @@ static enum status list_gguf(const char *dir, json_t *files, struct error *err)
 static enum status name_gguf(struct checkpoint *ck, struct error *err)
 {
     json_t *files = json_object();
-    enum status st = files ? list_gguf(ck->dir, files, err)
+    enum status st = files ? list_gguf(ck->dir, ck->manifest, files, err)
                            : error_set(err, ERR_NO_MEMORY, "%s: no memory", ck->dir);
     if (st == OK && json_object_size(files) == 0)
         st = error_set(err, ERR_NOT_FOUND, "%s: expected %s, %s or a file *.gguf, found neither",
@@ -198,10 +236,12 @@ static enum status name_gguf(struct checkpoint *ck, struct error *err)
     return st;
 }
 
-bool checkpoint_is_gguf(const char *dir)
+bool checkpoint_is_gguf(const char *dir, const struct manifest *manifest)
 {
     json_t *files = json_object();
-    bool found = !has_safetensors(dir) && files && list_gguf(dir, files, NULL) == OK &&
+    bool has_safetensors = is_there(dir, manifest, single_name) ||
+                           is_there(dir, manifest, index_name);
+    bool found = !has_safetensors && files && list_gguf(dir, manifest, files, NULL) == OK &&
                  json_object_size(files) > 0;
     json_decref(files);
     return found;
@@ -212,12 +252,12 @@ static enum status find_shards(struct checkpoint *ck, json_t **index, struct err
 {
     char path[PATH_MAX];
     TRY(path_of(ck->dir, single_name, path, err));
-    if (access(path, F_OK) == 0) {
+    if (is_there(ck->dir, ck->manifest, single_name)) {
         TRY(alloc_shards(ck, 1, err));
         return name_shard(ck, 0, single_name, err);
     }
     TRY(path_of(ck->dir, index_name, path, err));
-    if (access(path, F_OK) == 0)
+    if (is_there(ck->dir, ck->manifest, index_name))
         return read_index(ck, path, index, err);
     return name_gguf(ck, err);
 }
@@ -333,6 +373,27 @@ static enum status open_gguf(struct checkpoint *ck, int file, const char *path, 
     return st;
 }
 
+/* Finds the open file in the manifest. */
+static enum status find_listed(const struct checkpoint *ck, struct shard *s, struct error *err)
+{
+    int count;
+    if (!ck->manifest)
+        return OK;
+    s->listed = manifest_find(ck->manifest, s->name);
+    if (s->listed < 0)
+        return error_set(err, ERR_INVALID,
+                         "%s/%s: expected only files that the manifest lists, found this one",
+                         ck->dir, s->name);
+    uint64_t expected = manifest_files(ck->manifest, &count)[s->listed].bytes;
+    if (s->bytes != expected)
+        return error_set(err, ERR_INVALID,
+                         "%s/%s: expected the %llu bytes that the manifest lists, found %llu: "
+                         "fetch the file again",
+                         ck->dir, s->name, (unsigned long long)expected,
+                         (unsigned long long)s->bytes);
+    return OK;
+}
+
 static enum status open_shard(struct checkpoint *ck, int file, struct error *err)
 {
     char path[PATH_MAX];
@@ -345,6 +406,7 @@ static enum status open_shard(struct checkpoint *ck, int file, struct error *err
     if (!S_ISREG(sb.st_mode))
         return error_set(err, ERR_INVALID, "%s: expected a regular file, found none", path);
     s->bytes = (uint64_t)sb.st_size;
+    TRY(find_listed(ck, s, err));
     return ck->is_gguf ? open_gguf(ck, file, path, err) : open_safetensors(ck, file, path, err);
 }
 
@@ -390,7 +452,27 @@ static enum status prove_index(const struct checkpoint *ck, json_t *index, struc
     return OK;
 }
 
+static enum status begin_proving(struct checkpoint *ck, const struct manifest *manifest,
+                                 struct error *err)
+{
+    if (!manifest)
+        return OK;
+    ck->manifest = manifest;
+    ck->last = calloc(1, sizeof *ck->last);
+    if (!ck->last)
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory", ck->dir);
+    pthread_mutex_init(&ck->last->lock, NULL);
+    ck->last->file = -1;
+    return OK;
+}
+
 enum status checkpoint_open(const char *dir, struct checkpoint **out, struct error *err)
+{
+    return checkpoint_open_proven(dir, NULL, out, err);
+}
+
+enum status checkpoint_open_proven(const char *dir, const struct manifest *manifest,
+                                   struct checkpoint **out, struct error *err)
 {
     enum status st;
     json_t *index = NULL;
@@ -399,6 +481,7 @@ enum status checkpoint_open(const char *dir, struct checkpoint **out, struct err
         st = error_set(err, ERR_NO_MEMORY, "%s: no memory", dir);
         goto out;
     }
+    TRY_OUT(st, begin_proving(ck, manifest, err));
     TRY_OUT(st, find_shards(ck, &index, err));
     for (int i = 0; i < ck->shard_count; i++)
         TRY_OUT(st, open_shard(ck, i, err));
@@ -425,6 +508,11 @@ void checkpoint_close(struct checkpoint *ck)
     for (size_t i = 0; i < ck->count; i++)
         free((char *)ck->tensors[i].name);
     gguf_destroy(ck->gguf);
+    if (ck->last) {
+        pthread_mutex_destroy(&ck->last->lock);
+        free(ck->last->bytes);
+        free(ck->last);
+    }
     free(ck->tensors);
     free(ck->shards);
     free(ck->dir);
@@ -512,25 +600,73 @@ enum status checkpoint_require(const struct checkpoint *ck, const char *name, in
     return OK;
 }
 
+bool checkpoint_is_proven(const struct checkpoint *ck)
+{
+    return ck->manifest != NULL;
+}
+
+enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_t chunk, void *to,
+                                  size_t *len, struct error *err)
+{
+    const struct shard *s = shard_at(ck, file);
+    CHECK(ck->manifest, "%s has no manifest", ck->dir);
+    size_t bytes = chunk_length(s->bytes, chunk);
+    TRY(folder_read(s->fd, ck->dir, s->name, (uint64_t)chunk * MANIFEST_CHUNK_BYTES, to, bytes,
+                    err));
+    TRY(manifest_check_chunk(ck->manifest, s->listed, chunk, to, bytes, err));
+    *len = bytes;
+    return OK;
+}
+
+/* Makes the chunk the last one; under its lock. */
+static enum status fetch_chunk(const struct checkpoint *ck, int file, uint32_t chunk,
+                               struct error *err)
+{
+    struct last_chunk *last = ck->last;
+    if (last->file == file && last->chunk == chunk)
+        return OK;
+    if (!last->bytes && !(last->bytes = malloc(MANIFEST_CHUNK_BYTES)))
+        return error_set(err, ERR_NO_MEMORY, "%s: no memory for a chunk", ck->dir);
+    last->file = -1;
+    TRY(checkpoint_read_chunk(ck, file, chunk, last->bytes, &last->len, err));
+    last->file = file;
+    last->chunk = chunk;
+    return OK;
+}
+
+static enum status read_proven(const struct checkpoint *ck, int file, uint64_t offset, char *to,
+                               size_t bytes, struct error *err)
+{
+    enum status st = OK;
+    uint64_t end = shard_at(ck, file)->bytes;
+    if (offset > end || bytes > end - offset)
+        return error_set(err, ERR_IO, "%s/%s: expected bytes up to %llu, found the end at %llu",
+                         ck->dir, ck->shards[file].name, (unsigned long long)(offset + bytes),
+                         (unsigned long long)end);
+    pthread_mutex_lock(&ck->last->lock);
+    while (st == OK && bytes > 0) {
+        uint32_t chunk = (uint32_t)(offset / MANIFEST_CHUNK_BYTES);
+        size_t skip = (size_t)(offset % MANIFEST_CHUNK_BYTES);
+        st = fetch_chunk(ck, file, chunk, err);
+        if (st == OK) {
+            size_t part = ck->last->len - skip < bytes ? ck->last->len - skip : bytes;
+            memcpy(to, ck->last->bytes + skip, part);
+            to += part;
+            offset += part;
+            bytes -= part;
+        }
+    }
+    pthread_mutex_unlock(&ck->last->lock);
+    return st;
+}
+
 enum status checkpoint_read(const struct checkpoint *ck, int file, uint64_t offset, void *to,
                             size_t bytes, struct error *err)
 {
     const struct shard *s = shard_at(ck, file);
     CHECK(offset <= INT64_MAX && bytes <= INT64_MAX - offset, "offset %llu, %zu bytes",
           (unsigned long long)offset, bytes);
-    size_t done = 0;
-    while (done < bytes) {
-        ssize_t k = pread(s->fd, (char *)to + done, bytes - done, (off_t)(offset + done));
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0)
-            return error_errno(err, errno, "%s/%s: at byte %llu", ck->dir, s->name,
-                               (unsigned long long)(offset + done));
-        if (k == 0)
-            return error_set(err, ERR_IO, "%s/%s: expected bytes up to %llu, found the end at %llu",
-                             ck->dir, s->name, (unsigned long long)(offset + bytes),
-                             (unsigned long long)(offset + done));
-        done += (size_t)k;
-    }
-    return OK;
+    if (ck->manifest)
+        return read_proven(ck, file, offset, to, bytes, err);
+    return folder_read(s->fd, ck->dir, s->name, offset, to, bytes, err);
 }

@@ -1,7 +1,7 @@
 /*
  * The tensors of a checkpoint folder: safetensors, one file or shards with an index, or GGUF
  * (gguf.h). Opening reads and proves the headers only; bytes are read later, slice by slice, with
- * checkpoint_read.
+ * checkpoint_read, or by chunks that a manifest proves.
  *
  * Format: 8 bytes little-endian header length, a JSON object name -> {dtype, shape, data_offsets},
  * then the data (huggingface/safetensors). Immutable after opening; any thread reads.
@@ -35,6 +35,7 @@ struct tensor_entry {
 
 struct checkpoint;
 struct gguf;
+struct manifest;
 
 /*
  * The folder's model.safetensors where there is one, else the shards of
@@ -48,10 +49,16 @@ struct gguf;
  * enum dtype's are refused when looked up, not here. Errors name file, tensor, expected and found.
  */
 enum status checkpoint_open(const char *dir, struct checkpoint **out, struct error *err);
+
+/* The same with a manifest of this folder (NULL: none), which must outlive it: whatever is read,
+ * headers and index included, is read chunk by chunk into private memory, proven there, and taken
+ * from there. A chunk that does not fit is ERR_INVALID. */
+enum status checkpoint_open_proven(const char *dir, const struct manifest *manifest,
+                                   struct checkpoint **out, struct error *err);
 void checkpoint_close(struct checkpoint *ck);
 
-/* Would checkpoint_open take the folder's *.gguf? Nothing is opened. */
-bool checkpoint_is_gguf(const char *dir);
+/* Would checkpoint_open_proven take the folder's *.gguf? Nothing is opened. */
+bool checkpoint_is_gguf(const char *dir, const struct manifest *manifest);
 
 /* The metadata of the (first) GGUF; NULL for safetensors. Owned by the checkpoint. */
 const struct gguf *checkpoint_gguf(const struct checkpoint *ck);
@@ -73,9 +80,18 @@ enum status checkpoint_require(const struct checkpoint *ck, const char *name, in
                                struct error *err);
 
 /* pread of exactly `bytes` at `offset` of the file; safe from many threads. ERR_IO when the file
- * ends before (it changed). */
+ * ends before (it changed). With a manifest the chunks around the bytes are read and proven; the
+ * one before is kept, no more, so loaders read by chunks. */
 enum status checkpoint_read(const struct checkpoint *ck, int file, uint64_t offset, void *to,
                             size_t bytes, struct error *err);
+
+/* Is there a manifest? Then, and only then, files are read by chunks of MANIFEST_CHUNK_BYTES. */
+bool checkpoint_is_proven(const struct checkpoint *ck);
+
+/* Reads one chunk into `to` (of MANIFEST_CHUNK_BYTES), its length (the last is shorter) into *len,
+ * and proves it there. Any thread. */
+enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_t chunk, void *to,
+                                  size_t *len, struct error *err);
 
 /* Proves one header, for tests and fuzzers: `header` is the JSON text, `data_bytes` what follows
  * it. Calls `each` (may be NULL) for every tensor in order of offsets, with file 0 and a name that

@@ -5,18 +5,17 @@
  * Qwen3MoeConfig, Qwen3Config and Qwen2Config; sizes without which there is no model are demanded.
  */
 #include "partition/config.h"
-#include "base/buf.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "partition/gguf.h"
+#include "partition/manifest.h"
 #include "partition/weight_format.h"
 #include "partition/shown.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     MAX_FILE_BYTES = 16 << 20,
@@ -488,27 +487,31 @@ static enum status path_of(const char *dir, const char *file, char path[PATH_MAX
     return OK;
 }
 
-static enum status load_generation(const char *dir, struct model_config *config,
+static enum status load_generation(const char *dir, const struct file_proof *proof,
+                                   struct model_config *config,
                                    struct generation_config *generation, struct error *err)
 {
     *generation = (struct generation_config){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
     char path[PATH_MAX];
     TRY(path_of(dir, "generation_config.json", path, err));
-    if (access(path, F_OK) != 0 && errno == ENOENT)
-        return OK;
     char *text;
     size_t len;
-    TRY(file_read_all(path, MAX_FILE_BYTES, &text, &len, err));
-    enum status st = config_parse_generation(path, text, len, config, generation, err);
+    enum status st = file_read_proven(dir, "generation_config.json", proof, MAX_FILE_BYTES, &text,
+                                      &len, err);
+    if (st == ERR_NOT_FOUND)
+        return OK;
+    TRY(st);
+    st = config_parse_generation(path, text, len, config, generation, err);
     free(text);
     return st;
 }
 
-static enum status load_gguf(const char *dir, struct model_config *config, struct error *err)
+static enum status load_gguf(const char *dir, const struct manifest *manifest,
+                             struct model_config *config, struct error *err)
 {
     struct checkpoint *ck = NULL;
     char path[PATH_MAX];
-    TRY(checkpoint_open(dir, &ck, err));
+    TRY(checkpoint_open_proven(dir, manifest, &ck, err));
     enum status st = path_of(dir, checkpoint_file_name(ck, 0), path, err);
     const struct tensor_entry *embed = checkpoint_find(ck, "token_embd.weight");
     if (st == OK && (!embed || embed->dims != 2))
@@ -522,24 +525,26 @@ static enum status load_gguf(const char *dir, struct model_config *config, struc
     return st;
 }
 
-enum status config_load(const char *dir, struct model_config *config,
-                        struct generation_config *generation, struct error *err)
+enum status config_load_proven(const char *dir, const struct manifest *manifest,
+                               struct model_config *config, struct generation_config *generation,
+                               struct error *err)
 {
     char path[PATH_MAX];
     char *text;
     size_t len;
     struct model_config c;
     struct generation_config g;
-    if (checkpoint_is_gguf(dir)) {
-        TRY(load_gguf(dir, &c, err));
+    const struct file_proof *proof = manifest_proof(manifest);
+    if (checkpoint_is_gguf(dir, manifest)) {
+        TRY(load_gguf(dir, manifest, &c, err));
     } else {
         TRY(path_of(dir, "config.json", path, err));
-        TRY(file_read_all(path, MAX_FILE_BYTES, &text, &len, err));
+        TRY(file_read_proven(dir, "config.json", proof, MAX_FILE_BYTES, &text, &len, err));
         enum status st = config_parse(path, text, len, &c, err);
         free(text);
         TRY(st);
     }
-    TRY(load_generation(dir, &c, &g, err));
+    TRY(load_generation(dir, proof, &c, &g, err));
     *config = c;
     *generation = g;
     return OK;
@@ -553,4 +558,10 @@ enum status config_require_engine(const char *dir, const struct model_config *co
     return error_set(err, ERR_UNSUPPORTED,
                      "%s/config.json: %s weights are not supported by this build's engine yet", dir,
                      weight_format_name(config->quant.format));
+}
+
+enum status config_load(const char *dir, struct model_config *config,
+                        struct generation_config *generation, struct error *err)
+{
+    return config_load_proven(dir, NULL, config, generation, err);
 }

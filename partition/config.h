@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct manifest;
+
 enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096, MAX_TOP_K = 64, MAX_EOS = 16 };
 
 /* How the linear weights of the layers are stored; see weight_format.h. */
@@ -90,6 +92,11 @@ struct generation_config {
  */
 enum status config_load(const char *dir, struct model_config *config,
                         struct generation_config *generation, struct error *err);
+
+/* The same with a manifest of the folder (NULL: none): what is read must be as it says. */
+enum status config_load_proven(const char *dir, const struct manifest *manifest,
+                               struct model_config *config, struct generation_config *generation,
+                               struct error *err);
 
 /* The same from text, for tests and fuzzers; `what` names it in messages. */
 enum status config_parse(const char *what, const char *text, size_t len,

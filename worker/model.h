@@ -25,6 +25,8 @@ struct workspace {
     struct route route;
 };
 
+struct manifest;
+
 struct model {
     struct model_config config;
     struct plan *plan;
@@ -47,6 +49,8 @@ struct model {
 /* What the operator chose; everything else follows from the checkpoint and the plan. */
 struct model_options {
     const char *dir; /* the checkpoint's folder */
+    const struct manifest
+        *manifest; /* of that folder (NULL: none): what is read must be as signed */
     struct layout layout;
     struct engine_limits limits; /* kv_blocks 0: enough for max_seqs full contexts */
     const char *kernels;         /* for cpu_ops_choose */

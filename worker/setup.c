@@ -5,11 +5,13 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "partition/manifest.h"
 #include "worker/model.h"
 #include "worker/rope.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Rank 0's bar on a terminal, a line each tenth elsewhere. */
@@ -164,7 +166,7 @@ static enum status prove(struct model *m, const struct model_options *o, struct 
                          struct checkpoint **ck, struct error *err)
 {
     struct generation_config ignored;
-    TRY(config_load(o->dir, &m->config, &ignored, err));
+    TRY(config_load_proven(o->dir, o->manifest, &m->config, &ignored, err));
     TRY(config_require_engine(o->dir, &m->config, err));
     TRY(check_limits(m, err));
     TRY(inventory_create(&m->config, inv, err));
@@ -173,7 +175,7 @@ static enum status prove(struct model *m, const struct model_options *o, struct 
         return error_set(err, ERR_INVALID, "the layout has %d ranks, but %d were started",
                          m->plan->world, m->world->size);
     m->rank = &m->plan->ranks[m->world->rank];
-    TRY(checkpoint_open(o->dir, ck, err));
+    TRY(checkpoint_open_proven(o->dir, o->manifest, ck, err));
     return inventory_bind(*inv, &m->config, *ck, err);
 }
 
@@ -195,6 +197,24 @@ static enum status check_same_limits(struct model *m, struct error *err)
     return comm_agree(m->world, st, err);
 }
 
+/* Hosts have folders and manifests of their own: all ranks must load what rank 0 loads. */
+static enum status check_same_manifest(struct model *m, const struct manifest *manifest,
+                                       struct error *err)
+{
+    char own[MANIFEST_DIGEST_HEX + 1] = "none", first[MANIFEST_DIGEST_HEX + 1];
+    if (manifest)
+        memcpy(own, manifest_digest(manifest), sizeof own);
+    memcpy(first, own, sizeof first);
+    TRY(comm_broadcast(m->world, 0, first, sizeof first, err));
+    enum status st = OK;
+    if (strcmp(own, first) != 0)
+        st = error_set(err, ERR_INVALID,
+                       "manifest: expected rank 0's (SHA-256 %s), found %s: give every host the "
+                       "same folder and manifest",
+                       first, own);
+    return comm_agree(m->world, st, err);
+}
+
 static enum status bring_up(struct model *m, const struct model_options *o, struct error *err)
 {
     struct inventory *inv = NULL;
@@ -202,6 +222,8 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     enum status st = comm_agree(m->world, prove(m, o, &inv, &ck, err), err);
     if (st == OK)
         st = check_same_limits(m, err);
+    if (st == OK)
+        st = check_same_manifest(m, o->manifest, err);
     if (st == OK)
         st = split_comms(m, err);
     if (st == OK)

@@ -2,6 +2,7 @@
 #include "worker/weights.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "partition/manifest.h"
 #include "worker/cpu/vec.h"
 
 #include <pthread.h>
@@ -19,10 +20,22 @@ struct load_job {
     char *to;
 };
 
+/* A chunk of a file and one of the jobs that want bytes of it. */
+struct load_piece {
+    int file;
+    uint32_t chunk;
+    int64_t job;
+};
+
 struct load {
     const struct checkpoint *ck;
     struct load_job *jobs;
     int64_t count, cap;
+    /* With a manifest: sorted; and where each chunk's begin, with one more at the end. */
+    struct load_piece *pieces;
+    int64_t piece_count, piece_cap;
+    int64_t *chunks;
+    int64_t items; /* that threads take: jobs, or chunks */
     atomic_llong next;
     atomic_ullong done;
     uint64_t total;
@@ -53,7 +66,7 @@ static void load_fail(struct load *l, const struct weight *w, const struct error
         name_weight(&l->err, w);
     }
     pthread_mutex_unlock(&l->lock);
-    atomic_store(&l->next, l->count); /* the other threads stop */
+    atomic_store(&l->next, l->items); /* the other threads stop */
 }
 
 static void load_report(struct load *l, uint64_t bytes)
@@ -93,7 +106,7 @@ static void load_thread(void *arg, int thread)
     (void)thread;
     struct load *l = arg;
     int64_t i;
-    while ((i = atomic_fetch_add(&l->next, 1)) < l->count) {
+    while ((i = atomic_fetch_add(&l->next, 1)) < l->items) {
         const struct load_job *j = &l->jobs[i];
         struct error err;
         if (load_one(l, j, &err) != OK)
@@ -101,6 +114,122 @@ static void load_thread(void *arg, int thread)
         else
             load_report(l, (uint64_t)j->rows * (uint64_t)j->cols * dtype_size(j->weight->dtype));
     }
+}
+
+/* --- with a manifest: chunk by chunk ---
+ * A thread reads a chunk into a buffer of its own, proves it there, and copies from that buffer
+ * what any job wants of it. So each chunk is read and hashed once, what is used is what was proven,
+ * and while one thread hashes others read. */
+
+/* What the job wants of the chunk that lies in `from`, at `begin` of the file; the bytes copied. */
+static uint64_t copy_piece(const struct load_job *j, uint64_t begin, size_t len, const char *from)
+{
+    const struct weight *w = j->weight;
+    size_t each = dtype_size(w->dtype);
+    uint64_t stride = w->row_stride, run = (uint64_t)j->cols * each, end = begin + len;
+    uint64_t first = w->offset + (uint64_t)j->row * stride + (uint64_t)j->col * each;
+    uint64_t rows = (uint64_t)j->rows, copied = 0;
+    if (run == stride) { /* all of it is one run */
+        stride = run *= rows;
+        rows = 1;
+    }
+    for (uint64_t r = begin > first ? (begin - first) / stride : 0; r < rows; r++) {
+        uint64_t at = first + r * stride;
+        uint64_t low = at > begin ? at : begin, high = at + run < end ? at + run : end;
+        if (at >= end)
+            break;
+        if (low >= high)
+            continue;
+        memcpy(j->to + r * run + (low - at), from + (low - begin), high - low);
+        copied += high - low;
+    }
+    return copied;
+}
+
+static enum status load_chunk(struct load *l, int64_t i, char *buffer, struct error *err)
+{
+    const struct load_piece *p = &l->pieces[l->chunks[i]];
+    const struct load_piece *end = &l->pieces[l->chunks[i + 1]];
+    uint64_t begin = (uint64_t)p->chunk * MANIFEST_CHUNK_BYTES, copied = 0;
+    size_t len = 0;
+    TRY(checkpoint_read_chunk(l->ck, p->file, p->chunk, buffer, &len, err));
+    for (; p < end; p++) {
+        const struct load_job *j = &l->jobs[p->job];
+        uint64_t bytes = copy_piece(j, begin, len, buffer);
+        copied += weight_role_is_vector(j->weight->role) ? 0 : bytes;
+    }
+    load_report(l, copied);
+    return OK;
+}
+
+static void load_chunks_thread(void *arg, int thread)
+{
+    (void)thread;
+    struct load *l = arg;
+    struct error err;
+    int64_t i;
+    char *buffer = NULL;
+    while ((i = atomic_fetch_add(&l->next, 1)) < l->items) {
+        enum status st = OK;
+        if (!buffer && !(buffer = malloc(MANIFEST_CHUNK_BYTES)))
+            st = error_set(&err, ERR_NO_MEMORY, "no memory for a chunk of %d bytes",
+                           MANIFEST_CHUNK_BYTES);
+        if (st == OK)
+            st = load_chunk(l, i, buffer, &err);
+        if (st != OK)
+            load_fail(l, l->jobs[l->pieces[l->chunks[i]].job].weight, &err);
+    }
+    free(buffer);
+}
+
+static int by_chunk(const void *a, const void *b)
+{
+    const struct load_piece *x = a, *y = b;
+    if (x->file != y->file)
+        return x->file < y->file ? -1 : 1;
+    if (x->chunk != y->chunk)
+        return x->chunk < y->chunk ? -1 : 1;
+    return x->job < y->job ? -1 : x->job > y->job;
+}
+
+static enum status push_piece(struct load *l, struct load_piece piece, struct error *err)
+{
+    if (l->piece_count == l->piece_cap) {
+        l->piece_cap = l->piece_cap ? 2 * l->piece_cap : 256;
+        struct load_piece *p = realloc(l->pieces, (size_t)l->piece_cap * sizeof *p);
+        if (!p)
+            return error_set(err, ERR_NO_MEMORY, "no memory for the loader's list");
+        l->pieces = p;
+    }
+    l->pieces[l->piece_count++] = piece;
+    return OK;
+}
+
+/* Which chunks the jobs need, each once. */
+static enum status find_chunks(struct load *l, struct error *err)
+{
+    for (int64_t i = 0; i < l->count; i++) {
+        const struct load_job *j = &l->jobs[i];
+        const struct weight *w = j->weight;
+        size_t each = dtype_size(w->dtype);
+        uint64_t first = w->offset + (uint64_t)j->row * w->row_stride + (uint64_t)j->col * each;
+        uint64_t last = first + (uint64_t)(j->rows - 1) * w->row_stride + (uint64_t)j->cols * each -
+                        1;
+        for (uint64_t c = first / MANIFEST_CHUNK_BYTES; c <= last / MANIFEST_CHUNK_BYTES; c++)
+            TRY(push_piece(l, (struct load_piece){w->file, (uint32_t)c, i}, err));
+    }
+    if (l->piece_count > 0)
+        qsort(l->pieces, (size_t)l->piece_count, sizeof *l->pieces, by_chunk);
+    l->chunks = calloc((size_t)l->piece_count + 1, sizeof *l->chunks);
+    if (!l->chunks)
+        return error_set(err, ERR_NO_MEMORY, "no memory for the loader's list");
+    for (int64_t i = 0; i < l->piece_count; i++) {
+        const struct load_piece *p = &l->pieces[i], *before = p - 1;
+        if (i == 0 || p->file != before->file || p->chunk != before->chunk)
+            l->chunks[l->items++] = i;
+    }
+    l->chunks[l->items] = l->piece_count;
+    return OK;
 }
 
 static enum status load_push(struct load *l, struct load_job job, struct error *err)
@@ -226,20 +355,44 @@ static enum status allocate(struct weights *w, const struct model_config *config
     return OK;
 }
 
-/* Vectors are kilobytes: read at once and widened to fp32, which is exact. */
-static enum status load_vector(const struct checkpoint *ck, const struct weight *t,
-                               const struct slice *s, float *to, struct error *err)
+/* Vectors are kilobytes: read at once, or with a manifest from the chunks that others need too. */
+static enum status read_vector(struct load *l, const struct weight *t, const struct slice *s,
+                               float *to, struct error *err)
 {
+    if (checkpoint_is_proven(l->ck))
+        return load_push(l, (struct load_job){t, s->row, s->rows, 0, s->cols, (char *)to}, err);
     size_t n = (size_t)s->rows * (size_t)s->cols;
     uint64_t at = t->offset + (uint64_t)s->row * t->row_stride;
-    TRY(checkpoint_read(ck, t->file, at, to, n * dtype_size(t->dtype), err));
+    enum status st = checkpoint_read(l->ck, t->file, at, to, n * dtype_size(t->dtype), err);
+    if (st != OK)
+        name_weight(err, t);
+    return st;
+}
+
+/* What was read as it lies in the file becomes fp32, which is exact. */
+static void widen_vector(const struct weight *t, const struct slice *s, float *to)
+{
+    size_t n = (size_t)s->rows * (size_t)s->cols;
     const uint16_t *half = (const uint16_t *)(const void *)to;
     for (size_t i = n; t->dtype != DTYPE_F32 && i-- > 0;) {
         uint16_t h;
         memcpy(&h, &half[i], sizeof h);
         to[i] = t->dtype == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
     }
-    return OK;
+}
+
+static void widen_vectors(struct weights *w, const struct inventory *inv,
+                          const struct rank_plan *rank)
+{
+    float *vector = w->vectors;
+    for (int32_t i = 0; i < rank->slice_count; i++) {
+        const struct slice *s = &rank->slices[i];
+        const struct weight *t = &inv->weights[s->weight];
+        if (!weight_role_is_vector(t->role))
+            continue;
+        widen_vector(t, s, vector);
+        vector += s->rows * s->cols;
+    }
 }
 
 static enum status place_slices(struct load *l, struct weights *w, const struct inventory *inv,
@@ -251,11 +404,7 @@ static enum status place_slices(struct load *l, struct weights *w, const struct 
         const struct slice *s = &rank->slices[i];
         const struct weight *t = &inv->weights[s->weight];
         if (weight_role_is_vector(t->role)) {
-            enum status st = load_vector(l->ck, t, s, vector, err);
-            if (st != OK) {
-                name_weight(err, t);
-                return st;
-            }
+            TRY(read_vector(l, t, s, vector, err));
             *vector_of(w, rank, t) = vector;
             vector += s->rows * s->cols;
             continue;
@@ -282,18 +431,26 @@ enum status weights_load(const struct model_config *config, const struct invento
     enum status st;
     TRY_OUT(st, allocate(w, config, inv, rank, err));
     TRY_OUT(st, place_slices(&l, w, inv, rank, err));
-    pool_run(pool, load_thread, &l);
+    l.items = l.count;
+    if (checkpoint_is_proven(ck)) {
+        l.items = 0;
+        TRY_OUT(st, find_chunks(&l, err));
+    }
+    pool_run(pool, checkpoint_is_proven(ck) ? load_chunks_thread : load_thread, &l);
     if (l.err.code != OK) {
         st = l.err.code;
         *err = l.err;
     }
 out:
     free(l.jobs);
+    free(l.pieces);
+    free(l.chunks);
     pthread_mutex_destroy(&l.lock);
     if (st != OK) {
         weights_destroy(w);
         return st;
     }
+    widen_vectors(w, inv, rank);
     if (config->tied_embeddings && rank->stage == plan->layout.pp - 1)
         w->lm_head = w->embed;
     *out = w;

@@ -1,38 +1,46 @@
 /* A checkpoint's words: see chat_text.h. */
 #include "coordinator/text/chat_text.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
+
+static enum status load(struct chat_text *t, const char *dir, const struct file_proof *proof,
+                        struct error *err)
+{
+    t->think_open = t->think_close = UINT32_MAX;
+    t->template = TEMPLATE_COUNT;
+    TRY(tokenizer_load_proven(dir, proof, &t->tokenizer, err));
+    TRY(tokenizer_scratch_create(t->tokenizer, &t->scratch, err));
+    enum status st = template_detect_proven(dir, proof, &t->template, err);
+    if (st == ERR_NOT_FOUND)
+        t->template = TEMPLATE_COUNT;
+    else if (st != OK)
+        return st;
+    tokenizer_id_of_token(t->tokenizer, "<think>", 7, &t->think_open, NULL);
+    tokenizer_id_of_token(t->tokenizer, "</think>", 8, &t->think_close, NULL);
+    return OK;
+}
 
 enum status chat_text_load(const char *dir, bool optional, struct chat_text **out,
                            struct error *err)
 {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    return chat_text_load_proven(dir, NULL, optional, out, err);
+}
+
+enum status chat_text_load_proven(const char *dir, const struct file_proof *proof, bool optional,
+                                  struct chat_text **out, struct error *err)
+{
     *out = NULL;
-    if (optional && access(path, F_OK) != 0)
-        return OK;
     struct chat_text *t = calloc(1, sizeof *t);
     if (!t)
         return error_set(err, ERR_NO_MEMORY, "no memory for the tokenizer");
-    t->think_open = t->think_close = UINT32_MAX;
-    enum status st = tokenizer_load(dir, &t->tokenizer, err);
-    if (st == OK)
-        st = tokenizer_scratch_create(t->tokenizer, &t->scratch, err);
-    t->template = TEMPLATE_COUNT;
-    if (st == OK && template_detect(dir, &t->template, err) == ERR_NOT_FOUND)
-        t->template = TEMPLATE_COUNT;
-    else if (st == OK && t->template == TEMPLATE_COUNT)
-        st = err->code;
-    if (st != OK) {
-        chat_text_destroy(t);
-        return st;
+    enum status st = load(t, dir, proof, err);
+    if (st == OK) {
+        *out = t;
+        return OK;
     }
-    tokenizer_id_of_token(t->tokenizer, "<think>", 7, &t->think_open, NULL);
-    tokenizer_id_of_token(t->tokenizer, "</think>", 8, &t->think_close, NULL);
-    *out = t;
-    return OK;
+    bool absent = st == ERR_NOT_FOUND && !t->tokenizer;
+    chat_text_destroy(t);
+    return absent && optional ? OK : st;
 }
 
 void chat_text_destroy(struct chat_text *t)

@@ -20,6 +20,9 @@ struct chat_text {
  * without tokenizer.json gives NULL: requests of token ids need none. */
 enum status chat_text_load(const char *dir, bool optional, struct chat_text **out,
                            struct error *err);
+/* The same where a proof (base/file.h; NULL: none) says what the folder's files must hold. */
+enum status chat_text_load_proven(const char *dir, const struct file_proof *proof, bool optional,
+                                  struct chat_text **out, struct error *err);
 void chat_text_destroy(struct chat_text *t);
 
 /* Ids below this exist; a model's padding is never drawn. 0 for NULL. */

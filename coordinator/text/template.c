@@ -1,6 +1,7 @@
 /* Which template a checkpoint has, and rendering with it: see template.h. No state. */
 #include "coordinator/text/template.h"
 #include "base/check.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "coordinator/text/template_family.h"
 
@@ -148,14 +149,21 @@ static enum status source_in_config(const char *path, const json_t *value, const
         path, json_array_size(value));
 }
 
-static enum status detect_in_config(const char *dir, enum template_kind *kind, struct error *err)
+static enum status detect_in_config(const char *dir, const struct file_proof *proof,
+                                    enum template_kind *kind, struct error *err)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
     json_t *root = NULL;
-    enum status st = json_parse_file(path, CONFIG_LIMIT_BYTES, &root, err);
+    char *text;
+    size_t len;
+    enum status st = file_read_proven(dir, "tokenizer_config.json", proof, CONFIG_LIMIT_BYTES,
+                                      &text, &len, err);
     if (st == ERR_NOT_FOUND)
         return no_template(dir, err);
+    TRY(st);
+    st = json_parse(path, text, len, &root, err);
+    free(text);
     TRY(st);
     const json_t *value = json_object_get(root, "chat_template");
     const json_t *source = NULL;
@@ -174,6 +182,12 @@ static enum status detect_in_config(const char *dir, enum template_kind *kind, s
 
 enum status template_detect(const char *dir, enum template_kind *kind, struct error *err)
 {
+    return template_detect_proven(dir, NULL, kind, err);
+}
+
+enum status template_detect_proven(const char *dir, const struct file_proof *proof,
+                                   enum template_kind *kind, struct error *err)
+{
     char path[4096];
     int n = snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
     if (n < 0 || (size_t)n >= sizeof path)
@@ -182,9 +196,10 @@ enum status template_detect(const char *dir, enum template_kind *kind, struct er
     snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
     char *source = NULL;
     size_t len = 0;
-    enum status st = file_read_all(path, SOURCE_LIMIT_BYTES, &source, &len, err);
+    enum status st = file_read_proven(dir, "chat_template.jinja", proof, SOURCE_LIMIT_BYTES,
+                                      &source, &len, err);
     if (st == ERR_NOT_FOUND)
-        return detect_in_config(dir, kind, err);
+        return detect_in_config(dir, proof, kind, err);
     TRY(st);
     st = template_by_source(source, len, kind, err);
     if (st != OK)

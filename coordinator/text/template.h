@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct file_proof;
+
 enum template_kind {
     TEMPLATE_QWEN3,               /* the first release: hybrid thinking */
     TEMPLATE_QWEN3_REV,           /* the hybrid models' current one */
@@ -62,6 +64,10 @@ enum status template_by_source(const char *source, size_t len, enum template_kin
  * Transformers saves and prefers it), else `chat_template` of tokenizer_config.json, a string or a
  * list of {"name", "template"} of which "default" counts. ERR_NOT_FOUND: the folder has none. */
 enum status template_detect(const char *dir, enum template_kind *kind, struct error *err);
+
+/* The same where a proof (base/file.h; NULL: none) says what the files must hold. */
+enum status template_detect_proven(const char *dir, const struct file_proof *proof,
+                                   enum template_kind *kind, struct error *err);
 
 /*
  * Renders `messages` (array of objects) with `tools` (array of objects; NULL or null is none) and

@@ -24,6 +24,7 @@
 
 struct template_span; /* template.h */
 
+struct file_proof;
 struct tokenizer;
 struct tokenizer_scratch;
 
@@ -41,6 +42,10 @@ enum tokenizer_mode {
 /* Reads DIR/tokenizer.json. ERR_UNSUPPORTED and ERR_INVALID name file, field, expected and found.
  */
 enum status tokenizer_load(const char *dir, struct tokenizer **out, struct error *err);
+
+/* The same where a proof (base/file.h; NULL: none) says what the file must hold. */
+enum status tokenizer_load_proven(const char *dir, const struct file_proof *proof,
+                                  struct tokenizer **out, struct error *err);
 
 /* The same from a tokenizer.json in memory; `what` names it in messages. */
 enum status tokenizer_parse(const char *what, const char *json, size_t len, struct tokenizer **out,

@@ -7,6 +7,7 @@
 #include "coordinator/text/unicode.h"
 #include "coordinator/text/utf8.h"
 
+#include "base/file.h"
 #include "base/json.h"
 
 #include <stdio.h>
@@ -500,13 +501,19 @@ enum status tokenizer_parse(const char *what, const char *json, size_t len, stru
 
 enum status tokenizer_load(const char *dir, struct tokenizer **out, struct error *err)
 {
+    return tokenizer_load_proven(dir, NULL, out, err);
+}
+
+enum status tokenizer_load_proven(const char *dir, const struct file_proof *proof,
+                                  struct tokenizer **out, struct error *err)
+{
     char path[4096];
     int n = snprintf(path, sizeof path, "%s/tokenizer.json", dir);
     if (n < 0 || (size_t)n >= sizeof path)
         return error_set(err, ERR_INVALID, "%s: the path is too long", dir);
     char *text;
     size_t len;
-    TRY(file_read_all(path, TOKENIZER_MAX_FILE_BYTES, &text, &len, err));
+    TRY(file_read_proven(dir, "tokenizer.json", proof, TOKENIZER_MAX_FILE_BYTES, &text, &len, err));
     enum status st = tokenizer_parse(path, text, len, out, err);
     free(text);
     return st;

@@ -556,7 +556,7 @@ static void files_in_parts(void **state)
     SAYS(checkpoint_open(f.path, &ck, &err), ERR_INVALID, &err, "m-00002-of-00002.gguf",
          "expected part 1 of the 1", "found part 2 of 2");
     put_part(&f, "m-00001-of-00002.gguf", "a", 0, 2);
-    assert_true(checkpoint_is_gguf(f.path));
+    assert_true(checkpoint_is_gguf(f.path, NULL));
     if (checkpoint_open(f.path, &ck, &err) != OK)
         fail_msg("%s", err.msg);
     assert_int_equal(checkpoint_file_count(ck), 2);
@@ -578,7 +578,7 @@ static void safetensors_come_first(void **state)
     put_part(&f, "m.gguf", "a", 0, 1);
     folder_safetensors(&f, "model.safetensors",
                        "{\"s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4);
-    assert_false(checkpoint_is_gguf(f.path));
+    assert_false(checkpoint_is_gguf(f.path, NULL));
     assert_int_equal(checkpoint_open(f.path, &ck, &err), OK);
     assert_true(checkpoint_find(ck, "s") && !checkpoint_gguf(ck));
     checkpoint_close(ck);

@@ -1,0 +1,60 @@
+/* SHA-256 by OpenSSL: see manifest_private.h. No state. */
+#include "partition/manifest_private.h"
+
+#include <openssl/evp.h>
+#include <stdlib.h>
+
+struct hasher {
+    EVP_MD_CTX *ctx;
+};
+
+static enum status failed(struct error *err)
+{
+    return error_set(err, ERR_NO_MEMORY, "SHA-256: OpenSSL failed");
+}
+
+enum status hasher_create(struct hasher **out, struct error *err)
+{
+    struct hasher *h = calloc(1, sizeof *h);
+    if (!h || !(h->ctx = EVP_MD_CTX_new()) || !EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL)) {
+        hasher_destroy(h);
+        return failed(err);
+    }
+    *out = h;
+    return OK;
+}
+
+enum status hasher_add(struct hasher *h, const void *data, size_t len, struct error *err)
+{
+    return len == 0 || EVP_DigestUpdate(h->ctx, data, len) ? OK : failed(err);
+}
+
+enum status hasher_end(struct hasher *h, struct digest *out, struct error *err)
+{
+    unsigned len = 0;
+    bool done = EVP_DigestFinal_ex(h->ctx, out->b, &len) && len == sizeof out->b &&
+                EVP_DigestInit_ex(h->ctx, NULL, NULL);
+    return done ? OK : failed(err);
+}
+
+void hasher_destroy(struct hasher *h)
+{
+    if (!h)
+        return;
+    EVP_MD_CTX_free(h->ctx);
+    free(h);
+}
+
+enum status hash_parts(const struct hash_part *parts, int count, struct digest *out,
+                       struct error *err)
+{
+    struct hasher *h = NULL;
+    TRY(hasher_create(&h, err));
+    enum status st = OK;
+    for (int i = 0; st == OK && i < count; i++)
+        st = hasher_add(h, parts[i].data, parts[i].len, err);
+    if (st == OK)
+        st = hasher_end(h, out, err);
+    hasher_destroy(h);
+    return st;
+}

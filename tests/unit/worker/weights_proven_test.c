@@ -1,0 +1,190 @@
+/*
+ * Loading under a manifest: the same bytes as without one for every layout, and no byte of a file
+ * that changed after it was opened.
+ */
+#include "tests/unit/partition/signed_folder.h"
+
+#include "base/check.h"
+#include "worker/weights.h"
+
+#include <dirent.h>
+
+enum { ALIGNMENT = 64 }; /* of slices in struct weights' arena */
+
+struct model {
+    struct signed_folder s;
+    struct manifest *manifest;
+    struct checkpoint *ck;
+    struct model_config config;
+    struct inventory *inv;
+};
+
+static struct model model_open(const char *dir)
+{
+    struct model m = {.s = signed_make()};
+    struct generation_config ignored;
+    struct error err;
+    char from[1024];
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    struct dirent *e;
+    while ((e = readdir(d))) {
+        snprintf(from, sizeof from, "%s/%s", dir, e->d_name);
+        if (e->d_name[0] != '.')
+            copy_file(from, folder_path(&m.s.files, e->d_name));
+    }
+    closedir(d);
+    signed_create(&m.s);
+    signed_by(&m.s, "alice");
+    must(signed_open(&m.s, &m.manifest, &err), &err);
+    must(config_load_proven(m.s.files.path, m.manifest, &m.config, &ignored, &err), &err);
+    must(checkpoint_open_proven(m.s.files.path, m.manifest, &m.ck, &err), &err);
+    must(inventory_create(&m.config, &m.inv, &err), &err);
+    must(inventory_bind(m.inv, &m.config, m.ck, &err), &err);
+    return m;
+}
+
+static void model_close(struct model *m)
+{
+    inventory_destroy(m->inv);
+    checkpoint_close(m->ck);
+    manifest_close(m->manifest);
+    signed_remove(&m->s);
+}
+
+struct progress {
+    uint64_t done, total;
+};
+
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+    *(struct progress *)arg = (struct progress){done, total};
+}
+
+static enum status load(const struct model *m, const struct checkpoint *ck, const struct plan *p,
+                        int rank, int threads, struct weights **out, struct error *err)
+{
+    struct pool *pool = NULL;
+    struct progress progress = {0};
+    must(pool_create(threads, false, &pool, err), err);
+    enum status st = weights_load(&m->config, m->inv, ck, p, &p->ranks[rank], pool, on_progress,
+                                  &progress, out, err);
+    pool_destroy(pool);
+    if (st == OK)
+        assert_int_equal(progress.done, progress.total);
+    return st;
+}
+
+static void check_equal(const struct model *m, const struct rank_plan *rank,
+                        const struct weights *a, const struct weights *b)
+{
+    const char *x = a->arena, *y = b->arena;
+    size_t vectors = 0;
+    assert_int_equal(a->bytes, b->bytes);
+    for (int32_t i = 0; i < rank->slice_count; i++) {
+        const struct slice *s = &rank->slices[i];
+        const struct weight *w = &m->inv->weights[s->weight];
+        size_t bytes = (size_t)s->rows * (size_t)s->cols * dtype_size(w->dtype);
+        if (weight_role_is_vector(w->role)) {
+            vectors += (size_t)s->rows * (size_t)s->cols;
+            continue;
+        }
+        assert_memory_equal(x, y, bytes);
+        bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        x += bytes;
+        y += bytes;
+    }
+    assert_memory_equal(a->vectors, b->vectors, vectors * sizeof *a->vectors);
+}
+
+static void check_layouts(const char *dir)
+{
+    static const struct layout layouts[] = {
+        {1, 1, 1, 0}, {1, 2, 1, 0}, {1, 2, 2, 0}, {2, 1, 2, 0}, {1, 1, 3, 0}};
+    struct model m = model_open(dir);
+    struct checkpoint *plain = NULL;
+    struct error err;
+    int used = 0;
+    must(checkpoint_open(m.s.files.path, &plain, &err), &err);
+    for (size_t i = 0; i < COUNT_OF(layouts); i++) {
+        struct plan *p = NULL;
+        struct layout layout = layouts[i];
+        if (layout_check(&m.config, &layout, &err) != OK)
+            continue;
+        must(plan_create(&m.config, m.inv, layout, &p, &err), &err);
+        for (int r = 0; r < p->world; r++) {
+            struct weights *a = NULL, *b = NULL;
+            must(load(&m, m.ck, p, r, 1 + r % 3, &a, &err), &err);
+            must(load(&m, plain, p, r, 1, &b, &err), &err);
+            check_equal(&m, &p->ranks[r], a, b);
+            weights_destroy(a);
+            weights_destroy(b);
+        }
+        plan_destroy(p);
+        used++;
+    }
+    assert_true(used > 1);
+    checkpoint_close(plain);
+    model_close(&m);
+}
+
+static const char *golden(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/tests/golden/oracle/%s", WITAN_SOURCE_DIR, name);
+    return path;
+}
+
+static void equal_to_loading_without(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"dense", "fused", "sharded", "tied",
+                                        "odd",   "gqa16", "qwen2",   "qwen3"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        check_layouts(golden(names[i]));
+}
+
+/* Of 31 MB: slices that begin in one chunk and end in the next. */
+static void equal_over_borders_of_chunks(void **state)
+{
+    (void)state;
+    check_layouts(WITAN_SOURCE_DIR "/deploy/lexicon/model");
+}
+
+/* Every shard in turn, at its first and last byte and in the middle, after all was opened. */
+static void files_that_change_after_opening(void **state)
+{
+    (void)state;
+    struct model m = model_open(golden("sharded"));
+    struct plan *p = NULL;
+    struct weights *w = NULL;
+    struct error err;
+    must(plan_create(&m.config, m.inv, (struct layout){1, 1, 1, 0}, &p, &err), &err);
+    for (int file = 0; file < checkpoint_file_count(m.ck); file++) {
+        uint64_t bytes = checkpoint_file_bytes(m.ck, file);
+        const uint64_t at[] = {0, bytes / 2, bytes - 1};
+        for (size_t i = 0; i < COUNT_OF(at); i++) {
+            const char *name = checkpoint_file_name(m.ck, file);
+            flip_bit(folder_path(&m.s.files, name), at[i], (int)(i * 3 % 8));
+            SAYS(load(&m, m.ck, p, 0, 1 + file % 2, &w, &err), ERR_INVALID, &err, name, "chunk 0");
+            assert_null(w);
+            flip_bit(folder_path(&m.s.files, name), at[i], (int)(i * 3 % 8));
+        }
+    }
+    must(load(&m, m.ck, p, 0, 2, &w, &err), &err);
+    weights_destroy(w);
+    w = NULL;
+    const char *last = checkpoint_file_name(m.ck, 5);
+    assert_int_equal(truncate(folder_path(&m.s.files, last), 1000), 0);
+    SAYS(load(&m, m.ck, p, 0, 2, &w, &err), ERR_IO, &err, last, "found the end at 1000");
+    plan_destroy(p);
+    model_close(&m);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(equal_to_loading_without),
+    cmocka_unit_test(equal_over_borders_of_chunks),
+    cmocka_unit_test(files_that_change_after_opening),
+};
+
+UNIT_MAIN(tests)
