@@ -16,5 +16,6 @@ int cmd_render(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 int cmd_pki(int argc, char **argv);
+int cmd_manifest(int argc, char **argv);
 
 #endif

@@ -24,6 +24,9 @@ const char group_help[] =
     "  --step-tokens N    tokens of one step over all sequences (default 512)\n"
     "  --chunk N          prompt tokens of one sequence a step (default: no bound)\n"
     "  --kernels K        auto, avx512, avx2 or portable (the same tokens, bit for bit)\n"
+    "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
+    "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
+    "  --threshold N      with --manifest: how many of them must have signed (default 1)\n"
     "  --verbose          say where memory and time go\n";
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_STEP_TOKENS = 512 };
@@ -36,6 +39,12 @@ void group_init(struct group_options *o)
         .transport = "local",
         .kernels = "auto",
     };
+}
+
+void group_fini(struct group_options *o)
+{
+    manifest_close(o->manifest);
+    o->manifest = NULL;
 }
 
 static int bad(const char *flag, const char *expected, const char *found)
@@ -74,13 +83,25 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         {"--max-seqs", 1 << 16, &o->limits.max_seqs},
         {"--step-tokens", 1 << 20, &o->limits.max_rows},
         {"--chunk", 1 << 20, &o->chunk},
+        {"--threshold", MANIFEST_MAX_KEYS, &o->threshold},
     };
+    struct {
+        const char *name;
+        const char **out;
+    } paths[] = {{"--manifest", &o->manifest_path}, {"--trust", &o->trust}};
     const char *flag = argv[*i], *value = *i + 1 < argc ? argv[*i + 1] : NULL;
     for (size_t k = 0; k < COUNT_OF(ints); k++) {
         if (strcmp(flag, ints[k].name) != 0)
             continue;
         ++*i;
         return take_int(flag, value, ints[k].max, ints[k].out);
+    }
+    for (size_t k = 0; k < COUNT_OF(paths); k++) {
+        if (strcmp(flag, paths[k].name) != 0)
+            continue;
+        ++*i;
+        *paths[k].out = value;
+        return value ? 1 : bad(flag, "a path", NULL);
     }
     if (strcmp(flag, "--verbose") == 0) {
         o->verbose = true;
@@ -165,13 +186,30 @@ struct group_run_args {
     bool spin;
 };
 
+enum status group_open_manifest(struct group_options *o, struct error *err)
+{
+    if (!o->manifest_path != !o->trust || (o->threshold && !o->manifest_path))
+        return error_set(err, ERR_INVALID,
+                         "--manifest, --trust: expected both or neither, and --threshold with them "
+                         "alone");
+    if (!o->manifest_path || o->manifest)
+        return OK;
+    TRY(manifest_open(o->manifest_path, o->dir, o->trust, o->threshold ? o->threshold : 1,
+                      &o->manifest, err));
+    if (o->verbose)
+        log_info("manifest: SHA-256 %s, signed by %s", manifest_digest(o->manifest),
+                 manifest_signers(o->manifest));
+    return OK;
+}
+
 /* Checks the layout and fills in what was left open; `ranks_here` share this machine's cores. */
 static enum status fill_defaults(struct group_options *o, int32_t ranks_here, bool *spin,
                                  struct error *err)
 {
     struct model_config c;
     struct generation_config ignored;
-    TRY(config_load(o->dir, &c, &ignored, err));
+    TRY(group_open_manifest(o, err));
+    TRY(config_load_proven(o->dir, o->manifest, &c, &ignored, err));
     TRY(layout_check(&c, &o->layout, err));
     struct engine_limits *l = &o->limits;
     if (l->context == 0)
@@ -200,6 +238,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     const struct group_run_args *a = arg;
     struct model_options options = {
         .dir = a->o->dir,
+        .manifest = a->o->manifest,
         .layout = a->o->layout,
         .limits = a->o->limits,
         .kernels = a->o->kernels,
@@ -267,11 +306,12 @@ enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit,
     return comm_local_run(world, rank_main, &a, err);
 }
 
-enum status group_sampling(const char *dir, struct sampling *sampling, struct error *err)
+enum status group_sampling(const struct group_options *o, struct sampling *sampling,
+                           struct error *err)
 {
     struct model_config config;
     struct generation_config g;
-    TRY(config_load(dir, &config, &g, err));
+    TRY(config_load_proven(o->dir, o->manifest, &config, &g, err));
     *sampling = (struct sampling){
         .temperature = g.temperature, .top_p = g.top_p, .min_p = g.min_p, .top_k = g.top_k};
     if (g.repetition_penalty != 1.0f)

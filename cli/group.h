@@ -6,6 +6,7 @@
 #ifndef WITAN_CLI_GROUP_H
 #define WITAN_CLI_GROUP_H
 
+#include "partition/manifest.h"
 #include "worker/engine.h"
 
 struct group_options {
@@ -16,6 +17,10 @@ struct group_options {
     const char *kernels;
     int32_t chunk;
     bool verbose;
+    /* The folder's manifest: which, trusted keys, how many must have signed (0: 1). */
+    const char *manifest_path, *trust;
+    int32_t threshold;
+    struct manifest *manifest; /* opened by group_open_manifest; group_fini closes it */
 };
 
 /* The flags' help, one line each. */
@@ -23,6 +28,14 @@ extern const char group_help[];
 
 /* Nothing chosen yet. */
 void group_init(struct group_options *o);
+
+void group_fini(struct group_options *o);
+
+/* Opens the manifest that the flags name, where they name one and it is not open yet. group_run
+ * does so too; who reads the folder before calls this first and reads with
+ * manifest_proof(o->manifest).
+ */
+enum status group_open_manifest(struct group_options *o, struct error *err);
 
 /* Takes argv[*i] (and its value) if it is one of the group's flags and moves *i to the last word
  * taken. 1: taken; 0: not a flag of the group; -1: a bad value, said on standard error. */
@@ -46,6 +59,7 @@ enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit,
                       void *arg, struct error *err);
 
 /* The sampling defaults of the folder's generation_config.json; `seed` stays 0. */
-enum status group_sampling(const char *dir, struct sampling *sampling, struct error *err);
+enum status group_sampling(const struct group_options *o, struct sampling *sampling,
+                           struct error *err);
 
 #endif

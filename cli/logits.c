@@ -137,7 +137,9 @@ int cmd_logits(int argc, char **argv)
         o.limits.max_logits = o.limits.max_rows;
     }
     struct error err;
-    if (group_run(&o, argv - 1, 0, rank0, &a, &err) != OK) {
+    enum status st = group_run(&o, argv - 1, 0, rank0, &a, &err);
+    group_fini(&o);
+    if (st != OK) {
         fprintf(stderr, "witan logits: %s\n", err.msg);
         return 1;
     }

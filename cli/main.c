@@ -23,6 +23,7 @@ static const struct command commands[] = {
     {"config", cmd_config, "check a cluster.yaml and show what it comes to"},
     {"key", cmd_key, "make and list API keys"},
     {"pki", cmd_pki, "make the cluster's certificates"},
+    {"manifest", cmd_manifest, "list, sign and prove a model's files"},
 };
 
 static int usage(void)

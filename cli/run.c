@@ -148,7 +148,7 @@ static int parse(struct run_args *a, int argc, char **argv)
 
 static enum status sampling_of(struct run_args *a, struct sampling *s, struct error *err)
 {
-    TRY(group_sampling(a->group.dir, s, err));
+    TRY(group_sampling(&a->group, s, err));
     if (a->have[0])
         s->temperature = (float)a->given[0];
     if (a->have[1])
@@ -189,9 +189,12 @@ static enum status run(struct run_args *a, char **argv, struct error *err)
      * over nothing is read either. */
     if (!group_is_leader() || group_will_exec(&a->group))
         return group_run(&a->group, argv, 0, NULL, NULL, err);
-    enum status st = sampling_of(a, &sampling, err);
+    enum status st = group_open_manifest(&a->group, err);
     if (st == OK)
-        st = chat_text_load(a->group.dir, a->requests != NULL, &text, err);
+        st = sampling_of(a, &sampling, err);
+    if (st == OK)
+        st = chat_text_load_proven(a->group.dir, manifest_proof(a->group.manifest),
+                                   a->requests != NULL, &text, err);
     a->chat.text = text;
     a->chat.sampling = sampling;
     a->chat.fixed_seed = a->have[4];
@@ -210,7 +213,9 @@ int cmd_run(int argc, char **argv)
     if (code != 0)
         return code;
     struct error err = {0};
-    if (run(&a, argv - 1, &err) != OK) {
+    enum status st = run(&a, argv - 1, &err);
+    group_fini(&a.group);
+    if (st != OK) {
         fprintf(stderr, "witan run: %s\n", err.msg);
         return 1;
     }
