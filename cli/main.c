@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"render", cmd_render, "render conversations with a checkpoint's chat template"},
     {"tokenize", cmd_tokenize, "text to token ids"},
     {"detokenize", cmd_detokenize, "token ids to text"},
+    {"plan", cmd_plan, "layouts of a model on given devices, and their memory"},
     {"config", cmd_config, "check a cluster.yaml and show what it comes to"},
     {"key", cmd_key, "make and list API keys"},
     {"pki", cmd_pki, "make the cluster's certificates"},

@@ -365,23 +365,37 @@ static enum status cut_all(const struct model_config *c, const struct plan *p, s
     return OK;
 }
 
+/* Ranks in their places, without slices; NULL when there is no memory. */
+static struct plan *places(const struct model_config *config, const struct layout *layout)
+{
+    struct plan *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    p->layout = *layout;
+    p->world = layout->pp * layout->w;
+    p->moe_tp_size = layout->w / layout->ep;
+    p->ranks = calloc((size_t)p->world, sizeof *p->ranks);
+    if (!p->ranks) {
+        free(p);
+        return NULL;
+    }
+    for (int32_t i = 0; i < p->world; i++)
+        p->ranks[i] = place(config, p, i);
+    return p;
+}
+
+static enum status no_memory(const struct layout *l, struct error *err)
+{
+    return error_set(err, ERR_NO_MEMORY, "no memory for the plan of %d ranks", l->pp * l->w);
+}
+
 enum status plan_sketch(const struct model_config *config, struct layout layout, struct plan **out,
                         struct error *err)
 {
     TRY(layout_check(config, &layout, err));
-    struct plan *p = calloc(1, sizeof *p);
+    struct plan *p = places(config, &layout);
     if (!p)
-        return error_set(err, ERR_NO_MEMORY, "no memory for the plan");
-    p->layout = layout;
-    p->world = layout.pp * layout.w;
-    p->moe_tp_size = layout.w / layout.ep;
-    p->ranks = calloc((size_t)p->world, sizeof *p->ranks);
-    if (!p->ranks) {
-        plan_destroy(p);
-        return error_set(err, ERR_NO_MEMORY, "no memory for %d ranks", layout.pp * layout.w);
-    }
-    for (int32_t i = 0; i < p->world; i++)
-        p->ranks[i] = place(config, p, i);
+        return no_memory(&layout, err);
     *out = p;
     return OK;
 }
@@ -389,9 +403,11 @@ enum status plan_sketch(const struct model_config *config, struct layout layout,
 enum status plan_create(const struct model_config *config, const struct inventory *inv,
                         struct layout layout, struct plan **out, struct error *err)
 {
-    struct plan *p;
+    TRY(layout_check(config, &layout, err));
+    struct plan *p = places(config, &layout);
+    if (!p)
+        return no_memory(&layout, err);
     enum status st = OK;
-    TRY(plan_sketch(config, layout, &p, err));
     for (int32_t i = 0; st == OK && i < p->world; i++)
         st = cut_all(config, p, &p->ranks[i], inv, err);
     if (st != OK) {
