@@ -86,9 +86,9 @@ struct generation_config {
  * DIR/generation_config.json. Refuses in one line naming file, field, expected and found: another
  * model_type or an architecture that is not its own, a missing or mistyped field, a size out of
  * range, heads that do not divide, an odd head_dim, any rope_scaling but null, "default" and "yarn"
- * (named), a field of YaRN that is not known, an
- * attention_bias that is not the family's, a hidden_act but silu, sliding windows in use, a
- * quantization_config that weight_format.h does not name.
+ * (named), a field of YaRN that is not known, an attention_bias that is not the family's, a
+ * hidden_act but silu, sliding windows in use, a quantization_config that weight_format.h does not
+ * name.
  */
 enum status config_load(const char *dir, struct model_config *config,
                         struct generation_config *generation, struct error *err);

@@ -1,20 +1,33 @@
 /* A checkpoint's words: see chat_text.h. */
 #include "coordinator/text/chat_text.h"
+#include "base/log.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+/* Text can be continued without a template: only one that cannot be read is an error. */
+static enum status detect(struct chat_text *t, const char *dir, const struct file_proof *proof,
+                          struct error *err)
+{
+    t->template = TEMPLATE_COUNT;
+    enum status st = template_detect_proven(dir, proof, &t->template, err);
+    if (st == OK || st == ERR_NOT_FOUND)
+        return OK;
+    if (st != ERR_UNSUPPORTED)
+        return st;
+    t->template_unknown = true;
+    log_warn("%.*s: text can be continued, conversations are refused", (int)strcspn(err->msg, ";"),
+             err->msg);
+    return OK;
+}
 
 static enum status load(struct chat_text *t, const char *dir, const struct file_proof *proof,
                         struct error *err)
 {
     t->think_open = t->think_close = UINT32_MAX;
-    t->template = TEMPLATE_COUNT;
     TRY(tokenizer_load_proven(dir, proof, &t->tokenizer, err));
     TRY(tokenizer_scratch_create(t->tokenizer, &t->scratch, err));
-    enum status st = template_detect_proven(dir, proof, &t->template, err);
-    if (st == ERR_NOT_FOUND)
-        t->template = TEMPLATE_COUNT;
-    else if (st != OK)
-        return st;
+    TRY(detect(t, dir, proof, err));
     tokenizer_id_of_token(t->tokenizer, "<think>", 7, &t->think_open, NULL);
     tokenizer_id_of_token(t->tokenizer, "</think>", 8, &t->think_close, NULL);
     return OK;
@@ -62,7 +75,10 @@ enum status chat_encode(const struct chat_text *t, const json_t *messages, const
 {
     json_t *normal = NULL;
     if (t->template == TEMPLATE_COUNT)
-        return error_set(err, ERR_NOT_FOUND, "the checkpoint has no chat template");
+        return error_set(err, ERR_UNSUPPORTED,
+                         "the checkpoint has %s: text can be continued, conversations cannot",
+                         t->template_unknown ? "a chat template that is not known here"
+                                             : "no chat template");
     TRY(template_normalise(messages, &normal, err));
     json_t *all = json_pack("{s:b}", "add_generation_prompt", 1);
     if (kwargs)

@@ -12,12 +12,14 @@
 struct chat_text {
     struct tokenizer *tokenizer;
     struct tokenizer_scratch *scratch;
-    enum template_kind template;
+    enum template_kind template;      /* TEMPLATE_COUNT: none that is known */
+    bool template_unknown;            /* there is one */
     uint32_t think_open, think_close; /* ids of <think> and </think>; UINT32_MAX where absent */
 };
 
-/* A folder without a template gives TEMPLATE_COUNT, which chat_encode refuses. With `optional`, one
- * without tokenizer.json gives NULL: requests of token ids need none. */
+/* A folder without a template, or with another than the five (said in one warning), has no chat,
+ * which chat_encode refuses; text and token ids need none. With `optional`, a folder without
+ * tokenizer.json gives NULL: requests of token ids need none. */
 enum status chat_text_load(const char *dir, bool optional, struct chat_text **out,
                            struct error *err);
 /* The same where a proof (base/file.h; NULL: none) says what the folder's files must hold. */

@@ -553,6 +553,27 @@ static void dense_siblings_have_their_published_sizes(void **state)
     }
 }
 
+/* 262,144 tokens of a 30B-A3B at 96 KiB each (bf16): 24 GiB on one rank, a fourth over four. */
+static void long_contexts_have_their_price(void **state)
+{
+    (void)state;
+    struct model_config c = released(2048, 48, 32, 4, 128, 768);
+    struct inventory *inv = inventory_of(&c);
+    for (int32_t tp = 1; tp <= 4; tp *= 4) {
+        struct plan *p = plan_of(&c, inv, (struct layout){1, tp, 1, 0});
+        struct engine_limits l = {.max_rows = 512,
+                                  .max_seqs = 1,
+                                  .max_logits = 1,
+                                  .context = 262144,
+                                  .kv_blocks = 262144 / KV_BLOCK,
+                                  .threads = 1};
+        struct memory_plan m = plan_memory(&c, inv, p, &p->ranks[0], &l);
+        assert_int_equal(m.kv_cache, UINT64_C(262144) * 96 * 1024 / (uint64_t)tp);
+        plan_destroy(p);
+    }
+    inventory_destroy(inv);
+}
+
 static void collectives_count_layers(void **state)
 {
     (void)state;
@@ -625,6 +646,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(bytes_add_up),
     cmocka_unit_test(the_30b_has_its_published_size),
     cmocka_unit_test(dense_siblings_have_their_published_sizes),
+    cmocka_unit_test(long_contexts_have_their_price),
     cmocka_unit_test(collectives_count_layers),
     cmocka_unit_test(hostile_numbers_do_not_overflow),
 };
