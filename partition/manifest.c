@@ -26,18 +26,19 @@ static const char *remedy(const struct manifest *m)
 static enum status compare(const struct manifest *m, const struct folder_files *found,
                            struct error *err)
 {
-    int i = 0, k = 0;
-    while (i < m->count || k < found->count) {
+    for (int i = 0, k = 0;; i++, k++) {
         const struct manifest_file *f = i < m->count ? &m->files[i] : NULL;
         const struct folder_file *d = k < found->count ? &found->list[k] : NULL;
+        if (!f && !d)
+            return OK;
         int order = !f ? 1 : !d ? -1 : strcmp(f->path, d->path);
-        if (order < 0)
+        if (!d || order < 0)
             return error_set(err, ERR_INVALID,
                              "%s/%s: expected a file of %llu bytes (listed in %s), found none: "
                              "fetch it from %s",
                              m->dir, shown(f->path).s, (unsigned long long)f->bytes, m->what,
                              shown(remedy(m)).s);
-        if (order > 0)
+        if (!f || order > 0)
             return error_set(err, ERR_INVALID,
                              "%s/%s: expected only files that %s lists, found this one: move it "
                              "away, or make and sign a manifest with it",
@@ -48,10 +49,7 @@ static enum status compare(const struct manifest *m, const struct folder_files *
                              "again from %s",
                              m->dir, shown(f->path).s, (unsigned long long)f->bytes, m->what,
                              (unsigned long long)d->bytes, shown(remedy(m)).s);
-        i++;
-        k++;
     }
-    return OK;
 }
 
 static enum status check_folder(const struct manifest *m, struct error *err)

@@ -10,7 +10,8 @@ struct hasher {
 
 static enum status failed(struct error *err)
 {
-    return error_set(err, ERR_NO_MEMORY, "SHA-256: OpenSSL failed");
+    error_set(err, ERR_NO_MEMORY, "SHA-256: OpenSSL failed");
+    return ERR_NO_MEMORY;
 }
 
 enum status hasher_create(struct hasher **out, struct error *err)

@@ -561,10 +561,12 @@ enum status manifest_sign(const char *path, const char *key_path, const char *na
                          MAX_NAME, strlen(name));
     TRY(read_to_sign(path, &digest, err));
     TRY(read_private(key_path, &key, err));
+    enum status st = ERR_NO_MEMORY;
     struct signatures *s = calloc(1, sizeof *s);
-    enum status st = s ? OK : error_set(err, ERR_NO_MEMORY, "%s: no memory", path);
-    if (st == OK)
+    if (s)
         st = sign_with(key, name, &digest, &one, err);
+    else
+        error_set(err, st, "%s: no memory", path);
     if (st == OK) {
         st = read_signatures(path, s, err);
         if (st == ERR_NOT_FOUND)

@@ -183,8 +183,8 @@ static enum status read_list(struct manifest_sums *s, const char *path, struct e
     TRY(file_read_all(path, MAX_LIST_BYTES, &text, &len, err));
     enum status st = OK;
     if (is_pointer(text, len)) {
-        struct digest sha256;
-        uint64_t bytes;
+        struct digest sha256 = {0};
+        uint64_t bytes = 0;
         const char *slash = strrchr(path, '/');
         st = parse_pointer(path, text, &sha256, &bytes, err);
         if (st == OK)

@@ -170,12 +170,13 @@ static void load_chunks_thread(void *arg, int thread)
     int64_t i;
     char *buffer = NULL;
     while ((i = atomic_fetch_add(&l->next, 1)) < l->items) {
-        enum status st = OK;
-        if (!buffer && !(buffer = malloc(MANIFEST_CHUNK_BYTES)))
-            st = error_set(&err, ERR_NO_MEMORY, "no memory for a chunk of %d bytes",
-                           MANIFEST_CHUNK_BYTES);
-        if (st == OK)
+        enum status st = ERR_NO_MEMORY;
+        if (!buffer)
+            buffer = malloc(MANIFEST_CHUNK_BYTES);
+        if (buffer)
             st = load_chunk(l, i, buffer, &err);
+        else
+            error_set(&err, st, "no memory for a chunk of %d bytes", MANIFEST_CHUNK_BYTES);
         if (st != OK)
             load_fail(l, l->jobs[l->pieces[l->chunks[i]].job].weight, &err);
     }
