@@ -210,6 +210,8 @@ static int list_legal(const struct model_config *c, const struct layout *wish, i
             continue;
         int32_t w = world / pp;
         for (int32_t tp = w; tp >= 1 && found < most; tp--) {
+            if (w % tp != 0 || c->q_heads % tp != 0) /* most, so not worth their words */
+                continue;
             /* w = max(tp, ep): with a smaller tp, ep is w. */
             for (int32_t ep = w; ep >= (tp == w ? 1 : w) && found < most; ep--) {
                 struct layout l = {.pp = pp, .tp = tp, .ep = ep, .w = w};

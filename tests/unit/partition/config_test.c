@@ -171,6 +171,9 @@ REFUSES(gptq_of_three_bits, QUANT("\"quant_method\":\"gptq\",\"bits\":3,\"group_
         ERR_UNSUPPORTED, "bits", "expected 4 or 8", "found 3")
 REFUSES(awq_of_eight_bits, QUANT("\"quant_method\":\"awq\",\"bits\":8,\"group_size\":128"),
         ERR_UNSUPPORTED, "bits", "expected 4", "found 8")
+REFUSES(awq_in_another_packing,
+        QUANT("\"quant_method\":\"awq\",\"bits\":4,\"group_size\":128,\"version\":\"gemv\""),
+        ERR_UNSUPPORTED, "version", "expected \"gemm\"", "found \"gemv\"")
 REFUSES(group_of_nothing, QUANT("\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":0"),
         ERR_INVALID, "group_size", "expected -1 or a multiple of 8", "found 0")
 REFUSES(group_that_splits_words, QUANT("\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":100"),
@@ -534,6 +537,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(gptq_without_bits),
     cmocka_unit_test(gptq_of_three_bits),
     cmocka_unit_test(awq_of_eight_bits),
+    cmocka_unit_test(awq_in_another_packing),
     cmocka_unit_test(group_of_nothing),
     cmocka_unit_test(group_that_splits_words),
     cmocka_unit_test(quantized_lm_head),
