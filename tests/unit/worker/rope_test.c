@@ -64,7 +64,10 @@ static void frequencies_are_the_references(void **state)
     json_t *root = read_golden(), *entry;
     const char *name;
     assert_true(json_object_size(root) >= 13);
-    json_object_foreach(root, name, entry) check_case(name, entry);
+    json_object_foreach(root, name, entry)
+    {
+        check_case(name, entry);
+    }
     json_decref(root);
 }
 

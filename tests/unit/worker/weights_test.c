@@ -64,10 +64,10 @@ static unsigned char *whole_of(const struct golden *g, const struct weight *w)
 static const float *vector_in(const struct weights *w, const struct rank_plan *r,
                               const struct weight *t)
 {
-    const struct layer_weights *l = t->layer < 0 ? NULL : &w->layers[t->layer - r->layers.begin];
-    switch (t->role) {
-    case WEIGHT_FINAL_NORM:
+    if (t->layer < 0)
         return w->final_norm;
+    const struct layer_weights *l = &w->layers[t->layer - r->layers.begin];
+    switch (t->role) {
     case WEIGHT_INPUT_NORM:
         return l->input_norm;
     case WEIGHT_POST_NORM:
