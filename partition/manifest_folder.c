@@ -45,10 +45,12 @@ static enum status keep(struct walk *w, const char *path, uint64_t bytes, struct
             return error_set(err, ERR_NO_MEMORY, "%s: no memory for %d files", w->dir, w->cap);
         f->list = p;
     }
-    char *name = strdup(path);
-    if (!name)
+    struct folder_file *file = &f->list[f->count];
+    file->bytes = bytes;
+    file->path = strdup(path);
+    if (!file->path)
         return error_set(err, ERR_NO_MEMORY, "%s: no memory for %d files", w->dir, w->cap);
-    f->list[f->count++] = (struct folder_file){name, bytes};
+    f->count++;
     return OK;
 }
 

@@ -422,9 +422,8 @@ enum status manifest_check_signatures(const char *path, const struct digest *dig
         goto out;
     }
     st = read_signatures(path, s, err);
-    if (st == ERR_NOT_FOUND) /* none at all: say who should */
-        st = OK;
-    TRY_OUT(st, st);
+    if (st != OK && st != ERR_NOT_FOUND) /* none at all: say who should */
+        goto out;
     TRY_OUT(st, count_signatures(path, digest, trust, threshold, t, s, err));
     list_names(t, true, &names);
     *signers = names.data;
