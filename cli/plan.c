@@ -229,7 +229,7 @@ static bool has_weights(const char *dir)
         if (n > 0 && n < PATH_MAX && access(path, R_OK) == 0)
             return true;
     }
-    return false;
+    return checkpoint_is_gguf(dir, NULL);
 }
 
 /* The dtypes of the headers, where they can be read; else a word, and the config's. */
@@ -244,8 +244,10 @@ static void bind_headers(const char *dir, struct plan_model *m)
     if (!m->from_headers) {
         fprintf(stderr, "witan plan: weights are counted as %s: %s\n", dtype_name(m->config.dtype),
                 err.msg);
-        for (int32_t i = 0; i < m->inv->count; i++)
+        for (int32_t i = 0; i < m->inv->count; i++) {
             m->inv->weights[i].dtype = m->config.dtype;
+            m->inv->weights[i].store = STORE_PLAIN;
+        }
     }
     checkpoint_close(ck);
 }
@@ -384,6 +386,7 @@ static enum status plan(const struct plan_flags *f, const struct plan_numbers *n
     struct plan_view v = {0};
     enum status st;
     TRY_OUT(st, load_model(f->path, &m, err));
+    m.inv->native = n->ranks == 0; /* on CPUs quantised weights become fp32 */
     TRY_OUT(st, make_view(f, n, &m, &v, err));
     TRY_OUT(st, n->exact ? show_layout(f, &v, n->layout, true, err) : show_survey(f, &v, err));
     if (fflush(stdout) != 0)

@@ -22,7 +22,6 @@ uint64_t core_draw_seed(void)
 static enum status load_served(struct served *s, const struct config *c, struct error *err)
 {
     TRY(config_load(c->model.path, &s->config, &s->defaults, err));
-    TRY(config_require_engine(c->model.path, &s->config, err));
     TRY(chat_text_load(c->model.path, false, &s->text, err));
     s->name = c->model.name;
     s->vocab = chat_vocab(s->text);

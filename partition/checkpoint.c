@@ -1,6 +1,7 @@
 /*
  * A checkpoint folder opened for reading: see checkpoint.h. A `struct checkpoint` owns its file
- * descriptors and tables; nothing changes after checkpoint_open but the chunk that was proven last.
+ * descriptors and tables; nothing changes after checkpoint_open but the chunks that were proven
+ * last.
  */
 #include "partition/checkpoint.h"
 #include "base/check.h"
@@ -33,19 +34,28 @@ struct shard {
     uint64_t bytes;
 };
 
-/* The chunk that checkpoint_read proved last: headers and small reads lie side by side. */
+/* The chunks that checkpoint_read proved last: headers and small reads lie side by side, and the
+ * parts of a quantised weight in few places. */
+enum { LAST_CHUNKS = 4 };
+
 struct last_chunk {
-    pthread_mutex_t lock; /* over all of it */
-    char *bytes;          /* of MANIFEST_CHUNK_BYTES; NULL until the first */
+    char *bytes; /* of MANIFEST_CHUNK_BYTES; NULL until the first */
     size_t len;
     int file; /* -1: none */
     uint32_t chunk;
+    uint64_t used; /* the larger, the later */
+};
+
+struct last_chunks {
+    pthread_mutex_t lock; /* over all of it */
+    struct last_chunk chunks[LAST_CHUNKS];
+    uint64_t uses;
 };
 
 struct checkpoint {
     char *dir;
     const struct manifest *manifest; /* not owned; NULL: nothing is proven */
-    struct last_chunk *last;         /* with a manifest */
+    struct last_chunks *last;        /* with a manifest */
     struct shard *shards;
     int shard_count;
     struct tensor_entry *tensors; /* sorted by name; names owned */
@@ -462,7 +472,8 @@ static enum status begin_proving(struct checkpoint *ck, const struct manifest *m
     if (!ck->last)
         return error_set(err, ERR_NO_MEMORY, "%s: no memory", ck->dir);
     pthread_mutex_init(&ck->last->lock, NULL);
-    ck->last->file = -1;
+    for (int i = 0; i < LAST_CHUNKS; i++)
+        ck->last->chunks[i].file = -1;
     return OK;
 }
 
@@ -510,7 +521,8 @@ void checkpoint_close(struct checkpoint *ck)
     gguf_destroy(ck->gguf);
     if (ck->last) {
         pthread_mutex_destroy(&ck->last->lock);
-        free(ck->last->bytes);
+        for (int i = 0; i < LAST_CHUNKS; i++)
+            free(ck->last->chunks[i].bytes);
         free(ck->last);
     }
     free(ck->tensors);
@@ -575,9 +587,10 @@ static struct shape_words shape_words(int dims, const int64_t *shape)
     return w;
 }
 
-enum status checkpoint_require(const struct checkpoint *ck, const char *name, int dims,
-                               const int64_t *shape, const struct tensor_entry **out,
-                               struct error *err)
+/* `expected` says in words what `dtype_fits` decided. */
+static enum status require(const struct checkpoint *ck, const char *name, bool dtype_fits,
+                           const char *expected, int dims, const int64_t *shape,
+                           const struct tensor_entry **out, struct error *err)
 {
     CHECK(dims >= 0 && dims <= TENSOR_MAX_DIMS, "%d dimensions", dims);
     const struct tensor_entry *t = checkpoint_find(ck, name);
@@ -585,10 +598,10 @@ enum status checkpoint_require(const struct checkpoint *ck, const char *name, in
         return error_set(err, ERR_INVALID, "%s: tensor %s: expected shape %s, found no such tensor",
                          ck->dir, shown(name).s, shape_words(dims, shape).s);
     const char *file = ck->shards[t->file].name;
-    if (t->other_dtype)
-        return error_set(err, ERR_UNSUPPORTED,
-                         "%s/%s: tensor %s: dtype: expected BF16, F16 or F32, found %s", ck->dir,
-                         file, shown(name).s, t->other_dtype);
+    if (!dtype_fits)
+        return error_set(err, ERR_UNSUPPORTED, "%s/%s: tensor %s: dtype: expected %s, found %s",
+                         ck->dir, file, shown(name).s, expected,
+                         t->other_dtype ? t->other_dtype : dtype_name(t->dtype));
     bool same = t->dims == dims;
     for (int i = 0; same && i < dims; i++)
         same = t->shape[i] == shape[i];
@@ -598,6 +611,23 @@ enum status checkpoint_require(const struct checkpoint *ck, const char *name, in
                          shape_words(t->dims, t->shape).s);
     *out = t;
     return OK;
+}
+
+enum status checkpoint_require(const struct checkpoint *ck, const char *name, int dims,
+                               const int64_t *shape, const struct tensor_entry **out,
+                               struct error *err)
+{
+    const struct tensor_entry *t = checkpoint_find(ck, name);
+    return require(ck, name, t && !t->other_dtype, "BF16, F16 or F32", dims, shape, out, err);
+}
+
+enum status checkpoint_require_dtype(const struct checkpoint *ck, const char *name,
+                                     const char *dtype, int dims, const int64_t *shape,
+                                     const struct tensor_entry **out, struct error *err)
+{
+    const struct tensor_entry *t = checkpoint_find(ck, name);
+    bool fits = t && (!dtype || (t->other_dtype && strcmp(t->other_dtype, dtype) == 0));
+    return require(ck, name, fits, dtype ? dtype : "any", dims, shape, out, err);
 }
 
 bool checkpoint_is_proven(const struct checkpoint *ck)
@@ -618,19 +648,30 @@ enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_
     return OK;
 }
 
-/* Makes the chunk the last one; under its lock. */
+/* The chunk, proven now or lately, in place of the one that was not used for the longest time;
+ * under the lock. */
 static enum status fetch_chunk(const struct checkpoint *ck, int file, uint32_t chunk,
-                               struct error *err)
+                               struct last_chunk **out, struct error *err)
 {
-    struct last_chunk *last = ck->last;
-    if (last->file == file && last->chunk == chunk)
+    struct last_chunk *c = &ck->last->chunks[0];
+    for (int i = 0; i < LAST_CHUNKS; i++) {
+        struct last_chunk *other = &ck->last->chunks[i];
+        bool wanted = other->file == file && other->chunk == chunk;
+        if (wanted || other->used < c->used)
+            c = other;
+        if (wanted)
+            break;
+    }
+    c->used = ++ck->last->uses;
+    *out = c;
+    if (c->file == file && c->chunk == chunk)
         return OK;
-    if (!last->bytes && !(last->bytes = malloc(MANIFEST_CHUNK_BYTES)))
+    if (!c->bytes && !(c->bytes = malloc(MANIFEST_CHUNK_BYTES)))
         return error_set(err, ERR_NO_MEMORY, "%s: no memory for a chunk", ck->dir);
-    last->file = -1;
-    TRY(checkpoint_read_chunk(ck, file, chunk, last->bytes, &last->len, err));
-    last->file = file;
-    last->chunk = chunk;
+    c->file = -1;
+    TRY(checkpoint_read_chunk(ck, file, chunk, c->bytes, &c->len, err));
+    c->file = file;
+    c->chunk = chunk;
     return OK;
 }
 
@@ -647,10 +688,11 @@ static enum status read_proven(const struct checkpoint *ck, int file, uint64_t o
     while (st == OK && bytes > 0) {
         uint32_t chunk = (uint32_t)(offset / MANIFEST_CHUNK_BYTES);
         size_t skip = (size_t)(offset % MANIFEST_CHUNK_BYTES);
-        st = fetch_chunk(ck, file, chunk, err);
+        struct last_chunk *from = NULL;
+        st = fetch_chunk(ck, file, chunk, &from, err);
         if (st == OK) {
-            size_t part = ck->last->len - skip < bytes ? ck->last->len - skip : bytes;
-            memcpy(to, ck->last->bytes + skip, part);
+            size_t part = from->len - skip < bytes ? from->len - skip : bytes;
+            memcpy(to, from->bytes + skip, part);
             to += part;
             offset += part;
             bytes -= part;

@@ -79,6 +79,11 @@ enum status checkpoint_require(const struct checkpoint *ck, const char *name, in
                                const int64_t *shape, const struct tensor_entry **out,
                                struct error *err);
 
+/* The same for a tensor of another dtype, by its name ("F8_E4M3", "I32"); NULL: of any. */
+enum status checkpoint_require_dtype(const struct checkpoint *ck, const char *name,
+                                     const char *dtype, int dims, const int64_t *shape,
+                                     const struct tensor_entry **out, struct error *err);
+
 /* pread of exactly `bytes` at `offset` of the file; safe from many threads. ERR_IO when the file
  * ends before (it changed). With a manifest the chunks around the bytes are read and proven; the
  * one before is kept, no more, so loaders read by chunks. */

@@ -550,16 +550,6 @@ enum status config_load_proven(const char *dir, const struct manifest *manifest,
     return OK;
 }
 
-enum status config_require_engine(const char *dir, const struct model_config *config,
-                                  struct error *err)
-{
-    if (config->quant.format == FORMAT_PLAIN)
-        return OK;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "%s/config.json: %s weights are not supported by this build's engine yet", dir,
-                     weight_format_name(config->quant.format));
-}
-
 enum status config_load(const char *dir, struct model_config *config,
                         struct generation_config *generation, struct error *err)
 {

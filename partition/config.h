@@ -108,9 +108,4 @@ enum status config_parse_generation(const char *what, const char *text, size_t l
                                     struct model_config *config,
                                     struct generation_config *generation, struct error *err);
 
-/* Refuses weights that the engine of this build cannot compute with: those that are not plain.
- * `dir` is the checkpoint's, for the message. Planning needs no engine and does not ask. */
-enum status config_require_engine(const char *dir, const struct model_config *config,
-                                  struct error *err);
-
 #endif

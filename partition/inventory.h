@@ -11,6 +11,7 @@
 
 #include "partition/checkpoint.h"
 #include "partition/config.h"
+#include "partition/quant.h"
 
 /* X(enumerator, words for messages, how the plan splits it) */
 #define WEIGHT_ROLES(X)                                                                            \
@@ -56,7 +57,22 @@ enum weight_split weight_role_split(enum weight_role role);
 /* Norms and biases: tensors of one dimension, which a rank keeps in fp32. */
 bool weight_role_is_vector(enum weight_role role);
 
-/* One weight matrix. The bytes at (r, c) lie at offset + r * row_stride + c * dtype_size. */
+/* How a weight lies in its file. All but plain ones are fp32 in memory (weight_read.h). */
+enum weight_store {
+    STORE_PLAIN,  /* of dtype; the bytes at (r, c) lie at offset + r * row_stride + c * size */
+    STORE_FP8,    /* rows of e4m3, and `scales` of blocks */
+    STORE_GROUPS, /* GPTQ or AWQ: words of qweight, `scales` and `zeros` of groups, `order` */
+    STORE_GGML,   /* rows of blocks of type `ggml` */
+};
+
+/* A tensor beside a quantised weight. */
+struct weight_part {
+    int file; /* -1: there is none */
+    uint64_t offset;
+    enum dtype dtype; /* of scales */
+};
+
+/* One weight matrix. */
 struct weight {
     enum weight_role role;
     int32_t layer;  /* -1 outside layers */
@@ -65,10 +81,13 @@ struct weight {
     int64_t cols;
     bool quantized; /* stored as the config's quantization_config says */
     /* Bound by inventory_bind; before, file is -1 and dtype the config's. */
-    enum dtype dtype;
+    enum dtype dtype; /* in memory */
+    enum weight_store store;
     int file;
     uint64_t offset;
-    uint64_t row_stride; /* bytes */
+    uint64_t row_stride; /* bytes from a row of the tensor to the next; of qweight: of words */
+    enum ggml_type ggml;
+    struct weight_part scales, zeros, order;
 };
 
 struct inventory {
@@ -79,7 +98,11 @@ struct inventory {
     int32_t place[WEIGHT_ROUTER]; /* of those, by role, in their layer; -1: the model has none */
     int32_t experts;
     int32_t layers;
+    struct quantization quant; /* the config's */
+    bool native;               /* count memory for an engine that computes with blocks as stored */
 };
+
+bool inventory_layer_is_moe(const struct inventory *inv, int32_t layer);
 
 /* All weights of the config with their shapes, unbound (file -1). */
 enum status inventory_create(const struct model_config *config, struct inventory **out,
@@ -95,6 +118,8 @@ int32_t inventory_find(const struct inventory *inv, enum weight_role role, int32
  * Finds each weight in the checkpoint and demands its shape and a dtype that the engine reads.
  * Experts may be stored one tensor each (`mlp.experts.E.gate_proj.weight`, ...) or fused
  * (`mlp.experts.gate_up_proj` [E, 2 x I, H] gate rows first, `mlp.experts.down_proj` [E, H, I]).
+ * A quantised weight comes with all its parts: `weight_scale_inv` (FP8), `qzeros` and `scales`, and
+ * `g_idx` where columns are in activation order. GGUF goes by llama.cpp's names for qwen3moe.
  * A tensor missing, of another shape or dtype is one line naming it, expected and found. Tensors
  * that the model does not need are refused too, by name, since serving a part of a checkpoint in
  * silence is wrong (rotary_emb.inv_freq buffers of old exports and lm_head where embeddings are

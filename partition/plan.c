@@ -2,6 +2,7 @@
 #include "partition/plan.h"
 #include "base/check.h"
 #include "partition/weight_format.h"
+#include "partition/weight_read.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -483,6 +484,7 @@ uint64_t plan_kv_block_bytes(const struct model_config *config, const struct ran
            KV_BLOCK * (uint64_t)head_row(config->head_dim) * each;
 }
 
+/* What the rank's cut takes in memory. */
 static uint64_t cut_bytes(const struct model_config *c, const struct plan *p,
                           const struct rank_plan *r, const struct inventory *inv, int32_t index)
 {
@@ -490,9 +492,11 @@ static uint64_t cut_bytes(const struct model_config *c, const struct plan *p,
     struct slice s = cut(c, p, r, inv, index);
     if (s.rows == 0 || s.cols == 0)
         return 0;
-    if (w->quantized)
-        return weight_format_bytes(&c->quant, s.row, s.rows, s.col, s.cols);
-    return (uint64_t)s.rows * (uint64_t)s.cols * dtype_size(w->dtype);
+    const struct quant_rect rect = {s.row, s.rows, s.col, s.cols};
+    if (inv->native)
+        return weight_stored_bytes(inv, w, &rect);
+    size_t each = w->quantized ? sizeof(float) : dtype_size(w->dtype); /* GGML's are F32 if bound */
+    return (uint64_t)s.rows * (uint64_t)s.cols * each;
 }
 
 /* Unbound experts of a layer are alike: one stands for all that the rank holds. */
@@ -549,7 +553,8 @@ void plan_file_bytes(const struct inventory *inv, const struct rank_plan *rank, 
         const struct weight *w = &inv->weights[s->weight];
         CHECK(w->file >= 0 && w->file < file_count, "weight %d lies in file %d of %d", s->weight,
               w->file, file_count);
-        bytes[w->file] += (uint64_t)s->rows * (uint64_t)s->cols * dtype_size(w->dtype);
+        bytes[w->file] += weight_stored_bytes(
+            inv, w, &(struct quant_rect){s->row, s->rows, s->col, s->cols});
     }
 }
 

@@ -153,7 +153,7 @@ uint64_t plan_kv_block_bytes(const struct model_config *config, const struct ran
                              enum kv_dtype kv_dtype);
 
 /* Memory by purpose: plain weights in the dtype that `inv` was bound to or, unbound, the config's;
- * quantised ones as the config describes. */
+ * quantised ones as fp32, which the CPU engine makes of them, or as stored where inv->native. */
 struct memory_plan plan_memory(const struct model_config *config, const struct inventory *inv,
                                const struct plan *plan, const struct rank_plan *rank,
                                const struct engine_limits *limits);

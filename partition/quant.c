@@ -42,16 +42,6 @@ float quant_e4m3(uint8_t v)
     return from_bits(sign | (exponent + 120) << 23 | m << 20);
 }
 
-uint16_t quant_to_bf16(float f, bool *exact)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    *exact = (bits & 0xffffu) == 0;
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)(bits >> 16 | 0x40u);
-    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
-
 void quant_fp8(const struct quant_fp8 *m, const struct quant_rect *rect, float *out)
 {
     for (int64_t r = rect->row; r < rect->row + rect->rows; r++) {

@@ -27,9 +27,6 @@ float quant_f16(uint16_t h); /* IEEE 754 binary16, subnormals included */
 /* OCP FP8 E4M3 ("e4m3fn"): bias 7, no infinities, 0x7f and 0xff are NaN, largest 448. */
 float quant_e4m3(uint8_t v);
 
-/* An fp32 value rounded to nearest even, and whether nothing was lost. */
-uint16_t quant_to_bf16(float f, bool *exact);
-
 /*
  * FP8 in blocks, as DeepSeek-V3 and Qwen3-FP8 publish it: `weight` of e4m3 and `weight_scale_inv`
  * with one fp32 (or bf16, widened) factor for each block of block_rows x block_cols, the last ones

@@ -224,7 +224,9 @@ static enum status parse_packed(const char *at, const json_t *obj, struct quanti
         return error_set(err, ERR_UNSUPPORTED,
                          "%s: modules_in_block_to_quantize: expected nothing, found %s", at,
                          json_type_words(only));
-    return q->format == FORMAT_AWQ ? expect_string(at, obj, "version", "gemm", "GEMM", err) : OK;
+    if (q->format == FORMAT_AWQ)
+        return expect_string(at, obj, "version", "gemm", "GEMM", err);
+    return expect_string(at, obj, "checkpoint_format", "gptq", "gptq", err);
 }
 
 static enum status parse_method(const char *at, const json_t *obj, struct quantization *q,

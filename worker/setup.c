@@ -167,7 +167,6 @@ static enum status prove(struct model *m, const struct model_options *o, struct 
 {
     struct generation_config ignored;
     TRY(config_load_proven(o->dir, o->manifest, &m->config, &ignored, err));
-    TRY(config_require_engine(o->dir, &m->config, err));
     TRY(check_limits(m, err));
     TRY(inventory_create(&m->config, inv, err));
     TRY(plan_create(&m->config, *inv, o->layout, &m->plan, err));

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "partition/manifest.h"
+#include "partition/weight_read.h"
 #include "worker/cpu/vec.h"
 
 #include <pthread.h>
@@ -29,8 +30,9 @@ struct load_piece {
 
 struct load {
     const struct checkpoint *ck;
-    struct load_job *jobs;
-    int64_t count, cap;
+    const struct inventory *inv;
+    struct load_job *jobs; /* those of plain weights first */
+    int64_t count, cap, plain;
     /* With a manifest: sorted; and where each chunk's begin, with one more at the end. */
     struct load_piece *pieces;
     int64_t piece_count, piece_cap;
@@ -91,6 +93,9 @@ static void load_report(struct load *l, uint64_t bytes)
 static enum status load_one(struct load *l, const struct load_job *j, struct error *err)
 {
     const struct weight *w = j->weight;
+    const struct quant_rect rect = {j->row, j->rows, j->col, j->cols};
+    if (w->store != STORE_PLAIN)
+        return weight_read(l->ck, l->inv, w, &rect, (float *)(void *)j->to, err);
     size_t each = dtype_size(w->dtype), run = (size_t)j->cols * each;
     uint64_t at = w->offset + (uint64_t)j->row * w->row_stride + (uint64_t)j->col * each;
     if (run == w->row_stride)
@@ -206,10 +211,10 @@ static enum status push_piece(struct load *l, struct load_piece piece, struct er
     return OK;
 }
 
-/* Which chunks the jobs need, each once. */
+/* Which chunks the plain jobs need, each once. */
 static enum status find_chunks(struct load *l, struct error *err)
 {
-    for (int64_t i = 0; i < l->count; i++) {
+    for (int64_t i = 0; i < l->plain; i++) {
         const struct load_job *j = &l->jobs[i];
         const struct weight *w = j->weight;
         size_t each = dtype_size(w->dtype);
@@ -419,6 +424,40 @@ static enum status place_slices(struct load *l, struct weights *w, const struct 
     return OK;
 }
 
+/* Plain weights first, then what is converted in the order of the files: with a manifest one chunk
+ * after the other. */
+static int by_place(const void *a, const void *b)
+{
+    const struct load_job *x = a, *y = b;
+    const struct weight *v = x->weight, *w = y->weight;
+    if ((v->store != STORE_PLAIN) != (w->store != STORE_PLAIN))
+        return v->store != STORE_PLAIN ? 1 : -1;
+    if (v->file != w->file)
+        return v->file < w->file ? -1 : 1;
+    if (v->offset != w->offset)
+        return v->offset < w->offset ? -1 : 1;
+    return x->row < y->row ? -1 : x->row > y->row;
+}
+
+static enum status run_jobs(struct load *l, struct pool *pool, struct error *err)
+{
+    if (l->count > 0)
+        qsort(l->jobs, (size_t)l->count, sizeof *l->jobs, by_place);
+    while (l->plain < l->count && l->jobs[l->plain].weight->store == STORE_PLAIN)
+        l->plain++;
+    if (checkpoint_is_proven(l->ck)) {
+        TRY(find_chunks(l, err));
+        pool_run(pool, load_chunks_thread, l);
+        atomic_store(&l->next, l->plain);
+    }
+    l->items = l->count;
+    if (l->err.code == OK)
+        pool_run(pool, load_thread, l);
+    if (l->err.code != OK)
+        *err = l->err;
+    return l->err.code;
+}
+
 enum status weights_load(const struct model_config *config, const struct inventory *inv,
                          const struct checkpoint *ck, const struct plan *plan,
                          const struct rank_plan *rank, struct pool *pool, weights_progress progress,
@@ -427,21 +466,12 @@ enum status weights_load(const struct model_config *config, const struct invento
     struct weights *w = calloc(1, sizeof *w);
     if (!w)
         return error_set(err, ERR_NO_MEMORY, "no memory for weights");
-    struct load l = {.ck = ck, .progress = progress, .progress_arg = progress_arg};
+    struct load l = {.ck = ck, .inv = inv, .progress = progress, .progress_arg = progress_arg};
     pthread_mutex_init(&l.lock, NULL);
     enum status st;
     TRY_OUT(st, allocate(w, config, inv, rank, err));
     TRY_OUT(st, place_slices(&l, w, inv, rank, err));
-    l.items = l.count;
-    if (checkpoint_is_proven(ck)) {
-        l.items = 0;
-        TRY_OUT(st, find_chunks(&l, err));
-    }
-    pool_run(pool, checkpoint_is_proven(ck) ? load_chunks_thread : load_thread, &l);
-    if (l.err.code != OK) {
-        st = l.err.code;
-        *err = l.err;
-    }
+    TRY_OUT(st, run_jobs(&l, pool, err));
 out:
     free(l.jobs);
     free(l.pieces);

@@ -58,9 +58,10 @@ struct weights {
 typedef void (*weights_progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
 /*
- * Reads this rank's slices, each byte of them once, with the pool's threads in parallel. `inv` is
- * bound. From a checkpoint with a manifest every chunk that holds some of them is read and proven
- * once, into a buffer of MANIFEST_CHUNK_BYTES a thread. On failure nothing is kept; errors name
+ * Reads this rank's slices, each byte of them once, with the pool's threads in parallel; quantised
+ * ones become fp32. `inv` is bound. From a checkpoint with a manifest every chunk that holds some
+ * of them is read and proven once, into a buffer of MANIFEST_CHUNK_BYTES a thread (chunks of
+ * quantised ones, one at a time, as often as it takes). On failure nothing is kept; errors name
  * file and tensor. weights_destroy releases.
  */
 enum status weights_load(const struct model_config *config, const struct inventory *inv,

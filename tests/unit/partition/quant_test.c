@@ -273,19 +273,6 @@ static void half_precision_numbers(void **state)
     assert_true(quant_bf16(0x3f80) == 1.0f);
 }
 
-static void rounding_to_bf16(void **state)
-{
-    (void)state;
-    bool exact;
-    assert_int_equal(quant_to_bf16(1.0f, &exact), 0x3f80);
-    assert_true(exact);
-    assert_int_equal(quant_to_bf16(1.00390625f, &exact), 0x3f80); /* a tie goes to even */
-    assert_false(exact);
-    assert_int_equal(quant_to_bf16(1.01171875f, &exact), 0x3f82);
-    assert_false(exact);
-    assert_true(isnan(quant_bf16(quant_to_bf16(NAN, &exact))));
-}
-
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(fp8_in_whole_blocks),
     cmocka_unit_test(fp8_with_bf16_scales),
@@ -305,7 +292,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(ggml_q6_k),
     cmocka_unit_test(ggml_types_that_are_not_read),
     cmocka_unit_test(half_precision_numbers),
-    cmocka_unit_test(rounding_to_bf16),
 };
 
 UNIT_MAIN(tests)

@@ -269,6 +269,7 @@ static void checkpoints_have_their_published_sizes(void **state)
         struct engine_limits limits = {.max_rows = 1, .max_seqs = 1, .max_logits = 1, .threads = 1};
         assert_int_equal(inventory_create(&c, &inv, &err), OK);
         assert_int_equal(plan_create(&c, inv, (struct layout){1, 1, 1, 0}, &p, &err), OK);
+        inv->native = true;
         struct memory_plan m = plan_memory(&c, inv, p, &p->ranks[0], &limits);
         double gb = (double)m.weights * 1e-9;
         print_message("%s: %.2f GB\n", sizes[i].name, gb);
@@ -292,18 +293,6 @@ static void cuts_add_up(void **state)
     }
 }
 
-static void the_engine_refuses_by_name(void **state)
-{
-    (void)state;
-    struct model_config c = golden("235b-a22b-fp8");
-    struct error err;
-    assert_int_equal(config_require_engine("m", &c, &err), ERR_UNSUPPORTED);
-    assert_string_equal(err.msg, "m/config.json: fp8 weights are not supported by this build's "
-                                 "engine yet");
-    c = golden("235b-a22b");
-    assert_int_equal(config_require_engine("m", &c, &err), OK);
-}
-
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(formats_are_read),
     cmocka_unit_test(outside_the_linear_layers_nothing_is_covered),
@@ -317,7 +306,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(dense_layers_are_cut_on_borders),
     cmocka_unit_test(checkpoints_have_their_published_sizes),
     cmocka_unit_test(cuts_add_up),
-    cmocka_unit_test(the_engine_refuses_by_name),
 };
 
 UNIT_MAIN(tests)

@@ -202,12 +202,13 @@ static void compare(const struct golden *g, const char *dir, const char *name, s
     assert_true(kv == KV_BF16 || same == g->greedy_len);
 }
 
-/* `model`: the checkpoint's folder, from the top of the tree. */
-static void check(const char *name, const char *model)
+/* `model` and `figures`: folders of the checkpoint and of its golden, from the top of the tree;
+ * `cut`: a layout of several ranks. */
+static void check_cut(const char *name, const char *model, const char *figures, struct layout cut)
 {
     char dir[1024], golden[1024];
     snprintf(dir, sizeof dir, "%s/%s", WITAN_SOURCE_DIR, model);
-    snprintf(golden, sizeof golden, "%s/tests/golden/oracle/%s", WITAN_SOURCE_DIR, name);
+    snprintf(golden, sizeof golden, "%s/%s", WITAN_SOURCE_DIR, figures);
     if (access(dir, R_OK) != 0 || access(golden, R_OK) != 0) {
         fprintf(stderr, "skipped: %s or its golden folder is absent\n", model);
         exit(77);
@@ -218,8 +219,15 @@ static void check(const char *name, const char *model)
     read_golden(golden, &g);
     compare(&g, dir, name, one, KV_F32, 2e-4);
     compare(&g, dir, name, one, KV_BF16, 3e-2);
-    compare(&g, dir, name, (struct layout){.pp = 2, .tp = 2, .ep = 2, .w = 2}, KV_F32, 2e-4);
+    compare(&g, dir, name, cut, KV_F32, 2e-4);
     free(g.logits);
+}
+
+static void check(const char *name, const char *model)
+{
+    char figures[256];
+    snprintf(figures, sizeof figures, "tests/golden/oracle/%s", name);
+    check_cut(name, model, figures, (struct layout){.pp = 2, .tp = 2, .ep = 2, .w = 2});
 }
 
 #define ORACLE(name)                                                                               \
@@ -241,6 +249,20 @@ ORACLE(sharded)
 ORACLE(tied)
 ORACLE(yarn)
 
+#define QUANTISED(name, ...)                                                                       \
+    static void name(void **state)                                                                 \
+    {                                                                                              \
+        (void)state;                                                                               \
+        check_cut(#name, "tests/golden/quantised/" #name, "tests/golden/quantised/" #name,         \
+                  (struct layout){__VA_ARGS__});                                                   \
+    }
+QUANTISED(fp8, .pp = 2, .tp = 2, .ep = 1, .w = 2)
+QUANTISED(gptq, .pp = 2, .tp = 2, .ep = 1, .w = 2)
+QUANTISED(gptq_order, .pp = 2, .tp = 1, .ep = 2, .w = 2)
+QUANTISED(awq, .pp = 2, .tp = 2, .ep = 2, .w = 2)
+QUANTISED(gguf, .pp = 2, .tp = 2, .ep = 1, .w = 2)
+QUANTISED(gguf_k, .pp = 1, .tp = 4, .ep = 2, .w = 4)
+
 static void lexicon(void **state)
 {
     (void)state;
@@ -252,6 +274,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(headdim), cmocka_unit_test(nonorm), cmocka_unit_test(odd),
     cmocka_unit_test(qwen2),   cmocka_unit_test(qwen3),  cmocka_unit_test(qwen3tied),
     cmocka_unit_test(sharded), cmocka_unit_test(tied),   cmocka_unit_test(yarn),
+    cmocka_unit_test(fp8),     cmocka_unit_test(gptq),   cmocka_unit_test(gptq_order),
+    cmocka_unit_test(awq),     cmocka_unit_test(gguf),   cmocka_unit_test(gguf_k),
     cmocka_unit_test(lexicon),
 };
 

@@ -144,6 +144,17 @@ static void equal_to_loading_without(void **state)
         check_layouts(golden(names[i]));
 }
 
+static void quantised_weights(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"fp8", "gptq", "gptq_order", "awq", "gguf", "gguf_k"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char dir[512];
+        snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
+        check_layouts(dir);
+    }
+}
+
 /* Of 31 MB: slices that begin in one chunk and end in the next. */
 static void equal_over_borders_of_chunks(void **state)
 {
@@ -183,6 +194,7 @@ static void files_that_change_after_opening(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(equal_to_loading_without),
+    cmocka_unit_test(quantised_weights),
     cmocka_unit_test(equal_over_borders_of_chunks),
     cmocka_unit_test(files_that_change_after_opening),
 };

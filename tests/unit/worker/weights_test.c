@@ -5,6 +5,7 @@
 #include "tests/unit/unit.h"
 
 #include "base/check.h"
+#include "partition/weight_read.h"
 #include "worker/cpu/vec.h"
 #include "worker/weights.h"
 
@@ -48,13 +49,17 @@ static const char *golden_path(const char *name)
     return path;
 }
 
-/* The whole tensor's bytes, dense, read row by row apart from the loader. */
+/* The whole matrix as it is to lie in memory, dense, read row by row apart from the loader. */
 static unsigned char *whole_of(const struct golden *g, const struct weight *w)
 {
     size_t run = (size_t)w->cols * dtype_size(w->dtype);
     unsigned char *bytes = check_calloc((size_t)w->rows, run);
     struct error err;
-    for (int64_t r = 0; r < w->rows; r++)
+    if (w->store != STORE_PLAIN)
+        must(weight_read(g->ck, g->inv, w, &(struct quant_rect){0, w->rows, 0, w->cols},
+                         (float *)(void *)bytes, &err),
+             &err);
+    for (int64_t r = 0; w->store == STORE_PLAIN && r < w->rows; r++)
         must(checkpoint_read(g->ck, w->file, w->offset + (uint64_t)r * w->row_stride,
                              bytes + (size_t)r * run, run, &err),
              &err);
@@ -197,9 +202,10 @@ static void check_rank(const struct golden *g, const struct plan *p, int rank, i
     weights_destroy(w);
 }
 
-static void check_layouts(const char *name, const struct layout *layouts, int count)
+static void check_layouts_of(const char *name, const char *dir, const struct layout *layouts,
+                             int count)
 {
-    struct golden g = golden_open(golden_path(name));
+    struct golden g = golden_open(dir);
     for (int i = 0; i < count; i++) {
         struct plan *p = NULL;
         struct error err;
@@ -212,6 +218,11 @@ static void check_layouts(const char *name, const struct layout *layouts, int co
         plan_destroy(p);
     }
     golden_close(&g);
+}
+
+static void check_layouts(const char *name, const struct layout *layouts, int count)
+{
+    check_layouts_of(name, golden_path(name), layouts, count);
 }
 
 static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 0, 0}, {2, 1, 1, 0}, {2, 2, 2, 0},
@@ -261,6 +272,17 @@ static void whole_and_cut_others(void **state)
     check_layouts("gqa16", layouts, COUNT_OF(layouts));
     check_layouts("headdim", layouts, COUNT_OF(layouts));
     check_layouts("nonorm", layouts, COUNT_OF(layouts));
+}
+
+static void whole_and_cut_quantised(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"fp8", "gptq", "gptq_order", "awq", "gguf", "gguf_k"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char dir[512];
+        snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
+        check_layouts_of(names[i], dir, layouts, COUNT_OF(layouts));
+    }
 }
 
 /* A copy of a golden checkpoint's files in a folder that the test may spoil. */
@@ -356,10 +378,11 @@ static void a_truncated_file_is_named(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(whole_and_cut_dense),  cmocka_unit_test(whole_and_cut_with_biases),
-    cmocka_unit_test(whole_and_cut_fused),  cmocka_unit_test(whole_and_cut_sharded),
-    cmocka_unit_test(whole_and_cut_tied),   cmocka_unit_test(whole_and_cut_odd),
-    cmocka_unit_test(whole_and_cut_others), cmocka_unit_test(a_truncated_file_is_named),
+    cmocka_unit_test(whole_and_cut_dense),       cmocka_unit_test(whole_and_cut_with_biases),
+    cmocka_unit_test(whole_and_cut_fused),       cmocka_unit_test(whole_and_cut_sharded),
+    cmocka_unit_test(whole_and_cut_tied),        cmocka_unit_test(whole_and_cut_odd),
+    cmocka_unit_test(whole_and_cut_others),      cmocka_unit_test(whole_and_cut_quantised),
+    cmocka_unit_test(a_truncated_file_is_named),
 };
 
 UNIT_MAIN(tests)
