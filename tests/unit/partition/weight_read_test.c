@@ -64,7 +64,7 @@ static void read_any(const struct opened *o, const struct weight *w, const struc
         for (int64_t c = 0; c < rect->cols; c++) {
             uint64_t at = w->offset + (uint64_t)(rect->row + r) * w->row_stride +
                           (uint64_t)(rect->col + c) * size;
-            uint16_t half;
+            uint16_t half = 0;
             float *to = &out[r * rect->cols + c];
             void *from = w->dtype == DTYPE_F32 ? (void *)to : (void *)&half;
             assert_int_equal(checkpoint_read(o->ck, w->file, at, from, size, &err), OK);
@@ -218,25 +218,27 @@ static void memory_and_file_bytes(void **state)
 /* --- what is refused ---------------------------------------------------------------------------
  */
 
-/* Opens a copy of the golden in which the first `find` after `from` reads `instead`, of the same
- * length, and tries to bind it. */
-static enum status bind_changed(const char *name, const char *file, const char *from,
-                                const char *find, const char *instead, struct error *err)
+/* Opens a copy of the golden in which the first `find` after `from` reads `instead`, both of
+ * `count` bytes, and tries to bind it. */
+static enum status bind_copy(const char *name, const char *file, const char *from, const char *find,
+                             const char *instead, size_t count, struct error *err)
 {
-    static const char *const files[] = {"model.safetensors", "config.json"};
+    static const char *const files[] = {"model.safetensors", "model.gguf", "config.json"};
     struct folder f = folder_make();
     struct opened o;
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         char path[1100], *data = NULL;
         size_t len = 0;
         snprintf(path, sizeof path, "%s/%s", golden(name), files[i]);
+        if (access(path, R_OK) != 0)
+            continue;
         assert_int_equal(file_read_all(path, 1 << 20, &data, &len, err), OK);
         if (strcmp(files[i], file) == 0) {
             char *at = memmem(data, len, from, strlen(from));
             assert_non_null(at);
-            at = memmem(at, (size_t)(data + len - at), find, strlen(find));
-            assert_true(at && strlen(find) == strlen(instead));
-            memcpy(at, instead, strlen(find));
+            at = memmem(at, (size_t)(data + len - at), find, count);
+            assert_non_null(at);
+            memcpy(at, instead, count);
         }
         folder_write(&f, files[i], data, len);
         free(data);
@@ -246,6 +248,11 @@ static enum status bind_changed(const char *name, const char *file, const char *
     folder_remove(&f);
     return st;
 }
+
+/* Of literals, which may hold NUL. */
+#define bind_changed(name, file, from, find, instead, err)                                         \
+    bind_copy(name, file, from, find, instead,                                                     \
+              sizeof(find) == sizeof(instead) ? sizeof(find) - 1 : 0, err)
 
 #define Q_PROJ "model.layers.0.self_attn.q_proj."
 static const char tensors[] = "model.safetensors";
@@ -301,6 +308,27 @@ static void awq_with_parts_amiss(void **state)
          ERR_INVALID, &err, "config.json");
 }
 
+static void gguf_with_parts_amiss(void **state)
+{
+    (void)state;
+    static const char file[] = "model.gguf";
+    struct error err;
+    SAYS(bind_changed("gguf", file, "blk.0.attn_q.weight", "attn_q", "attn_x", &err), ERR_INVALID,
+         &err, "tensor blk.0.attn_q.weight", "expected shape [128, 64]", "found no such tensor");
+    SAYS(bind_changed("gguf", file, "blk.1.ffn_up_exps.weight", "up_exps", "up_shex", &err),
+         ERR_INVALID, &err, "tensor blk.1.ffn_up_exps.weight", "expected shape [4, 256, 64]",
+         "found no such tensor");
+    SAYS(bind_changed("gguf", file, "qwen3moe.block_count", "\2\0\0\0", "\1\0\0\0", &err),
+         ERR_UNSUPPORTED, &err, "tensor blk.1.", "1 layers of this GGUF", "none of them");
+    SAYS(bind_changed("gguf", file, "attention.key_length", "\40\0\0\0", "\20\0\0\0", &err),
+         ERR_UNSUPPORTED, &err, "qwen3moe.attention.value_length", "expected 16", "found 32");
+    SAYS(bind_changed("gguf", file, "expert_feed_forward_length", "\0\1\0\0", "\200\0\0\0", &err),
+         ERR_INVALID, &err, "tensor blk.0.ffn_gate_exps.weight", "expected [4, 128, 64]",
+         "found [4, 256, 64]");
+    SAYS(bind_changed("gguf", file, "token_embd.weight", "embd", "embx", &err), ERR_INVALID, &err,
+         "tensor token_embd.weight", "no such tensor");
+}
+
 /* A group that there is none of, in the middle of g_idx. */
 static void order_out_of_range(void **state)
 {
@@ -326,7 +354,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(cuts_of_gguf),          cmocka_unit_test(cuts_of_gguf_k),
     cmocka_unit_test(memory_and_file_bytes), cmocka_unit_test(fp8_without_its_factors),
     cmocka_unit_test(gptq_with_parts_amiss), cmocka_unit_test(awq_with_parts_amiss),
-    cmocka_unit_test(order_out_of_range),
+    cmocka_unit_test(gguf_with_parts_amiss), cmocka_unit_test(order_out_of_range),
 };
 
 UNIT_MAIN(tests)
