@@ -20,6 +20,7 @@
 #include <strings.h>
 #include <sys/queue.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 enum { MAX_ERROR_BYTES = 16 << 10, MAX_REQUEST_ID = 64 };
 
@@ -250,8 +251,39 @@ void exchange_stream(struct exchange *x, void (*gone)(void *user), void *user)
     conn_guard(x->conn);
 }
 
+/*
+ * Writes one chunk to the socket at once. Through the event loop it would wait until all other
+ * streams' chunks of the step have been made, and cost three more system calls. False: not now
+ * (TLS, HTTP/1.0, something is still unsent, no room). What the socket does not take goes to the
+ * event loop.
+ */
+static bool send_directly(struct exchange *x, const char *data, size_t len)
+{
+    struct conn *c = x->conn;
+    struct evbuffer *unsent = bufferevent_get_output(c->bev);
+    char size[20];
+    int n = snprintf(size, sizeof size, "%zx\r\n", len);
+    struct iovec parts[] = {{size, (size_t)n}, {(void *)(uintptr_t)data, len}, {"\r\n", 2}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = COUNT_OF(parts)};
+    if (c->http->tls || !x->req->chunked || len == 0 || evbuffer_get_length(unsent) > 0)
+        return false;
+    ssize_t sent = sendmsg(bufferevent_getfd(c->bev), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent <= 0)
+        return false;
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        size_t gone = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;
+        sent -= (ssize_t)gone;
+        CHECK(evbuffer_add(unsent, (char *)parts[i].iov_base + gone, parts[i].iov_len - gone) == 0,
+              "no memory for a chunk");
+    }
+    x->last_sent_ns = clock_now_ns();
+    return true;
+}
+
 static void send_chunk(struct exchange *x, const char *data, size_t len)
 {
+    if (send_directly(x, data, len))
+        return;
     struct evbuffer *chunk = evbuffer_new();
     CHECK(chunk && evbuffer_add(chunk, data, len) == 0, "no memory for a chunk");
     evhttp_send_reply_chunk(x->req, chunk);
