@@ -67,6 +67,7 @@ struct generation_params {
 enum { GENERATION_MAX_STOPS = 16, GENERATION_MAX_STOP_BYTES = 1024 };
 
 struct generation_end {
+    uint64_t id; /* of the request, in this coordinator */
     enum generation_reason reason;
     struct error err; /* with GENERATION_FAILED: ERR_PEER the group was lost, ERR_CANCELLED time is
                          up, ERR_INVALID the model is broken */

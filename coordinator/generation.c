@@ -101,6 +101,7 @@ static struct generation *allocate(struct core *core, const struct generation_pa
     struct generation *g = check_calloc(1, sizeof *g);
     g->core = core;
     g->id = ++core->next_id;
+    g->end.id = g->id;
     g->attempt = 1;
     g->started_ns = clock_now_ns();
     g->split = p->split_reasoning;

@@ -174,10 +174,14 @@ static void on_end(void *user, const struct generation_end *end)
     }
     Witan__Inference__V1__Finished finished = WITAN__INFERENCE__V1__FINISHED__INIT;
     generate_response response = WITAN__INFERENCE__V1__GENERATE_RESPONSE__INIT;
+    char id[48]; /* the coordinator's start and a count: no other request ever has it */
+    snprintf(id, sizeof id, "%016llx-%llu", (unsigned long long)s->door->core->epoch,
+             (unsigned long long)end->id);
     finished.reason = end->reason == GENERATION_STOP ? "stop" : "length";
     finished.prompt_tokens = end->prompt_tokens;
     finished.completion_tokens = end->completion_tokens;
     finished.seed = end->seed;
+    finished.request_id = id;
     response.body_case = WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_FINISHED;
     response.finished = &finished;
     send(s, &response.base);

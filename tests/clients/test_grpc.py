@@ -47,7 +47,8 @@ def test_conversation(inference, lighthouse):
     asked = pb.GenerateRequest(conversation=conversation(lighthouse), sampling=sampling(0))
     text, ids, finished = collect(inference.Generate(asked))
     assert text == lighthouse["answer"]
-    assert finished.reason == "stop"
+    assert finished.reason == "stop" and finished.request_id
+
     assert finished.completion_tokens == len(ids) and finished.prompt_tokens > 5
 
 
