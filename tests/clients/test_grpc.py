@@ -48,7 +48,6 @@ def test_conversation(inference, lighthouse):
     text, ids, finished = collect(inference.Generate(asked))
     assert text == lighthouse["answer"]
     assert finished.reason == "stop" and finished.request_id
-
     assert finished.completion_tokens == len(ids) and finished.prompt_tokens > 5
 
 
