@@ -62,6 +62,11 @@ enum status launch_sibling(const char *name, char path[LAUNCH_MAX_PATH], struct 
     return OK;
 }
 
+enum status launch_loopback(char path[LAUNCH_MAX_PATH], struct error *err)
+{
+    return launch_sibling("../lib/witan_loopback.so", path, err);
+}
+
 /* --- mpirun ------------------------------------------------------------------------------------
  */
 
@@ -80,8 +85,7 @@ void launch_mpirun_words(const struct launch_mpi *m, struct words *out)
         "none",
     };
     static const char *const tcp[] = {"--mca", "pml", "ob1", "--mca", "btl", "self,vader,tcp"};
-    /* Ranks of one machine meet in memory; without this they listen on every interface. (mpirun
-     * itself does so whatever it is told.) */
+    /* Ranks of one machine meet in memory; without this they listen on every interface. */
     static const char *const memory[] = {"--mca", "pml", "ob1", "--mca", "btl", "self,vader"};
     words_add(out, "mpirun");
     if (!m->verbose)
@@ -89,6 +93,11 @@ void launch_mpirun_words(const struct launch_mpi *m, struct words *out)
     add_list(out, always, COUNT_OF(always));
     if (m->one_host)
         words_add(out, "--oversubscribe");
+    if (m->preloaded) {
+        const char *own = getenv("LD_PRELOAD");
+        words_add(out, "-x");
+        words_add(out, "LD_PRELOAD=%s", own ? own : "");
+    }
     if (m->data_plane) {
         static const char *const keys[] = {"oob_tcp_if_include", "btl_tcp_if_include"};
         for (size_t i = 0; i < COUNT_OF(keys); i++) {
@@ -138,7 +147,8 @@ void launch_allow_root(void)
  */
 
 /* In the child: becomes the program; tells `report` the errno when it cannot. */
-static _Noreturn void become(char *const *argv, int keep_fd, pid_t parent, int report)
+static _Noreturn void become(char *const *argv, int keep_fd, const char *preload, pid_t parent,
+                             int report)
 {
     sigset_t none;
     sigemptyset(&none);
@@ -154,6 +164,7 @@ static _Noreturn void become(char *const *argv, int keep_fd, pid_t parent, int r
     bool ready = empty >= 0 && dup2(empty, STDIN_FILENO) >= 0 &&
                  dup2(STDERR_FILENO, STDOUT_FILENO) >= 0 &&
                  (keep_fd < 0 || fcntl(keep_fd, F_SETFD, 0) == 0);
+    ready = ready && (!preload || setenv("LD_PRELOAD", preload, 1) == 0);
     if (ready)
         execvp(argv[0], argv);
     int e = errno;
@@ -162,14 +173,15 @@ static _Noreturn void become(char *const *argv, int keep_fd, pid_t parent, int r
     _exit(127);
 }
 
-enum status launch_start(char *const *argv, int keep_fd, pid_t *pid, struct error *err)
+enum status launch_start(char *const *argv, int keep_fd, const char *preload, pid_t *pid,
+                         struct error *err)
 {
     int report[2], e = 0;
     if (pipe2(report, O_CLOEXEC) != 0)
         return error_errno(err, errno, "cannot start %s", argv[0]);
     pid_t parent = getpid(), child = fork();
     if (child == 0)
-        become(argv, keep_fd, parent, report[1]);
+        become(argv, keep_fd, preload, parent, report[1]);
     int fork_errno = errno;
     close(report[1]);
     if (child < 0) {

@@ -27,10 +27,15 @@ enum { LAUNCH_MAX_PATH = 4096 };
 /* The path of a program that lies beside this one; ERR_NOT_FOUND names it. */
 enum status launch_sibling(const char *name, char path[LAUNCH_MAX_PATH], struct error *err);
 
+/* The path of the library that keeps mpirun's own listeners on loopback (cli/loopback/loopback.c);
+ * ERR_NOT_FOUND names it. */
+enum status launch_loopback(char path[LAUNCH_MAX_PATH], struct error *err);
+
 /* How a group's ranks are started. Everything is the caller's. */
 struct launch_mpi {
     bool verbose;
     bool one_host;          /* all ranks on this machine, which may have fewer cores */
+    bool preloaded;         /* mpirun is started with launch_loopback: its ranks are not */
     const char *data_plane; /* interfaces or subnets for MPI's traffic; NULL: any */
     const char *scratch;    /* one_host: folder for Open MPI's own files; NULL: where it likes */
     char *const *more;      /* words for mpirun as they are, up to a NULL; NULL: none */
@@ -51,8 +56,9 @@ void launch_allow_root(void);
  * Starts argv[0] (searched in PATH) in a process group of its own. Its standard input is empty, its
  * standard output goes where our standard error goes. It gets SIGTERM when the calling process
  * dies, however that dies. `keep_fd` stays open in it under the same number (-1: none). A program
- * that cannot be started is an error here.
+ * that cannot be started is an error here. `preload` (may be NULL): a library to load into it.
  */
-enum status launch_start(char *const *argv, int keep_fd, pid_t *pid, struct error *err);
+enum status launch_start(char *const *argv, int keep_fd, const char *preload, pid_t *pid,
+                         struct error *err);
 
 #endif

@@ -269,7 +269,7 @@ static enum status start_coordinator(struct supervisor *s, struct error *err)
     words_add(&words, "%s", config);
     words_add(&words, "--notify-fd");
     words_add(&words, "%d", notify[1]);
-    enum status st = launch_start(words.list, notify[1], &s->coordinator, err);
+    enum status st = launch_start(words.list, notify[1], NULL, &s->coordinator, err);
     words_fini(&words);
     close(notify[1]);
     s->notify = notify[0];
@@ -312,6 +312,7 @@ static void job_words(const struct supervisor *s, const struct config_group *g, 
     struct launch_mpi mpi = {
         .verbose = c->verbose,
         .one_host = g->hosts_count <= 1,
+        .preloaded = g->hosts_count == 0,
         .data_plane = g->data_plane,
         .scratch = g->hosts_count == 0 && s->o->run->scratch[0] ? s->o->run->scratch : NULL,
         .more = s->o->mpirun_more,
@@ -338,8 +339,9 @@ static void job_words(const struct supervisor *s, const struct config_group *g, 
 /* Once: when the coordinator listens. */
 static enum status start_jobs(struct supervisor *s, struct error *err)
 {
-    char program[LAUNCH_MAX_PATH];
+    char program[LAUNCH_MAX_PATH], loopback[LAUNCH_MAX_PATH];
     TRY(launch_sibling("witan-worker", program, err));
+    TRY(launch_loopback(loopback, err));
     launch_allow_root();
     for (uint32_t i = 0; i < s->o->config->groups_count; i++) {
         struct job *j = &s->jobs[i];
@@ -349,7 +351,8 @@ static enum status start_jobs(struct supervisor *s, struct error *err)
         }
         struct words words = {0};
         job_words(s, j->group, program, &words);
-        enum status st = launch_start(words.list, -1, &j->pid, err);
+        enum status st = launch_start(words.list, -1, j->group->hosts_count == 0 ? loopback : NULL,
+                                      &j->pid, err);
         words_fini(&words);
         if (st != OK) {
             error_prefix(err, "group %s (package openmpi-bin): ", j->group->name);
