@@ -156,6 +156,24 @@ static struct fake_plan plan_for(struct layout layout)
                               .wrong_rank = -1};
 }
 
+/* A coordinator whose ranks are a job's and serve. */
+static struct fake *job_up(struct job *j, struct layout layout)
+{
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(layout);
+    *j = job_start(f, layout.w);
+    fake_bring_up(f, &p);
+    return f;
+}
+
+/* Both end in order, the job within the limit. */
+static void job_down(const struct job *j, struct fake *f, int ranks, int limit_ms)
+{
+    fake_stop(f, ranks);
+    assert_int_equal(job_wait(j, limit_ms), 0);
+    fake_end(f);
+}
+
 static void ask(struct fake *f, uint64_t id)
 {
     const struct fake_request q = {
@@ -167,23 +185,17 @@ static void ask(struct fake *f, uint64_t id)
 static void serves_alone_and_stops(void **state)
 {
     (void)state;
-    struct fake *f = fake_start();
-    struct fake_plan p = plan_for(one);
-    struct job j = job_start(f, 1);
-    fake_bring_up(f, &p);
+    struct job j;
+    struct fake *f = job_up(&j, one);
     ask(f, 1);
-    fake_stop(f, 1);
-    assert_int_equal(job_wait(&j, 10000), 0);
-    fake_end(f);
+    job_down(&j, f, 1, 10000);
 }
 
 static void a_lost_coordinator_ends_the_process(void **state)
 {
     (void)state;
-    struct fake *f = fake_start();
-    struct fake_plan p = plan_for(one);
-    struct job j = job_start(f, 1);
-    fake_bring_up(f, &p);
+    struct job j;
+    struct fake *f = job_up(&j, one);
     fake_vanish(f);
     assert_int_equal(job_wait(&j, 10000), 1);
     assert_said(&j, "witan-worker: coordinator 127.0.0.1:");
@@ -226,11 +238,9 @@ static void two_ranks_answer_and_stop(void **state)
 {
     (void)state;
     skip_without_mpirun();
-    struct fake *f = fake_start();
-    struct fake_plan p = plan_for(two);
-    struct job j = job_start(f, 2);
+    struct job j;
+    struct fake *f = job_up(&j, two);
     double parked[WAKES], awake[WAKES];
-    fake_bring_up(f, &p);
     for (uint64_t i = 0; i < WAKES; i++) {
         usleep(60000); /* they park */
         parked[i] = first_token_ms(f, 2 * i + 1);
@@ -241,20 +251,16 @@ static void two_ranks_answer_and_stop(void **state)
     print_times("awake", awake, WAKES);
     for (int i = 1; i < f->count; i++) /* every answer is the first one again */
         assert_int_equal(f->tokens[i].id, f->tokens[i % ANSWER].id);
-    fake_stop(f, 2);
-    assert_int_equal(job_wait(&j, 15000), 0);
-    fake_end(f);
+    job_down(&j, f, 2, 15000);
 }
 
 static void idle_ranks_take_no_processor(void **state)
 {
     (void)state;
     skip_without_mpirun();
-    struct fake *f = fake_start();
-    struct fake_plan p = plan_for(two);
-    struct job j = job_start(f, 2);
+    struct job j;
+    struct fake *f = job_up(&j, two);
     double before = 0, after = 0;
-    fake_bring_up(f, &p);
     ask(f, 1);
     usleep(500000);
     for (int i = 0; i < 2; i++)
@@ -266,9 +272,7 @@ static void idle_ranks_take_no_processor(void **state)
     fprintf(stderr, "two idle ranks: %.2f %% of a core\n", share * 100);
     assert_true(share <= 0.02);
     ask(f, 2);
-    fake_stop(f, 2);
-    assert_int_equal(job_wait(&j, 15000), 0);
-    fake_end(f);
+    job_down(&j, f, 2, 15000);
 }
 
 static bool gone(uint64_t pid)
@@ -300,10 +304,8 @@ static void a_killed_launcher_takes_its_ranks(void **state)
 {
     (void)state;
     skip_without_mpirun();
-    struct fake *f = fake_start();
-    struct fake_plan p = plan_for(two);
-    struct job j = job_start(f, 2);
-    fake_bring_up(f, &p);
+    struct job j;
+    struct fake *f = job_up(&j, two);
     kill(j.pid, SIGKILL);
     assert_int_equal(job_wait(&j, 1000), 128 + SIGKILL);
     assert_gone(f, 2, 2000);
@@ -330,11 +332,9 @@ static void a_blocked_rank_ends_with_its_stream(void **state)
 {
     (void)state;
     skip_without_mpirun();
-    struct fake *f = fake_start();
-    struct fake_plan p = plan_for(two);
-    struct job j = job_start(f, 2);
+    struct job j;
+    struct fake *f = job_up(&j, two);
     Witan__Cluster__V1__Wake wake = WITAN__CLUSTER__V1__WAKE__INIT;
-    fake_bring_up(f, &p);
     wake.generation = 1; /* which rank 0 knows nothing of */
     fake_send(f, 1, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE, &wake);
     FAKE_WAIT(f, f->ranks[1].phase == WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
@@ -348,10 +348,8 @@ static void a_group_without_coordinator_is_gone(void **state)
 {
     (void)state;
     skip_without_mpirun();
-    struct fake *f = fake_start();
-    struct fake_plan p = plan_for(two);
-    struct job j = job_start(f, 2);
-    fake_bring_up(f, &p);
+    struct job j;
+    struct fake *f = job_up(&j, two);
     const struct fake_request q = {
         .id = 1, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
     fake_submit(f, &q);

@@ -71,6 +71,24 @@ static struct fake_plan plan_for(struct layout layout)
                               .wrong_rank = -1};
 }
 
+/* A coordinator whose group of this layout serves. */
+static struct fake *group_up(struct group *g, struct layout layout)
+{
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(layout);
+    group_start(g, f, layout.w);
+    fake_bring_up(f, &p);
+    return f;
+}
+
+/* Both end in order. */
+static void group_down(struct group *g, struct fake *f)
+{
+    fake_stop(f, g->world);
+    group_wait(g, OK);
+    fake_end(f);
+}
+
 /* --- the same asked of an engine directly --- */
 
 struct reference {
@@ -174,11 +192,8 @@ static void hello_says_who_and_where(void **state)
 static void tokens_are_the_engine_s(void **state)
 {
     (void)state;
-    struct fake *f = fake_start();
     struct group g;
-    struct fake_plan p = plan_for(one);
-    group_start(&g, f, 1);
-    fake_bring_up(f, &p);
+    struct fake *f = group_up(&g, one);
     assert_true(f->ranks[0].purposes >= 5 && f->ranks[0].planned_bytes > 0);
     assert_true(f->ranks[0].resident_bytes > 0);
     const struct fake_request greedy = {
@@ -197,19 +212,14 @@ static void tokens_are_the_engine_s(void **state)
     FAKE_WAIT(f, f->ranks[0].phase == WITAN__CLUSTER__V1__PHASE__PHASE_IDLE &&
                      f->ranks[0].steps >= ANSWER && f->ranks[0].kv_blocks > 0 &&
                      f->ranks[0].kv_blocks_free == f->ranks[0].kv_blocks);
-    fake_stop(f, 1);
-    group_wait(&g, OK);
-    fake_end(f);
+    group_down(&g, f);
 }
 
 static void one_message_a_step(void **state)
 {
     (void)state;
-    struct fake *f = fake_start();
     struct group g;
-    struct fake_plan p = plan_for(one);
-    group_start(&g, f, 1);
-    fake_bring_up(f, &p);
+    struct fake *f = group_up(&g, one);
     for (uint64_t id = 1; id <= 3; id++) {
         const struct fake_request q = {
             .id = id, .prompt = prompt, .prompt_len = 2, .max_tokens = ANSWER};
@@ -219,9 +229,7 @@ static void one_message_a_step(void **state)
         FAKE_WAIT(f, fake_ended(f, id));
     assert_true(f->messages <= (int)f->tokens[f->count - 1].step);
     assert_int_equal(f->count, 3 * ANSWER);
-    fake_stop(f, 1);
-    group_wait(&g, OK);
-    fake_end(f);
+    group_down(&g, f);
 }
 
 /* The heartbeat after the next says what comes after LEAD_IDLE_MS. */
@@ -236,11 +244,8 @@ static void wait_parked(struct fake *f, const struct fake_rank *r)
 static void two_ranks_park_and_wake(void **state)
 {
     (void)state;
-    struct fake *f = fake_start();
     struct group g;
-    struct fake_plan p = plan_for(two);
-    group_start(&g, f, 2);
-    fake_bring_up(f, &p);
+    struct fake *f = group_up(&g, two);
     for (uint64_t id = 1; id <= 5; id++) {
         const struct fake_request q = {
             .id = id, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER, .seed = id};
@@ -296,9 +301,8 @@ static void an_unreadable_model_is_told(void **state)
 static void bad_requests_are_answered(void **state)
 {
     (void)state;
-    struct fake *f = fake_start();
     struct group g;
-    struct fake_plan p = plan_for(one);
+    struct fake *f = group_up(&g, one);
     static int32_t bad[2] = {3, 1 << 20};
     const struct {
         struct fake_request q;
@@ -312,8 +316,6 @@ static void bad_requests_are_answered(void **state)
         {{.id = 6, .prompt = prompt, .prompt_len = 4, .max_tokens = 4, .temperature = -1},
          "temperature"},
     };
-    group_start(&g, f, 1);
-    fake_bring_up(f, &p);
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         const struct fake_request *q = &cases[i].q;
         fake_submit(f, q);
@@ -328,9 +330,7 @@ static void bad_requests_are_answered(void **state)
         .id = 9, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
     fake_submit(f, &good);
     assert_answer(f, &good);
-    fake_stop(f, 1);
-    group_wait(&g, OK);
-    fake_end(f);
+    group_down(&g, f);
 }
 
 static void a_cancelled_request_ends(void **state)
@@ -363,9 +363,7 @@ static void a_cancelled_request_ends(void **state)
         int n = fake_answer(f, id, ids, FAKE_TOKENS); /* checks the positions */
         assert_int_equal(n == 0, id == 3);
     }
-    fake_stop(f, 1);
-    group_wait(&g, OK);
-    fake_end(f);
+    group_down(&g, f);
 }
 
 static void a_refusal_is_the_error(void **state)
@@ -392,9 +390,7 @@ static void a_late_coordinator_is_found(void **state)
     usleep(1500000);
     fake_listen(f, port);
     fake_bring_up(f, &p);
-    fake_stop(f, 1);
-    group_wait(&g, OK);
-    fake_end(f);
+    group_down(&g, f);
 }
 
 static void stopping_waits_for_no_request(void **state)
@@ -420,11 +416,8 @@ static void stopping_waits_for_no_request(void **state)
 static void the_end_of_the_stream_ends_a_parked_group(void **state)
 {
     (void)state;
-    struct fake *f = fake_start();
     struct group g;
-    struct fake_plan p = plan_for(two);
-    group_start(&g, f, 2);
-    fake_bring_up(f, &p);
+    struct fake *f = group_up(&g, two);
     fake_vanish(f);
     group_wait(&g, ERR_IO);
     assert_non_null(strstr(g.err.msg, "coordinator 127.0.0.1:"));
