@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "partition/weight_read.h"
+#include "tests/tools/weight_name.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,25 +28,6 @@ static void must(enum status st, const struct error *err)
     exit(1);
 }
 
-static void name_of(const struct weight *w, char *name, size_t size)
-{
-    const char *words = weight_role_words(w->role);
-    bool attention = w->role >= WEIGHT_Q && w->role <= WEIGHT_O;
-    if (w->role == WEIGHT_LM_HEAD)
-        snprintf(name, size, "lm_head.weight");
-    else if (w->layer < 0)
-        snprintf(name, size, "model.%s.weight", words);
-    else if (w->expert >= 0)
-        snprintf(name, size, "model.layers.%d.mlp.experts.%d.%s.weight", w->layer, w->expert,
-                 words);
-    else
-        snprintf(name, size, "model.layers.%d.%s%s.weight", w->layer,
-                 attention                ? "self_attn."
-                 : w->role >= WEIGHT_GATE ? "mlp."
-                                          : "",
-                 words);
-}
-
 static uint64_t bytes_of(const struct weight *w)
 {
     return (uint64_t)w->rows * (uint64_t)w->cols * sizeof(float);
@@ -60,7 +42,7 @@ static void write_header(const struct inventory *inv, FILE *out)
     for (int32_t i = 0; i < inv->count; i++) {
         const struct weight *w = &inv->weights[i];
         char name[128], shape[64];
-        name_of(w, name, sizeof name);
+        weight_name(w, name, sizeof name);
         if (weight_role_is_vector(w->role))
             snprintf(shape, sizeof shape, "%lld", (long long)(w->rows * w->cols));
         else

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "partition/plan.h"
 #include "partition/weight_read.h"
+#include "tests/tools/weight_name.h"
 #include "tests/unit/random.h"
 
 struct opened {
@@ -85,23 +86,6 @@ static uint32_t crc32(const void *data, size_t len)
     return ~crc;
 }
 
-/* Under which name values.crc has a weight. */
-static void name_of(const struct weight *w, char *name, size_t size)
-{
-    const char *words = weight_role_words(w->role);
-    bool attention = w->role >= WEIGHT_Q && w->role <= WEIGHT_O;
-    if (w->role == WEIGHT_LM_HEAD)
-        snprintf(name, size, "lm_head.weight");
-    else if (w->layer < 0)
-        snprintf(name, size, "model.%s.weight", words);
-    else if (w->expert >= 0)
-        snprintf(name, size, "model.layers.%d.mlp.experts.%d.%s.weight", w->layer, w->expert,
-                 words);
-    else
-        snprintf(name, size, "model.layers.%d.%s%s.weight", w->layer, attention ? "self_attn." : "",
-                 words);
-}
-
 static void check_values(const char *name)
 {
     struct opened o = open_golden(name);
@@ -116,7 +100,7 @@ static void check_values(const char *name)
         size_t n = (size_t)w->rows * (size_t)w->cols;
         float *values = check_calloc(n, sizeof *values);
         read_any(&o, w, &(struct quant_rect){0, w->rows, 0, w->cols}, values);
-        name_of(w, weight, sizeof weight);
+        weight_name(w, weight, sizeof weight);
         snprintf(line, sizeof line, "%08x %s\n", crc32(values, n * sizeof *values), weight);
         if (!strstr(sums, line))
             fail_msg("%s: expected other values than those of %s", name, line);
