@@ -17,7 +17,9 @@
 #include "proto/versions.h"
 #include "tests/bench/latency/latency.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +91,12 @@ static enum status gap_ms(const char *address, client_run run, const struct load
     return st;
 }
 
+/* What was printed must have a reader, or the bench ends here, in order. */
+static enum status tell(struct error *err)
+{
+    return fflush(stdout) == 0 ? OK : error_errno(err, errno, "standard output");
+}
+
 /* Keeps the best of several rounds, taken in turn: other load only ever adds. */
 static enum status print_load(const struct place *p, const struct cluster *c, const struct load *l,
                               struct error *err)
@@ -106,8 +114,7 @@ static enum status print_load(const struct place *p, const struct cluster *c, co
            "ms (%+.3f)\n",
            l->streams, l->tokens, best[ALONE], best[HTTP], best[HTTP] - best[ALONE], best[GRPC],
            best[GRPC] - best[ALONE]);
-    fflush(stdout);
-    return OK;
+    return tell(err);
 }
 
 static enum status print_added(const struct place *p, const struct cluster *c, struct error *err)
@@ -180,7 +187,7 @@ static enum status print_delivery(struct leader *leader, const char *door, const
     if (st == OK) {
         double median = percentile(&s, 0.5), p99 = percentile(&s, 0.99);
         printf("  %3d streams, %s: median %.3f ms, p99 %.3f ms\n", streams, door, median, p99);
-        fflush(stdout);
+        st = tell(err);
     }
     free(s.ms);
     free(p);
@@ -263,6 +270,7 @@ int main(int argc, char **argv)
         return 2;
     }
     log_set_level(LOG_WARN);
+    signal(SIGPIPE, SIG_IGN); /* tell() says it */
     enum status st = place_find(&place, &err);
     if (st == OK) {
         print_machine(argc, argv, &place);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,24 +33,35 @@ enum status place_find(struct place *p, struct error *err)
     return OK;
 }
 
-/* Standard output goes to `out`, or nowhere. */
+/* In the child: becomes the program, which ends when the bench does, however that ends. */
+static _Noreturn void become(char *const *argv, pid_t parent)
+{
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent)
+        _exit(1); /* it died before the line above */
+    signal(SIGPIPE, SIG_DFL);
+    if (nothing >= 0 && dup2(nothing, STDIN_FILENO) >= 0 && dup2(nothing, STDOUT_FILENO) >= 0)
+        execv(argv[0], argv);
+    _exit(127);
+}
+
+/* Standard output goes nowhere. A program that is not there ends with code 127. */
 static enum status start(const struct place *p, const char *program, const char *const *args,
-                         const char *out, pid_t *pid, struct error *err)
+                         pid_t *pid, struct error *err)
 {
     char path[2 * LATENCY_PATH], *argv[MAX_ARGS] = {path};
     int argc = 1;
-    posix_spawn_file_actions_t actions;
     snprintf(path, sizeof path, "%s/%s", p->bin, program);
     for (; args[argc - 1]; argc++) {
         CHECK(argc + 1 < MAX_ARGS, "%d arguments", argc);
-        argv[argc] = (char *)(uintptr_t)args[argc - 1]; /* execve changes no argument */
+        argv[argc] = (char *)(uintptr_t)args[argc - 1]; /* execv changes no argument */
     }
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 1, out ? out : "/dev/null", O_WRONLY, 0);
-    int code = posix_spawn(pid, path, &actions, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    return code == 0 ? OK : error_errno(err, code, "%s", path);
+    pid_t parent = getpid();
+    *pid = fork();
+    if (*pid == 0)
+        become(argv, parent);
+    return *pid > 0 ? OK : error_errno(err, errno, "%s", path);
 }
 
 static enum status finish(pid_t pid, const char *program, struct error *err)
@@ -137,7 +149,7 @@ static enum status start_coordinator(const struct place *p, struct cluster *c, s
     c->notify = ends[0];
     snprintf(number, sizeof number, "%d", ends[1]);
     const char *const args[] = {"-c", config, "--notify-fd", number, NULL};
-    enum status st = start(p, "witan-coordinator", args, NULL, &c->coordinator, err);
+    enum status st = start(p, "witan-coordinator", args, &c->coordinator, err);
     close(ends[1]);
     return st;
 }
@@ -162,7 +174,7 @@ enum status cluster_start(const struct place *p, bool with_worker, struct cluste
     if (!with_worker)
         return OK;
     const char *const args[] = {"--coordinator", c->ranks, "--group", "g0", "--tls", pki, NULL};
-    TRY(start(p, "witan-worker", args, NULL, &c->worker, err));
+    TRY(start(p, "witan-worker", args, &c->worker, err));
     return cluster_wait_ready(c, err);
 }
 
