@@ -15,8 +15,8 @@ static const char usage[] =
     "Reads {\"messages\": [...], \"tools\": [...], \"kwargs\": {...}} a line and writes\n"
     "{\"rendered\": \"...\", \"ids\": [...]} a line, or {\"error\": \"...\"} in its place and "
     "exits\n"
-    "with 1. DIR holds the checkpoint's tokenizer.json and its chat template; NAME overrides the\n"
-    "template. Only what the template itself wrote becomes a special token.\n";
+    "with 1. DIR holds the checkpoint's tokenizer and its chat template, as files or in a GGUF;\n"
+    "NAME overrides the template. Only what the template itself wrote becomes a special token.\n";
 
 struct session {
     enum template_kind kind;

@@ -59,7 +59,7 @@ static enum status prompt_of(struct one *q, const json_t *in, const char *what, 
         return error_set(err, ERR_INVALID, "%s: expected one of ids, messages and prompt", what);
     enum status st = OK;
     if (!t && !ids)
-        st = error_set(err, ERR_NOT_FOUND, "the checkpoint has no tokenizer.json: expected ids");
+        st = error_set(err, ERR_NOT_FOUND, "the checkpoint has no tokenizer: expected ids");
     else if (json_is_array(ids))
         st = prompt_ids(q, ids, err);
     else if (json_is_array(messages))

@@ -193,8 +193,8 @@ static enum status run(struct run_args *a, char **argv, struct error *err)
     if (st == OK)
         st = sampling_of(a, &sampling, err);
     if (st == OK)
-        st = chat_text_load_proven(a->group.dir, manifest_proof(a->group.manifest),
-                                   a->requests != NULL, &text, err);
+        st = chat_text_load_proven(a->group.dir, a->group.manifest, a->requests != NULL, &text,
+                                   err);
     a->chat.text = text;
     a->chat.sampling = sampling;
     a->chat.fixed_seed = a->have[4];

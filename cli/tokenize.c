@@ -19,13 +19,13 @@ static const char tokenize_usage[] =
     "{\"error\": \"...\"} in its place and exits with 1. Special tokens spelled in the text "
     "become\n"
     "those tokens; --plain adds \"ids_plain\", where they stay plain text. Of bytes given in hex,\n"
-    "what is not UTF-8 becomes U+FFFD. DIR holds the checkpoint's tokenizer.json.\n";
+    "what is not UTF-8 becomes U+FFFD. DIR holds the checkpoint's tokenizer.json or GGUF.\n";
 
 static const char detokenize_usage[] =
     "usage: witan detokenize DIR [--skip-special]\n"
     "Reads {\"ids\": [...]} a line and writes {\"text\": \"...\"} a line, or {\"error\": \"...\"} "
     "in\n"
-    "its place and exits with 1. DIR holds the checkpoint's tokenizer.json.\n";
+    "its place and exits with 1. DIR holds the checkpoint's tokenizer.json or GGUF.\n";
 
 struct session {
     struct tokenizer *tok;

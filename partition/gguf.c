@@ -53,7 +53,9 @@ struct entry {
     bool big; /* an unsigned integer beyond int64_t */
     int64_t integer;
     double real;
-    char *string; /* NULL when too long to keep */
+    char *string;            /* NULL when too long to keep */
+    enum value_type of;      /* an array's elements */
+    struct gguf_place place; /* of a string or an array */
 };
 
 struct gguf {
@@ -182,6 +184,7 @@ static enum status take_string(struct reader *r, struct entry *e, struct error *
 {
     uint64_t len = 0;
     TRY(take_int(r, 8, &len, err));
+    e->place = (struct gguf_place){r->at, len, len};
     if (len > MAX_KEPT)
         return pass_over(r, len, err);
     e->string = malloc((size_t)len + 1);
@@ -191,11 +194,22 @@ static enum status take_string(struct reader *r, struct entry *e, struct error *
     return take(r, e->string, (size_t)len, err);
 }
 
+/* Goes over `count` strings. */
+static enum status pass_strings(struct reader *r, uint64_t count, struct error *err)
+{
+    uint64_t len = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        TRY(take_int(r, 8, &len, err));
+        TRY(pass_over(r, len, err));
+    }
+    return OK;
+}
+
 /* Proves that an array lies within the file, and goes past it. */
-static enum status pass_array(struct reader *r, struct error *err)
+static enum status pass_array(struct reader *r, struct entry *e, struct error *err)
 {
     enum value_type type = TYPE_U8;
-    uint64_t count = 0, len = 0;
+    uint64_t count = 0;
     TRY(take_type(r, &type, err));
     TRY(take_int(r, 8, &count, err));
     if (type == TYPE_ARRAY)
@@ -209,12 +223,13 @@ static enum status pass_array(struct reader *r, struct error *err)
                          "elements",
                          r->what, r->part, (unsigned long long)r->source->size,
                          (unsigned long long)count);
-    if (type != TYPE_STRING)
-        return pass_over(r, count * least, err);
-    for (uint64_t i = 0; i < count; i++) {
-        TRY(take_int(r, 8, &len, err));
-        TRY(pass_over(r, len, err));
-    }
+    e->of = type;
+    e->place = (struct gguf_place){.offset = r->at, .count = count};
+    if (type == TYPE_STRING)
+        TRY(pass_strings(r, count, err));
+    else
+        TRY(pass_over(r, count * least, err));
+    e->place.bytes = r->at - e->place.offset;
     return OK;
 }
 
@@ -224,7 +239,7 @@ static enum status take_value(struct reader *r, struct entry *e, struct error *e
     if (e->type == TYPE_STRING)
         return take_string(r, e, err);
     if (e->type == TYPE_ARRAY)
-        return pass_array(r, err);
+        return pass_array(r, e, err);
     TRY(take_int(r, type_bytes[e->type], &bits, err));
     uint32_t low = (uint32_t)bits;
     float f;
@@ -587,6 +602,18 @@ enum status gguf_get_real(const struct gguf *g, const char *what, const char *ke
     return OK;
 }
 
+enum status gguf_get_bool(const struct gguf *g, const char *what, const char *key, bool required,
+                          bool *out, struct error *err)
+{
+    const struct entry *e = find(g, key);
+    if (!e && !required)
+        return OK;
+    if (!e || e->type != TYPE_BOOL)
+        return refuse_type(what, key, "a boolean", e, err);
+    *out = e->integer != 0;
+    return OK;
+}
+
 enum status gguf_get_string(const struct gguf *g, const char *what, const char *key, bool required,
                             const char **out, struct error *err)
 {
@@ -596,5 +623,32 @@ enum status gguf_get_string(const struct gguf *g, const char *what, const char *
     if (!e || !e->string)
         return refuse_type(what, key, "a string of at most 255 bytes", e, err);
     *out = e->string;
+    return OK;
+}
+
+static bool is_of_kind(const struct entry *e, enum gguf_kind kind)
+{
+    if (kind == GGUF_STRING)
+        return e->type == TYPE_STRING;
+    if (e->type != TYPE_ARRAY)
+        return false;
+    return kind == GGUF_STRINGS ? e->of == TYPE_STRING : e->of == TYPE_I32 || e->of == TYPE_U32;
+}
+
+enum status gguf_get_place(const struct gguf *g, const char *what, const char *key,
+                           enum gguf_kind kind, struct gguf_place *out, struct error *err)
+{
+    static const char *const words[] = {
+        [GGUF_STRING] = "a string",
+        [GGUF_STRINGS] = "an array of strings",
+        [GGUF_INTS32] = "an array of 32-bit integers",
+    };
+    const struct entry *e = find(g, key);
+    if (e && e->type == TYPE_ARRAY && !is_of_kind(e, kind))
+        return error_set(err, ERR_INVALID, "%s: %s: expected %s, found an array, each %s", what,
+                         key, words[kind], type_words[e->of]);
+    if (!e || !is_of_kind(e, kind))
+        return refuse_type(what, key, words[kind], e, err);
+    *out = e->place;
     return OK;
 }

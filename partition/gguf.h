@@ -1,7 +1,7 @@
 /*
  * GGUF files, the container of llama.cpp and Ollama: metadata, tensor table, data. Parsing proves
- * the header and keeps what an engine asks for; long strings and arrays (the tokenizer) are proven
- * and passed over. Immutable after parsing; any thread reads.
+ * the header and keeps what an engine asks for; of long strings and arrays (the tokenizer) it
+ * proves that they lie within the file, and keeps where. Immutable after parsing; any thread reads.
  *
  * Format: ggml's gguf.md, versions 2 and 3, little-endian: "GGUF", u32 version, u64 tensors, u64
  * metadata; then per metadata a string key, u32 type, value; then per tensor a string name, u32
@@ -49,9 +49,25 @@ enum status gguf_get_int(const struct gguf *g, const char *what, const char *key
                          int64_t min, int64_t max, int64_t *out, struct error *err);
 enum status gguf_get_real(const struct gguf *g, const char *what, const char *key, bool required,
                           double *out, struct error *err);
+enum status gguf_get_bool(const struct gguf *g, const char *what, const char *key, bool required,
+                          bool *out, struct error *err);
 /* Strings of more than 255 bytes are not kept and count as of another type. */
 enum status gguf_get_string(const struct gguf *g, const char *what, const char *key, bool required,
                             const char **out, struct error *err);
+
+/* Values to be read from the file: a string of any length, an array of strings (each u64 bytes and
+ * those bytes), an array of signed or unsigned 32-bit integers. */
+enum gguf_kind { GGUF_STRING, GGUF_STRINGS, GGUF_INTS32 };
+
+/* Where such a value lies, all of it within the file when that was parsed. */
+struct gguf_place {
+    uint64_t offset, bytes; /* of the string, or of all elements */
+    uint64_t count;         /* of elements; for a string its bytes */
+};
+
+/* ERR_INVALID when it is absent or of another kind. */
+enum status gguf_get_place(const struct gguf *g, const char *what, const char *key,
+                           enum gguf_kind kind, struct gguf_place *out, struct error *err);
 
 /*
  * The model that a qwen3moe file's metadata describe (gguf_config.c), checked as config.json is.

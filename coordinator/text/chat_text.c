@@ -6,11 +6,11 @@
 #include <string.h>
 
 /* Text can be continued without a template: only one that cannot be read is an error. */
-static enum status detect(struct chat_text *t, const char *dir, const struct file_proof *proof,
+static enum status detect(struct chat_text *t, const char *dir, const struct manifest *manifest,
                           struct error *err)
 {
     t->template = TEMPLATE_COUNT;
-    enum status st = template_detect_proven(dir, proof, &t->template, err);
+    enum status st = template_detect_proven(dir, manifest, &t->template, err);
     if (st == OK || st == ERR_NOT_FOUND)
         return OK;
     if (st != ERR_UNSUPPORTED)
@@ -21,13 +21,13 @@ static enum status detect(struct chat_text *t, const char *dir, const struct fil
     return OK;
 }
 
-static enum status load(struct chat_text *t, const char *dir, const struct file_proof *proof,
+static enum status load(struct chat_text *t, const char *dir, const struct manifest *manifest,
                         struct error *err)
 {
     t->think_open = t->think_close = UINT32_MAX;
-    TRY(tokenizer_load_proven(dir, proof, &t->tokenizer, err));
+    TRY(tokenizer_load_proven(dir, manifest, &t->tokenizer, err));
     TRY(tokenizer_scratch_create(t->tokenizer, &t->scratch, err));
-    TRY(detect(t, dir, proof, err));
+    TRY(detect(t, dir, manifest, err));
     tokenizer_id_of_token(t->tokenizer, "<think>", 7, &t->think_open, NULL);
     tokenizer_id_of_token(t->tokenizer, "</think>", 8, &t->think_close, NULL);
     return OK;
@@ -39,14 +39,14 @@ enum status chat_text_load(const char *dir, bool optional, struct chat_text **ou
     return chat_text_load_proven(dir, NULL, optional, out, err);
 }
 
-enum status chat_text_load_proven(const char *dir, const struct file_proof *proof, bool optional,
+enum status chat_text_load_proven(const char *dir, const struct manifest *manifest, bool optional,
                                   struct chat_text **out, struct error *err)
 {
     *out = NULL;
     struct chat_text *t = calloc(1, sizeof *t);
     if (!t)
         return error_set(err, ERR_NO_MEMORY, "no memory for the tokenizer");
-    enum status st = load(t, dir, proof, err);
+    enum status st = load(t, dir, manifest, err);
     if (st == OK) {
         *out = t;
         return OK;

@@ -17,13 +17,13 @@ struct chat_text {
     uint32_t think_open, think_close; /* ids of <think> and </think>; UINT32_MAX where absent */
 };
 
-/* A folder without a template, or with another than the five (said in one warning), has no chat,
- * which chat_encode refuses; text and token ids need none. With `optional`, a folder without
- * tokenizer.json gives NULL: requests of token ids need none. */
+/* A folder without a template, or with another than those of template.h (said in one warning), has
+ * no chat, which chat_encode refuses; text and token ids need none. With `optional`, a folder
+ * without a tokenizer gives NULL: requests of token ids need none. */
 enum status chat_text_load(const char *dir, bool optional, struct chat_text **out,
                            struct error *err);
-/* The same where a proof (base/file.h; NULL: none) says what the folder's files must hold. */
-enum status chat_text_load_proven(const char *dir, const struct file_proof *proof, bool optional,
+/* The same with a manifest of the folder (NULL: none): what is read must be as it says. */
+enum status chat_text_load_proven(const char *dir, const struct manifest *manifest, bool optional,
                                   struct chat_text **out, struct error *err);
 void chat_text_destroy(struct chat_text *t);
 

@@ -3,7 +3,9 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "coordinator/text/gguf_words.h"
 #include "coordinator/text/template_family.h"
+#include "partition/manifest.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -13,6 +15,7 @@
 enum {
     SOURCE_LIMIT_BYTES = 1 << 20,
     CONFIG_LIMIT_BYTES = 16 << 20,
+    MAX_FOLDER_BYTES = 4000, /* of its path */
     SHA256_HEX = 64,
 };
 
@@ -119,8 +122,8 @@ enum status template_by_source(const char *source, size_t len, enum template_kin
 static enum status no_template(const char *dir, struct error *err)
 {
     return error_set(err, ERR_NOT_FOUND,
-                     "%s: no chat template: expected chat_template.jinja, or chat_template in "
-                     "tokenizer_config.json",
+                     "%s: no chat template: expected chat_template.jinja, chat_template in "
+                     "tokenizer_config.json, or tokenizer.chat_template in a GGUF",
                      dir);
 }
 
@@ -147,6 +150,34 @@ static enum status source_in_config(const char *path, const json_t *value, const
         "%s: chat_template: expected {\"name\": \"default\", \"template\": \"...\"} in "
         "the list of %zu, found none",
         path, json_array_size(value));
+}
+
+enum status template_in_gguf(const struct gguf_words *w, enum template_kind *kind,
+                             struct error *err)
+{
+    static const char key[] = "tokenizer.chat_template";
+    char *source = NULL;
+    struct gguf_place place;
+    if (!gguf_has(w->gguf, key))
+        return no_template(w->what, err);
+    TRY(gguf_words_read(w, key, GGUF_STRING, SOURCE_LIMIT_BYTES, &source, &place, err));
+    enum status st = template_by_source(source, (size_t)place.bytes, kind, err);
+    free(source);
+    if (st != OK)
+        error_prefix(err, "%s: %s: ", w->what, key);
+    return st;
+}
+
+static enum status detect_in_gguf(const char *dir, const struct manifest *manifest,
+                                  enum template_kind *kind, struct error *err)
+{
+    struct gguf_words w;
+    if (!checkpoint_is_gguf(dir, manifest))
+        return no_template(dir, err);
+    TRY(gguf_words_open(dir, manifest, &w, err));
+    enum status st = template_in_gguf(&w, kind, err);
+    gguf_words_close(&w);
+    return st;
 }
 
 static enum status detect_in_config(const char *dir, const struct file_proof *proof,
@@ -185,27 +216,45 @@ enum status template_detect(const char *dir, enum template_kind *kind, struct er
     return template_detect_proven(dir, NULL, kind, err);
 }
 
-enum status template_detect_proven(const char *dir, const struct file_proof *proof,
-                                   enum template_kind *kind, struct error *err)
+static enum status detect_in_file(const char *dir, const struct file_proof *proof,
+                                  enum template_kind *kind, struct error *err)
 {
     char path[4096];
-    int n = snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
-    if (n < 0 || (size_t)n >= sizeof path)
-        return error_set(err, ERR_INVALID, "the folder's path is longer than %zu bytes",
-                         sizeof path);
     snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
     char *source = NULL;
     size_t len = 0;
-    enum status st = file_read_proven(dir, "chat_template.jinja", proof, SOURCE_LIMIT_BYTES,
-                                      &source, &len, err);
-    if (st == ERR_NOT_FOUND)
-        return detect_in_config(dir, proof, kind, err);
-    TRY(st);
-    st = template_by_source(source, len, kind, err);
+    TRY(file_read_proven(dir, "chat_template.jinja", proof, SOURCE_LIMIT_BYTES, &source, &len,
+                         err));
+    enum status st = template_by_source(source, len, kind, err);
     if (st != OK)
         error_prefix(err, "%s: ", path);
     free(source);
     return st;
+}
+
+enum status template_detect_proven(const char *dir, const struct manifest *manifest,
+                                   enum template_kind *kind, struct error *err)
+{
+    static const struct {
+        enum status (*detect)(const char *dir, const struct file_proof *proof,
+                              enum template_kind *kind, struct error *err);
+        const char *file;
+    } places[] = {
+        {detect_in_file, "chat_template.jinja"},
+        {detect_in_config, "tokenizer_config.json"},
+    };
+    const struct file_proof *proof = manifest_proof(manifest);
+    if (strlen(dir) > MAX_FOLDER_BYTES)
+        return error_set(err, ERR_INVALID, "the folder's path is longer than %d bytes",
+                         MAX_FOLDER_BYTES);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        enum status st = places[i].detect(dir, proof, kind, err);
+        if (st == OK)
+            gguf_words_say_file_wins(dir, manifest, places[i].file);
+        if (st != ERR_NOT_FOUND)
+            return st;
+    }
+    return detect_in_gguf(dir, manifest, kind, err);
 }
 
 /* ---- rendering ---- */

@@ -16,7 +16,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-struct file_proof;
+struct gguf_words; /* gguf_words.h */
+struct manifest;
 
 enum template_kind {
     TEMPLATE_QWEN3,               /* the first release: hybrid thinking */
@@ -62,12 +63,17 @@ enum status template_by_source(const char *source, size_t len, enum template_kin
 
 /* Knows the template of a checkpoint's folder: chat_template.jinja when there is one (newer
  * Transformers saves and prefers it), else `chat_template` of tokenizer_config.json, a string or a
- * list of {"name", "template"} of which "default" counts. ERR_NOT_FOUND: the folder has none. */
+ * list of {"name", "template"} of which "default" counts, else the metadata of the folder's GGUF;
+ * a log line where a file wins over a GGUF. ERR_NOT_FOUND: the folder has none. */
 enum status template_detect(const char *dir, enum template_kind *kind, struct error *err);
 
-/* The same where a proof (base/file.h; NULL: none) says what the files must hold. */
-enum status template_detect_proven(const char *dir, const struct file_proof *proof,
+/* The same with a manifest of the folder (NULL: none): what is read must be as it says. */
+enum status template_detect_proven(const char *dir, const struct manifest *manifest,
                                    enum template_kind *kind, struct error *err);
+
+/* The same of a GGUF's tokenizer.chat_template. */
+enum status template_in_gguf(const struct gguf_words *w, enum template_kind *kind,
+                             struct error *err);
 
 /*
  * Renders `messages` (array of objects) with `tools` (array of objects; NULL or null is none) and

@@ -1,7 +1,8 @@
 /*
  * The tokenizer of a checkpoint: text to token ids and back, as Hugging Face's tokenizers do it for
- * a byte-level BPE vocabulary of Qwen3's kind. Everything comes from the folder's tokenizer.json;
- * what that file asks and this does not do is refused by name when it is loaded.
+ * a byte-level BPE vocabulary of Qwen3's kind. Everything comes from the folder's tokenizer.json,
+ * or from the metadata of a GGUF that has no such file beside it; what these ask and this does not
+ * do is refused by name when it is loaded.
  *
  * A tokenizer is immutable once loaded: any number of threads use one, each with a scratch of its
  * own for encoding. Text is UTF-8 and may hold NUL bytes; it is never read past `len` and may be
@@ -24,7 +25,8 @@
 
 struct template_span; /* template.h */
 
-struct file_proof;
+struct gguf_words; /* gguf_words.h */
+struct manifest;
 struct tokenizer;
 struct tokenizer_scratch;
 
@@ -39,17 +41,24 @@ enum tokenizer_mode {
     TOKENIZER_ADDED, /* where the text spells an added token, it becomes that token */
 };
 
-/* Reads DIR/tokenizer.json. ERR_UNSUPPORTED and ERR_INVALID name file, field, expected and found.
- */
+/* Reads DIR/tokenizer.json or, where there is none and the weights are GGUF, its metadata; where
+ * there are both a log line says that the file is used. ERR_UNSUPPORTED and ERR_INVALID name file,
+ * field or key, expected and found. */
 enum status tokenizer_load(const char *dir, struct tokenizer **out, struct error *err);
 
-/* The same where a proof (base/file.h; NULL: none) says what the file must hold. */
-enum status tokenizer_load_proven(const char *dir, const struct file_proof *proof,
+/* The same with a manifest of the folder (NULL: none): what is read must be as it says. */
+enum status tokenizer_load_proven(const char *dir, const struct manifest *manifest,
                                   struct tokenizer **out, struct error *err);
 
 /* The same from a tokenizer.json in memory; `what` names it in messages. */
 enum status tokenizer_parse(const char *what, const char *json, size_t len, struct tokenizer **out,
                             struct error *err);
+
+/* The same from a GGUF's metadata. ERR_NOT_FOUND when they have no tokenizer. Its types of tokens
+ * tell what is special: llama.cpp's converter writes every <|...|> as control, so that decoding
+ * with skip_special leaves out more of them than with the model's tokenizer.json. */
+enum status tokenizer_from_gguf(const struct gguf_words *w, struct tokenizer **out,
+                                struct error *err);
 
 void tokenizer_destroy(struct tokenizer *tok); /* NULL is fine */
 

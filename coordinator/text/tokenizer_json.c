@@ -3,12 +3,14 @@
  * `tokenizers` library. First every setting is compared with the one way this tokenizer works, then
  * the tables are built; the file's JSON is gone afterwards.
  */
+#include "coordinator/text/gguf_words.h"
 #include "coordinator/text/tokenizer_private.h"
 #include "coordinator/text/unicode.h"
 #include "coordinator/text/utf8.h"
 
 #include "base/file.h"
 #include "base/json.h"
+#include "partition/manifest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +18,7 @@
 
 /* The alphabet in which vocabularies spell bytes: printable Latin-1 stands for itself, the other
  * bytes, in order, for U+0100 and on. */
-enum { ALPHABET_END = 0x144, MAX_TOKEN_BYTES = 1 << 16 };
+enum { ALPHABET_END = 0x144 };
 
 struct alphabet {
     uint16_t point_of[256];
@@ -25,6 +27,7 @@ struct alphabet {
 
 struct loader {
     const char *what;
+    const struct tokenizer_names *names;
     json_t *root;
     json_t *model;
     json_t *vocab;
@@ -212,7 +215,7 @@ static enum status read_added(struct loader *l, size_t i, struct added_token *t,
 {
     static const char *const off[] = {"single_word", "lstrip", "rstrip", "normalized"};
     char name[64];
-    snprintf(name, sizeof name, "added_tokens[%zu]", i);
+    snprintf(name, sizeof name, "%s[%zu]", l->names->added, i);
     const json_t *v = json_array_get(l->added, i);
     if (!json_is_object(v))
         return error_set(err, ERR_INVALID, "%s: %s: expected an object, found %s", l->what, name,
@@ -225,10 +228,10 @@ static enum status read_added(struct loader *l, size_t i, struct added_token *t,
     const json_t *content = json_object_get(v, "content");
     const json_t *id = json_object_get(v, "id");
     size_t len = json_string_length(content);
-    if (!json_is_string(content) || len == 0 || len > MAX_TOKEN_BYTES)
-        return error_set(err, ERR_INVALID,
-                         "%s: %s.content: expected a string of 1 to %d bytes, found %s of %zu",
-                         l->what, name, (int)MAX_TOKEN_BYTES, json_type_words(content), len);
+    if (!json_is_string(content) || len == 0 || len > TOKENIZER_MAX_TOKEN_BYTES)
+        return error_set(
+            err, ERR_INVALID, "%s: %s.content: expected a string of 1 to %d bytes, found %s of %zu",
+            l->what, name, (int)TOKENIZER_MAX_TOKEN_BYTES, json_type_words(content), len);
     *t = (struct added_token){.text = json_string_value(content), .len = (uint32_t)len};
     const json_t *twin = json_object_get(l->vocab, t->text);
     *is_new = twin == NULL;
@@ -268,10 +271,9 @@ static enum status keep_added(struct loader *l, struct error *err)
     qsort(tok->added, tok->added_count, sizeof *tok->added, by_text);
     for (size_t i = 1; i < tok->added_count; i++)
         if (by_text(&tok->added[i - 1], &tok->added[i]) == 0)
-            return error_set(err, ERR_INVALID,
-                             "%s: added_tokens: \"%.*s\": expected once, found "
-                             "twice",
-                             l->what, (int)(tok->added[i].len < 80 ? tok->added[i].len : 80),
+            return error_set(err, ERR_INVALID, "%s: %s: \"%.*s\": expected once, found twice",
+                             l->what, l->names->added,
+                             (int)(tok->added[i].len < 80 ? tok->added[i].len : 80),
                              tok->added[i].text);
     return OK;
 }
@@ -308,17 +310,17 @@ static enum status place_tokens(struct loader *l, struct error *err)
     json_t *id;
     json_object_foreach(l->vocab, text, id)
     {
-        TRY(place(l, "model.vocab", text, id, err));
+        TRY(place(l, l->names->vocab, text, id, err));
     }
     for (size_t i = 0; i < l->tok->added_count; i++) {
         struct added_token *t = &l->tok->added[i];
         json_t *v = json_array_get(l->added, i);
         id = json_object_get(v, "id");
         if (!json_object_get(l->vocab, t->text))
-            TRY(place(l, "added_tokens", t->text, id, err));
+            TRY(place(l, l->names->added, t->text, id, err));
         t->id = (uint32_t)json_integer_value(id);
         char name[512];
-        snprintf(name, sizeof name, "%s: added_tokens[%zu]", l->what, i);
+        snprintf(name, sizeof name, "%s: %s[%zu]", l->what, l->names->added, i);
         TRY(json_get_bool(v, name, "special", false, &l->tok->special[t->id], err));
     }
     return OK;
@@ -371,15 +373,15 @@ static enum status find_bytes(struct loader *l, uint32_t ids[256], struct error 
         utf8_encode(l->alphabet.point_of[b], text);
         const json_t *id = json_object_get(l->vocab, text);
         if (!id)
-            return error_set(err, ERR_UNSUPPORTED,
-                             "%s: model.vocab: expected a token for every byte, found none for "
-                             "0x%02x (\"%s\")",
-                             l->what, b, text);
+            return error_set(
+                err, ERR_UNSUPPORTED,
+                "%s: %s: expected a token for every byte, found none for 0x%02x (\"%s\")", l->what,
+                l->names->vocab, b, text);
         if (is_added(l, text))
             return error_set(err, ERR_UNSUPPORTED,
-                             "%s: added_tokens: \"%s\": expected no token that plain text gives, "
-                             "found byte 0x%02x",
-                             l->what, text, b);
+                             "%s: %s: \"%s\": expected no token that plain text gives, found byte "
+                             "0x%02x",
+                             l->what, l->names->added, text, b);
         ids[b] = (uint32_t)json_integer_value(id);
     }
     return OK;
@@ -400,10 +402,10 @@ static enum status read_merge(const struct loader *l, size_t rank, struct buf *l
     const char *text = json_string_value(v);
     const char *space = text ? strchr(text, ' ') : NULL;
     if (!space || strchr(space + 1, ' '))
-        return error_set(
-            err, ERR_INVALID,
-            "%s: model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"], found %s%s%.80s", l->what,
-            rank, json_type_words(v), text ? ": " : "", text ? text : "");
+        return error_set(err, ERR_INVALID,
+                         "%s: %s[%zu]: expected \"a b\" or [\"a\", \"b\"], found %s%s%.80s",
+                         l->what, l->names->merges, rank, json_type_words(v), text ? ": " : "",
+                         text ? text : "");
     TRY(buf_append(left, text, (size_t)(space - text), err));
     return buf_puts(right, space + 1, err);
 }
@@ -413,9 +415,8 @@ static enum status id_of(const struct loader *l, size_t rank, const char *text, 
 {
     const json_t *v = json_object_get(l->vocab, text);
     if (!v)
-        return error_set(err, ERR_INVALID,
-                         "%s: model.merges[%zu]: expected tokens of model.vocab, found \"%.80s\"",
-                         l->what, rank, text);
+        return error_set(err, ERR_INVALID, "%s: %s[%zu]: expected tokens of %s, found \"%.80s\"",
+                         l->what, l->names->merges, rank, l->names->vocab, text);
     *id = (uint32_t)json_integer_value(v);
     return OK;
 }
@@ -433,12 +434,12 @@ static enum status add_merge(struct loader *l, size_t rank, struct buf *left, st
     TRY(id_of(l, rank, left->data, &merged, err));
     if (is_added(l, left->data))
         return error_set(err, ERR_UNSUPPORTED,
-                         "%s: model.merges[%zu]: expected no token of added_tokens, found "
-                         "\"%.80s\"",
-                         l->what, rank, left->data);
+                         "%s: %s[%zu]: expected no token of %s, found \"%.80s\"", l->what,
+                         l->names->merges, rank, l->names->added, left->data);
     enum status st = bpe_add_merge(l->tok->bpe, a, b, merged, err);
     if (st != OK)
-        error_prefix(err, "%s: model.merges[%zu]: expected a new pair, found ", l->what, rank);
+        error_prefix(err, "%s: %s[%zu]: expected a new pair, found ", l->what, l->names->merges,
+                     rank);
     return st;
 }
 
@@ -448,8 +449,8 @@ static enum status load_merges(struct loader *l, struct error *err)
     TRY(find_bytes(l, byte_ids, err));
     size_t count = json_array_size(l->merges);
     if (count > TOKENIZER_MAX_VOCAB)
-        return error_set(err, ERR_LIMIT, "%s: model.merges: expected at most %d, found %zu",
-                         l->what, (int)TOKENIZER_MAX_VOCAB, count);
+        return error_set(err, ERR_LIMIT, "%s: %s: expected at most %d, found %zu", l->what,
+                         l->names->merges, (int)TOKENIZER_MAX_VOCAB, count);
     TRY(bpe_create(byte_ids, count, &l->tok->bpe, err));
     struct buf left;
     struct buf right;
@@ -481,15 +482,13 @@ static enum status build(struct loader *l, struct error *err)
     return st;
 }
 
-enum status tokenizer_parse(const char *what, const char *json, size_t len, struct tokenizer **out,
-                            struct error *err)
+enum status tokenizer_build(const char *what, const struct tokenizer_names *names, json_t *root,
+                            struct tokenizer **out, struct error *err)
 {
-    struct loader l = {.what = what};
-    TRY(json_parse(what, json, len, &l.root, err));
+    struct loader l = {.what = what, .names = names, .root = root};
     l.tok = calloc(1, sizeof *l.tok);
     enum status st = l.tok ? build(&l, err)
                            : error_set(err, ERR_NO_MEMORY, "%s: no memory for a tokenizer", what);
-    json_decref(l.root);
     free(l.texts);
     if (st != OK) {
         tokenizer_destroy(l.tok);
@@ -499,22 +498,50 @@ enum status tokenizer_parse(const char *what, const char *json, size_t len, stru
     return OK;
 }
 
+enum status tokenizer_parse(const char *what, const char *json, size_t len, struct tokenizer **out,
+                            struct error *err)
+{
+    static const struct tokenizer_names names = {"model.vocab", "model.merges", "added_tokens"};
+    json_t *root = NULL;
+    TRY(json_parse(what, json, len, &root, err));
+    enum status st = tokenizer_build(what, &names, root, out, err);
+    json_decref(root);
+    return st;
+}
+
 enum status tokenizer_load(const char *dir, struct tokenizer **out, struct error *err)
 {
     return tokenizer_load_proven(dir, NULL, out, err);
 }
 
-enum status tokenizer_load_proven(const char *dir, const struct file_proof *proof,
+static enum status load_from_gguf(const char *dir, const struct manifest *manifest,
                                   struct tokenizer **out, struct error *err)
 {
+    struct gguf_words w;
+    TRY(gguf_words_open(dir, manifest, &w, err));
+    enum status st = tokenizer_from_gguf(&w, out, err);
+    gguf_words_close(&w);
+    return st;
+}
+
+enum status tokenizer_load_proven(const char *dir, const struct manifest *manifest,
+                                  struct tokenizer **out, struct error *err)
+{
+    static const char file[] = "tokenizer.json";
     char path[4096];
-    int n = snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    int n = snprintf(path, sizeof path, "%s/%s", dir, file);
     if (n < 0 || (size_t)n >= sizeof path)
         return error_set(err, ERR_INVALID, "%s: the path is too long", dir);
     char *text;
     size_t len;
-    TRY(file_read_proven(dir, "tokenizer.json", proof, TOKENIZER_MAX_FILE_BYTES, &text, &len, err));
-    enum status st = tokenizer_parse(path, text, len, out, err);
+    enum status st = file_read_proven(dir, file, manifest_proof(manifest), TOKENIZER_MAX_FILE_BYTES,
+                                      &text, &len, err);
+    if (st == ERR_NOT_FOUND && checkpoint_is_gguf(dir, manifest))
+        return load_from_gguf(dir, manifest, out, err);
+    TRY(st);
+    st = tokenizer_parse(path, text, len, out, err);
     free(text);
+    if (st == OK)
+        gguf_words_say_file_wins(dir, manifest, file);
     return st;
 }

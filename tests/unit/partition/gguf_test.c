@@ -5,74 +5,23 @@
 #include "base/buf.h"
 #include "partition/gguf.h"
 #include "partition/quant.h"
+#include "tests/tools/gguf_writer.h"
 
 /* --- a writer, for files sound or broken -------------------------------------------------------
  */
 
-static void put(struct buf *b, uint64_t v, int bytes)
-{
-    uint8_t le[8];
-    for (int i = 0; i < 8; i++)
-        le[i] = (uint8_t)(v >> (8 * i));
-    assert_int_equal(buf_append(b, le, (size_t)bytes, NULL), OK);
-}
-
-static void put_string(struct buf *b, const char *s)
-{
-    put(b, strlen(s), 8);
-    assert_int_equal(buf_append(b, s, strlen(s), NULL), OK);
-}
-
-static void put_header(struct buf *b, uint64_t version, uint64_t tensors, uint64_t entries)
-{
-    buf_init(b, 1 << 20);
-    assert_int_equal(buf_append(b, "GGUF", 4, NULL), OK);
-    put(b, version, 4);
-    put(b, tensors, 8);
-    put(b, entries, 8);
-}
-
-static void put_int(struct buf *b, const char *key, uint64_t v)
-{
-    put_string(b, key);
-    put(b, 4, 4);
-    put(b, v, 4);
-}
-
-static void put_float(struct buf *b, const char *key, float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    put_string(b, key);
-    put(b, 6, 4);
-    put(b, bits, 4);
-}
-
-static void put_text(struct buf *b, const char *key, const char *text)
-{
-    put_string(b, key);
-    put(b, 8, 4);
-    put_string(b, text);
-}
-
 static void put_tensor(struct buf *b, const char *name, uint64_t cols, uint64_t rows, uint64_t type,
                        uint64_t offset)
 {
-    put_string(b, name);
-    put(b, 2, 4);
-    put(b, cols, 8);
-    put(b, rows, 8);
-    put(b, type, 4);
-    put(b, offset, 8);
+    gguf_put_tensor(b, name, 2, (uint64_t[]){cols, rows}, type, offset);
 }
 
 /* Zeros up to the next multiple of 32 and `data` bytes of them more. */
 static void put_data(struct buf *b, size_t data)
 {
-    while (b->len % 32)
-        put(b, 0, 1);
+    gguf_put_padding(b);
     for (size_t i = 0; i < data; i++)
-        put(b, 0, 1);
+        gguf_put(b, 0, 1);
 }
 
 static enum status read_memory(void *arg, uint64_t offset, void *to, size_t bytes,
@@ -188,7 +137,41 @@ static void metadata_of_the_packages_file(void **state)
     SAYS(gguf_get_real(g, "g", "test.i8", true, &x, &err), ERR_INVALID, &err, "expected a number");
     SAYS(gguf_get_int(g, "g", "test.u8", true, 0, 9, &v, &err), ERR_INVALID, &err,
          "expected 0 to 9", "found 131");
+    bool flag = false;
+    assert_int_equal(gguf_get_bool(g, "g", "test.bool", true, &flag, &err), OK);
+    assert_true(flag);
+    assert_int_equal(gguf_get_bool(g, "g", "test.none", false, &flag, &err), OK);
+    SAYS(gguf_get_bool(g, "g", "test.u8", true, &flag, &err), ERR_INVALID, &err,
+         "expected a boolean, found an integer");
     assert_true(gguf_has(g, "test.numbers") && !gguf_has(g, "test.none"));
+    checkpoint_close(ck);
+}
+
+/* What is not kept is read from where it lies. */
+static void places_in_the_packages_file(void **state)
+{
+    (void)state;
+    struct checkpoint *ck = open_golden("gguf");
+    const struct gguf *g = checkpoint_gguf(ck);
+    struct gguf_place p = {0};
+    struct error err;
+    char bytes[64];
+    assert_int_equal(gguf_get_place(g, "g", "test.string", GGUF_STRING, &p, &err), OK);
+    assert_true(p.bytes == 5 && p.count == 5);
+    assert_int_equal(checkpoint_read(ck, 0, p.offset, bytes, 5, &err), OK);
+    assert_memory_equal(bytes, "caf\xc3\xa9", 5);
+    assert_int_equal(gguf_get_place(g, "g", "test.long", GGUF_STRING, &p, &err), OK);
+    assert_true(p.bytes > 255);
+    assert_int_equal(gguf_get_place(g, "g", "test.strings", GGUF_STRINGS, &p, &err), OK);
+    assert_true(p.count > 0 && p.bytes >= 8 * p.count);
+    SAYS(gguf_get_place(g, "g", "test.strings", GGUF_INTS32, &p, &err), ERR_INVALID, &err,
+         "g: test.strings: expected an array of 32-bit integers, found an array, each a string");
+    SAYS(gguf_get_place(g, "g", "test.strings", GGUF_STRING, &p, &err), ERR_INVALID, &err,
+         "expected a string, found an array");
+    SAYS(gguf_get_place(g, "g", "test.string", GGUF_STRINGS, &p, &err), ERR_INVALID, &err,
+         "expected an array of strings, found a string");
+    SAYS(gguf_get_place(g, "g", "test.none", GGUF_STRING, &p, &err), ERR_INVALID, &err,
+         "expected a string, found nothing");
     checkpoint_close(ck);
 }
 
@@ -232,16 +215,16 @@ static enum status config_with(const char *change, void (*with)(struct buf *b), 
     buf_init(&entries, 1 << 20);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (strcmp(change, sizes[i].key) != 0 && ++count)
-            put_int(&entries, sizes[i].key, sizes[i].value);
+            gguf_put_int(&entries, sizes[i].key, sizes[i].value);
     if (strcmp(change, "general.architecture") != 0 && ++count)
-        put_text(&entries, "general.architecture", "qwen3moe");
+        gguf_put_text(&entries, "general.architecture", "qwen3moe");
     if (strcmp(change, "qwen3moe.rope.freq_base") != 0 && ++count)
-        put_float(&entries, "qwen3moe.rope.freq_base", 1e4f);
+        gguf_put_float(&entries, "qwen3moe.rope.freq_base", 1e4f);
     if (strcmp(change, "qwen3moe.attention.layer_norm_rms_epsilon") != 0 && ++count)
-        put_float(&entries, "qwen3moe.attention.layer_norm_rms_epsilon", 1e-5f);
+        gguf_put_float(&entries, "qwen3moe.attention.layer_norm_rms_epsilon", 1e-5f);
     if (with && ++count)
         with(&entries);
-    put_header(&b, 3, 0, count);
+    gguf_put_header(&b, 3, 0, count);
     assert_int_equal(buf_append(&b, entries.data, entries.len, NULL), OK);
     buf_fini(&entries);
     struct gguf *g = NULL;
@@ -281,27 +264,27 @@ static void metadata_of_a_model(void **state)
 
 static void another_architecture(struct buf *b)
 {
-    put_text(b, "general.architecture", "llama");
+    gguf_put_text(b, "general.architecture", "llama");
 }
 static void rope_that_scales(struct buf *b)
 {
-    put_text(b, "qwen3moe.rope.scaling.type", "yarn");
+    gguf_put_text(b, "qwen3moe.rope.scaling.type", "yarn");
 }
 static void values_of_another_length(struct buf *b)
 {
-    put_int(b, "qwen3moe.attention.value_length", 8);
+    gguf_put_int(b, "qwen3moe.attention.value_length", 8);
 }
 static void no_layers(struct buf *b)
 {
-    put_int(b, "qwen3moe.block_count", 0);
+    gguf_put_int(b, "qwen3moe.block_count", 0);
 }
 static void heads_that_do_not_divide(struct buf *b)
 {
-    put_int(b, "qwen3moe.attention.head_count_kv", 3);
+    gguf_put_int(b, "qwen3moe.attention.head_count_kv", 3);
 }
 static void endless_base(struct buf *b)
 {
-    put_float(b, "qwen3moe.rope.freq_base", __builtin_inff());
+    gguf_put_float(b, "qwen3moe.rope.freq_base", __builtin_inff());
 }
 
 static void models_that_are_refused(void **state)
@@ -332,7 +315,7 @@ static void least_file(void **state)
     struct error err;
     struct gguf *g = NULL;
     size_t count = 1;
-    put_header(&b, 2, 0, 0);
+    gguf_put_header(&b, 2, 0, 0);
     assert_int_equal(parse(&b, &g, &err), OK);
     gguf_tensors(g, &count);
     assert_true(count == 0 && !gguf_tensor(g, "a") && !gguf_has(g, "a"));
@@ -345,7 +328,7 @@ static void shapes_and_places(void **state)
     struct buf b;
     struct error err;
     struct gguf *g = NULL;
-    put_header(&b, 3, 2, 0);
+    gguf_put_header(&b, 3, 2, 0);
     put_tensor(&b, "b", 256, 3, GGML_Q4_K, 64);
     put_tensor(&b, "a", 5, 2, GGML_F32, 0);
     size_t end = b.len + 31;
@@ -370,15 +353,15 @@ static void headers_that_are_none(void **state)
     buf_init(&b, 100);
     buf_puts(&b, "GGML12345678901234567890", NULL);
     REFUSED(&b, ERR_INVALID, "begins with GGUF");
-    put_header(&b, 1, 0, 0);
+    gguf_put_header(&b, 1, 0, 0);
     REFUSED(&b, ERR_UNSUPPORTED, "version", "expected 2 or 3", "found 1");
-    put_header(&b, 0x03000000, 0, 0);
+    gguf_put_header(&b, 0x03000000, 0, 0);
     REFUSED(&b, ERR_UNSUPPORTED, "little-endian");
-    put_header(&b, 3, 1ull << 40, 0);
+    gguf_put_header(&b, 3, 1ull << 40, 0);
     REFUSED(&b, ERR_LIMIT, "number of tensors", "found 1099511627776");
-    put_header(&b, 3, 0, 65537);
+    gguf_put_header(&b, 3, 0, 65537);
     REFUSED(&b, ERR_LIMIT, "number of metadata", "at most 65536", "found 65537");
-    put_header(&b, 3, 0, 1);
+    gguf_put_header(&b, 3, 0, 1);
     REFUSED(&b, ERR_INVALID, "metadata 0", "expected 8 bytes", "end of the file");
 }
 
@@ -386,33 +369,33 @@ static void metadata_that_break_the_format(void **state)
 {
     (void)state;
     struct buf b;
-    put_header(&b, 3, 0, 1);
-    put_string(&b, "");
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_string(&b, "");
     REFUSED(&b, ERR_INVALID, "metadata 0", "1 to 65535 bytes", "found 0");
-    put_header(&b, 3, 0, 1);
-    put(&b, UINT64_MAX, 8);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put(&b, UINT64_MAX, 8);
     REFUSED(&b, ERR_INVALID, "metadata 0", "found 18446744073709551615");
-    put_header(&b, 3, 0, 1);
-    put(&b, 3, 8);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put(&b, 3, 8);
     buf_append(&b, "a\0b", 3, NULL);
     REFUSED(&b, ERR_INVALID, "expected no NUL byte");
-    put_header(&b, 3, 0, 1);
-    put_string(&b, "key");
-    put(&b, 13, 4);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_string(&b, "key");
+    gguf_put(&b, 13, 4);
     REFUSED(&b, ERR_INVALID, "metadata key", "type", "expected 0 to 12", "found 13");
-    put_header(&b, 3, 0, 1);
-    put_string(&b, "key");
-    put(&b, 7, 4);
-    put(&b, 2, 1);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_string(&b, "key");
+    gguf_put(&b, 7, 4);
+    gguf_put(&b, 2, 1);
     REFUSED(&b, ERR_INVALID, "metadata key", "boolean of 0 or 1", "found 2");
-    put_header(&b, 3, 0, 1);
-    put_string(&b, "key");
-    put(&b, 8, 4);
-    put(&b, 1ull << 62, 8);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_string(&b, "key");
+    gguf_put(&b, 8, 4);
+    gguf_put(&b, 1ull << 62, 8);
     REFUSED(&b, ERR_INVALID, "metadata key", "expected 4611686018427387904 bytes");
-    put_header(&b, 3, 0, 2);
-    put_int(&b, "key", 1);
-    put_int(&b, "key", 2);
+    gguf_put_header(&b, 3, 0, 2);
+    gguf_put_int(&b, "key", 1);
+    gguf_put_int(&b, "key", 2);
     REFUSED(&b, ERR_INVALID, "metadata key", "expected once", "found twice");
 }
 
@@ -422,31 +405,31 @@ static void arrays_that_break_the_format(void **state)
     struct buf b;
     static const uint64_t cases[][2] = {{4, 1ull << 61}, {8, 1ull << 61}, {0, 100}};
     for (size_t i = 0; i < 3; i++) {
-        put_header(&b, 3, 0, 1);
-        put_string(&b, "key");
-        put(&b, 9, 4);
-        put(&b, cases[i][0], 4);
-        put(&b, cases[i][1], 8);
+        gguf_put_header(&b, 3, 0, 1);
+        gguf_put_string(&b, "key");
+        gguf_put(&b, 9, 4);
+        gguf_put(&b, cases[i][0], 4);
+        gguf_put(&b, cases[i][1], 8);
         REFUSED(&b, ERR_INVALID, "metadata key", "array within the file's");
     }
-    put_header(&b, 3, 0, 1);
-    put_string(&b, "key");
-    put(&b, 9, 4);
-    put(&b, 9, 4);
-    put(&b, 1, 8);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_string(&b, "key");
+    gguf_put(&b, 9, 4);
+    gguf_put(&b, 9, 4);
+    gguf_put(&b, 1, 8);
     REFUSED(&b, ERR_UNSUPPORTED, "metadata key", "found one of arrays");
-    put_header(&b, 3, 0, 1);
-    put_string(&b, "key");
-    put(&b, 9, 4);
-    put(&b, 8, 4);
-    put(&b, 1, 8);
-    put(&b, 1000, 8);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_string(&b, "key");
+    gguf_put(&b, 9, 4);
+    gguf_put(&b, 8, 4);
+    gguf_put(&b, 1, 8);
+    gguf_put(&b, 1000, 8);
     REFUSED(&b, ERR_INVALID, "metadata key", "expected 1000 bytes");
-    put_header(&b, 3, 0, 1);
-    put_int(&b, "general.alignment", 12);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_int(&b, "general.alignment", 12);
     REFUSED(&b, ERR_INVALID, "general.alignment", "multiple of 8", "found 12");
-    put_header(&b, 3, 0, 1);
-    put_int(&b, "general.alignment", 0);
+    gguf_put_header(&b, 3, 0, 1);
+    gguf_put_int(&b, "general.alignment", 0);
     REFUSED(&b, ERR_INVALID, "general.alignment", "found 0");
 }
 
@@ -454,7 +437,7 @@ static void arrays_that_break_the_format(void **state)
 static struct buf one_tensor(uint64_t cols, uint64_t rows, uint64_t type, uint64_t offset)
 {
     struct buf b;
-    put_header(&b, 3, 1, 0);
+    gguf_put_header(&b, 3, 1, 0);
     put_tensor(&b, "x", cols, rows, type, offset);
     put_data(&b, 64);
     return b;
@@ -489,23 +472,24 @@ static void tensors_that_collide(void **state)
 {
     (void)state;
     struct buf b;
-    put_header(&b, 3, 2, 0);
+    gguf_put_header(&b, 3, 2, 0);
     put_tensor(&b, "x", 4, 4, GGML_F32, 0);
     put_tensor(&b, "y", 4, 4, GGML_F32, 32);
     put_data(&b, 128);
     REFUSED(&b, ERR_INVALID, "tensor y", "after tensor x", "ends at 64", "found it at 32");
-    put_header(&b, 3, 2, 0);
+    gguf_put_header(&b, 3, 2, 0);
     put_tensor(&b, "x", 4, 4, GGML_F32, 0);
     put_tensor(&b, "x", 4, 4, GGML_F32, 64);
     put_data(&b, 128);
     REFUSED(&b, ERR_INVALID, "tensor x", "expected once", "found twice");
-    put_header(&b, 3, 1, 0);
-    put_string(&b, "x");
-    put(&b, 5, 4);
+    gguf_put_header(&b, 3, 1, 0);
+    gguf_put_string(&b, "x");
+    gguf_put(&b, 5, 4);
     REFUSED(&b, ERR_INVALID, "tensor x", "1 to 4 dimensions", "found 5");
-    put_header(&b, 3, 1, 0);
-    put_string(&b, "a name that is longer than any tensor of a model has ever been, longer than "
-                   "the format allows, and longer than this reader takes, too");
+    gguf_put_header(&b, 3, 1, 0);
+    gguf_put_string(&b,
+                    "a name that is longer than any tensor of a model has ever been, longer than "
+                    "the format allows, and longer than this reader takes, too");
     REFUSED(&b, ERR_INVALID, "tensor 0", "1 to 127 bytes");
 }
 
@@ -537,9 +521,9 @@ static void put_part(const struct folder *f, const char *file, const char *tenso
                      uint64_t count)
 {
     struct buf b;
-    put_header(&b, 3, 1, 2);
-    put_int(&b, "split.no", number);
-    put_int(&b, "split.count", count);
+    gguf_put_header(&b, 3, 1, 2);
+    gguf_put_int(&b, "split.no", number);
+    gguf_put_int(&b, "split.count", count);
     put_tensor(&b, tensor, 4, 4, GGML_F32, 0);
     put_data(&b, 64);
     folder_write(f, file, b.data, b.len);
@@ -588,6 +572,7 @@ static void safetensors_come_first(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(values_of_the_packages_file),
     cmocka_unit_test(metadata_of_the_packages_file),
+    cmocka_unit_test(places_in_the_packages_file),
     cmocka_unit_test(model_of_the_packages_file),
     cmocka_unit_test(metadata_of_a_model),
     cmocka_unit_test(models_that_are_refused),

@@ -1,10 +1,14 @@
-/* The tokenizer against the reference's vectors for Qwen3's own vocabulary, in ../shared/qwen3. */
+/* The tokenizer against the reference's vectors for Qwen3's own vocabulary, in ../shared/qwen3:
+ * from its tokenizer.json, and from a GGUF's metadata as llama.cpp's converter writes them. */
 #include "tests/unit/unit.h"
 
+#include "coordinator/text/gguf_words.h"
 #include "coordinator/text/tokenizer.h"
 #include "coordinator/text/utf8.h"
 
-#include <jansson.h>
+#include "tests/tools/gguf_writer.h"
+
+enum { ROWS = 151936 }; /* of the published models' embeddings */
 
 struct fixture {
     struct tokenizer *tok;
@@ -27,12 +31,51 @@ static char *unpacked(size_t *len)
     return text;
 }
 
-static void setup(struct fixture *f)
+static enum status read_memory(void *arg, uint64_t offset, void *to, size_t bytes,
+                               struct error *err)
+{
+    (void)err;
+    const struct buf *b = arg;
+    assert_true(offset <= b->len && bytes <= b->len - offset);
+    memcpy(to, b->data + offset, bytes);
+    return OK;
+}
+
+/* The tokenizer of a GGUF that holds this tokenizer.json. */
+static enum status load_by_gguf(const char *json, size_t len, bool by_looks, struct tokenizer **tok,
+                                struct error *err)
+{
+    struct gguf_writer writer;
+    struct buf file;
+    struct gguf *g = NULL;
+    json_t *root = json_loadb(json, len, 0, NULL);
+    assert_non_null(root);
+    gguf_writer_init(&writer);
+    gguf_put_tokenizer(&writer, root, ROWS, by_looks);
+    gguf_writer_end(&writer, &file);
+    json_decref(root);
+    struct gguf_words w = {
+        .what = "m.gguf", .source = {read_memory, &file, file.len}, .rows = ROWS};
+    enum status st = gguf_parse("m.gguf", &w.source, &g, err);
+    w.gguf = g;
+    if (st == OK)
+        st = tokenizer_from_gguf(&w, tok, err);
+    gguf_destroy(g);
+    buf_fini(&file);
+    return st;
+}
+
+enum source { FROM_JSON, FROM_GGUF, FROM_GGUF_BY_LOOKS };
+
+static void setup(struct fixture *f, enum source source)
 {
     struct error err = {0};
     size_t len;
     char *json = unpacked(&len);
-    if (tokenizer_parse("tokenizer.json", json, len, &f->tok, &err) != OK)
+    enum status st = source == FROM_JSON
+                         ? tokenizer_parse("tokenizer.json", json, len, &f->tok, &err)
+                         : load_by_gguf(json, len, source == FROM_GGUF_BY_LOOKS, &f->tok, &err);
+    if (st != OK)
         fail_msg("%s", err.msg);
     free(json);
     assert_int_equal(tokenizer_scratch_create(f->tok, &f->scratch, &err), OK);
@@ -131,10 +174,10 @@ static void check_vector(struct fixture *f, size_t line, const json_t *v)
     check_plain(f, line, text, len, json_object_get(v, "ids_plain"));
 }
 
-static void check_file(const char *name, size_t want_lines)
+static void check_file(enum source source, const char *name, size_t want_lines)
 {
     struct fixture f = {0};
-    setup(&f);
+    setup(&f, source);
     FILE *in = fopen(shared_path(name), "r");
     assert_non_null(in);
     char *line = NULL;
@@ -156,13 +199,13 @@ static void check_file(const char *name, size_t want_lines)
 static void every_class_has_the_reference_ids(void **state)
 {
     (void)state;
-    check_file("qwen3/golden_tokens.jsonl", 252);
+    check_file(FROM_JSON, "qwen3/golden_tokens.jsonl", 252);
 }
 
 static void unicode_versions_are_the_reference_ones(void **state)
 {
     (void)state;
-    check_file("qwen3/golden_unicode_edge.jsonl", 25);
+    check_file(FROM_JSON, "qwen3/golden_unicode_edge.jsonl", 25);
 }
 
 static void special_tokens_are_the_file_s(void **state)
@@ -171,7 +214,7 @@ static void special_tokens_are_the_file_s(void **state)
     struct fixture f = {0};
     struct error err;
     uint32_t id = 0;
-    setup(&f);
+    setup(&f, FROM_JSON);
     assert_int_equal(tokenizer_vocab_size(f.tok), 151669);
     assert_int_equal(tokenizer_id_of_token(f.tok, "<|im_end|>", 10, &id, &err), OK);
     assert_int_equal(id, 151645);
@@ -186,10 +229,48 @@ static void special_tokens_are_the_file_s(void **state)
     teardown(&f);
 }
 
+static void a_gguf_has_the_reference_ids(void **state)
+{
+    (void)state;
+    check_file(FROM_GGUF_BY_LOOKS, "qwen3/golden_tokens.jsonl", 252);
+    check_file(FROM_GGUF_BY_LOOKS, "qwen3/golden_unicode_edge.jsonl", 25);
+}
+
+/* Every token, what it spells and whether it is special. The converter's guess makes six more
+ * special: <|fim_...|>, <|repo_name|> and <|file_sep|>. */
+static void a_gguf_has_the_same_tokens(void **state)
+{
+    (void)state;
+    struct fixture json = {0}, gguf = {0}, looks = {0};
+    const uint32_t last = 151668;
+    uint32_t more = 0;
+    setup(&json, FROM_JSON);
+    setup(&gguf, FROM_GGUF);
+    setup(&looks, FROM_GGUF_BY_LOOKS);
+    assert_int_equal(tokenizer_vocab_size(gguf.tok), last + 1);
+    assert_int_equal(tokenizer_vocab_size(looks.tok), last + 1);
+    for (uint32_t id = 0; id <= last; id++) {
+        const char *a = NULL, *b = NULL;
+        size_t n = 0, m = 0;
+        assert_int_equal(tokenizer_token_bytes(json.tok, id, &a, &n, NULL), OK);
+        assert_int_equal(tokenizer_token_bytes(gguf.tok, id, &b, &m, NULL), OK);
+        assert_true(n == m && memcmp(a, b, n) == 0);
+        bool special = tokenizer_is_special(json.tok, id);
+        assert_int_equal(tokenizer_is_special(gguf.tok, id), special);
+        more += tokenizer_is_special(looks.tok, id) && !special;
+    }
+    assert_int_equal(more, 6);
+    teardown(&json);
+    teardown(&gguf);
+    teardown(&looks);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_class_has_the_reference_ids),
     cmocka_unit_test(unicode_versions_are_the_reference_ones),
     cmocka_unit_test(special_tokens_are_the_file_s),
+    cmocka_unit_test(a_gguf_has_the_reference_ids),
+    cmocka_unit_test(a_gguf_has_the_same_tokens),
 };
 
 UNIT_MAIN(tests)
