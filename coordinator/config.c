@@ -9,6 +9,7 @@
 #define X(key, preset, min, max)                                                                   \
     _Static_assert((preset) == 0 || (min) > 0, "0 must mean that " #key " was absent");
 CONFIG_LIMITS(X)
+CONFIG_MODEL_INTS(X)
 CONFIG_GROUP_INTS(X)
 CONFIG_HOST_INTS(X)
 #undef X
@@ -28,6 +29,9 @@ enum status config_init(struct config *c, struct error *err)
     *c = (struct config){0};
 #define X(key, preset, min, max) c->limits.key = preset;
     CONFIG_LIMITS(X)
+#undef X
+#define X(key, preset, min, max) c->model.key = preset;
+    CONFIG_MODEL_INTS(X)
 #undef X
     const struct {
         char **to;
@@ -115,6 +119,11 @@ static void merge(struct config *c, struct config *from)
     if (from->limits.key != 0)                                                                     \
         c->limits.key = from->limits.key;
     CONFIG_LIMITS(X)
+#undef X
+#define X(key, preset, min, max)                                                                   \
+    if (from->model.key != 0)                                                                      \
+        c->model.key = from->model.key;
+    CONFIG_MODEL_INTS(X)
 #undef X
     c->listen.insecure |= from->listen.insecure;
     c->verbose |= from->verbose;

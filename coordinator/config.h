@@ -47,6 +47,10 @@ struct config {
     struct {
         char *path; /* checkpoint folder, the same on every host */
         char *name; /* that clients use; default: the folder's last component */
+        /* Signed list of the folder's files (docs/manifest.md), and the trusted keys: PEM, a file
+         * or a folder. Both or neither; NULL: weights are used as they lie. */
+        char *manifest, *trust;
+        int32_t threshold; /* trusted keys that must have signed; default 1 */
     } model;
     struct {
         char *http;    /* "host:port"; default 127.0.0.1:8000; "off": none */

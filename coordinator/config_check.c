@@ -399,6 +399,28 @@ static void last_component(const char *path, char *name)
     snprintf(name, MAX_MODEL_NAME + 2, "%.*s", (int)(end - start), path + start);
 }
 
+static enum status check_manifest(const struct config *c, struct error *err)
+{
+    TRY(check_empty("model.manifest", c->model.manifest, err));
+    TRY(check_empty("model.trust", c->model.trust, err));
+#define X(key, preset, min, max) TRY(check_int("model." #key, c->model.key, min, max, err));
+    CONFIG_MODEL_INTS(X)
+#undef X
+    if (c->model.manifest && !c->model.trust)
+        return error_set(err, ERR_INVALID,
+                         "model.trust: expected the public keys that may sign model.manifest, "
+                         "found none");
+    if (c->model.trust && !c->model.manifest)
+        return error_set(err, ERR_INVALID,
+                         "model.manifest: expected the manifest that the keys of model.trust have "
+                         "signed, found none");
+    if (c->model.threshold > 1 && !c->model.manifest)
+        return error_set(err, ERR_INVALID,
+                         "model.threshold: expected model.manifest and model.trust with it, found "
+                         "none");
+    return OK;
+}
+
 static enum status check_model(struct config *c, struct error *err)
 {
     if (!c->model.path || !*c->model.path)
@@ -416,7 +438,7 @@ static enum status check_model(struct config *c, struct error *err)
             "model.name: expected 1 to %d letters, digits and \"._-/:@+\", a letter or "
             "digit first, found \"%s\"",
             MAX_MODEL_NAME, shown(c->model.name).s);
-    return OK;
+    return check_manifest(c, err);
 }
 
 enum status config_check(struct config *c, struct error *err)

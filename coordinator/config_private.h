@@ -6,6 +6,7 @@
 #define WITAN_COORDINATOR_CONFIG_PRIVATE_H
 
 #include "coordinator/config.h"
+#include "partition/manifest.h"
 #include "partition/plan.h"
 
 enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
@@ -27,7 +28,8 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(start_timeout_s, 3600, 1, 604800)                                                            \
     X(probe_s, 10, 1, 3600)
 
-/* The same of a group and of a host. */
+/* The same of the model, of a group and of a host. */
+#define CONFIG_MODEL_INTS(X) X(threshold, 1, 1, MANIFEST_MAX_KEYS)
 #define CONFIG_GROUP_INTS(X)                                                                       \
     X(pp, 1, 1, MAX_LAYERS)                                                                        \
     X(tp, 1, 1, MAX_WORLD)                                                                         \
@@ -41,6 +43,8 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(region)                                                                                      \
     X(model.path)                                                                                  \
     X(model.name)                                                                                  \
+    X(model.manifest)                                                                              \
+    X(model.trust)                                                                                 \
     X(listen.http)                                                                                 \
     X(listen.grpc)                                                                                 \
     X(listen.cluster)                                                                              \

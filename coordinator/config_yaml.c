@@ -53,7 +53,12 @@ static const cyaml_schema_value_t group_schema = {
 static const cyaml_schema_field_t model_fields[] = {
     FIELD_TEXT(MODEL, path),
     FIELD_TEXT(MODEL, name),
-    CYAML_FIELD_END,
+    FIELD_TEXT(MODEL, manifest),
+    FIELD_TEXT(MODEL, trust),
+#define X(key, preset, min, max) FIELD_INT(MODEL, key),
+    CONFIG_MODEL_INTS(X)
+#undef X
+        CYAML_FIELD_END,
 };
 
 static const cyaml_schema_field_t tls_fields[] = {
@@ -103,13 +108,16 @@ static const struct yaml_bound bounds[] = {
 #define X(key, preset, min, max) {"limits." #key, min, max},
     CONFIG_LIMITS(X)
 #undef X
+#define X(key, preset, min, max) {"model." #key, min, max},
+        CONFIG_MODEL_INTS(X)
+#undef X
 #define X(key, preset, min, max) {"groups." #key, min, max},
-        CONFIG_GROUP_INTS(X)
+            CONFIG_GROUP_INTS(X)
 #undef X
 #define X(key, preset, min, max) {"groups.hosts." #key, min, max},
-            CONFIG_HOST_INTS(X)
+                CONFIG_HOST_INTS(X)
 #undef X
-                {0},
+                    {0},
 };
 
 /* cyaml_mem is realloc and free, so that what is loaded may be free()d. */

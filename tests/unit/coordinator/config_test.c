@@ -63,6 +63,9 @@ REFUSES(integer_of_many_digits, "limits: {threads: 18446744073709551617}\n", "ex
         "found 18446744073709551617")
 REFUSES(ranks_out_of_bounds, "groups: [{hosts: [{name: a, ranks: 0}]}]\n",
         "groups[0].hosts[0].ranks: expected 1 to 1024", "found 0")
+REFUSES(threshold_too_large, "model:\n  path: /m\n  threshold: 65\n",
+        "line 3 column 14: ", "model.threshold: expected 1 to 64", "found 65")
+REFUSES(threshold_of_none, "model: {path: /m, threshold: 0}\n", "model.threshold: expected 1 to 64")
 REFUSES(yes_in_place_of_true, "verbose: yes\n", "verbose: expected true or false", "found \"yes\"")
 REFUSES(true_in_quotes, "listen: {insecure: 'true'}\n", "listen.insecure: expected true or false")
 REFUSES(anchor, "name: &a b\n", "line 1 column 7: ", "found the anchor \"a\"")
@@ -246,6 +249,16 @@ DOES_NOT_FIT(key_without_cert, MODEL "listen: {tls: {key: c}}\n", "listen.tls.ce
 DOES_NOT_FIT(client_ca_alone, MODEL "listen: {tls: {client_ca: c}}\n",
              "listen.tls.client_ca: expected cert and key")
 DOES_NOT_FIT(empty_path, MODEL "pki: ''\n", "pki: expected a path")
+DOES_NOT_FIT(manifest_without_trust, "model: {path: /m, manifest: m.json}\n",
+             "model.trust: expected the public keys", "found none")
+DOES_NOT_FIT(trust_without_manifest, "model: {path: /m, trust: keys}\n",
+             "model.manifest: expected the manifest", "found none")
+DOES_NOT_FIT(threshold_without_manifest, "model: {path: /m, threshold: 2}\n",
+             "model.threshold: expected model.manifest and model.trust", "found none")
+DOES_NOT_FIT(empty_manifest, "model: {path: /m, manifest: '', trust: k}\n",
+             "model.manifest: expected a path")
+DOES_NOT_FIT(empty_trust, "model: {path: /m, manifest: m, trust: ''}\n",
+             "model.trust: expected a path")
 DOES_NOT_FIT(other_kv, MODEL "limits: {kv: fp8}\n", "limits.kv: expected one of \"bf16\", \"f32\"",
              "found \"fp8\"")
 DOES_NOT_FIT(other_kernels, MODEL "limits: {kernels: sse}\n",
@@ -264,6 +277,9 @@ static void flags_are_checked(void **state)
     c.groups[0].tp = 2000;
     SAYS(config_check(&c, &err), ERR_INVALID, &err, "groups[0].tp: expected 1 to 1024, found 2000");
     c.groups[0].tp = 1;
+    c.model.threshold = 0;
+    SAYS(config_check(&c, &err), ERR_INVALID, &err, "model.threshold: expected 1 to 64, found 0");
+    c.model.threshold = 1;
     c.model.path[1] = '\n';
     SAYS(config_check(&c, &err), ERR_INVALID, &err, "model.path: expected no control characters");
     c.model.path[1] = (char)0xff;
@@ -282,6 +298,9 @@ static void defaults(void **state)
     assert_string_equal(c.name, "witan");
     assert_string_equal(c.region, "");
     assert_string_equal(c.model.name, "qwen");
+    assert_null(c.model.manifest);
+    assert_null(c.model.trust);
+    assert_int_equal(c.model.threshold, 1);
     assert_string_equal(c.listen.http, "127.0.0.1:8000");
     assert_string_equal(c.listen.cluster, "127.0.0.1:8002");
     assert_null(c.pki);
@@ -385,6 +404,7 @@ static void print_round_trip(void **state)
     static const char *const texts[] = {
         MODEL,
         MODEL "verbose: true\npki: 'null'\nlisten: {keys: '~', tls: {cert: 'true', key: '1'}}\n",
+        "model: {path: /m/qwen, manifest: /m/list.json, trust: /k, threshold: 3}\n",
         "model: {path: \"/\\u00e4 \\\"'#: {\\\\ \\U0001F600\", name: a/b}\n",
         MODEL REMOTE "groups:\n  - {name: a, tp: 4, data_plane: eth0, " TWO_HOSTS "}\n"
                      "  - {name: b, pp: 2, ep: 3, w: 3, external: true}\n"
@@ -507,6 +527,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(integer_too_large),
     cmocka_unit_test(integer_of_many_digits),
     cmocka_unit_test(ranks_out_of_bounds),
+    cmocka_unit_test(threshold_too_large),
+    cmocka_unit_test(threshold_of_none),
     cmocka_unit_test(yes_in_place_of_true),
     cmocka_unit_test(true_in_quotes),
     cmocka_unit_test(anchor),
@@ -560,6 +582,11 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(key_without_cert),
     cmocka_unit_test(client_ca_alone),
     cmocka_unit_test(empty_path),
+    cmocka_unit_test(manifest_without_trust),
+    cmocka_unit_test(trust_without_manifest),
+    cmocka_unit_test(threshold_without_manifest),
+    cmocka_unit_test(empty_manifest),
+    cmocka_unit_test(empty_trust),
     cmocka_unit_test(other_kv),
     cmocka_unit_test(other_kernels),
     cmocka_unit_test(flags_are_checked),
