@@ -19,10 +19,22 @@ uint64_t core_draw_seed(void)
     return seed;
 }
 
+static enum status open_manifest(struct served *s, const struct config *c, struct error *err)
+{
+    if (!c->model.manifest)
+        return OK;
+    TRY(manifest_open(c->model.manifest, c->model.path, c->model.trust, c->model.threshold,
+                      &s->manifest, err));
+    log_info("manifest: SHA-256 %s, signed by %s", manifest_digest(s->manifest),
+             manifest_signers(s->manifest));
+    return OK;
+}
+
 static enum status load_served(struct served *s, const struct config *c, struct error *err)
 {
-    TRY(config_load(c->model.path, &s->config, &s->defaults, err));
-    TRY(chat_text_load(c->model.path, false, &s->text, err));
+    TRY(open_manifest(s, c, err));
+    TRY(config_load_proven(c->model.path, s->manifest, &s->config, &s->defaults, err));
+    TRY(chat_text_load_proven(c->model.path, s->manifest, false, &s->text, err));
     s->name = c->model.name;
     s->vocab = chat_vocab(s->text);
     if (s->vocab > s->config.vocab)
@@ -72,6 +84,7 @@ void core_destroy(struct core *core)
     for (size_t i = 0; i < COUNT_OF(core->table); i++)
         CHECK(!core->table[i], "a request outlives its doors");
     chat_text_destroy(core->served.text);
+    manifest_close(core->served.manifest);
     auth_destroy(core->auth);
     free(core);
 }

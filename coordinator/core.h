@@ -10,13 +10,15 @@
 #include "coordinator/loop.h"
 #include "coordinator/text/chat_text.h"
 #include "partition/config.h"
+#include "partition/manifest.h"
 #include "partition/sampling.h"
 
 struct members; /* the worker groups: members.h */
 
 /* The model that is served. Immutable. */
 struct served {
-    const char *name; /* config's */
+    const char *name;          /* config's */
+    struct manifest *manifest; /* that all of it was proven by; NULL: none was asked for; owned */
     struct chat_text *text;
     struct model_config config;
     struct generation_config defaults;
@@ -39,8 +41,8 @@ struct core {
     struct generation *table[4096]; /* by id: generation.c's */
 };
 
-/* Loads the model's config and words; nothing listens yet. `config` is checked and stays the
- * caller's. */
+/* Opens the model's manifest, where there is one, and loads config and words; nothing listens yet.
+ * `config` is checked and stays the caller's. */
 enum status core_create(const struct config *config, struct loop *loop, struct core **out,
                         struct error *err);
 void core_destroy(struct core *core); /* after doors and members; NULL is fine */

@@ -105,7 +105,14 @@ static void reply(struct exchange *x, struct buf *b, enum status st, const struc
 static struct openai_model model_of(const struct exchange *x)
 {
     const struct served *s = &x->core->served;
-    return (struct openai_model){s->name, s->created, s->context};
+    const struct manifest *m = s->manifest;
+    return (struct openai_model){
+        .id = s->name,
+        .created = s->created,
+        .max_model_len = s->context,
+        .digest = m ? manifest_digest(m) : NULL,
+        .signers = m ? manifest_signers(m) : NULL,
+    };
 }
 
 static void models(struct exchange *x)

@@ -318,12 +318,18 @@ static void handle_list(struct session *s, const ProtobufCMessage *message)
 {
     (void)message;
     const struct served *served = &s->door->core->served;
+    Witan__Inference__V1__Manifest manifest = WITAN__INFERENCE__V1__MANIFEST__INIT;
     Witan__Inference__V1__Model model = WITAN__INFERENCE__V1__MODEL__INIT;
     Witan__Inference__V1__Model *models[] = {&model};
     Witan__Inference__V1__ListModelsResponse r = WITAN__INFERENCE__V1__LIST_MODELS_RESPONSE__INIT;
     model.name = (char *)served->name;
     model.context = served->context;
     model.vocabulary = served->vocab;
+    if (served->manifest) {
+        manifest.digest = (char *)manifest_digest(served->manifest);
+        manifest.signers = (char *)manifest_signers(served->manifest);
+        model.manifest = &manifest;
+    }
     r.models = models;
     r.n_models = 1;
     send(s, &r.base);
@@ -349,6 +355,12 @@ static void handle_status(struct session *s, const ProtobufCMessage *message)
     r->uptime_seconds = (uint64_t)((clock_now_ns() - core->started_ns) / 1000000000);
     r->requests_running = (uint32_t)core->running;
     r->requests_done = core->done;
+    if (core->served.manifest) {
+        r->manifest = check_calloc(1, sizeof *r->manifest);
+        witan__inference__v1__manifest__init(r->manifest);
+        r->manifest->digest = copy(manifest_digest(core->served.manifest));
+        r->manifest->signers = copy(manifest_signers(core->served.manifest));
+    }
     members_status(core->members, r);
     send(s, &r->base);
     rpc_finish(s->call, RPC_OK, NULL);

@@ -20,8 +20,10 @@
 
 static const char usage[] =
     "usage: witan-coordinator -c cluster.yaml [--notify-fd N]\n"
-    "  --notify-fd N   lines on this descriptor: `listening WHAT HOST:PORT`, `group NAME STATE\n"
-    "                  MESSAGE`, `ready`, `failed MESSAGE` (`witan serve` reads them)\n";
+    "  --notify-fd N   lines on this descriptor: `manifest SHA-256 SIGNERS`, `layout GROUP "
+    "LAYOUT`,\n"
+    "                  `listening WHAT HOST:PORT`, `group NAME STATE MESSAGE`, `ready`,\n"
+    "                  `failed MESSAGE` (`witan serve` reads them)\n";
 
 enum { GRACE_S = 10, STOP_S = 10, STEP_MS = 50 };
 
@@ -155,6 +157,20 @@ static void tell_listening(const char *what, const char *address, int port)
     notify("listening %s %s%s%s:%d", what, six ? "[" : "", host, six ? "]" : "", port);
 }
 
+/* What the model was proven by, and the layouts that follow from it. */
+static void tell_served(const struct coordinator *c)
+{
+    const struct manifest *m = c->core->served.manifest;
+    if (m)
+        notify("manifest %s %s", manifest_digest(m), manifest_signers(m));
+    Witan__Inference__V1__GetStatusResponse *r = check_calloc(1, sizeof *r);
+    witan__inference__v1__get_status_response__init(r);
+    members_status(c->core->members, r);
+    for (size_t i = 0; i < r->n_groups; i++)
+        notify("layout %s %s", r->groups[i]->name, r->groups[i]->layout);
+    witan__inference__v1__get_status_response__free_unpacked(r, NULL);
+}
+
 static enum status open_cluster(struct coordinator *c, struct error *err)
 {
     struct pki_files files;
@@ -167,6 +183,8 @@ static enum status open_cluster(struct coordinator *c, struct error *err)
     struct rpc_tls tls = {.ca = files.ca, .cert = files.cert, .key = files.key};
     enum status st = members_create(c->core, c->rpc, &tls, on_group, &c->core->members, err);
     pki_files_fini(&files);
+    if (st == OK)
+        tell_served(c);
     if (st == OK)
         tell_listening("cluster", c->config.listen.cluster, members_port(c->core->members));
     return st;

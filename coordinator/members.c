@@ -186,6 +186,7 @@ static void send_plan(struct group *g, struct member *r)
     Witan__Cluster__V1__Layout layout = WITAN__CLUSTER__V1__LAYOUT__INIT;
     Witan__Cluster__V1__Limits limits = WITAN__CLUSTER__V1__LIMITS__INIT;
     Witan__Cluster__V1__Slices slices = WITAN__CLUSTER__V1__SLICES__INIT;
+    Witan__Cluster__V1__Manifest manifest = WITAN__CLUSTER__V1__MANIFEST__INIT;
     Witan__Cluster__V1__Plan plan = WITAN__CLUSTER__V1__PLAN__INIT;
     Witan__Cluster__V1__Range ranges[7];
     layout.pp = l->pp, layout.tp = l->tp, layout.ep = l->ep, layout.w = l->w;
@@ -212,6 +213,13 @@ static void send_plan(struct group *g, struct member *r)
     plan.kernels = core->config->limits.kernels;
     plan.slices = &slices;
     plan.heartbeat_ms = HEARTBEAT_MS;
+    if (core->served.manifest) {
+        manifest.path = core->config->model.manifest;
+        manifest.trust = core->config->model.trust;
+        manifest.threshold = core->config->model.threshold;
+        manifest.digest = (char *)manifest_digest(core->served.manifest); /* packed, not changed */
+        plan.manifest = &manifest;
+    }
     coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN;
     message.plan = &plan;
@@ -238,27 +246,25 @@ static void start_loading(struct group *g)
         send_plan(g, g->ranks[i]);
 }
 
-/* A peer's words go into log lines and status: one line, of bounded length. */
-static void plain(char *s)
+/* A peer's words go into log lines and status: one line, of fewer bytes than `size`. */
+static void plain(char *s, size_t size)
 {
     for (size_t i = 0; s[i]; i++) {
         if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
             s[i] = '?';
-        if (i == 255)
+        if (i == size - 1)
             s[i] = '\0';
     }
 }
 
 static void plain_hello(Witan__Cluster__V1__Hello *h)
 {
-    plain(h->software_version);
-    plain(h->group);
-    plain(h->host);
-    plain(h->region);
-    plain(h->numerics_class);
+    char *const texts[] = {h->software_version, h->group, h->host, h->region, h->numerics_class};
+    for (size_t i = 0; i < COUNT_OF(texts); i++)
+        plain(texts[i], MEMBERS_MAX_WORD);
     if (h->hardware) {
-        plain(h->hardware->processor);
-        plain(h->hardware->kernels);
+        plain(h->hardware->processor, MEMBERS_MAX_WORD);
+        plain(h->hardware->kernels, MEMBERS_MAX_WORD);
     }
 }
 
@@ -309,6 +315,24 @@ static void send_probe(struct group *g)
     send(g->ranks[0], &message);
 }
 
+/* All groups answer under one name, so every rank must hold what this coordinator has opened. */
+static bool same_weights(struct member *r, Witan__Cluster__V1__Ready *ready)
+{
+    const struct manifest *m = r->members->core->served.manifest;
+    const char *own = m ? manifest_digest(m) : "";
+    char who[320], why[1000];
+    plain(ready->manifest_digest, MANIFEST_DIGEST_HEX + 1);
+    if (strcmp(ready->manifest_digest, own) == 0)
+        return true;
+    describe(r, who, sizeof who);
+    snprintf(why, sizeof why,
+             "%s: manifest: expected the coordinator's (SHA-256 %s), found %s: give every host the "
+             "same release, folder and manifest, and start the coordinator again after a change",
+             who, m ? own : "none", *ready->manifest_digest ? ready->manifest_digest : "none");
+    lose(r->group, why);
+    return false;
+}
+
 static void on_ready(struct member *r, rank_message *message)
 {
     struct group *g = r->group;
@@ -316,6 +340,8 @@ static void on_ready(struct member *r, rank_message *message)
         refuse(r, RPC_FAILED_PRECONDITION, "ready, but no plan is open");
         return;
     }
+    if (!same_weights(r, message->ready))
+        return;
     r->ready = message->ready;
     message->ready = NULL;
     message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;
@@ -404,7 +430,7 @@ static void on_wake_peers(struct member *r, const Witan__Cluster__V1__WakePeers 
 static void on_failed(struct member *r, Witan__Cluster__V1__Failed *f)
 {
     char who[320], why[1000];
-    plain(f->message);
+    plain(f->message, sizeof r->failed);
     describe(r, who, sizeof who);
     snprintf(r->failed, sizeof r->failed, "%s", f->message);
     snprintf(why, sizeof why, "%s: %s", who, f->message);
@@ -635,7 +661,7 @@ static enum status create_groups(struct members *m, struct error *err)
     struct checkpoint *ck = NULL;
     enum status st = inventory_create(&core->served.config, &inv, err);
     if (st == OK)
-        st = checkpoint_open(c->model.path, &ck, err);
+        st = checkpoint_open_proven(c->model.path, core->served.manifest, &ck, err);
     if (st == OK)
         st = inventory_bind(inv, &core->served.config, ck, err);
     for (uint32_t i = 0; st == OK && i < c->groups_count; i++) {

@@ -13,6 +13,7 @@ enum {
     HEARTBEAT_MS = 1000,
     PROVEN_AT_LEAST_S = 30, /* a proof may be this old, or three probes if those are rarer */
     MEMBERS_MAX_PURPOSES = 16,
+    MEMBERS_MAX_WORD = 256, /* a text of a hello */
 };
 
 enum group_state { GROUP_WAITING, GROUP_LOADING, GROUP_PROVING, GROUP_READY, GROUP_LOST };
@@ -30,7 +31,7 @@ struct member {
     int64_t heartbeat_ns;
     uint64_t step;
     int phase;
-    char failed[512]; /* what the rank itself said before it gave up */
+    char failed[640]; /* what the rank itself said before it gave up */
 };
 
 struct group {

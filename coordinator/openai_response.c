@@ -191,10 +191,16 @@ enum status openai_write_model(struct buf *b, const struct openai_model *m, stru
 {
     TRY(buf_puts(b, "{\"id\":", err));
     TRY(put_string(b, m->id, err));
-    return buf_printf(b, err,
-                      ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"witan\","
-                      "\"max_model_len\":%d}",
-                      (long long)m->created, m->max_model_len);
+    TRY(buf_printf(b, err,
+                   ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"witan\","
+                   "\"max_model_len\":%d",
+                   (long long)m->created, m->max_model_len));
+    if (m->digest) {
+        TRY(buf_printf(b, err, ",\"manifest\":{\"digest\":\"%s\",\"signers\":", m->digest));
+        TRY(put_string(b, m->signers, err));
+        TRY(buf_puts(b, "}", err));
+    }
+    return buf_puts(b, "}", err);
 }
 
 enum status openai_write_models(struct buf *b, const struct openai_model *m, struct error *err)

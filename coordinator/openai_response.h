@@ -79,6 +79,7 @@ struct openai_model {
     const char *id;
     int64_t created;
     int32_t max_model_len;
+    const char *digest, *signers; /* of its manifest; NULL: none */
 };
 
 enum status openai_write_model(struct buf *b, const struct openai_model *m, struct error *err);

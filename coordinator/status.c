@@ -77,6 +77,7 @@ static void put_rank(const struct member *r, const struct rank_plan *p,
     out->processor = text("%s", hw ? hw->processor : "");
     out->kernels = text("%s", hw ? hw->kernels : "");
     out->holds = holds(p);
+    out->manifest_digest = text("%s", r->ready ? r->ready->manifest_digest : "");
     put_memory(r, out);
 }
 

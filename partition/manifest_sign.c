@@ -105,6 +105,16 @@ static struct trusted *trust_find(struct trust *t, const struct digest *id)
     return NULL;
 }
 
+/* Names go into messages and answers: one line of UTF-8, whatever the file is called. */
+static void make_plain(char *name)
+{
+    json_t *utf8 = json_string(name);
+    for (unsigned char *c = (unsigned char *)name; *c; c++)
+        if (*c < 0x20 || *c == 0x7f || (*c >= 0x80 && !utf8))
+            *c = '?';
+    json_decref(utf8);
+}
+
 /* Takes `key` over. One that is known already counts once. */
 static enum status trust_add(struct trust *t, const char *path, EVP_PKEY *key, struct error *err)
 {
@@ -123,6 +133,7 @@ static enum status trust_add(struct trust *t, const char *path, EVP_PKEY *key, s
             if (len > 4 && strcmp(base + len - 4, ".pem") == 0)
                 len -= 4;
             snprintf(k->name, sizeof k->name, "%.*s", (int)len, base);
+            make_plain(k->name);
             k->id = id;
             k->key = key;
             return OK;

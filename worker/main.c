@@ -4,6 +4,7 @@
  */
 #include "base/check.h"
 #include "base/log.h"
+#include "partition/manifest.h"
 #include "worker/control/serve.h"
 
 #include <signal.h>
@@ -23,6 +24,11 @@ static const char usage[] =
     "  --group NAME             as cluster.yaml names it\n"
     "  --tls DIR                holds ca.pem, worker.pem and worker.key (witan pki)\n"
     "  --region NAME            where this machine stands\n"
+    "  --trust KEYS             take only a model whose manifest these PEM public keys have "
+    "signed\n"
+    "                           (a file or a folder of NAME.pem; default: as the coordinator "
+    "says)\n"
+    "  --threshold N            with --trust: at least so many (default: as the coordinator says)\n"
     "  --verbose                say where memory and time go\n";
 
 struct worker {
@@ -38,8 +44,22 @@ static int bad(const char *flag, const char *expected, const char *found)
 }
 
 /* 0, or the exit code. */
+static int take_threshold(const char *value, struct worker *w)
+{
+    char *end;
+    long n = strtol(value, &end, 10);
+    if (*end || n < 1 || n > MANIFEST_MAX_KEYS)
+        return bad("--threshold", "1 to 64", value);
+    if (!w->options.trust)
+        return bad("--trust", "keys with --threshold", NULL);
+    w->options.threshold = (int32_t)n;
+    return 0;
+}
+
+/* 0, or the exit code. */
 static int parse(int argc, char **argv, struct worker *w)
 {
+    const char *threshold = NULL;
     struct {
         const char *flag;
         const char **value;
@@ -49,6 +69,8 @@ static int parse(int argc, char **argv, struct worker *w)
         {"--group", &w->options.group, true},
         {"--tls", &w->options.tls_dir, true},
         {"--region", &w->options.region, false},
+        {"--trust", &w->options.trust, false},
+        {"--threshold", &threshold, false},
     };
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
@@ -69,7 +91,7 @@ static int parse(int argc, char **argv, struct worker *w)
             return bad(texts[k].flag, "a value", NULL);
     if (!w->options.region)
         w->options.region = "";
-    return 0;
+    return threshold ? take_threshold(threshold, w) : 0;
 }
 
 static bool in_mpi_job(void)

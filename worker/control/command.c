@@ -76,6 +76,28 @@ static enum status take_slices(const Witan__Cluster__V1__Slices *s, struct slice
     return OK;
 }
 
+static enum status take_manifest(const Witan__Cluster__V1__Manifest *m, struct assignment *out,
+                                 struct error *err)
+{
+    if (!m)
+        return OK;
+    const struct bounded threshold = {"manifest.threshold", m->threshold, 1, MANIFEST_MAX_KEYS};
+    TRY(take_text("manifest.path", m->path, out->manifest.path, sizeof out->manifest.path, err));
+    TRY(take_text("manifest.trust", m->trust, out->manifest.trust, sizeof out->manifest.trust,
+                  err));
+    TRY(take_text("manifest.digest", m->digest, out->manifest.digest, sizeof out->manifest.digest,
+                  err));
+    if (!*out->manifest.path || !*out->manifest.trust)
+        return error_set(err, ERR_INVALID, "plan: manifest.%s: expected a path, found nothing",
+                         *out->manifest.path ? "trust" : "path");
+    if (strspn(out->manifest.digest, "0123456789abcdef") != MANIFEST_DIGEST_HEX)
+        return error_set(err, ERR_INVALID,
+                         "plan: manifest.digest: expected %d hex digits, found \"%s\"",
+                         MANIFEST_DIGEST_HEX, out->manifest.digest);
+    out->manifest.threshold = m->threshold;
+    return check_bounds(&threshold, 1, err);
+}
+
 enum status assignment_read(const Witan__Cluster__V1__Plan *p, struct assignment *out,
                             struct error *err)
 {
@@ -94,6 +116,7 @@ enum status assignment_read(const Witan__Cluster__V1__Plan *p, struct assignment
         memcpy(out->kernels, "auto", sizeof "auto");
     TRY(check_numbers(p, err));
     TRY(take_slices(p->slices, &out->slices, err));
+    TRY(take_manifest(p->manifest, out, err));
     out->epoch = p->epoch;
     out->layout = (struct layout){
         .pp = p->layout->pp, .tp = p->layout->tp, .ep = p->layout->ep, .w = p->layout->w};

@@ -8,6 +8,7 @@
 #ifndef WITAN_WORKER_CONTROL_COMMAND_H
 #define WITAN_WORKER_CONTROL_COMMAND_H
 
+#include "partition/manifest.h"
 #include "partition/plan.h"
 #include "partition/sampling.h"
 #include "proto/cluster.pb-c.h"
@@ -44,6 +45,11 @@ struct assignment {
     int32_t chunk;
     int32_t heartbeat_ms;
     struct slices slices;
+    struct {
+        char path[4096], trust[4096]; /* path "": none */
+        int32_t threshold;
+        char digest[MANIFEST_DIGEST_HEX + 1];
+    } manifest;
 };
 
 enum { HEARTBEAT_MIN_MS = 50, HEARTBEAT_MAX_MS = 60000 };

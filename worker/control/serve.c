@@ -16,6 +16,7 @@ struct rank {
     struct comm *world;
     struct attach *attach;
     struct assignment plan;
+    struct manifest *manifest; /* NULL: none is asked for */
     struct model *model;
     struct engine *engine;
     char host[HOST_NAME_BYTES];
@@ -51,6 +52,32 @@ static enum status start_attach(struct rank *r, const struct serve_options *o, s
     return comm_agree(r->world, attach_create(&options, &r->attach, err), err);
 }
 
+/* This host's own look at its folder: the manifest must be the coordinator's, signed by the keys
+ * that this rank was started with, where it was. */
+static enum status open_manifest(struct rank *r, const struct serve_options *o, struct error *err)
+{
+    const char *path = r->plan.manifest.path, *expected = r->plan.manifest.digest;
+    int32_t threshold = r->plan.manifest.threshold;
+    if (!*path && o->trust)
+        return error_set(err, ERR_INVALID,
+                         "plan: manifest: expected one, as this rank was started with --trust %s, "
+                         "found none: give the coordinator model.manifest and model.trust",
+                         o->trust);
+    if (!*path)
+        return OK;
+    TRY(manifest_open(path, r->plan.model_dir, o->trust ? o->trust : r->plan.manifest.trust,
+                      o->threshold > threshold ? o->threshold : threshold, &r->manifest, err));
+    const char *found = manifest_digest(r->manifest);
+    if (strcmp(found, expected) != 0)
+        return error_set(err, ERR_INVALID,
+                         "%s: expected the manifest that the coordinator has opened (SHA-256 %s), "
+                         "found %s: give every host the same folder and manifest, and start the "
+                         "coordinator again after a change",
+                         path, expected, found);
+    log_info("manifest: SHA-256 %s, signed by %s", found, manifest_signers(r->manifest));
+    return OK;
+}
+
 /* What the coordinator thinks that this rank holds against what its own config.json gives. */
 static enum status check_plan(const struct rank *r, struct error *err)
 {
@@ -58,7 +85,7 @@ static enum status check_plan(const struct rank *r, struct error *err)
     struct generation_config ignored;
     struct inventory *inv = NULL;
     struct plan *plan = NULL;
-    TRY(config_load(r->plan.model_dir, &config, &ignored, err));
+    TRY(config_load_proven(r->plan.model_dir, r->manifest, &config, &ignored, err));
     TRY(inventory_create(&config, &inv, err));
     enum status st = plan_create(&config, inv, r->plan.layout, &plan, err);
     if (st == OK && plan->world != r->world->size)
@@ -84,6 +111,7 @@ static enum status load(struct rank *r, struct error *err)
 {
     struct model_options options = {
         .dir = r->plan.model_dir,
+        .manifest = r->manifest,
         .layout = r->plan.layout,
         .limits = r->plan.limits,
         .kernels = r->plan.kernels,
@@ -124,6 +152,8 @@ static enum status say_ready(struct rank *r, int64_t load_ns, struct error *err)
     ready.n_memory = COUNT_OF(purposes);
     ready.memory = pointers;
     ready.resident_bytes = process_resident_bytes();
+    if (r->manifest)
+        ready.manifest_digest = (char *)(uintptr_t)manifest_digest(r->manifest);
     enum status st = attach_send_ready(r->attach, &ready, err);
     /* What ended the stream is the mailbox's to tell. */
     return st == ERR_CANCELLED ? OK : st;
@@ -139,7 +169,8 @@ static enum status work(struct rank *r, enum serve_scope *scope, struct error *e
     return st;
 }
 
-static enum status attached(struct rank *r, enum serve_scope *scope, struct error *err)
+static enum status attached(struct rank *r, const struct serve_options *o, enum serve_scope *scope,
+                            struct error *err)
 {
     *scope = SERVE_ALONE;
     enum status st = attach_wait_plan(r->attach, &r->plan, err);
@@ -147,6 +178,7 @@ static enum status attached(struct rank *r, enum serve_scope *scope, struct erro
         return mailbox_stopped(attach_mailbox(r->attach)) ? OK : st;
     *scope = SERVE_ALL;
     int64_t start = clock_now_ns();
+    TRY(comm_agree(r->world, open_manifest(r, o, err), err));
     TRY(comm_agree(r->world, check_plan(r, err), err));
     TRY(load(r, err));
     *scope = SERVE_BROKEN;
@@ -161,11 +193,12 @@ enum status serve(struct comm *world, const struct serve_options *o, enum serve_
     *scope = SERVE_ALL;
     enum status st = start_attach(&r, o, err);
     if (st == OK)
-        st = attached(&r, scope, err);
+        st = attached(&r, o, scope, err);
     if (st == ERR_PEER && *scope == SERVE_ALL)
         *scope = SERVE_BROKEN;
     attach_close(r.attach, st == OK ? NULL : err);
     engine_destroy(r.engine);
     model_destroy(r.model);
+    manifest_close(r.manifest);
     return st;
 }

@@ -7,11 +7,17 @@
 
 #include "transport/transport.h"
 
+#include <stdint.h>
+
 struct serve_options {
     const char *coordinator; /* "host:port" */
     const char *group;
     const char *tls_dir;
     const char *region; /* "" for none */
+    /* Keys that the model's manifest must be signed by, a PEM file or a folder, whatever the
+     * coordinator says; it must then name a manifest. NULL: the keys that it names. */
+    const char *trust;
+    int32_t threshold; /* of them at least so many; 0: as many as the coordinator says */
 };
 
 /* Who else knows of a failure. */

@@ -88,8 +88,9 @@ static void on_loop(struct cluster *c, void (*fn)(void *arg), void *arg)
         usleep(200);
 }
 
-/* `yaml`: over the defaults, may be "". */
-static void cluster_start(struct cluster *c, const char *yaml)
+/* `model`: more keys of the model (", manifest: ..."); `yaml`: over the defaults; both may be "".
+ */
+static void cluster_start_model(struct cluster *c, const char *model, const char *yaml)
 {
     struct error err;
     struct pki_files files, mine;
@@ -106,8 +107,9 @@ static void cluster_start(struct cluster *c, const char *yaml)
         fail_msg("%s", err.msg);
     char text[2048];
     snprintf(text, sizeof text,
-             "model: {path: %s, name: lexicon}\nlisten: {cluster: \"127.0.0.1:0\"}\npki: %s\n%s",
-             LEXICON, c->dir, yaml);
+             "model: {path: %s, name: lexicon%s}\nlisten: {cluster: \"127.0.0.1:0\"}\n"
+             "pki: %s\n%s",
+             LEXICON, model, c->dir, yaml);
     assert_int_equal(config_init(&c->config, &err), OK);
     if (config_read_text("test", text, strlen(text), &c->config, &err) != OK ||
         config_check(&c->config, &err) != OK)
@@ -128,6 +130,11 @@ static void cluster_start(struct cluster *c, const char *yaml)
     pki_files_fini(&files);
     pki_files_fini(&mine);
     assert_int_equal(pthread_create(&c->thread, NULL, cluster_thread, c), 0);
+}
+
+static void cluster_start(struct cluster *c, const char *yaml)
+{
+    cluster_start_model(c, "", yaml);
 }
 
 /* Every fake rank must have been let go. */
@@ -269,13 +276,19 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
     fake_send(r, &m);
 }
 
-static void fake_say_ready(struct fake_rank *r)
+static void fake_say_ready_by(struct fake_rank *r, const char *manifest_digest)
 {
     Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
     Witan__Cluster__V1__Ready ready = WITAN__CLUSTER__V1__READY__INIT;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_READY;
     m.ready = &ready;
+    ready.manifest_digest = (char *)manifest_digest;
     fake_send(r, &m);
+}
+
+static void fake_say_ready(struct fake_rank *r)
+{
+    fake_say_ready_by(r, "");
 }
 
 /* Tokens for one request. */
@@ -302,18 +315,23 @@ static void fake_say_tokens(struct fake_rank *r, uint64_t id, uint32_t attempt, 
 }
 
 /* Hello, plan, ready, and the probe answered: a group of one rank that serves. */
-static void fake_serve(struct cluster *c, struct fake_rank *r)
+static void fake_serve_by(struct cluster *c, struct fake_rank *r, const char *manifest_digest)
 {
     int32_t zero = 0;
     fake_open_on(r, c->channel);
     fake_say_hello(r, (struct fake_hello){.world = 1});
     const Witan__Cluster__V1__CoordinatorMessage *m = fake_next(r);
     assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN);
-    fake_say_ready(r);
+    fake_say_ready_by(r, manifest_digest);
     m = fake_next(r);
     assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT);
     fake_say_tokens(r, 0, m->submit->attempt, m->submit->epoch, 0, &zero, 1,
                     WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
+}
+
+static void fake_serve(struct cluster *c, struct fake_rank *r)
+{
+    fake_serve_by(c, r, "");
 }
 
 static void cluster_ask_ready(void *arg)

@@ -1,6 +1,7 @@
 /* Groups and ranks, with ranks that the test plays over the real protocol: who may attach, what
  * they are told, what becomes of requests when ranks answer wrongly or go. */
 #include "tests/unit/coordinator/cluster.h"
+#include "tests/unit/partition/signed_folder.h"
 
 typedef Witan__Cluster__V1__CoordinatorMessage told;
 
@@ -146,6 +147,99 @@ static void only_the_right_certificate_joins(void **state)
     assert_string_equal(cluster_states, "");
     cluster_stop(&c);
     cluster_remove(other);
+}
+
+/* --- manifests --- */
+
+#define OTHER_DIGEST "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+/* The shipped model, listed and signed by alice, in a cluster that demands it. */
+static struct signed_folder start_signed(struct cluster *c, char *digest, const char *yaml)
+{
+    struct signed_folder s = signed_make();
+    struct manifest *m = NULL;
+    struct error err;
+    char words[512];
+    signed_create_of(&s, LEXICON);
+    signed_by(&s, "alice");
+    must(manifest_open(s.manifest, LEXICON, s.trust, 1, &m, &err), &err);
+    strcpy(digest, manifest_digest(m));
+    manifest_close(m);
+    snprintf(words, sizeof words, ", manifest: %s, trust: %s", s.manifest, s.trust);
+    cluster_start_model(c, words, yaml);
+    return s;
+}
+
+static void ranks_are_told_the_manifest(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    char digest[MANIFEST_DIGEST_HEX + 1];
+    struct signed_folder s = start_signed(&c, digest, "");
+    assert_string_equal(manifest_digest(c.core->served.manifest), digest);
+    assert_string_equal(manifest_signers(c.core->served.manifest), "alice");
+    fake_serve_by(&c, &r, digest);
+    cluster_wait_ready(&c, true);
+    const Witan__Cluster__V1__Plan *plan = r.got[0]->plan;
+    assert_non_null(plan->manifest);
+    assert_string_equal(plan->manifest->path, s.manifest);
+    assert_string_equal(plan->manifest->trust, s.trust);
+    assert_int_equal(plan->manifest->threshold, 1);
+    assert_string_equal(plan->manifest->digest, digest);
+    fake_release(&r);
+    cluster_wait_ready(&c, false);
+    cluster_stop(&c);
+    signed_remove(&s);
+}
+
+/* A rank that says `theirs` where `own` is demanded takes its group out of service. */
+static void assert_held_out(struct cluster *c, const char *theirs, const char *own,
+                            const char *found)
+{
+    struct fake_rank r;
+    char words[400];
+    fake_open_on(&r, c->channel);
+    fake_say_hello(&r, (struct fake_hello){.group = "g1", .world = 1});
+    fake_next(&r);
+    fake_say_ready_by(&r, theirs);
+    assert_int_equal(fake_wait_closed(&r), RPC_ABORTED);
+    snprintf(words, sizeof words,
+             "rank 0 (test, pid 4711): manifest: expected the coordinator's (SHA-256 %s), found "
+             "%s: give every host the same release, folder and manifest",
+             own, found);
+    if (!strstr(r.message, words))
+        fail_msg("expected \"%s\", found \"%s\"", words, r.message);
+    fake_release(&r);
+}
+
+/* One model name, one set of weights: the group that has another never serves, the sound one goes
+ * on. */
+static void groups_of_other_weights_are_held_out(void **state)
+{
+    (void)state;
+    static const char two_groups[] = "groups: [{name: g0}, {name: g1}]\n";
+    struct cluster c;
+    struct fake_rank r;
+    char digest[MANIFEST_DIGEST_HEX + 1];
+    struct signed_folder s = start_signed(&c, digest, two_groups);
+    fake_serve_by(&c, &r, digest);
+    cluster_wait_ready(&c, true);
+    assert_held_out(&c, OTHER_DIGEST, digest, OTHER_DIGEST);
+    assert_held_out(&c, "", digest, "none");
+    assert_held_out(&c, "a\nb", digest, "a?b");
+    cluster_wait_ready(&c, true);
+    assert_string_equal(cluster_states, "g0 loading;g0 ready;g1 loading;g1 lost;g1 waiting;"
+                                        "g1 loading;g1 lost;g1 waiting;g1 loading;g1 lost;"
+                                        "g1 waiting;");
+    fake_release(&r);
+    cluster_wait_ready(&c, false);
+    cluster_stop(&c);
+    signed_remove(&s);
+    /* And without a manifest here none is taken from there. */
+    cluster_start(&c, two_groups);
+    assert_held_out(&c, digest, "none", digest);
+    cluster_stop(&c);
 }
 
 /* --- requests --- */
@@ -362,6 +456,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(refuses_a_rank_twice),
     cmocka_unit_test(wants_a_hello_first),
     cmocka_unit_test(only_the_right_certificate_joins),
+    cmocka_unit_test(ranks_are_told_the_manifest),
+    cmocka_unit_test(groups_of_other_weights_are_held_out),
     cmocka_unit_test(tokens_become_text),
     cmocka_unit_test(only_the_current_attempt_counts),
     cmocka_unit_test(a_stop_string_cancels_the_rest),

@@ -73,15 +73,20 @@ static inline void signed_remove(const struct signed_folder *s)
     folder_remove(&s->files);
 }
 
-/* Lists the files as they are now. */
-static inline void signed_create(const struct signed_folder *s)
+/* Lists the files of a folder as they are now. */
+static inline void signed_create_of(const struct signed_folder *s, const char *dir)
 {
     static const struct manifest_words words = {"Apache-2.0", "https://models.example/m", "test"};
     struct pool *pool = NULL;
     struct error err;
     must(pool_create(2, false, &pool, &err), &err);
-    must(manifest_create(s->files.path, s->manifest, &words, pool, NULL, NULL, &err), &err);
+    must(manifest_create(dir, s->manifest, &words, pool, NULL, NULL, &err), &err);
     pool_destroy(pool);
+}
+
+static inline void signed_create(const struct signed_folder *s)
+{
+    signed_create_of(s, s->files.path);
 }
 
 static inline void signed_by(const struct signed_folder *s, const char *name)

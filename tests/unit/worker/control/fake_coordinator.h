@@ -40,7 +40,7 @@ struct fake_rank {
     uint64_t steps, kv_blocks_free, kv_blocks;
     int phase;
     uint64_t wakes; /* generation of the last WakePeers */
-    char failed[1024];
+    char failed[1024], manifest[80];
 };
 
 struct fake {
@@ -108,6 +108,7 @@ static inline void fake_ready(struct fake_rank *r, const Witan__Cluster__V1__Rea
         r->planned_bytes += m->memory[i]->bytes;
     r->purposes = (int)m->n_memory;
     r->resident_bytes = m->resident_bytes;
+    FAKE_COPY(r->manifest, m->manifest_digest);
     r->ready = true;
 }
 
@@ -289,7 +290,8 @@ struct fake_plan {
     const char *dir; /* from the top of the tree */
     struct layout layout;
     int32_t max_seqs, context, rows;
-    int wrong_rank; /* this rank's query heads are wrong; -1: none's */
+    int wrong_rank;                         /* this rank's query heads are wrong; -1: none's */
+    Witan__Cluster__V1__Manifest *manifest; /* NULL: none */
 };
 
 static inline Witan__Cluster__V1__Range fake_range(struct range r)
@@ -326,6 +328,7 @@ static inline void fake_send_plan(struct fake *f, const struct fake_plan *p,
     plan.epoch = FAKE_EPOCH;
     plan.layout = &layout, plan.limits = &limits, plan.slices = &slices;
     plan.heartbeat_ms = 100;
+    plan.manifest = p->manifest;
     fake_send(f, r->rank, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN, &plan);
 }
 
