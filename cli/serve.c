@@ -46,6 +46,9 @@ static const char usage[] =
     "  --cert FILE --key FILE\n"
     "                     TLS of HTTP and gRPC; with --keys demanded off loopback\n"
     "  --insecure         do not demand them\n"
+    "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
+    "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
+    "  --threshold N      with --manifest: how many of them must have signed (default 1)\n"
     "  --pki DIR          certificates of coordinator and ranks (default: made for this run)\n"
     "  --verbose          say where memory and time go\n"
     "  --detach           go on in the background once ready; its log is serve.log in\n"
@@ -58,8 +61,9 @@ enum { STOP_POLL_MS = 50, STOP_HURRY_MS = 20000, STOP_GIVE_UP_MS = 30000, LOG_PO
 struct flags {
     const char *file, *run_dir;
     const char *model, *name, *http, *grpc, *cluster, *kv, *keys, *cert, *key, *pki;
+    const char *manifest, *trust;
     int32_t tp, ep, pp, w, groups;
-    int32_t context, sequences, step_tokens, threads;
+    int32_t context, sequences, step_tokens, threads, threshold;
     bool verbose, detach, stop, insecure;
     char *const *mpirun_more;
 };
@@ -80,10 +84,20 @@ static int take_text(struct flags *f, const char *flag, const char *value)
         const char *name;
         const char **out;
     } texts[] = {
-        {"-c", &f->file},     {"--run-dir", &f->run_dir}, {"--model", &f->model},
-        {"--name", &f->name}, {"--listen", &f->http},     {"--grpc", &f->grpc},
-        {"--kv", &f->kv},     {"--cluster", &f->cluster}, {"--keys", &f->keys},
-        {"--cert", &f->cert}, {"--key", &f->key},         {"--pki", &f->pki},
+        {"-c", &f->file},
+        {"--run-dir", &f->run_dir},
+        {"--model", &f->model},
+        {"--name", &f->name},
+        {"--listen", &f->http},
+        {"--grpc", &f->grpc},
+        {"--kv", &f->kv},
+        {"--cluster", &f->cluster},
+        {"--keys", &f->keys},
+        {"--cert", &f->cert},
+        {"--key", &f->key},
+        {"--pki", &f->pki},
+        {"--manifest", &f->manifest},
+        {"--trust", &f->trust},
     };
     for (size_t i = 0; i < COUNT_OF(texts); i++) {
         if (strcmp(flag, texts[i].name) != 0)
@@ -111,6 +125,7 @@ static int take_int(struct flags *f, const char *flag, const char *value)
         {"--threads", &f->threads},
         {"--sequences", &f->sequences},
         {"--step-tokens", &f->step_tokens},
+        {"--threshold", &f->threshold},
     };
     for (size_t i = 0; i < COUNT_OF(ints); i++) {
         if (strcmp(flag, ints[i].name) != 0)
@@ -268,17 +283,22 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         char **to;
         const char *from;
     } texts[] = {
-        {&c->model.path, f->model}, {&c->model.name, f->name},        {&c->listen.http, f->http},
-        {&c->listen.grpc, f->grpc}, {&c->listen.cluster, f->cluster}, {&c->limits.kv, f->kv},
-        {&c->listen.keys, f->keys}, {&c->listen.tls.cert, f->cert},   {&c->listen.tls.key, f->key},
-        {&c->pki, f->pki},
+        {&c->model.path, f->model}, {&c->model.name, f->name},         {&c->listen.http, f->http},
+        {&c->listen.grpc, f->grpc}, {&c->listen.cluster, f->cluster},  {&c->limits.kv, f->kv},
+        {&c->listen.keys, f->keys}, {&c->listen.tls.cert, f->cert},    {&c->listen.tls.key, f->key},
+        {&c->pki, f->pki},          {&c->model.manifest, f->manifest}, {&c->model.trust, f->trust},
     };
     for (size_t i = 0; i < COUNT_OF(texts); i++)
         set_text(texts[i].to, texts[i].from);
     char **const paths[] = {&c->model.path,     &c->listen.keys,          &c->listen.tls.cert,
-                            &c->listen.tls.key, &c->listen.tls.client_ca, &c->pki};
+                            &c->listen.tls.key, &c->listen.tls.client_ca, &c->pki,
+                            &c->model.manifest, &c->model.trust};
     for (size_t i = 0; i < COUNT_OF(paths); i++)
         make_absolute(paths[i]);
+    if (f->threshold && !c->model.manifest)
+        return error_set(err, ERR_INVALID,
+                         "--threshold: expected --manifest and --trust with it, found neither");
+    c->model.threshold = f->threshold ? f->threshold : c->model.threshold;
     c->verbose |= f->verbose;
     c->listen.insecure |= f->insecure;
     if (f->groups || c->groups_count == 0)

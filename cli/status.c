@@ -95,11 +95,22 @@ static void show_group(const group *g)
         show_rank(g->ranks[i]);
 }
 
+static void show_manifest(const Witan__Inference__V1__Manifest *m)
+{
+    char *words = NULL;
+    CHECK(asprintf(&words, "signed by %s", m->signers) > 0, "no memory for a line");
+    printf("manifest SHA-256 %.64s\n", m->digest);
+    show_wrapped(words);
+    free(words);
+}
+
 static void show(const reply *r)
 {
     printf("%.60s  (witan %.20s, up %" PRIu64 " s, %" PRIu32 " requests running, %" PRIu64
            " done)\n",
            r->model, r->version, r->uptime_seconds, r->requests_running, r->requests_done);
+    if (r->manifest)
+        show_manifest(r->manifest);
     for (size_t i = 0; i < r->n_groups; i++)
         show_group(r->groups[i]);
 }
@@ -117,12 +128,12 @@ static json_t *rank_json(const rank *r)
     json_t *memory = json_object();
     for (size_t i = 0; i < r->n_memory; i++)
         json_object_set_new(memory, r->memory[i]->name, number(r->memory[i]->bytes));
-    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s}", "rank",
+    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s, s:s}", "rank",
                      number(r->rank), "host", r->host, "pid", number(r->pid), "region", r->region,
                      "phase", r->phase, "step", number(r->step), "heartbeat_seconds_ago",
                      r->heartbeat_seconds_ago, "processor", r->processor, "kernels", r->kernels,
                      "memory_bytes", memory, "resident_bytes", number(r->resident_bytes), "holds",
-                     r->holds);
+                     r->holds, "manifest_digest", r->manifest_digest);
 }
 
 static json_t *group_json(const group *g)
@@ -143,10 +154,14 @@ static void show_json(const reply *r)
     json_t *groups = json_array();
     for (size_t i = 0; i < r->n_groups; i++)
         json_array_append_new(groups, group_json(r->groups[i]));
-    json_t *all = json_pack(
-        "{s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "version", r->version, "model", r->model,
-        "model_dir", r->model_dir, "uptime_seconds", number(r->uptime_seconds), "requests_running",
-        number(r->requests_running), "requests_done", number(r->requests_done), "groups", groups);
+    json_t *manifest = r->manifest ? json_pack("{s:s, s:s}", "digest", r->manifest->digest,
+                                               "signers", r->manifest->signers)
+                                   : json_null();
+    json_t *all = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "version", r->version,
+                            "model", r->model, "model_dir", r->model_dir, "manifest", manifest,
+                            "uptime_seconds", number(r->uptime_seconds), "requests_running",
+                            number(r->requests_running), "requests_done", number(r->requests_done),
+                            "groups", groups);
     CHECK(all, "no memory for the status");
     json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');

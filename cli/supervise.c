@@ -10,7 +10,6 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "cli/launch.h"
-#include "partition/plan.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -44,6 +43,7 @@ enum {
 struct job {
     const struct config_group *group;
     pid_t pid; /* mpirun; 0: not running */
+    char layout[64];
     char state[16];
     char said[256]; /* the last line shown of it */
 };
@@ -54,6 +54,7 @@ struct supervisor {
     pid_t coordinator;   /* 0: not running */
     struct job *jobs;    /* [config->groups_count] */
     char http[600], grpc[600], cluster[300]; /* "" until known */
+    char manifest[80], signers[1100];        /* its SHA-256; "": none */
     char line[MAX_LINE];                     /* of the notify pipe, not yet whole */
     size_t line_len;
     enum phase phase;
@@ -91,10 +92,10 @@ static void write_state(struct supervisor *s)
         json_array_append_new(groups,
                               json_pack("{s:s, s:s, s:I}", "name", s->jobs[i].group->name, "state",
                                         s->jobs[i].state, "mpirun", (json_int_t)s->jobs[i].pid));
-    state = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "pid", (json_int_t)getpid(),
+    state = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:o}", "pid", (json_int_t)getpid(),
                       "state", words[s->phase], "model", s->o->config->model.name, "http", s->http,
                       "grpc", s->grpc, "cluster", s->cluster, "coordinator",
-                      (json_int_t)s->coordinator, "groups", groups);
+                      (json_int_t)s->coordinator, "manifest", s->manifest, "groups", groups);
     char *text = state ? json_dumps(state, JSON_INDENT(2)) : NULL;
     struct error err;
     size_t len = text ? strlen(text) : 0;
@@ -106,24 +107,17 @@ static void write_state(struct supervisor *s)
     json_decref(state);
 }
 
-static void print_group(const struct supervisor *s, const struct config_group *g, FILE *out)
-{
-    struct model_config model;
-    struct generation_config ignored;
-    struct layout l = {.pp = g->pp, .tp = g->tp, .ep = g->ep, .w = g->w};
-    if (config_load(s->o->config->model.path, &model, &ignored, NULL) == OK)
-        layout_check(&model, &l, NULL);
-    fprintf(out, "  %-9s ready: %d ranks, pp=%d tp=%d ep=%d w=%d\n", g->name, config_group_world(g),
-            l.pp, l.tp, l.ep, l.w);
-}
-
 /* What an operator can do now. */
 static void print_ready(const struct supervisor *s, FILE *out)
 {
     const struct config *c = s->o->config;
     fprintf(out, "Witan serves %s\n", c->model.name);
     for (uint32_t i = 0; i < c->groups_count; i++)
-        print_group(s, s->jobs[i].group, out);
+        fprintf(out, "  %-9s ready: %d ranks, %s\n", c->groups[i].name,
+                config_group_world(&c->groups[i]), s->jobs[i].layout);
+    if (s->manifest[0])
+        fprintf(out, "  %-9s SHA-256 %s,\n            signed by %s\n", "manifest", s->manifest,
+                s->signers);
     if (s->http[0])
         fprintf(out, "  %-9s %s://%s/v1\n", "HTTP", scheme(c), s->http);
     const char *roots = c->listen.tls.cert ? " --ca ROOTS.pem" : "";
@@ -159,6 +153,8 @@ static void tell_ready(struct supervisor *s)
     print_ready(s, out);
     fclose(out);
     s->ready_fd = -1;
+    if (s->manifest[0])
+        say("manifest: SHA-256 %s, signed by %s", s->manifest, s->signers);
     say("ready: process %d", (int)getpid());
 }
 
@@ -290,6 +286,12 @@ static void worker_words(const struct supervisor *s, const struct config_group *
         words_add(out, "--region");
         words_add(out, "%s", region);
     }
+    if (c->model.trust) { /* by the launcher, so that the keys are not the coordinator's to say */
+        words_add(out, "--trust");
+        words_add(out, "%s", c->model.trust);
+        words_add(out, "--threshold");
+        words_add(out, "%d", c->model.threshold);
+    }
     if (c->verbose)
         words_add(out, "--verbose");
 }
@@ -419,6 +421,14 @@ static void on_line(struct supervisor *s, char *line)
     if (strcmp(word, "listening") == 0) {
         char *what = next_word(&rest);
         on_listening(s, what, rest);
+    } else if (strcmp(word, "manifest") == 0) {
+        snprintf(s->manifest, sizeof s->manifest, "%s", next_word(&rest));
+        snprintf(s->signers, sizeof s->signers, "%s", rest);
+    } else if (strcmp(word, "layout") == 0) {
+        char *name = next_word(&rest);
+        for (uint32_t i = 0; i < s->o->config->groups_count; i++)
+            if (strcmp(s->jobs[i].group->name, name) == 0)
+                snprintf(s->jobs[i].layout, sizeof s->jobs[i].layout, "%s", rest);
     } else if (strcmp(word, "group") == 0) {
         char *name = next_word(&rest), *state = next_word(&rest);
         on_group(s, name, state, rest);
