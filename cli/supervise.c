@@ -45,7 +45,7 @@ struct job {
     pid_t pid; /* mpirun; 0: not running */
     char layout[64];
     char state[16];
-    char said[256]; /* the last line shown of it */
+    char said[1200]; /* the last line shown of it */
 };
 
 struct supervisor {

@@ -193,6 +193,25 @@ static void ranks_are_told_the_manifest(void **state)
     signed_remove(&s);
 }
 
+static void ask_waiting(void *arg)
+{
+    static const char last[] = "g1 waiting;";
+    size_t n = strlen(cluster_states);
+    *(bool *)arg = n >= sizeof last - 1 &&
+                   strcmp(cluster_states + n - (sizeof last - 1), last) == 0;
+}
+
+/* Until group g1 may come again. */
+static void wait_waiting(struct cluster *c)
+{
+    bool waiting = false;
+    for (int i = 0; i < 3000 && !waiting; i++) {
+        on_loop(c, ask_waiting, &waiting);
+        usleep(1000);
+    }
+    assert_true(waiting);
+}
+
 /* A rank that says `theirs` where `own` is demanded takes its group out of service. */
 static void assert_held_out(struct cluster *c, const char *theirs, const char *own,
                             const char *found)
@@ -211,6 +230,7 @@ static void assert_held_out(struct cluster *c, const char *theirs, const char *o
     if (!strstr(r.message, words))
         fail_msg("expected \"%s\", found \"%s\"", words, r.message);
     fake_release(&r);
+    wait_waiting(c);
 }
 
 /* One model name, one set of weights: the group that has another never serves, the sound one goes

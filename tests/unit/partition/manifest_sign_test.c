@@ -57,6 +57,23 @@ static void thresholds(void **state)
     signed_remove(&s);
 }
 
+/* They are shown to operators and clients, whatever the files are called. */
+static void names_of_signers_are_one_line(void **state)
+{
+    (void)state;
+    struct signed_folder s = listed();
+    struct manifest *m = NULL;
+    struct error err;
+    assert_int_equal(rename(beside(&s, "trust/alice.pem"), beside(&s, "trust/a\nb\xff.pem")), 0);
+    assert_int_equal(rename(beside(&s, "trust/bob.pem"), beside(&s, "trust/z\xc3\xb6.pem")), 0);
+    signed_by(&s, "alice");
+    signed_by(&s, "bob");
+    must(signed_open(&s, &m, &err), &err);
+    assert_string_equal(manifest_signers(m), "a?b?, z\xc3\xb6");
+    manifest_close(m);
+    signed_remove(&s);
+}
+
 /* The same line twice, or the same key under two names, is one signature. */
 static void one_key_counts_once(void **state)
 {
@@ -292,6 +309,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(signatures_that_changed),
     cmocka_unit_test(files_of_signatures_that_are_malformed),
     cmocka_unit_test(keys_that_cannot_be_trusted),
+    cmocka_unit_test(names_of_signers_are_one_line),
     cmocka_unit_test(one_file_of_several_keys),
     cmocka_unit_test(keys_that_cannot_sign),
     cmocka_unit_test(key_files_have_their_modes),

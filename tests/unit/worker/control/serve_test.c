@@ -354,6 +354,8 @@ static void ranks_prove_their_weights_and_say_by_what(void **state)
         .id = 1, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
     fake_submit(f, &q);
     assert_answer(f, &q);
+    for (int i = 0; i < 2; i++) /* or rank 1 may have gone before it is told to */
+        wait_parked(f, &f->ranks[i]);
     fake_stop(f, 2);
     group_wait(&g, OK);
     fake_end(f);
