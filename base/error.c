@@ -41,6 +41,20 @@ void error_prefix(struct error *err, const char *fmt, ...)
         snprintf(err->msg + n, sizeof err->msg - (size_t)n, "%s", old);
 }
 
+enum status error_advise(struct error *err, enum status code, const char *fmt, ...)
+{
+    if (!err)
+        return code;
+    size_t n = strlen(err->msg);
+    snprintf(err->msg + n, sizeof err->msg - n, ": ");
+    n = strlen(err->msg);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err->msg + n, sizeof err->msg - n, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
 enum status error_errno(struct error *err, int errno_value, const char *fmt, ...)
 {
     enum status code = errno_value == ENOENT   ? ERR_NOT_FOUND

@@ -3,8 +3,8 @@
  *
  * A function that can fail returns `enum status` and takes `struct error *` last. On failure it
  * fills the error once, at the place that knows what was expected and what was found; callers pass
- * it on unchanged (TRY) or put words before it (error_prefix). Broken invariants are not errors:
- * they are CHECK()s (check.h).
+ * it on unchanged (TRY), put words before it (error_prefix) or what to do behind it (error_advise).
+ * Broken invariants are not errors: they are CHECK()s (check.h).
  */
 #ifndef WITAN_BASE_ERROR_H
 #define WITAN_BASE_ERROR_H
@@ -36,6 +36,11 @@ enum status error_set(struct error *err, enum status code, const char *fmt, ...)
 
 /* Puts words before the message: "model.safetensors: " + msg. Cuts at the buffer's end. */
 void error_prefix(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Puts what to do after the message: msg + ": fetch it again". Cuts at the buffer's end. Returns
+ * `code`. */
+enum status error_advise(struct error *err, enum status code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Fills `err` with strerror(errno_value) after the formatted words; code ERR_IO or ERR_NOT_FOUND.
  */

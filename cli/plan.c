@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/plan_view.h"
+#include "partition/weight_format.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -232,24 +233,25 @@ static bool has_weights(const char *dir)
     return checkpoint_is_gguf(dir, NULL);
 }
 
-/* The dtypes of the headers, where they can be read; else a word, and the config's. */
-static void bind_headers(const char *dir, struct plan_model *m)
+/* What the headers say, where they can be read; else a word, and what the config says. */
+static enum status bind_headers(const char *dir, struct plan_model *m, struct error *err)
 {
     struct checkpoint *ck = NULL;
-    struct error err;
-    if (m->config.quant.format != FORMAT_PLAIN || !has_weights(dir))
-        return;
-    m->from_headers = checkpoint_open(dir, &ck, &err) == OK &&
-                      inventory_bind(m->inv, &m->config, ck, &err) == OK;
-    if (!m->from_headers) {
-        fprintf(stderr, "witan plan: weights are counted as %s: %s\n", dtype_name(m->config.dtype),
-                err.msg);
-        for (int32_t i = 0; i < m->inv->count; i++) {
-            m->inv->weights[i].dtype = m->config.dtype;
-            m->inv->weights[i].store = STORE_PLAIN;
-        }
-    }
+    struct error why;
+    if (!has_weights(dir))
+        return OK;
+    m->from_headers = checkpoint_open(dir, &ck, &why) == OK &&
+                      inventory_bind(m->inv, &m->config, ck, &why) == OK;
     checkpoint_close(ck);
+    if (m->from_headers)
+        return OK;
+    bool plain = m->config.quant.format == FORMAT_PLAIN;
+    fprintf(stderr, "witan plan: weights are counted as %s: %s\n",
+            plain ? dtype_name(m->config.dtype) : weight_format_name(m->config.quant.format),
+            why.msg);
+    inventory_destroy(m->inv);
+    m->inv = NULL;
+    return inventory_create(&m->config, &m->inv, err);
 }
 
 static enum status load_model(const char *path, struct plan_model *m, struct error *err)
@@ -257,9 +259,7 @@ static enum status load_model(const char *path, struct plan_model *m, struct err
     bool is_folder = false;
     TRY(load_config(path, &is_folder, &m->config, err));
     TRY(inventory_create(&m->config, &m->inv, err));
-    if (is_folder)
-        bind_headers(path, m);
-    return OK;
+    return is_folder ? bind_headers(path, m, err) : OK;
 }
 
 /* --- planning ----------------------------------------------------------------------------------

@@ -337,6 +337,20 @@ static enum status take_shape(struct reader *r, struct tensor_entry *t, uint64_t
     return OK;
 }
 
+/* What ggml calls a type that is not read here; "" where it has no such type. */
+static const char *other_type(uint64_t type)
+{
+    static const char *const names[] = {
+        [3] = "Q4_1",   [6] = "Q5_0",    [7] = "Q5_1",     [9] = "Q8_1",    [10] = "Q2_K",
+        [11] = "Q3_K",  [15] = "Q8_K",   [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS",
+        [19] = "IQ1_S", [20] = "IQ4_NL", [21] = "IQ3_S",   [22] = "IQ2_S",  [23] = "IQ4_XS",
+        [24] = "I8",    [25] = "I16",    [26] = "I32",     [27] = "I64",    [28] = "F64",
+        [29] = "IQ1_M", [34] = "TQ1_0",  [35] = "TQ2_0",   [39] = "MXFP4",  [40] = "NVFP4",
+        [41] = "Q1_0",
+    };
+    return type < COUNT_OF(names) && names[type] ? names[type] : "";
+}
+
 /* The dtype, or the name of a type that is dequantised; *bytes are those of `elements`. */
 static enum status take_ggml_type(struct reader *r, struct tensor_entry *t, uint64_t elements,
                                   struct error *err)
@@ -347,8 +361,9 @@ static enum status take_ggml_type(struct reader *r, struct tensor_entry *t, uint
     if (!l)
         return error_set(err, ERR_UNSUPPORTED,
                          "%s: %s: expected F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K or Q6_K, found "
-                         "ggml type %llu",
-                         r->what, r->part, (unsigned long long)type);
+                         "%s%sggml type %llu: quantise the model to one of these",
+                         r->what, r->part, other_type(type), *other_type(type) ? ", " : "",
+                         (unsigned long long)type);
     int64_t columns = t->shape[t->dims - 1];
     if (columns % l->elements != 0)
         return error_set(err, ERR_INVALID,
@@ -515,6 +530,8 @@ enum status gguf_parse(const char *what, const struct gguf_source *source, struc
     *out = g;
     g = NULL;
 out:
+    if (st == ERR_INVALID)
+        error_advise(err, st, "fetch the file again");
     free(r);
     gguf_destroy(g);
     return st;

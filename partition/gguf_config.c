@@ -121,5 +121,7 @@ enum status gguf_config(const struct gguf *g, const char *what, int64_t vocab, b
     if (st == OK)
         st = config_parse(what, b.data, b.len, config, err);
     buf_fini(&b);
+    if (st == ERR_INVALID)
+        error_advise(err, st, "fetch the file again, or convert the model anew");
     return st;
 }

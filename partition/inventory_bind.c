@@ -348,6 +348,10 @@ enum status inventory_bind(struct inventory *inv, const struct model_config *con
     enum status st = bind_all(&b, inv, err);
     if (st == OK)
         st = refuse_unused(&b, config, err);
+    if (st != OK)
+        error_advise(err, st,
+                     checkpoint_gguf(ck) ? "fetch the file again, or convert the model anew"
+                                         : "fetch config.json and weights again, of one revision");
     free(b.used);
     return st;
 }

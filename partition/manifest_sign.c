@@ -379,9 +379,10 @@ static enum status too_few(const char *path, const char *trust, const struct tru
     }
     error_set(err, ERR_INVALID,
               "%s: expected valid signatures by %d of the %d keys in %s, found %d%s; not by: %s. "
-              "Sign it with `witan manifest sign`",
+              "Sign it with `witan manifest sign`%s",
               path, threshold, t->count, shown(trust).s, found, other,
-              missing.data ? missing.data : "");
+              missing.data ? missing.data : "",
+              stranger ? ", or put that key's .pem there if you trust it" : "");
     buf_fini(&missing);
     return ERR_INVALID;
 }

@@ -230,7 +230,7 @@ static enum status prove_layout(const char *what, const struct tensor_entry *t, 
         if (t[i].offset + t[i].bytes > data_bytes)
             return error_set(err, ERR_INVALID,
                              "%s: tensor %s: data_offsets: expected an end within the file's %llu "
-                             "bytes of data, found %llu (file cut short?)",
+                             "bytes of data, found %llu",
                              what, shown(t[i].name).s, (unsigned long long)data_bytes,
                              (unsigned long long)(t[i].offset + t[i].bytes));
         if (t[i].offset != end)
@@ -268,11 +268,10 @@ static enum status parse_tensors(const char *what, json_t *root, struct tensor_e
     return OK;
 }
 
-enum status safetensors_parse_header(const char *what, const char *header, size_t len,
-                                     uint64_t data_bytes,
-                                     enum status (*each)(const struct tensor_entry *t, void *arg,
-                                                         struct error *err),
-                                     void *arg, struct error *err)
+static enum status
+parse_header(const char *what, const char *header, size_t len, uint64_t data_bytes,
+             enum status (*each)(const struct tensor_entry *t, void *arg, struct error *err),
+             void *arg, struct error *err)
 {
     if (len == 0 || header[0] != '{')
         return error_set(err, ERR_INVALID, "%s: header: expected '{' first, found %s%.2x", what,
@@ -299,4 +298,14 @@ out:
     free(tensors);
     json_decref(root);
     return st;
+}
+
+enum status safetensors_parse_header(const char *what, const char *header, size_t len,
+                                     uint64_t data_bytes,
+                                     enum status (*each)(const struct tensor_entry *t, void *arg,
+                                                         struct error *err),
+                                     void *arg, struct error *err)
+{
+    enum status st = parse_header(what, header, len, data_bytes, each, arg, err);
+    return st == ERR_INVALID ? error_advise(err, st, "fetch the file again") : st;
 }

@@ -258,9 +258,14 @@ enum status weight_format_parse(const char *what, const json_t *root, struct mod
                          what, json_type_words(obj));
     char at[512];
     snprintf(at, sizeof at, "%s: quantization_config", what);
-    TRY(parse_method(at, obj, &c->quant, err));
-    TRY(parse_plain(at, obj, c, err));
-    return parse_dynamic(at, obj, c, err);
+    enum status st = parse_method(at, obj, &c->quant, err);
+    if (st == OK)
+        st = parse_plain(at, obj, c, err);
+    if (st == OK)
+        st = parse_dynamic(at, obj, c, err);
+    if (st != OK)
+        error_advise(err, st, "take the model plain, as GGUF, or quantised as is expected here");
+    return st;
 }
 
 /* --- cuts --------------------------------------------------------------------------------------

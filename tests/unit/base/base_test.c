@@ -14,6 +14,23 @@ static void error_prefix_puts_words_before(void **state)
     assert_string_equal(err.msg, "config.json: found 3");
 }
 
+static void error_advise_puts_words_behind(void **state)
+{
+    (void)state;
+    struct error err;
+    char path[sizeof err.msg];
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    error_set(&err, ERR_IO, "found %d", 3);
+    assert_int_equal(error_advise(&err, ERR_IO, "fetch %s again", "it"), ERR_IO);
+    assert_string_equal(err.msg, "found 3: fetch it again");
+    error_advise(&err, ERR_IO, "%s", path);
+    assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
+    error_advise(&err, ERR_IO, "no room");
+    assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
+    assert_int_equal(error_advise(NULL, ERR_IO, "nobody listens"), ERR_IO);
+}
+
 static void buf_keeps_its_limit(void **state)
 {
     (void)state;
@@ -92,6 +109,7 @@ static void json_fields_name_expected_and_found(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(error_prefix_puts_words_before),
+    cmocka_unit_test(error_advise_puts_words_behind),
     cmocka_unit_test(buf_keeps_its_limit),
     cmocka_unit_test(buf_json_string_escapes),
     cmocka_unit_test(json_parse_refuses),

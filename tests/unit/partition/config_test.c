@@ -147,7 +147,8 @@ REFUSES(partial_rotary,
 
 REFUSES(quantization_of_an_unknown_method, QUANT("\"quant_method\":\"bitsandbytes\""),
         ERR_UNSUPPORTED, "quantization_config: quant_method",
-        "expected \"fp8\", \"gptq\" or \"awq\"", "found \"bitsandbytes\"")
+        "expected \"fp8\", \"gptq\" or \"awq\"",
+        "found \"bitsandbytes\": take the model plain, as GGUF, or quantised as is expected here")
 REFUSES(quantization_without_name, QUANT(""), ERR_INVALID, "quantization_config: quant_method",
         "expected a string", "found nothing")
 REFUSES(quantization_of_wrong_type, WITH("\"quantization_config\":\"fp8\""), ERR_INVALID,

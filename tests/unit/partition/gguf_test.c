@@ -449,7 +449,8 @@ static void tensors_that_break_the_format(void **state)
     struct buf b = one_tensor(4, 4, GGML_F32, 16);
     REFUSED(&b, ERR_INVALID, "tensor x", "multiple of 32", "found 16");
     b = one_tensor(4, 4, GGML_F32, 32);
-    REFUSED(&b, ERR_INVALID, "tensor x", "expected 64 bytes at 32", "past its end");
+    REFUSED(&b, ERR_INVALID, "tensor x", "expected 64 bytes at 32",
+            "past its end: fetch the file again");
     b = one_tensor(4, 5, GGML_F32, 0);
     REFUSED(&b, ERR_INVALID, "tensor x", "expected 80 bytes", "past its end");
     b = one_tensor(4, 4, GGML_F32, 1ull << 63);
@@ -463,7 +464,8 @@ static void tensors_that_break_the_format(void **state)
     b = one_tensor(48, 1, GGML_Q8_0, 0);
     REFUSED(&b, ERR_INVALID, "tensor x", "whole Q8_0 blocks of 32", "found 48");
     b = one_tensor(32, 1, 20, 0);
-    REFUSED(&b, ERR_UNSUPPORTED, "tensor x", "Q4_K", "found ggml type 20");
+    REFUSED(&b, ERR_UNSUPPORTED, "tensor x", "expected F32, F16, BF16, Q8_0, Q4_0, Q4_K",
+            "found IQ4_NL, ggml type 20: quantise the model to one of these");
     b = one_tensor(32, 1, UINT32_MAX, 0);
     REFUSED(&b, ERR_UNSUPPORTED, "tensor x", "found ggml type 4294967295");
 }

@@ -238,6 +238,7 @@ static enum status bind_copy(const char *name, const char *file, const char *fro
     bind_copy(name, file, from, find, instead,                                                     \
               sizeof(find) == sizeof(instead) ? sizeof(find) - 1 : 0, err)
 
+#define AGAIN ": fetch config.json and weights again, of one revision"
 #define Q_PROJ "model.layers.0.self_attn.q_proj."
 static const char tensors[] = "model.safetensors";
 
@@ -247,9 +248,11 @@ static void fp8_without_its_factors(void **state)
     struct error err;
     SAYS(bind_changed("fp8", tensors, Q_PROJ "weight_scale_inv", "scale_inv", "scale_out", &err),
          ERR_INVALID, &err, "tensor " Q_PROJ "weight_scale_inv", "expected shape [4, 2]",
-         "found no such tensor");
+         "found no such tensor", AGAIN);
     SAYS(bind_changed("fp8", tensors, Q_PROJ "weight_scale_inv", "[4,2]", "[2,4]", &err),
-         ERR_INVALID, &err, "tensor " Q_PROJ "weight_scale_inv", "expected [4, 2]", "found [2, 4]");
+         ERR_INVALID, &err,
+         "/model.safetensors: tensor " Q_PROJ "weight_scale_inv: shape: ", "expected [4, 2]",
+         "found [2, 4]", AGAIN);
     SAYS(bind_changed("fp8", tensors, Q_PROJ "weight\"", "F8_E4M3", "F8_E5M2", &err),
          ERR_UNSUPPORTED, &err, "tensor " Q_PROJ "weight:", "expected F8_E4M3", "found F8_E5M2");
     SAYS(bind_changed("fp8", tensors, Q_PROJ "weight\"", "[128,64]", "[64,128]", &err), ERR_INVALID,
@@ -265,6 +268,9 @@ static void gptq_with_parts_amiss(void **state)
     struct error err;
     SAYS(bind_changed("gptq", tensors, Q_PROJ "qzeros", "qzeros", "qzerox", &err), ERR_INVALID,
          &err, "tensor " Q_PROJ "qzeros", "expected shape [2, 16]", "found no such tensor");
+    SAYS(bind_changed("gptq", tensors, Q_PROJ "qzeros", "[2,16]", "[16,2]", &err), ERR_INVALID,
+         &err, "/model.safetensors: tensor " Q_PROJ "qzeros: shape: ", "expected [2, 16]",
+         "found [16, 2]", AGAIN);
     SAYS(bind_changed("gptq", tensors, Q_PROJ "scales", "[2,128]", "[128,2]", &err), ERR_INVALID,
          &err, "tensor " Q_PROJ "scales", "expected [2, 128]", "found [128, 2]");
     SAYS(bind_changed("gptq", tensors, Q_PROJ "qweight", "I32", "U32", &err), ERR_UNSUPPORTED, &err,
@@ -287,6 +293,11 @@ static void awq_with_parts_amiss(void **state)
     struct error err;
     SAYS(bind_changed("awq", tensors, Q_PROJ "qweight", "[64,16]", "[16,64]", &err), ERR_INVALID,
          &err, "tensor " Q_PROJ "qweight", "expected [64, 16]", "found [16, 64]");
+    SAYS(bind_changed("awq", tensors, Q_PROJ "qzeros", "[2,16]", "[16,2]", &err), ERR_INVALID, &err,
+         "/model.safetensors: tensor " Q_PROJ "qzeros: shape: ", "expected [2, 16]",
+         "found [16, 2]", AGAIN);
+    SAYS(bind_changed("awq", "config.json", "\"bits\"", "4", "8", &err), ERR_UNSUPPORTED, &err,
+         "config.json: quantization_config: bits: expected 4, found 8", "as GGUF");
     /* The same file under the other method's name. */
     SAYS(bind_changed("awq", "config.json", "quant_method", "\"awq\",", "\"gptq\"", &err),
          ERR_INVALID, &err, "config.json");
