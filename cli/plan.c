@@ -279,10 +279,8 @@ static enum status make_view(const struct plan_flags *f, const struct plan_numbe
     if ((int64_t)nodes * devices > MAX_WORLD || world > MAX_WORLD)
         return error_set(err, ERR_LIMIT, "expected at most %d devices, found %lld", MAX_WORLD,
                          (long long)nodes * devices);
-    if (n->context > longest)
-        return error_set(err, ERR_INVALID,
-                         "--context: expected at most %d (max_position_embeddings), found %d",
-                         longest, n->context);
+    if (n->context)
+        TRY(plan_check_context(&m->config, "--context", n->context, n->kv, err));
     int percent = n->usable ? n->usable : n->ranks ? CPU_PERCENT : GPU_PERCENT;
     *v = (struct plan_view){
         .path = f->path,

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "partition/plan.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -43,11 +44,7 @@ static enum status load_served(struct served *s, const struct config *c, struct 
     if (s->context == 0)
         s->context = s->config.max_position < DEFAULT_CONTEXT ? s->config.max_position
                                                               : DEFAULT_CONTEXT;
-    if (s->context > s->config.max_position)
-        return error_set(err, ERR_INVALID,
-                         "limits.context: expected at most %d (max_position_embeddings of the "
-                         "model, or what its YaRN reaches), found %d",
-                         s->config.max_position, s->context);
+    TRY(plan_check_context(&s->config, "limits.context", s->context, KV_BF16, err));
     if (s->defaults.repetition_penalty != 1.0f)
         log_warn("generation_config.json: repetition_penalty %g is not applied by this build",
                  (double)s->defaults.repetition_penalty);

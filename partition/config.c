@@ -177,7 +177,7 @@ static enum status parse_yarn(const char *at, const json_t *rope, struct yarn *o
     };
     struct yarn y = {.beta_fast = 32, .beta_slow = 1, .truncate = true};
     TRY(refuse_other_fields(at, rope, known, sizeof known / sizeof *known, err));
-    TRY(json_get_real(rope, at, "factor", true, 1, 1024, &y.factor, err));
+    TRY(json_get_real(rope, at, "factor", true, 1, YARN_MAX_FACTOR, &y.factor, err));
     TRY(get_int32(rope, at, "original_max_position_embeddings", true, 1, MAX_POSITION, &y.original,
                   err));
     TRY(json_get_real(rope, at, "beta_slow", false, 1e-3, 1e6, &y.beta_slow, err));

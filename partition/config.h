@@ -32,6 +32,8 @@ struct quantization {
     uint16_t plain[MAX_LAYERS]; /* modules_to_not_convert: bit role - WEIGHT_Q of a layer */
 };
 
+enum { YARN_MAX_FACTOR = 1024 };
+
 /* YaRN as rope_scaling states it, for every position of every prompt (static scaling). */
 struct yarn {
     double factor;           /* 1 or more; 0: none, and nothing below means anything */

@@ -484,6 +484,44 @@ uint64_t plan_kv_block_bytes(const struct model_config *config, const struct ran
            KV_BLOCK * (uint64_t)head_row(config->head_dim) * each;
 }
 
+/* The positions that a model was trained on, of which factors of YaRN are multiples. Qwen3 as first
+ * released states 40,960: 32,768 and room for the answer (its model cards). */
+static int32_t trained_positions(const struct model_config *c)
+{
+    enum { STATED = 40960, TRAINED = 32768 };
+    if (c->yarn.factor != 0)
+        return c->yarn.original;
+    return c->max_position == STATED ? TRAINED : c->max_position;
+}
+
+enum status plan_check_context(const struct model_config *config, const char *what, int64_t context,
+                               enum kv_dtype kv_dtype, struct error *err)
+{
+    if (context >= 1 && context <= config->max_position)
+        return OK;
+    char limit[128] = "max_position_embeddings";
+    if (config->yarn.factor != 0)
+        snprintf(limit, sizeof limit, "YaRN in config.json: %g x %d", config->yarn.factor,
+                 config->yarn.original);
+    error_set(err, ERR_INVALID, "%s: expected 1 to %d (%s), found %lld", what, config->max_position,
+              limit, (long long)context);
+    int64_t trained = trained_positions(config),
+            factor = context / trained + (context % trained > 0);
+    if (context < 1 || factor > YARN_MAX_FACTOR)
+        return ERR_INVALID;
+    const struct rank_plan whole = {.layers = {0, config->layers},
+                                    .kv_heads = {0, config->kv_heads}};
+    double blocks = (double)((context - 1) / KV_BLOCK + 1);
+    double bytes = blocks * (double)plan_kv_block_bytes(config, &whole, kv_dtype);
+    return error_advise(
+        err, ERR_INVALID,
+        "YaRN reaches it, at some cost to short prompts, where config.json (not a "
+        "GGUF's) has \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": %lld.0, "
+        "\"original_max_position_embeddings\": %lld}; a sequence then takes %.1f MB "
+        "of KV cache in %s",
+        (long long)factor, (long long)trained, bytes * 1e-6, kv_dtype == KV_F32 ? "f32" : "bf16");
+}
+
 /* What the rank's cut takes in memory. */
 static uint64_t cut_bytes(const struct model_config *c, const struct plan *p,
                           const struct rank_plan *r, const struct inventory *inv, int32_t index)

@@ -152,6 +152,13 @@ uint64_t plan_thread_scratch(const struct model_config *config, const struct ran
 uint64_t plan_kv_block_bytes(const struct model_config *config, const struct rank_plan *rank,
                              enum kv_dtype kv_dtype);
 
+/* Does the model read contexts of so many tokens? `what` names where they were asked for.
+ * ERR_INVALID says how far it reads; where YaRN may reach them, what config.json would have to
+ * state, and what one such sequence takes of the KV cache, over all ranks of a group that share no
+ * KV head. */
+enum status plan_check_context(const struct model_config *config, const char *what, int64_t context,
+                               enum kv_dtype kv_dtype, struct error *err);
+
 /* Memory by purpose: plain weights in the dtype that `inv` was bound to or, unbound, the config's;
  * quantised ones as fp32, which the CPU engine makes of them, or as stored where inv->native. */
 struct memory_plan plan_memory(const struct model_config *config, const struct inventory *inv,

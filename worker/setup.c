@@ -125,11 +125,7 @@ static void log_start(const struct model *m)
 static enum status check_limits(struct model *m, struct error *err)
 {
     struct engine_limits *l = &m->limits;
-    if (l->context < 1 || l->context > m->config.max_position)
-        return error_set(
-            err, ERR_INVALID,
-            "context %d: expected 1 to %d (max_position_embeddings, or what YaRN reaches)",
-            l->context, m->config.max_position);
+    TRY(plan_check_context(&m->config, "context", l->context, l->kv_dtype, err));
     if (l->max_seqs < 1 || l->max_rows < l->max_seqs || l->max_logits < 1)
         return error_set(err, ERR_INVALID,
                          "%d rows a step: expected at least one for each of %d sequences",

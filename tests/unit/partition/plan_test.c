@@ -574,6 +574,43 @@ static void long_contexts_have_their_price(void **state)
     inventory_destroy(inv);
 }
 
+static void too_long(const struct model_config *c, int64_t context, const char *limit,
+                     const char *advice)
+{
+    struct error err;
+    assert_int_equal(plan_check_context(c, "asked", context, KV_BF16, &err), ERR_INVALID);
+    if (strncmp(err.msg, limit, strlen(limit)) != 0 || !strstr(err.msg, advice))
+        fail_msg("expected \"%s ... %s\", found \"%s\"", limit, advice, err.msg);
+}
+
+/* Factors are of the trained length, which 40,960 is not. */
+static void contexts_too_long_say_how_far_yarn_reaches(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model_config c = released(2048, 48, 32, 4, 128, 768);
+    c.max_position = 40960;
+    assert_int_equal(plan_check_context(&c, "asked", 1, KV_BF16, &err), OK);
+    assert_int_equal(plan_check_context(&c, "asked", 40960, KV_BF16, &err), OK);
+    too_long(&c, 131072, "asked: expected 1 to 40960 (max_position_embeddings), found 131072: YaRN",
+             "\"factor\": 4.0, \"original_max_position_embeddings\": 32768}; a sequence then takes "
+             "12884.9 MB of KV cache in bf16");
+    too_long(&c, 131073, "asked:", "\"factor\": 5.0, \"original_max_position_embeddings\": 32768}");
+    c.max_position = 262144;
+    too_long(&c, 1000000, "asked: expected 1 to 262144 (",
+             "\"factor\": 4.0, \"original_max_position_embeddings\": 262144}");
+    c.yarn = (struct yarn){.factor = 4, .original = 32768};
+    c.max_position = 131072;
+    assert_int_equal(plan_check_context(&c, "asked", 131072, KV_BF16, &err), OK);
+    too_long(&c, 200000,
+             "asked: expected 1 to 131072 (YaRN in config.json: 4 x 32768), found 200000",
+             "\"factor\": 7.0, \"original_max_position_embeddings\": 32768}");
+    assert_int_equal(plan_check_context(&c, "asked", INT64_MAX, KV_F32, &err), ERR_INVALID);
+    assert_null(strstr(err.msg, "YaRN reaches it"));
+    assert_int_equal(plan_check_context(&c, "asked", 0, KV_F32, &err), ERR_INVALID);
+    assert_null(strstr(err.msg, "YaRN reaches it"));
+}
+
 static void collectives_count_layers(void **state)
 {
     (void)state;
@@ -647,6 +684,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_30b_has_its_published_size),
     cmocka_unit_test(dense_siblings_have_their_published_sizes),
     cmocka_unit_test(long_contexts_have_their_price),
+    cmocka_unit_test(contexts_too_long_say_how_far_yarn_reaches),
     cmocka_unit_test(collectives_count_layers),
     cmocka_unit_test(hostile_numbers_do_not_overflow),
 };
