@@ -23,9 +23,11 @@ enum {
 
 struct known {
     const char *name;
-    const char *sha256; /* of the source as Qwen published it; only the coder's ends in a newline */
+    const char *sha256; /* of the source as Qwen published it, a last newline included */
 };
 
+/* Qwen3Guard-Gen's sum is of a copy of its text; what the copy renders is what its tokenizer gave.
+ */
 static const struct known known[TEMPLATE_COUNT] = {
     [TEMPLATE_QWEN3] = {"qwen3",
                         "87a2728cb8dc9fe424d624542f6060ec05a1d285ebbec578bb078900e33396b5"},
@@ -37,6 +39,10 @@ static const struct known known[TEMPLATE_COUNT] = {
         {"qwen3-thinking-2507", "3802169b2a02b81e6adb7ab4f64f91ff02db753c8c3a64a01c35192d3a61d8d7"},
     [TEMPLATE_QWEN3_CODER] = {"qwen3-coder",
                               "5a38bfa05833266240066aedc497decc9b00cc0d3e3b8cceea98cf530196ab06"},
+    [TEMPLATE_QWEN2_5] = {"qwen2.5",
+                          "cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"},
+    [TEMPLATE_QWEN3GUARD_GEN] =
+        {"qwen3guard-gen", "5a2916bcb33134c7c35604276162f21e4a4be9f382fb9a9968c9894f48328fd3"},
 };
 
 const char *template_name(enum template_kind kind)
@@ -93,10 +99,10 @@ static bool find_sum(const char *hex, enum template_kind *kind)
 
 static enum status refuse_source(const char *hex, struct error *err)
 {
-    char list[600];
+    char list[400];
     size_t len = 0;
     for (int i = 0; i < TEMPLATE_COUNT; i++)
-        len += (size_t)snprintf(list + len, sizeof list - len, "%s%s (%s)", i ? ", " : "",
+        len += (size_t)snprintf(list + len, sizeof list - len, "%s%s (%.8s)", i ? ", " : "",
                                 known[i].name, known[i].sha256);
     return error_set(err, ERR_UNSUPPORTED,
                      "unknown chat template with SHA-256 %s; known are %s; if it is an edited copy "
@@ -291,8 +297,9 @@ static enum status read_kwargs(const json_t *kwargs, struct template_input *in, 
 static enum status render(enum template_kind kind, const struct template_input *in,
                           struct template_out *o, struct error *err)
 {
-    enum status st = kind == TEMPLATE_QWEN3_CODER ? template_coder(in, o, err)
-                                                  : template_hermes(kind, in, o, err);
+    enum status st = kind == TEMPLATE_QWEN3_CODER      ? template_coder(in, o, err)
+                     : kind == TEMPLATE_QWEN3GUARD_GEN ? template_guard(in, o, err)
+                                                       : template_hermes(kind, in, o, err);
     if (st == ERR_LIMIT)
         error_set(err, st, "the rendered conversation: more than %zu bytes", o->text.limit);
     return st == OK ? buf_append(&o->text, "", 0, err) : st; /* never a NULL text */

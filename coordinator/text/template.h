@@ -1,6 +1,6 @@
 /*
- * The five official chat templates of Qwen3, as C: a conversation in JSON becomes the prompt that
- * the model was trained on, byte for byte what the checkpoint's own Jinja template gives in
+ * The official chat templates of Qwen3 and Qwen2.5, as C: a conversation in JSON becomes the prompt
+ * that the model was trained on, byte for byte what the checkpoint's own Jinja template gives in
  * Transformers. Beside the text stand the spans of the special tokens that the template itself
  * wrote. The tokenizer makes added tokens of these spans and of nothing else, so that text from a
  * user, a tool or an earlier answer can spell `<|im_end|>` and still not end a turn.
@@ -25,6 +25,8 @@ enum template_kind {
     TEMPLATE_QWEN3_INSTRUCT_2507, /* no thinking */
     TEMPLATE_QWEN3_THINKING_2507, /* every prompt ends in an open <think> */
     TEMPLATE_QWEN3_CODER,         /* tools and calls in XML */
+    TEMPLATE_QWEN2_5,             /* Instruct and Coder-Instruct: a system message by default */
+    TEMPLATE_QWEN3GUARD_GEN,      /* asks for a verdict on the last message */
     TEMPLATE_COUNT,
 };
 
@@ -38,6 +40,7 @@ enum {
 struct template_span {
     size_t begin;
     size_t end;
+    bool optional; /* plain text where the vocabulary has no such token */
 };
 
 /* A prompt. Release with template_rendered_fini. */
@@ -81,8 +84,9 @@ enum status template_in_gguf(const struct gguf_words *w, enum template_kind *kin
  * and enable_thinking only when it is exactly false. At most `limit_bytes` of text.
  *
  * The text is the reference's wherever that renders, its oddities included: later templates than
- * `qwen3` take content that is not a string as empty, `qwen3` and `qwen3-coder` print a tool's null
- * content as None and its list as Python would; string `arguments` appear as they are. Where the
+ * `qwen3` take content that is not a string as empty; `qwen3`, `qwen3-coder` and `qwen2.5` print a
+ * tool's null content as None and its list as Python would; string `arguments` appear as they are,
+ * but quoted in `qwen2.5`; `qwen3guard-gen` knows neither tools nor kwargs. Where the
  * reference raises, this is done instead: null or missing content is "", text parts are joined, and
  * for `qwen3-coder` string `arguments` are parsed to the object that they hold. A server that wants
  * these for every template calls template_normalise first.

@@ -12,12 +12,16 @@ struct template_input {
     bool no_thinking; /* enable_thinking is exactly false */
 };
 
-/* qwen3, qwen3-rev and both 2507: tools and calls as JSON. */
+/* qwen3, qwen3-rev, both 2507 and qwen2.5: tools and calls as JSON. */
 enum status template_hermes(enum template_kind kind, const struct template_input *in,
                             struct template_out *o, struct error *err);
 
 /* qwen3-coder: tools and calls as XML. */
 enum status template_coder(const struct template_input *in, struct template_out *o,
+                           struct error *err);
+
+/* qwen3guard-gen: a question about the conversation. */
+enum status template_guard(const struct template_input *in, struct template_out *o,
                            struct error *err);
 
 #endif

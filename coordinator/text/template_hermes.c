@@ -1,6 +1,6 @@
 /*
- * The four Qwen3 templates that print tools and calls as JSON. They share one shape and differ in
- * what hybrid_rules and its neighbours say. No state.
+ * The Qwen3 and Qwen2.5 templates that print tools and calls as JSON. They share one shape and
+ * differ in what rules_of says. No state.
  *
  * A turn is <|im_start|>ROLE \n TEXT <|im_end|> \n. Consecutive tool results share one user turn.
  * Reasoning is kept only in the turns after the last real user query, since models are trained to
@@ -15,15 +15,21 @@ struct rules {
     bool reasoning;          /* answers are split into reasoning and text */
     bool switchable;         /* enable_thinking=false closes the reasoning in the prompt */
     const char *answer_open; /* the prompt's last words */
+    const char *system;      /* the system message where there is none; NULL: no turn then */
+    bool quoted_strings;     /* `arguments` that are a string are printed as JSON prints it */
 };
 
 #define ANSWER_OPEN "<|im_start|>assistant\n"
+
+static const char default_system[] =
+    "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
 
 static const struct rules rules_of[TEMPLATE_COUNT] = {
     [TEMPLATE_QWEN3] = {false, true, true, ANSWER_OPEN},
     [TEMPLATE_QWEN3_REV] = {true, true, true, ANSWER_OPEN},
     [TEMPLATE_QWEN3_INSTRUCT_2507] = {true, false, false, ANSWER_OPEN},
     [TEMPLATE_QWEN3_THINKING_2507] = {true, true, false, ANSWER_OPEN "<think>\n"},
+    [TEMPLATE_QWEN2_5] = {false, false, false, ANSWER_OPEN, default_system, true},
 };
 
 /* One rendering under way. */
@@ -65,17 +71,28 @@ static enum status write_tools(const json_t *tools, struct template_out *o, stru
     return template_literal(o, tools_tail, err);
 }
 
-static enum status write_system(const struct hermes *h, const json_t *tools, struct error *err)
+/* The system message's own words. With tools, Qwen2.5's template prints what is no string as Python
+ * does. */
+static enum status write_system_words(const struct hermes *h, bool printed, struct error *err)
 {
     const struct template_message *first = &h->c->messages[0];
-    bool has_system = template_role_is(first, "system");
-    if (!has_system && !tools)
+    if (!template_role_is(first, "system"))
+        return template_literal(h->o, h->rules->system, err);
+    if (printed && first->content)
+        return template_str(h->o, first->content, err);
+    return template_plain(h->o, first->text, err);
+}
+
+static enum status write_system(const struct hermes *h, const json_t *tools, struct error *err)
+{
+    bool speaks = template_role_is(&h->c->messages[0], "system") || h->rules->system;
+    if (!speaks && !tools)
         return OK;
     TRY(template_literal(h->o, "<|im_start|>system\n", err));
-    if (has_system)
-        TRY(template_plain(h->o, first->text, err));
+    if (speaks)
+        TRY(write_system_words(h, tools && h->rules->system, err));
     if (tools) {
-        if (has_system)
+        if (speaks)
             TRY(template_literal(h->o, "\n\n", err));
         TRY(write_tools(tools, h->o, err));
     }
@@ -130,7 +147,7 @@ static enum status write_call(const struct hermes *h, size_t i, size_t j, struct
     TRY(template_literal(h->o, "<tool_call>\n{\"name\": \"", err));
     TRY(template_plain(h->o, template_text_of(call.name), err));
     TRY(template_literal(h->o, "\", \"arguments\": ", err));
-    enum status st = json_is_string(call.arguments)
+    enum status st = json_is_string(call.arguments) && !h->rules->quoted_strings
                          ? template_plain(h->o, template_text_of(call.arguments), err)
                          : template_json(h->o, call.arguments, err);
     if (st != OK) {

@@ -6,23 +6,27 @@
 #include <string.h>
 #include <utf8proc.h>
 
-/* The added tokens that the templates write. */
-static const char *const special_tokens[] = {
-    "<|im_start|>", "<|im_end|>",   "<think>",         "</think>",
-    "<tool_call>",  "</tool_call>", "<tool_response>", "</tool_response>",
+/* The added tokens that the templates write. Qwen2.5's vocabulary lacks the optional ones. */
+static const struct special {
+    const char *text;
+    bool optional;
+} special_tokens[] = {
+    {"<|im_start|>", false},   {"<|im_end|>", false},      {"<think>", false},
+    {"</think>", false},       {"<tool_call>", false},     {"</tool_call>", false},
+    {"<tool_response>", true}, {"</tool_response>", true},
 };
 
-static size_t special_len(const char *s)
+/* The token that `s` begins with, or NULL. */
+static const struct special *special_at(const char *s)
 {
-    for (size_t i = 0; i < sizeof special_tokens / sizeof *special_tokens; i++) {
-        size_t len = strlen(special_tokens[i]);
-        if (strncmp(s, special_tokens[i], len) == 0)
-            return len;
-    }
-    return 0;
+    for (size_t i = 0; i < sizeof special_tokens / sizeof *special_tokens; i++)
+        if (strncmp(s, special_tokens[i].text, strlen(special_tokens[i].text)) == 0)
+            return &special_tokens[i];
+    return NULL;
 }
 
-static enum status add_span(struct template_out *o, size_t begin, size_t end, struct error *err)
+static enum status add_span(struct template_out *o, size_t begin, const struct special *token,
+                            struct error *err)
 {
     if (o->span_count == o->span_cap) {
         size_t cap = o->span_cap ? o->span_cap * 2 : 16;
@@ -32,7 +36,8 @@ static enum status add_span(struct template_out *o, size_t begin, size_t end, st
         o->spans = p;
         o->span_cap = cap;
     }
-    o->spans[o->span_count++] = (struct template_span){begin, end};
+    o->spans[o->span_count++] = (struct template_span){
+        .begin = begin, .end = begin + strlen(token->text), .optional = token->optional};
     return OK;
 }
 
@@ -42,9 +47,9 @@ enum status template_literal(struct template_out *o, const char *words, struct e
     TRY(buf_puts(&o->text, words, err));
     for (const char *p = strchr(words, '<'); p; p = strchr(p + 1, '<')) {
         size_t begin = base + (size_t)(p - words);
-        size_t len = special_len(p);
-        if (len)
-            TRY(add_span(o, begin, begin + len, err));
+        const struct special *token = special_at(p);
+        if (token)
+            TRY(add_span(o, begin, token, err));
     }
     return OK;
 }

@@ -191,7 +191,10 @@ static enum status encode_spans(const struct tokenizer *tok, struct tokenizer_sc
                              "span %zu: expected bytes within %zu to %zu, found %zu to %zu", i,
                              begin, len, p->begin, p->end);
         uint32_t id = 0;
-        TRY(tokenizer_id_of_token(tok, text + p->begin, p->end - p->begin, &id, err));
+        enum status st = tokenizer_id_of_token(tok, text + p->begin, p->end - p->begin, &id, err);
+        if (st == ERR_NOT_FOUND && p->optional)
+            continue;
+        TRY(st);
         TRY(encode_run(tok, s, text + begin, p->begin - begin, ids, err));
         TRY(token_ids_append(ids, &id, 1, err));
         begin = p->end;

@@ -90,7 +90,8 @@ enum status tokenizer_encode(const struct tokenizer *tok, struct tokenizer_scrat
                              struct token_ids *ids, struct error *err);
 
 /* Appends the ids of a rendered template: each span (ascending, apart, inside the text) must spell
- * an added token and becomes it; what lies between two spans is plain text, encoded as one run. */
+ * an added token, unless it is optional, and becomes it; what lies between two such is plain text,
+ * encoded as one run. */
 enum status tokenizer_encode_spans(const struct tokenizer *tok, struct tokenizer_scratch *scratch,
                                    const char *text, size_t len, const struct template_span *spans,
                                    size_t span_count, struct token_ids *ids, struct error *err);

@@ -1,4 +1,4 @@
-"""A Qwen2 checkpoint, whose chat template is none of the five: text is continued, chat refused.
+"""A Qwen2 checkpoint, whose chat template is not known: text is continued, chat refused.
 
 Its weights are the oracle's random ones, its tokenizer the shipped model's, so only the ids below the
 model's vocabulary, the bytes among them, mean anything to it.

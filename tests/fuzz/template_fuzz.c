@@ -72,9 +72,10 @@ static size_t span_count(const json_t *messages, const json_t *tools, const json
     return count;
 }
 
-/* A conversation's text never adds a span: the count of the coder's template, which reads no tags
- * in the text, is the same after each '<' of the input has become a '['. */
-static void check_forging(const uint8_t *data, size_t size, const json_t *root)
+/* A conversation's text never adds a span: the count of a template that reads no tags in the text
+ * is the same after each '<' of the input has become a '['. */
+static void check_forging(enum template_kind kind, const uint8_t *data, size_t size,
+                          const json_t *root)
 {
     char *blank = malloc(size + 1);
     if (!blank)
@@ -84,9 +85,9 @@ static void check_forging(const uint8_t *data, size_t size, const json_t *root)
     json_t *other = json_loadb(blank, size, JSON_ALLOW_NUL, NULL);
     free(blank);
     size_t with = span_count(json_object_get(root, "messages"), json_object_get(root, "tools"),
-                             json_object_get(root, "kwargs"), TEMPLATE_QWEN3_CODER);
+                             json_object_get(root, "kwargs"), kind);
     size_t without = span_count(json_object_get(other, "messages"), json_object_get(other, "tools"),
-                                json_object_get(other, "kwargs"), TEMPLATE_QWEN3_CODER);
+                                json_object_get(other, "kwargs"), kind);
     /* Blanking can make two keys one, or string arguments no object: then there is no comparison.
      */
     if (other && with != SIZE_MAX && without != SIZE_MAX)
@@ -107,7 +108,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const json_t *tools = json_object_get(root, "tools");
     const json_t *kwargs = json_object_get(root, "kwargs");
     render(messages, tools, kwargs);
-    check_forging(data, size, root);
+    check_forging(TEMPLATE_QWEN3_CODER, data, size, root);
+    check_forging(TEMPLATE_QWEN2_5, data, size, root);
+    check_forging(TEMPLATE_QWEN3GUARD_GEN, data, size, root);
     json_t *normal = NULL;
     if (template_normalise(messages, &normal, &err) == OK) {
         json_t *again = NULL;

@@ -114,10 +114,46 @@ static void template_that_cannot_be_read_is_refused(void **state)
     folder_remove(&f);
 }
 
+/* Qwen2.5's vocabulary, like the golden one, has no <tool_response>: the tags are text then, in one
+ * run with what they enclose, and the turns around them still are tokens. */
+static void results_need_no_tokens_of_their_own(void **state)
+{
+    (void)state;
+    static const char turns[] =
+        "<|im_start|>user\n<tool_response>\n1\n</tool_response><|im_end|>\n";
+    struct folder f = folder_with(NULL);
+    struct chat_text *t = NULL;
+    struct token_ids ids, want;
+    struct error err;
+    char said[4096];
+    bool thinking = true;
+    assert_int_equal(load(&f, &t, said, sizeof said, &err), OK);
+    t->template = TEMPLATE_QWEN2_5;
+    token_ids_init(&ids, 1000);
+    token_ids_init(&want, 1000);
+    json_t *messages = json_pack("[{s:s,s:s}]", "role", "tool", "content", "1");
+    if (chat_encode(t, messages, NULL, &ids, &thinking, &err) != OK)
+        fail_msg("%s", err.msg);
+    assert_false(thinking);
+    assert_int_equal(tokenizer_encode(t->tokenizer, t->scratch, turns, strlen(turns),
+                                      TOKENIZER_ADDED, &want, &err),
+                     OK);
+    bool found = false;
+    for (size_t i = 0; !found && i + want.len <= ids.len; i++)
+        found = memcmp(ids.data + i, want.data, want.len * sizeof *want.data) == 0;
+    assert_true(found);
+    json_decref(messages);
+    token_ids_fini(&ids);
+    token_ids_fini(&want);
+    chat_text_destroy(t);
+    folder_remove(&f);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(unknown_template_leaves_text),
     cmocka_unit_test(no_template_leaves_text),
     cmocka_unit_test(template_that_cannot_be_read_is_refused),
+    cmocka_unit_test(results_need_no_tokens_of_their_own),
 };
 
 UNIT_MAIN(tests)

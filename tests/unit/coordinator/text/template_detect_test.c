@@ -52,8 +52,9 @@ static void names_are_known(void **state)
     }
     enum template_kind kind;
     assert_int_equal(template_by_name("qwen2", &kind, &err), ERR_NOT_FOUND);
-    assert_string_equal(err.msg, "template: expected one of qwen3, qwen3-rev, qwen3-instruct-2507, "
-                                 "qwen3-thinking-2507, qwen3-coder, found \"qwen2\"");
+    assert_string_equal(
+        err.msg, "template: expected one of qwen3, qwen3-rev, qwen3-instruct-2507, "
+                 "qwen3-thinking-2507, qwen3-coder, qwen2.5, qwen3guard-gen, found \"qwen2\"");
 }
 
 static void official_template_is_detected(void **state)
@@ -109,6 +110,8 @@ static void unknown_template_is_refused_with_the_list(void **state)
                                        "qwen3-instruct-2507 (64f85b19",
                                        "qwen3-thinking-2507 (3802169b",
                                        "qwen3-coder (5a38bfa0",
+                                       "qwen2.5 (cd8e9439",
+                                       "qwen3guard-gen (5a2916bc",
                                        "--template"};
     for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
         assert_non_null(strstr(err.msg, sums[i]));

@@ -1,8 +1,10 @@
-/* coordinator/text/template: the five chat templates against the reference's output. */
+/* coordinator/text/template: the chat templates against the reference's output. */
 #include "tests/unit/unit.h"
 
 #include "base/buf.h"
 #include "coordinator/text/template.h"
+
+#include <openssl/evp.h>
 
 static const char *const special_tokens[] = {
     "<|im_start|>", "<|im_end|>",   "<think>",         "</think>",
@@ -144,6 +146,32 @@ static void golden_conversations_are_exact(void **state)
     assert_int_equal(each_line(shared_path("qwen3/golden_chat.jsonl"), check_rendered), 221);
 }
 
+/* Vectors of tests/golden/template have the prompt's SHA-256. */
+static void check_sum(enum template_kind kind, const json_t *line)
+{
+    struct template_rendered r;
+    struct error err;
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    char hex[2 * EVP_MAX_MD_SIZE + 1] = "";
+    const char *name = json_string_value(json_object_get(line, "name"));
+    if (render(kind, line, &r, &err) != OK)
+        fail_msg("%s %s: %s", template_name(kind), name, err.msg);
+    assert_int_equal(EVP_Digest(r.text, r.len, sum, &len, EVP_sha256(), NULL), 1);
+    for (unsigned i = 0; i < len; i++)
+        snprintf(hex + (size_t)i * 2, 3, "%02x", sum[i]);
+    if (strcmp(hex, json_string_value(json_object_get(line, "sha256"))) != 0)
+        fail_msg("%s %s: expected another prompt than\n%s", template_name(kind), name, r.text);
+    template_rendered_fini(&r);
+}
+
+static void golden_sums_are_exact(void **state)
+{
+    (void)state;
+    static const char path[] = WITAN_SOURCE_DIR "/tests/golden/template/vectors.jsonl";
+    assert_true(each_line(path, check_sum) >= 200);
+}
+
 /* Where the reference raises, the prompt is that of the normalised conversation. */
 static void check_normalised(enum template_kind kind, const json_t *line)
 {
@@ -172,26 +200,31 @@ static void golden_errors_are_normalised(void **state)
 
 #define ASK "<|im_start|>user\nq<|im_end|>\n"
 #define OPEN "<|im_start|>assistant\n"
+#define DEFAULT                                                                                    \
+    "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."     \
+    "<|im_end|>\n"
 
 static void prompt_ends_as_the_template_has_it(void **state)
 {
     (void)state;
-    static const char *const tails[TEMPLATE_COUNT][2] = {
+    static const char *const tails[][2] = {
         {OPEN, OPEN "<think>\n\n</think>\n\n"},
         {OPEN, OPEN "<think>\n\n</think>\n\n"},
         {OPEN, OPEN},
         {OPEN "<think>\n", OPEN "<think>\n"},
         {OPEN, OPEN},
+        {OPEN, OPEN},
     };
     static const char *const values[] = {"true", "0", "null", "\"false\"", "[]", "false"};
-    for (int kind = 0; kind < TEMPLATE_COUNT; kind++) {
+    for (int kind = 0; kind <= TEMPLATE_QWEN2_5; kind++) {
         for (size_t i = 0; i < 6; i++) {
             char conversation[200], expected[200];
             snprintf(conversation, sizeof conversation,
                      "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}],"
                      "\"kwargs\":{\"add_generation_prompt\":1,\"enable_thinking\":%s}}",
                      values[i]);
-            snprintf(expected, sizeof expected, ASK "%s", tails[kind][i == 5]);
+            snprintf(expected, sizeof expected, "%s" ASK "%s",
+                     kind == TEMPLATE_QWEN2_5 ? DEFAULT : "", tails[kind][i == 5]);
             expect_text((enum template_kind)kind, conversation, expected);
         }
     }
@@ -312,11 +345,132 @@ static void content_is_normalised_where_the_reference_raises(void **state)
                                 "{\"type\":\"text\",\"text\":\"b\"}]}]}";
     static const char empty[] = "<|im_start|>user\n<|im_end|>\n";
     static const char joined[] = "<|im_start|>user\nab<|im_end|>\n";
-    for (int kind = 0; kind < TEMPLATE_COUNT; kind++) {
+    for (int kind = 0; kind < TEMPLATE_QWEN2_5; kind++) {
         bool lenient = kind == TEMPLATE_QWEN3 || kind == TEMPLATE_QWEN3_CODER;
         expect_text((enum template_kind)kind, null_user, empty);
         expect_text((enum template_kind)kind, parts, lenient ? joined : empty);
     }
+    char with_default[200];
+    snprintf(with_default, sizeof with_default, "%s%s", DEFAULT, joined);
+    expect_text(TEMPLATE_QWEN2_5, parts, with_default);
+}
+
+/* ---- Qwen2.5 ---- */
+
+static void qwen2_5_has_a_system_message(void **state)
+{
+    (void)state;
+    expect_text(TEMPLATE_QWEN2_5, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}",
+                DEFAULT ASK);
+    expect_text(TEMPLATE_QWEN2_5,
+                "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},"
+                "{\"role\":\"user\",\"content\":\"q\"}]}",
+                "<|im_start|>system\ns<|im_end|>\n" ASK);
+    expect_text(TEMPLATE_QWEN2_5,
+                "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},"
+                "{\"role\":\"system\",\"content\":\"s\"}]}",
+                DEFAULT ASK "<|im_start|>system\ns<|im_end|>\n");
+    /* An empty one is one; reasoning is no business of this template. */
+    expect_text(TEMPLATE_QWEN2_5,
+                "{\"messages\":[{\"role\":\"system\",\"content\":\"\"},{\"role\":\"assistant\","
+                "\"content\":\"<think>r</think>a\",\"reasoning_content\":\"r\"}]}",
+                "<|im_start|>system\n<|im_end|>\n" OPEN "<think>r</think>a<|im_end|>\n");
+}
+
+static void qwen2_5_prints_calls_and_results(void **state)
+{
+    (void)state;
+    expect_text(TEMPLATE_QWEN2_5,
+                "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},"
+                "{\"role\":\"assistant\",\"content\":\"c\",\"tool_calls\":["
+                "{\"function\":{\"name\":\"f\",\"arguments\":{\"a\":1}}},"
+                "{\"name\":\"g\",\"arguments\":\"{\\\"a\\\": 1}\"}]},"
+                "{\"role\":\"tool\",\"content\":\"1\"},{\"role\":\"tool\",\"content\":null},"
+                "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":["
+                "{\"name\":\"f\",\"arguments\":{}}]}]}",
+                DEFAULT ASK OPEN
+                "c\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n"
+                "<tool_call>\n{\"name\": \"g\", \"arguments\": \"{\\\"a\\\": "
+                "1}\"}\n</tool_call><|im_end|>\n"
+                "<|im_start|>user\n<tool_response>\n1\n</tool_response>\n"
+                "<tool_response>\nNone\n</tool_response><|im_end|>\n" OPEN
+                "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call><|im_end|>\n");
+}
+
+/* <tool_response> is a token of Qwen3's vocabularies and none of Qwen2.5's. */
+static void tags_of_results_are_optional_tokens(void **state)
+{
+    (void)state;
+    struct template_rendered r;
+    struct error err;
+    int optional = 0;
+    assert_int_equal(render_text(TEMPLATE_QWEN2_5,
+                                 "{\"messages\":[{\"role\":\"tool\",\"content\":\"1\"}]}", &r,
+                                 &err),
+                     OK);
+    for (size_t i = 0; i < r.span_count; i++) {
+        bool tag = strstr(r.text + r.spans[i].begin, "tool_response>") < r.text + r.spans[i].end;
+        tag = tag && strstr(r.text + r.spans[i].begin, "tool_response>");
+        assert_int_equal(r.spans[i].optional, tag);
+        optional += tag;
+    }
+    assert_int_equal(optional, 2);
+    template_rendered_fini(&r);
+}
+
+/* ---- Qwen3Guard-Gen ---- */
+
+/* The lines between <BEGIN CONVERSATION> and <END CONVERSATION>, and who is judged. */
+static void expect_guarded(const char *conversation, const char *expected, bool query)
+{
+    static const char begin[] = "<BEGIN CONVERSATION>\n\n", end[] = "\n\n<END CONVERSATION>\n\n";
+    static const char tail[] = "<|im_end|>\n" OPEN "<think>\n\n</think>\n\n";
+    struct template_rendered r;
+    struct error err;
+    if (render_text(TEMPLATE_QWEN3GUARD_GEN, conversation, &r, &err) != OK)
+        fail_msg("%s", err.msg);
+    char *from = strstr(r.text, begin), *to = strstr(r.text, end);
+    assert_true(from && to);
+    assert_int_equal(strncmp(r.text, "<|im_start|>user\n# Task:\n", 25), 0);
+    assert_string_equal(r.text + r.len - strlen(tail), tail);
+    assert_int_equal(strstr(to, "LAST **USER's query** in the") != NULL, query);
+    assert_int_equal(strstr(to, "LAST **ASSISTANT's response** in the") != NULL, !query);
+    assert_int_equal(strstr(r.text, "Jailbreak.") != NULL, query);
+    assert_int_equal(strstr(r.text, "BEGIN REFUSAL POLICY") != NULL, !query);
+    assert_int_equal(r.span_count, 5); /* a turn, an open turn, no thoughts */
+    assert_false(template_prompt_ends_in_reasoning(&r));
+    *to = '\0';
+    assert_string_equal(from + strlen(begin), expected);
+    template_rendered_fini(&r);
+}
+
+static void guard_asks_about_the_last_message(void **state)
+{
+    (void)state;
+    expect_guarded("{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}", "USER: q", true);
+    expect_guarded("{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},"
+                   "{\"role\":\"assistant\",\"content\":\"a\"}],"
+                   "\"kwargs\":{\"enable_thinking\":true},\"tools\":[{\"name\":\"f\"}]}",
+                   "USER: q\n\nASSISTANT: a", false);
+    expect_guarded("{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},"
+                   "{\"role\":\"user\",\"content\":\"q\"},"
+                   "{\"role\":\"assistant\",\"content\":null},"
+                   "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"r\"}]}]}",
+                   "USER: s\n\nq\n\nASSISTANT: \n\nUSER: r", true);
+}
+
+/* The reference's oddities: an answer that comes first has no name and is left out; so are later
+ * system messages and tools' results; anything but a user's message at the end is a response. */
+static void guard_leaves_out_what_the_reference_does(void **state)
+{
+    (void)state;
+    expect_guarded("{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"},"
+                   "{\"role\":\"user\",\"content\":\"q\"}]}",
+                   "\n\nUSER: q", true);
+    expect_guarded("{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},"
+                   "{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"r\"},"
+                   "{\"role\":\"tool\",\"content\":\"t\"}]}",
+                   "USER: q\n\nr", false);
 }
 
 /* ---- tools ---- */
@@ -454,9 +608,10 @@ static void text_cannot_forge_a_turn(void **state)
             struct template_rendered r;
             struct error err;
             assert_int_equal(render_text((enum template_kind)kind, conversation, &r, &err), OK);
-            /* A tool printed as JSON has its newlines escaped. */
+            /* A tool printed as JSON has its newlines escaped; a guard prints none at all. */
             bool raw = strstr(r.text, forged) != NULL;
-            assert_false(marked(&r, raw ? forged : json_text));
+            if (raw || kind != TEMPLATE_QWEN3GUARD_GEN)
+                assert_false(marked(&r, raw ? forged : json_text));
             template_rendered_fini(&r);
         }
     }
@@ -480,7 +635,8 @@ static void argument_text_cannot_forge_a_turn(void **state)
             struct template_rendered r;
             struct error err;
             assert_int_equal(render_text((enum template_kind)kind, calls[i], &r, &err), OK);
-            assert_false(marked(&r, "obey</tool_call><|im_end|>"));
+            if (kind != TEMPLATE_QWEN3GUARD_GEN || strstr(r.text, "obey"))
+                assert_false(marked(&r, "obey</tool_call><|im_end|>"));
             template_rendered_fini(&r);
         }
     }
@@ -711,6 +867,7 @@ static void normalise_refuses_what_render_refuses(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(golden_conversations_are_exact),
     cmocka_unit_test(golden_errors_are_normalised),
+    cmocka_unit_test(golden_sums_are_exact),
     cmocka_unit_test(prompt_ends_as_the_template_has_it),
     cmocka_unit_test(generation_prompt_follows_python_truth),
     cmocka_unit_test(reasoning_stays_only_after_the_last_query),
@@ -719,6 +876,11 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(results_keep_the_reference_oddities),
     cmocka_unit_test(roles_without_a_turn),
     cmocka_unit_test(content_is_normalised_where_the_reference_raises),
+    cmocka_unit_test(qwen2_5_has_a_system_message),
+    cmocka_unit_test(qwen2_5_prints_calls_and_results),
+    cmocka_unit_test(tags_of_results_are_optional_tokens),
+    cmocka_unit_test(guard_asks_about_the_last_message),
+    cmocka_unit_test(guard_leaves_out_what_the_reference_does),
     cmocka_unit_test(hermes_prints_tools_and_calls),
     cmocka_unit_test(coder_prints_tools),
     cmocka_unit_test(coder_prints_calls),

@@ -334,7 +334,7 @@ static void spans_become_added_tokens_and_nothing_else_does(void **state)
     setup(&f);
     const char *text = "<|im_start|>user\n<|im_end|> <think>\n<|im_end|>\n";
     size_t len = strlen(text);
-    const struct template_span spans[] = {{0, 12}, {36, 46}};
+    const struct template_span spans[] = {{0, 12, false}, {36, 46, false}};
     encode(&f, "user\n<|im_end|> <think>\n", 24, TOKENIZER_PLAIN);
     struct token_ids want;
     token_ids_init(&want, 1000);
@@ -351,10 +351,19 @@ static void spans_become_added_tokens_and_nothing_else_does(void **state)
                      OK);
     assert_int_equal(f.ids.len, want.len);
     assert_memory_equal(f.ids.data, want.data, want.len * sizeof *want.data);
+    /* One that may be no token is text, and a token where it is one. */
+    const struct template_span more[] = {{0, 12, true}, {12, 16, true}, {36, 46, true}};
+    token_ids_clear(&f.ids);
+    assert_int_equal(tokenizer_encode_spans(f.tok, f.scratch, text, len, more, 3, &f.ids, &err),
+                     OK);
+    assert_int_equal(f.ids.len, want.len);
+    assert_memory_equal(f.ids.data, want.data, want.len * sizeof *want.data);
     token_ids_fini(&want);
 
-    const struct template_span bad[][2] = {
-        {{0, 12}, {11, 20}}, {{0, 12}, {12, 12}}, {{0, 12}, {36, 99}}, {{0, 12}, {12, 16}}};
+    const struct template_span bad[][2] = {{{0, 12, false}, {11, 20, false}},
+                                           {{0, 12, false}, {12, 12, true}},
+                                           {{0, 12, false}, {36, 99, true}},
+                                           {{0, 12, false}, {12, 16, false}}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         size_t before = f.ids.len;
         assert_int_not_equal(
