@@ -21,6 +21,10 @@ static void check_plan(const struct assignment *a)
     CHECK(a->layout.pp > 0 && a->layout.tp > 0 && a->layout.ep >= 0 && a->layout.w >= 0, "layout");
     CHECK(a->heartbeat_ms >= HEARTBEAT_MIN_MS && a->heartbeat_ms <= HEARTBEAT_MAX_MS, "%d ms",
           a->heartbeat_ms);
+    if (*a->manifest.path)
+        CHECK(*a->manifest.trust && strlen(a->manifest.digest) == MANIFEST_DIGEST_HEX &&
+                  a->manifest.threshold > 0 && a->manifest.threshold <= MANIFEST_MAX_KEYS,
+              "manifest");
 #define X(name)                                                                                    \
     CHECK(a->slices.name.begin >= 0 && a->slices.name.begin <= a->slices.name.end, "range");
     SLICE_RANGES(X)
