@@ -2,7 +2,9 @@
 """Holds Witan's logits, or a regenerated golden, against Hugging Face Transformers.
 
     compare.py WITAN DIR...               run the binary WITAN on each checkpoint folder
-    compare.py --golden COMMITTED AGAIN   hold two sets made by make.py against each other
+    compare.py --golden COMMITTED AGAIN   hold two sets made by make.py or quantised.py against
+                                          each other
+    compare.py --same COMMITTED AGAIN     and two made by quant.py, byte for byte
 
 With a binary: reference logits are computed afresh in fp32 for several token sequences (the
 golden's own, where the folder has one, then random ones), Witan is given the same ids on standard
@@ -132,9 +134,9 @@ def same_golden(committed, again):
     faults = []
     if tensors(committed) != tensors(again):
         faults.append("weights differ")
-    for name in ("config.json", "model.safetensors.index.json"):
-        texts = [(f / name).read_text() if (f / name).exists() else "" for f in (committed, again)]
-        if texts[0] != texts[1]:
+    for name in ("config.json", "model.safetensors.index.json", "model.gguf", "values.crc"):
+        both = [(f / name).read_bytes() if (f / name).exists() else b"" for f in (committed, again)]
+        if both[0] != both[1]:
             faults.append(f"{name} differs")
     old, new = (json.loads((f / "golden.json").read_text()) for f in (committed, again))
     for key in GIVEN:
@@ -152,18 +154,37 @@ def same_golden(committed, again):
     return not faults
 
 
+def same_files(committed, again):
+    """Holds every file of two trees against the other, PROVENANCE.md aside. True when equal."""
+    found = [
+        {p.relative_to(side): p.read_bytes() for p in side.glob("**/*") if p.is_file()}
+        for side in (committed, again)
+    ]
+    found[0].pop(Path("PROVENANCE.md"), None)
+    names = sorted(found[0].keys() | found[1].keys())
+    faults = [name for name in names if found[0].get(name) != found[1].get(name)]
+    if names and not faults:
+        print(f"ok   {committed}: {len(names)} files identical")
+    for name in faults:
+        print(f"FAIL {committed / name}: differs, or is on one side alone")
+    return bool(names) and not faults
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--golden", action="store_true", help="compare COMMITTED with AGAIN")
+    parser.add_argument("--same", action="store_true", help="compare the files of two trees")
     parser.add_argument("--sequences", type=int, default=4, help="token sequences a folder")
     parser.add_argument("--length", type=int, default=96, help="tokens of the longest")
     parser.add_argument("--limit", type=float, default=LIMIT)
     parser.add_argument("paths", nargs="+", metavar="PATH")
     args = parser.parse_args()
-    if args.golden:
-        if len(args.paths) != 2:
-            parser.error("--golden takes two folders")
-        committed, again = map(Path, args.paths)
+    if (args.golden or args.same) and len(args.paths) != 2:
+        parser.error("--golden and --same take two folders")
+    committed, again = map(Path, args.paths[:2]) if len(args.paths) >= 2 else (None, None)
+    if args.same:
+        results = [same_files(committed, again)]
+    elif args.golden:
         # Every configuration of either side: one that is missing on the other must fail.
         names = {p.parent.name for side in (committed, again) for p in side.glob("*/golden.json")}
         results = [same_golden(committed / name, again / name) for name in sorted(names)]

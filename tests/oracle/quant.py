@@ -9,25 +9,17 @@ where they come from and which are which.
 """
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
 import gguf
 import numpy as np
 import torch
+from quantisers import load_module
 from safetensors.numpy import save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 SEED = 20
-
-
-def load_module(path):
-    """One Python file as a module, without its package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write(out, name, tensors):

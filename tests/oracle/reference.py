@@ -4,12 +4,15 @@ Every figure of the oracle comes through here, so that the committed goldens, th
 and the live comparison cannot differ in how the reference was run.
 """
 
+import json
 import os
+from pathlib import Path
 
 # A folder on disk is all that is ever loaded; a typing error in its name must not become a
 # look-up on the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TQDM_DISABLE"] = "1"
 
 import numpy as np
 import torch
@@ -26,6 +29,19 @@ torch.set_grad_enabled(False)
 NEAR_TIE = 1e-5
 
 
+def unquantising(folder):
+    """What Transformers must be told to read a quantised folder by itself, as fp32: FP8 and GGUF."""
+    folder = Path(folder)
+    if (folder / "model.gguf").exists():
+        # Of a GGUF's metadata it leaves out how wide an expert is; config.json beside it says so.
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        return {"gguf_file": "model.gguf", "config": config}
+    config = json.loads((folder / "config.json").read_text())
+    if config.get("quantization_config", {}).get("quant_method") == "fp8":
+        return {"quantization_config": transformers.FineGrainedFP8Config(dequantize=True)}
+    return {}
+
+
 def load(folder):
     """The model of a checkpoint folder, its weights widened to fp32, attention and experts plain.
 
@@ -39,10 +55,13 @@ def load(folder):
         experts_implementation="eager",
         local_files_only=True,
         output_loading_info=True,
+        **unquantising(folder),
     )
     wrong = {k: v for k, v in info.items() if v}
     if wrong:
         raise SystemExit(f"{folder}: tensors do not match the model: {wrong}")
+    for parameter in model.parameters():  # beside FP8 the plain ones come in bf16
+        parameter.data = parameter.data.float()
     return model.eval()
 
 
