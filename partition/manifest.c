@@ -142,9 +142,15 @@ static enum status open_signed(const char *path, const char *trust, int threshol
     char *text = NULL, *signers = NULL;
     size_t len = 0;
     struct digest digest;
-    TRY(manifest_read_text(path, &text, &len, &digest, err));
+    enum status st = manifest_read_text(path, &text, &len, &digest, err);
+    if (st == ERR_NOT_FOUND)
+        return error_set(err, st,
+                         "%s: expected a manifest, found no file: make one with `witan manifest "
+                         "create`, or say where it lies on this host",
+                         path);
+    TRY(st);
     /* Nothing of it is believed, nor even parsed, before this. */
-    enum status st = manifest_check_signatures(path, &digest, trust, threshold, &signers, err);
+    st = manifest_check_signatures(path, &digest, trust, threshold, &signers, err);
     if (st == OK)
         st = manifest_parse(path, text, len, out, err);
     if (st == OK)

@@ -212,7 +212,12 @@ static enum status trust_load(struct trust *t, const char *path, struct error *e
     struct dirent **names = NULL;
     char file[PATH_MAX];
     if (stat(path, &s) != 0)
-        return error_errno(err, errno, "%s", path);
+        return errno != ENOENT
+                   ? error_errno(err, errno, "%s", path)
+                   : error_set(err, ERR_NOT_FOUND,
+                               "%s: expected the public keys to trust (a PEM file, or a folder of "
+                               "NAME.pem), found nothing: say where they lie on this host",
+                               path);
     if (!S_ISDIR(s.st_mode))
         return trust_read(t, path, err);
     int n = scandir(path, &names, is_pem, alphasort);
