@@ -25,10 +25,10 @@ static const char default_system[] =
     "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
 
 static const struct rules rules_of[TEMPLATE_COUNT] = {
-    [TEMPLATE_QWEN3] = {false, true, true, ANSWER_OPEN},
-    [TEMPLATE_QWEN3_REV] = {true, true, true, ANSWER_OPEN},
-    [TEMPLATE_QWEN3_INSTRUCT_2507] = {true, false, false, ANSWER_OPEN},
-    [TEMPLATE_QWEN3_THINKING_2507] = {true, true, false, ANSWER_OPEN "<think>\n"},
+    [TEMPLATE_QWEN3] = {false, true, true, ANSWER_OPEN, NULL, false},
+    [TEMPLATE_QWEN3_REV] = {true, true, true, ANSWER_OPEN, NULL, false},
+    [TEMPLATE_QWEN3_INSTRUCT_2507] = {true, false, false, ANSWER_OPEN, NULL, false},
+    [TEMPLATE_QWEN3_THINKING_2507] = {true, true, false, ANSWER_OPEN "<think>\n", NULL, false},
     [TEMPLATE_QWEN2_5] = {false, false, false, ANSWER_OPEN, default_system, true},
 };
 

@@ -8,6 +8,7 @@
  * merge as "a b". The pre-tokeniser is a name. Normalising is not mentioned: the model's own
  * tokenizer has NFC.
  */
+#include "base/check.h"
 #include "coordinator/text/gguf_words.h"
 #include "coordinator/text/tokenizer_private.h"
 #include "coordinator/text/utf8.h"
@@ -173,6 +174,7 @@ static enum status add_token(struct reader *r, struct strings *s, struct error *
     size_t len = 0;
     uint64_t id = s->index;
     TRY(next_string(s, &text, &len, err));
+    CHECK(text, "token %llu", (unsigned long long)id);
     const json_t *twin = json_object_get(r->vocab, text);
     if (twin)
         return error_set(
@@ -233,6 +235,7 @@ static enum status add_merge(struct reader *r, struct strings *s, struct error *
     size_t len = 0;
     uint64_t rank = s->index;
     TRY(next_string(s, &text, &len, err));
+    CHECK(text, "merge %llu", (unsigned long long)rank);
     const char *space = memchr(text, ' ', len);
     if (!space || space == text || !space[1] || strchr(space + 1, ' '))
         return error_set(err, ERR_INVALID, "%s: %s[%llu]: expected \"a b\", found \"%s\"",

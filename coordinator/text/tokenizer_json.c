@@ -8,6 +8,7 @@
 #include "coordinator/text/unicode.h"
 #include "coordinator/text/utf8.h"
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "partition/manifest.h"
@@ -263,6 +264,7 @@ static enum status keep_added(struct loader *l, struct error *err)
         return error_set(err, ERR_NO_MEMORY, "%s: no memory for added_tokens", l->what);
     for (size_t i = 0; i < tok->added_count; i++) {
         struct added_token *t = &tok->added[i];
+        CHECK(t->text, "added token %zu", i);
         memcpy(p, t->text, t->len);
         t->text = p;
         p += t->len;

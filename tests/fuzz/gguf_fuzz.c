@@ -6,25 +6,12 @@
 #include "base/check.h"
 #include "partition/gguf.h"
 #include "partition/quant.h"
+#include "tests/tools/gguf_writer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct bytes {
-    const uint8_t *data;
-    size_t size;
-};
-
-static enum status read_bytes(void *arg, uint64_t offset, void *to, size_t bytes, struct error *err)
-{
-    (void)err;
-    const struct bytes *b = arg;
-    CHECK(offset <= b->size && bytes <= b->size - offset, "read past the end");
-    memcpy(to, b->data + offset, bytes);
-    return OK;
-}
 
 static void check_refusal(enum status st, const struct error *err)
 {
@@ -33,13 +20,13 @@ static void check_refusal(enum status st, const struct error *err)
 }
 
 /* The first row of each tensor that holds blocks is dequantised. */
-static void check_tensors(const struct gguf *g, const struct bytes *b)
+static void check_tensors(const struct gguf *g, const struct buf *b)
 {
     static float row[4096];
     size_t count;
     const struct tensor_entry *t = gguf_tensors(g, &count);
     for (size_t i = 0; i < count; i++) {
-        CHECK(t[i].offset <= b->size && t[i].bytes <= b->size - t[i].offset, "bounds");
+        CHECK(t[i].offset <= b->len && t[i].bytes <= b->len - t[i].offset, "bounds");
         CHECK(t[i].dims >= 1 && t[i].dims <= TENSOR_MAX_DIMS, "%d dimensions", t[i].dims);
         CHECK(i == 0 || strcmp(t[i - 1].name, t[i].name) < 0, "order");
         CHECK(gguf_tensor(g, t[i].name) == &t[i], "look-up");
@@ -47,7 +34,7 @@ static void check_tensors(const struct gguf *g, const struct bytes *b)
         for (uint32_t type = 0; t[i].other_dtype && type < 32; type++) {
             const struct ggml_layout *l = ggml_layout(type);
             if (l && strcmp(l->name, t[i].other_dtype) == 0)
-                quant_ggml_row((enum ggml_type)type, b->data + t[i].offset, 0,
+                quant_ggml_row((enum ggml_type)type, (const uint8_t *)b->data + t[i].offset, 0,
                                cols < 4096 ? cols : 4096, row);
         }
     }
@@ -55,8 +42,8 @@ static void check_tensors(const struct gguf *g, const struct bytes *b)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct bytes b = {data, size};
-    struct gguf_source source = {read_bytes, &b, size};
+    struct buf b = {.data = (char *)data, .len = size};
+    struct gguf_source source = gguf_memory(&b);
     struct gguf *g = NULL;
     struct error err = {.code = OK};
     enum status st = gguf_parse("m.gguf", &source, &g, &err);

@@ -7,25 +7,12 @@
 #include "coordinator/text/gguf_words.h"
 #include "coordinator/text/template.h"
 #include "coordinator/text/tokenizer.h"
+#include "tests/tools/gguf_writer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct bytes {
-    const uint8_t *data;
-    size_t size;
-};
-
-static enum status read_bytes(void *arg, uint64_t offset, void *to, size_t bytes, struct error *err)
-{
-    (void)err;
-    const struct bytes *b = arg;
-    CHECK(offset <= b->size && bytes <= b->size - offset, "read past the end");
-    memcpy(to, b->data + offset, bytes);
-    return OK;
-}
 
 static void check_refusal(enum status st, const struct error *err)
 {
@@ -55,10 +42,10 @@ static void use(const struct tokenizer *tok, int64_t rows, const char *text, siz
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct bytes b = {data, size};
+    struct buf b = {.data = (char *)data, .len = size};
     struct gguf *g = NULL;
     struct error err = {.code = OK};
-    struct gguf_words w = {.what = "m.gguf", .source = {read_bytes, &b, size}};
+    struct gguf_words w = {.what = "m.gguf", .source = gguf_memory(&b)};
     if (gguf_parse("m.gguf", &w.source, &g, &err) != OK)
         return 0;
     w.gguf = g;

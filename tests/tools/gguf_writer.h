@@ -1,12 +1,13 @@
 /*
- * GGUF files, written for tests: values one by one for broken files, and whole sound ones with a
- * model's tokenizer. Without memory a CHECK fails.
+ * GGUF files in memory for tests and fuzzers: read as any other, and written, values one by one for
+ * broken files and whole sound ones with a model's tokenizer. Without memory a CHECK fails.
  */
 #ifndef WITAN_TESTS_TOOLS_GGUF_WRITER_H
 #define WITAN_TESTS_TOOLS_GGUF_WRITER_H
 
 #include "base/buf.h"
 #include "base/check.h"
+#include "partition/gguf.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -14,6 +15,23 @@
 #include <string.h>
 
 enum { GGUF_WRITER_MAX_BYTES = 1 << 28 };
+
+static inline enum status gguf_read_memory(void *arg, uint64_t offset, void *to, size_t bytes,
+                                           struct error *err)
+{
+    (void)err;
+    const struct buf *b = arg;
+    CHECK(offset <= b->len && bytes <= b->len - offset, "%zu bytes at %llu of %zu", bytes,
+          (unsigned long long)offset, b->len);
+    memcpy(to, b->data + offset, bytes);
+    return OK;
+}
+
+/* `b` is borrowed. */
+static inline struct gguf_source gguf_memory(struct buf *b)
+{
+    return (struct gguf_source){gguf_read_memory, b, b->len};
+}
 
 static inline void gguf_put_bytes(struct buf *b, const void *data, size_t len)
 {

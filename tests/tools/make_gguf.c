@@ -4,25 +4,11 @@
  * FOLDER writes FOLDER/model.gguf. What the two compute must be the same bits.
  */
 #include "base/json.h"
-#include "partition/inventory.h"
 #include "tests/tools/gguf_writer.h"
+#include "tests/tools/model_source.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-struct source {
-    struct model_config config;
-    struct checkpoint *ck;
-    struct inventory *inv;
-};
-
-static void must(enum status st, const struct error *err)
-{
-    if (st == OK)
-        return;
-    fprintf(stderr, "make_gguf: %s\n", err->msg);
-    exit(1);
-}
 
 static const char *const names[WEIGHT_ROLE_COUNT] = {
     [WEIGHT_EMBED] = "token_embd",   [WEIGHT_FINAL_NORM] = "output_norm",
@@ -35,19 +21,20 @@ static const char *const names[WEIGHT_ROLE_COUNT] = {
     [WEIGHT_DOWN] = "ffn_down_exps",
 };
 
-static void put_bytes_of(const struct source *s, const struct weight *w, struct buf *to)
+static void put_bytes_of(const struct model_source *s, const struct weight *w, struct buf *to)
 {
     struct error err;
     size_t n = (size_t)w->rows * (size_t)w->cols * dtype_size(w->dtype);
     void *bytes = malloc(n);
     CHECK(bytes && w->store == STORE_PLAIN, "%s of layer %d", weight_role_words(w->role), w->layer);
-    must(checkpoint_read(s->ck, w->file, w->offset, bytes, n, &err), &err);
+    model_must(checkpoint_read(s->ck, w->file, w->offset, bytes, n, &err), &err);
     gguf_put_bytes(to, bytes, n);
     free(bytes);
 }
 
 /* The tensor that begins with this weight: all experts' where it is an expert's. */
-static void put_weight(const struct source *s, const struct weight *w, struct gguf_writer *out)
+static void put_weight(const struct model_source *s, const struct weight *w,
+                       struct gguf_writer *out)
 {
     static const uint64_t types[] = {[DTYPE_F32] = 0, [DTYPE_F16] = 1, [DTYPE_BF16] = 30};
     char name[64];
@@ -104,11 +91,11 @@ static void put_words(const char *model, uint32_t rows, struct gguf_writer *w)
     struct error err;
     json_t *root = NULL;
     snprintf(path, sizeof path, "%s/tokenizer.json", model);
-    must(json_parse_file(path, 1 << 28, &root, &err), &err);
+    model_must(json_parse_file(path, 1 << 28, &root, &err), &err);
     gguf_put_tokenizer(w, root, rows, true);
     json_decref(root);
     snprintf(path, sizeof path, "%s/tokenizer_config.json", model);
-    must(json_parse_file(path, 1 << 24, &root, &err), &err);
+    model_must(json_parse_file(path, 1 << 24, &root, &err), &err);
     const char *template = json_string_value(json_object_get(root, "chat_template"));
     if (template) {
         gguf_put_text(&w->entries, "tokenizer.chat_template", template);
@@ -134,15 +121,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: make_gguf MODEL FOLDER\n");
         return 2;
     }
-    struct source s;
-    struct error err;
-    struct generation_config ignored;
+    struct model_source s;
     struct gguf_writer w;
     struct buf file;
-    must(config_load(argv[1], &s.config, &ignored, &err), &err);
-    must(checkpoint_open(argv[1], &s.ck, &err), &err);
-    must(inventory_create(&s.config, &s.inv, &err), &err);
-    must(inventory_bind(s.inv, &s.config, s.ck, &err), &err);
+    model_open(&s, argv[1]);
     gguf_writer_init(&w);
     put_config(&s.config, &w);
     put_words(argv[1], (uint32_t)s.config.vocab, &w);
@@ -152,7 +134,6 @@ int main(int argc, char **argv)
     gguf_writer_end(&w, &file);
     write_file(argv[2], &file);
     buf_fini(&file);
-    inventory_destroy(s.inv);
-    checkpoint_close(s.ck);
+    model_close(&s);
     return 0;
 }

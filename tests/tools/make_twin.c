@@ -8,25 +8,12 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "partition/weight_read.h"
+#include "tests/tools/model_source.h"
 #include "tests/tools/weight_name.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct source {
-    struct model_config config;
-    struct checkpoint *ck;
-    struct inventory *inv;
-};
-
-static void must(enum status st, const struct error *err)
-{
-    if (st == OK)
-        return;
-    fprintf(stderr, "make_twin: %s\n", err->msg);
-    exit(1);
-}
 
 static uint64_t bytes_of(const struct weight *w)
 {
@@ -47,32 +34,34 @@ static void write_header(const struct inventory *inv, FILE *out)
             snprintf(shape, sizeof shape, "%lld", (long long)(w->rows * w->cols));
         else
             snprintf(shape, sizeof shape, "%lld,%lld", (long long)w->rows, (long long)w->cols);
-        must(buf_printf(&b, &err,
-                        "%c\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}",
-                        i ? ',' : '{', name, shape, (unsigned long long)at,
-                        (unsigned long long)(at + bytes_of(w))),
-             &err);
+        model_must(
+            buf_printf(&b, &err,
+                       "%c\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}",
+                       i ? ',' : '{', name, shape, (unsigned long long)at,
+                       (unsigned long long)(at + bytes_of(w))),
+            &err);
         at += bytes_of(w);
     }
-    must(buf_puts(&b, "}", &err), &err);
+    model_must(buf_puts(&b, "}", &err), &err);
     for (int i = 0; i < 8; i++)
         fputc((int)((uint64_t)b.len >> (8 * i) & 255), out);
     fwrite(b.data, 1, b.len, out);
     buf_fini(&b);
 }
 
-static void write_weight(const struct source *s, const struct weight *w, FILE *out)
+static void write_weight(const struct model_source *s, const struct weight *w, FILE *out)
 {
     struct error err;
     size_t n = (size_t)w->rows * (size_t)w->cols;
     float *values = check_calloc(n, sizeof *values);
     if (w->store != STORE_PLAIN) {
-        must(weight_read(s->ck, s->inv, w, &(struct quant_rect){0, w->rows, 0, w->cols}, values,
-                         &err),
-             &err);
+        model_must(weight_read(s->ck, s->inv, w, &(struct quant_rect){0, w->rows, 0, w->cols},
+                               values, &err),
+                   &err);
     } else {
-        must(checkpoint_read(s->ck, w->file, w->offset, values, n * dtype_size(w->dtype), &err),
-             &err);
+        model_must(
+            checkpoint_read(s->ck, w->file, w->offset, values, n * dtype_size(w->dtype), &err),
+            &err);
         for (size_t i = n; w->dtype != DTYPE_F32 && i-- > 0;) {
             uint16_t half;
             memcpy(&half, (const char *)values + i * sizeof half, sizeof half);
@@ -101,7 +90,7 @@ static void write_config(const char *model, const char *folder)
     struct error err;
     json_t *root = NULL;
     snprintf(path, sizeof path, "%s/config.json", model);
-    must(json_parse_file(path, 1 << 24, &root, &err), &err);
+    model_must(json_parse_file(path, 1 << 24, &root, &err), &err);
     json_object_del(root, "quantization_config");
     FILE *out = create(folder, "config.json");
     json_dumpf(root, out, JSON_INDENT(2));
@@ -116,13 +105,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: make_twin MODEL FOLDER\n");
         return 2;
     }
-    struct source s;
-    struct error err;
-    struct generation_config ignored;
-    must(config_load(argv[1], &s.config, &ignored, &err), &err);
-    must(checkpoint_open(argv[1], &s.ck, &err), &err);
-    must(inventory_create(&s.config, &s.inv, &err), &err);
-    must(inventory_bind(s.inv, &s.config, s.ck, &err), &err);
+    struct model_source s;
+    model_open(&s, argv[1]);
     write_config(argv[1], argv[2]);
     FILE *out = create(argv[2], "model.safetensors");
     write_header(s.inv, out);
@@ -130,7 +114,6 @@ int main(int argc, char **argv)
         write_weight(&s, &s.inv->weights[i], out);
     bool failed = ferror(out) != 0;
     failed = fclose(out) != 0 || failed;
-    inventory_destroy(s.inv);
-    checkpoint_close(s.ck);
+    model_close(&s);
     return failed;
 }

@@ -24,20 +24,10 @@ static void put_data(struct buf *b, size_t data)
         gguf_put(b, 0, 1);
 }
 
-static enum status read_memory(void *arg, uint64_t offset, void *to, size_t bytes,
-                               struct error *err)
-{
-    (void)err;
-    const struct buf *b = arg;
-    assert_true(offset <= b->len && bytes <= b->len - offset);
-    memcpy(to, b->data + offset, bytes);
-    return OK;
-}
-
 /* Parses the buffer and gives it up. */
 static enum status parse(struct buf *b, struct gguf **g, struct error *err)
 {
-    struct gguf_source source = {read_memory, b, b->len};
+    struct gguf_source source = gguf_memory(b);
     enum status st = gguf_parse("m.gguf", &source, g, err);
     buf_fini(b);
     return st;
@@ -506,7 +496,7 @@ static void files_cut_anywhere(void **state)
     assert_int_equal(file_read_all(path, 1 << 20, &data, &len, &err), OK);
     for (size_t n = 0; n < len - 32; n += n < 3000 ? 1 : 97) {
         struct buf b = {.data = data, .len = n};
-        struct gguf_source source = {read_memory, &b, n};
+        struct gguf_source source = {gguf_read_memory, &b, n};
         struct gguf *g = NULL;
         if (gguf_parse("cut", &source, &g, &err) == OK)
             fail_msg("%zu of %zu bytes were taken", n, len);

@@ -31,16 +31,6 @@ static char *unpacked(size_t *len)
     return text;
 }
 
-static enum status read_memory(void *arg, uint64_t offset, void *to, size_t bytes,
-                               struct error *err)
-{
-    (void)err;
-    const struct buf *b = arg;
-    assert_true(offset <= b->len && bytes <= b->len - offset);
-    memcpy(to, b->data + offset, bytes);
-    return OK;
-}
-
 /* The tokenizer of a GGUF that holds this tokenizer.json. */
 static enum status load_by_gguf(const char *json, size_t len, bool by_looks, struct tokenizer **tok,
                                 struct error *err)
@@ -54,8 +44,7 @@ static enum status load_by_gguf(const char *json, size_t len, bool by_looks, str
     gguf_put_tokenizer(&writer, root, ROWS, by_looks);
     gguf_writer_end(&writer, &file);
     json_decref(root);
-    struct gguf_words w = {
-        .what = "m.gguf", .source = {read_memory, &file, file.len}, .rows = ROWS};
+    struct gguf_words w = {.what = "m.gguf", .source = gguf_memory(&file), .rows = ROWS};
     enum status st = gguf_parse("m.gguf", &w.source, &g, err);
     w.gguf = g;
     if (st == OK)

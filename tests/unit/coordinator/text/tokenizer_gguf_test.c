@@ -196,16 +196,6 @@ static void write_metadata(const struct metadata *m, struct buf *file)
     gguf_writer_end(&w, file);
 }
 
-static enum status read_memory(void *arg, uint64_t offset, void *to, size_t bytes,
-                               struct error *err)
-{
-    (void)err;
-    const struct buf *b = arg;
-    assert_true(offset <= b->len && bytes <= b->len - offset);
-    memcpy(to, b->data + offset, bytes);
-    return OK;
-}
-
 /* `spoil` (may be NULL) changes the file after its header was proven. */
 static enum status load_spoilt(const struct metadata *m,
                                void (*spoil)(struct buf *file, const struct gguf *g),
@@ -214,8 +204,7 @@ static enum status load_spoilt(const struct metadata *m,
     struct buf file;
     struct gguf *g = NULL;
     write_metadata(m, &file);
-    struct gguf_words w = {
-        .what = "m.gguf", .source = {read_memory, &file, file.len}, .rows = m->rows};
+    struct gguf_words w = {.what = "m.gguf", .source = gguf_memory(&file), .rows = m->rows};
     assert_int_equal(gguf_parse("m.gguf", &w.source, &g, err), OK);
     w.gguf = g;
     if (spoil)
