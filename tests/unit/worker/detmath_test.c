@@ -5,7 +5,9 @@
 #include "tests/unit/unit.h"
 
 #include "tests/unit/random.h"
+#include "worker/cpu/vec.h"
 #include "worker/detmath.h"
+#include "worker/detmath_inline.h"
 
 #include <float.h>
 #include <math.h>
@@ -116,11 +118,28 @@ static void sincos_at_its_borders(void **state)
     }
 }
 
+/* What kernels for GPUs use must be the CPU kernels' exponential, bit for bit. */
+static void expf_has_the_bits_of_the_cpu_kernels(void **state)
+{
+    (void)state;
+    uint64_t rng = 4;
+    for (int i = 0; i < 100000; i++) {
+        float x = (2.0f * (float)random_unit(&rng) - 1.0f) * (i % 2 ? 100.0f : 1.0f), lanes[16];
+        float found = detmath_expf(x);
+        v_store(lanes, v_exp(v_set(x)));
+        assert_memory_equal(&found, lanes, sizeof found);
+    }
+}
+
 /* clang-format off: a case a line, as tests/CMakeLists.txt reads them */
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(exp_is_within_two_ulp),      cmocka_unit_test(exp_at_its_borders),
-    cmocka_unit_test(log_is_within_two_ulp),      cmocka_unit_test(log_at_its_borders),
-    cmocka_unit_test(sincos_is_within_its_bound), cmocka_unit_test(sincos_at_its_borders),
+    cmocka_unit_test(exp_is_within_two_ulp),
+    cmocka_unit_test(exp_at_its_borders),
+    cmocka_unit_test(log_is_within_two_ulp),
+    cmocka_unit_test(log_at_its_borders),
+    cmocka_unit_test(sincos_is_within_its_bound),
+    cmocka_unit_test(sincos_at_its_borders),
+    cmocka_unit_test(expf_has_the_bits_of_the_cpu_kernels),
 };
 /* clang-format on */
 
