@@ -1,0 +1,80 @@
+/* What the emulator's tests share: device arrays of std::vectors, random numbers, comparisons. */
+#ifndef WITAN_TESTS_SIMT_CHECK_H
+#define WITAN_TESTS_SIMT_CHECK_H
+
+#include "tests/simt/control.h"
+#include "tests/simt/simt.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <vector>
+
+extern "C" { /* cmocka's header does not say so itself */
+#include "tests/unit/unit.h"
+}
+
+/* An array on the device, from the host's values or (a count alone) never written. */
+template <class T> struct device_array {
+    T *p;
+    size_t n;
+    explicit device_array(size_t count) : p(NULL), n(count)
+    {
+        void *out;
+        assert_int_equal(device_alloc(&out, n * sizeof(T)), 0);
+        p = (T *)out;
+    }
+    explicit device_array(const std::vector<T> &values) : device_array(values.size())
+    {
+        assert_int_equal(device_write(p, values.data(), n * sizeof(T), NULL), 0);
+    }
+    ~device_array()
+    {
+        device_free(p);
+    }
+    device_array(const device_array &) = delete;
+    device_array &operator=(const device_array &) = delete;
+    std::vector<T> read() const
+    {
+        std::vector<T> out(n);
+        assert_int_equal(device_read(out.data(), p, n * sizeof(T), NULL), 0);
+        return out;
+    }
+};
+
+/* Steele, Lea and Flood's splitmix64. */
+static inline uint64_t random_bits(uint64_t *state)
+{
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* In [-1, 1). */
+static inline float random_number(uint64_t *state)
+{
+    return (float)((double)(random_bits(state) >> 11) * 0x1p-52 - 1.0);
+}
+
+static inline std::vector<float> random_numbers(uint64_t seed, size_t n)
+{
+    std::vector<float> x(n);
+    for (float &f : x)
+        f = random_number(&seed);
+    return x;
+}
+
+/* Where `found` leaves `expected` by more than `bound`, or nowhere: -1. */
+static inline long differs(const std::vector<float> &found, const std::vector<float> &expected,
+                           double bound)
+{
+    for (size_t i = 0; i < expected.size(); i++)
+        if (!(fabs((double)found[i] - (double)expected[i]) <= bound))
+            return (long)i;
+    return -1;
+}
+
+#endif

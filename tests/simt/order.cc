@@ -1,0 +1,194 @@
+/*
+ * Which accesses are ordered. What orders two threads of a block: a barrier that both took part in,
+ * __syncwarp between lanes of a warp, and chains of these. Threads of different blocks of a launch:
+ * only an atomic that both did on one address, the first after a __threadfence (the way in which
+ * the last block to finish reads what the others wrote). Launches are ordered.
+ *
+ * Exact for barriers and __syncwarp: each lane knows for each lane of its warp, and each warp for
+ * each warp, the tick before which its accesses are ordered. See runtime.h for ticks and tags.
+ */
+#include "runtime.h"
+
+#include <algorithm>
+#include <string.h>
+#include <unordered_map>
+
+static struct launch &run = launch_now;
+
+/* What a block has made known to others: its accesses before `floor`, and those of one thread
+ * before `tick`. Known to a block by one of its threads (`by`) at a time (`at`), then by its
+ * barriers to all. */
+struct release {
+    tick_t floor, tick;
+    int thread;
+    int by;
+    tick_t at;
+};
+typedef std::unordered_map<size_t, release> releases;    /* by the block's place in run.starts */
+static std::unordered_map<uintptr_t, releases> released; /* by the atomic's address */
+static releases known;                                   /* to the running block */
+
+/* All tags of earlier launches and blocks are older than every limit: forget them when ticks run
+ * out. A block may use half of them. */
+static void next_tick()
+{
+    if (++run.tick >= TICK_END - 1)
+        fault(simt_self, {}, "more than %u barriers and __syncwarps in one block",
+              (unsigned)TICK_END / 2);
+}
+
+static void forget_all()
+{
+    memory_forget_tags();
+    run.tick = 1;
+    run.launch_start = 1;
+    run.starts.assign(run.starts.size(), 0);
+    memset(run.warp_seen, 0, sizeof run.warp_seen);
+    for (int i = 0; i < MAX_THREADS; i++)
+        memset(threads[i].seen, 0, sizeof threads[i].seen);
+}
+
+static void set_tick(struct thread *t)
+{
+    t->tag = run.tick << TAG_SHIFT | (uint32_t)t->id;
+}
+
+void order_launch()
+{
+    if (run.tick >= TICK_END / 2)
+        forget_all();
+    next_tick();
+    run.launch_start = run.tick;
+    run.starts.clear();
+    released.clear();
+}
+
+void order_block()
+{
+    if (run.tick >= TICK_END / 2)
+        forget_all();
+    next_tick();
+    run.block_start = run.floor = run.tick;
+    run.starts.push_back(run.tick);
+    known.clear();
+    for (int i = 0; i < run.threads; i++)
+        set_tick(&threads[i]);
+}
+
+void order_barrier_all()
+{
+    next_tick();
+    run.floor = run.tick;
+    for (int i = 0; i < run.threads; i++)
+        set_tick(&threads[i]);
+}
+
+void order_barrier_arrive(struct barrier *b, const struct thread *t)
+{
+    int warp = t->id / WARP;
+    next_tick();
+    for (int w = 0; w < MAX_WARPS; w++)
+        b->contributed[w] = std::max(b->contributed[w], run.warp_seen[warp][w]);
+    b->contributed[warp] = run.tick;
+    set_tick(&threads[t->id]);
+}
+
+void order_barrier_some(struct barrier *b)
+{
+    next_tick();
+    for (int id : b->waiting) {
+        struct thread *t = &threads[id];
+        tick_t *seen = run.warp_seen[id / WARP];
+        for (int w = 0; w < MAX_WARPS; w++)
+            seen[w] = std::max(seen[w], b->contributed[w]);
+        for (int lane = 0; lane < WARP; lane++)
+            t->seen[lane] = run.tick;
+        set_tick(t);
+    }
+}
+
+void order_lanes(const struct thread *t, unsigned mask)
+{
+    tick_t joined[WARP] = {};
+    next_tick();
+    for (int lane = 0; lane < WARP; lane++)
+        for (int other = 0; (mask >> lane & 1) && other < WARP; other++)
+            joined[other] = std::max(joined[other], lane_of(t, lane)->seen[other]);
+    for (int lane = 0; lane < WARP; lane++)
+        if (mask >> lane & 1)
+            joined[lane] = run.tick;
+    for (int lane = 0; lane < WARP; lane++)
+        if (mask >> lane & 1) {
+            memcpy(lane_of(t, lane)->seen, joined, sizeof joined);
+            set_tick(lane_of(t, lane));
+        }
+}
+
+/* The block of an access, as a place in run.starts. */
+static size_t block_of(tick_t tick)
+{
+    auto after = std::upper_bound(run.starts.begin(), run.starts.end(), tick);
+    return (size_t)(after - run.starts.begin()) - 1;
+}
+
+static bool released_to(const struct thread *t, tick_t tick, int id)
+{
+    auto it = known.find(block_of(tick));
+    if (it == known.end())
+        return false;
+    const release &r = it->second;
+    bool covered = tick < r.floor || (id == r.thread && tick <= r.tick);
+    return covered && (r.by == t->id || r.at < run.floor);
+}
+
+bool ordered(const struct thread *t, uint32_t tag, bool shared)
+{
+    tick_t tick = tag >> TAG_SHIFT;
+    int id = (int)(tag & TAG_THREAD);
+    if (tick < run.block_start)
+        return shared || tick < run.launch_start || released_to(t, tick, id);
+    if (tick < run.floor || id == t->id)
+        return true;
+    if (id / WARP == t->id / WARP)
+        return tick < t->seen[id % WARP];
+    return tick < run.warp_seen[t->id / WARP][id / WARP];
+}
+
+/* After a __threadfence an atomic publishes; every atomic learns what was published through its
+ * address. */
+void order_atomic(struct thread *t, uintptr_t address)
+{
+    auto it = released.find(address);
+    if (it != released.end())
+        for (const auto &entry : it->second) {
+            release r = entry.second;
+            r.by = t->id;
+            r.at = run.tick;
+            known[entry.first] = r;
+        }
+    if (!t->fenced)
+        return;
+    t->fenced = false;
+    releases &out = released[address];
+    for (const auto &entry : known)
+        if (entry.second.by == t->id || entry.second.at < run.floor)
+            out[entry.first] = entry.second;
+    out[run.starts.size() - 1] = {run.floor, t->tag >> TAG_SHIFT, t->id, 0, 0};
+}
+
+void simt_fence()
+{
+    simt_self->fenced = true;
+}
+
+std::string tag_text(uint32_t tag)
+{
+    unsigned id = tag & TAG_THREAD;
+    const dim3 &b = run.block, &g = run.grid;
+    size_t place = block_of(tag >> TAG_SHIFT);
+    unsigned block = place < run.order.size() ? run.order[place] : 0;
+    char text[128];
+    snprintf(text, sizeof text, "thread (%u,%u,%u) of block (%u,%u,%u)", id % b.x, id / b.x % b.y,
+             id / (b.x * b.y), block % g.x, block / g.x % g.y, block / (g.x * g.y));
+    return text;
+}
