@@ -1,7 +1,10 @@
-/* What this process takes: see process.h. Source: proc(5), /proc/self/statm. */
+/* What this process takes: see process.h. Sources: proc(5), /proc/self/statm, /proc/meminfo; the
+ * kernel's "Control Group v2", memory.max, memory.current, memory.stat. */
 #include "base/process.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 uint64_t process_resident_bytes(void)
@@ -14,4 +17,56 @@ uint64_t process_resident_bytes(void)
         fclose(f);
     }
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* The number after the first line's `key` ("" where the file is one number), or `none`. */
+static uint64_t number_in(const char *path, const char *key, uint64_t none)
+{
+    char line[256];
+    unsigned long long n = 0;
+    uint64_t found = none;
+    size_t len = strlen(key);
+    FILE *f = fopen(path, "re");
+    while (f && found == none && fgets(line, sizeof line, f))
+        if (strncmp(line, key, len) == 0 && sscanf(line + len, "%llu", &n) == 1)
+            found = n;
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static void cgroup_path(char path[PATH_MAX])
+{
+    char line[PATH_MAX];
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    path[0] = '\0';
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "0::", 3) == 0)
+            snprintf(path, PATH_MAX, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+    if (f)
+        fclose(f);
+}
+
+/* What the cgroup leaves; its clean page cache can go. UINT64_MAX: no limit. */
+static uint64_t cgroup_available(void)
+{
+    static const char root[] = "/sys/fs/cgroup";
+    char group[PATH_MAX], path[PATH_MAX + 64];
+    cgroup_path(group);
+    snprintf(path, sizeof path, "%s%s/memory.max", root, group);
+    uint64_t max = number_in(path, "", UINT64_MAX);
+    snprintf(path, sizeof path, "%s%s/memory.current", root, group);
+    uint64_t used = number_in(path, "", 0);
+    snprintf(path, sizeof path, "%s%s/memory.stat", root, group);
+    uint64_t cache = number_in(path, "inactive_file ", 0);
+    used -= cache < used ? cache : used;
+    return max == UINT64_MAX ? max : used < max ? max - used : 1;
+}
+
+uint64_t process_available_bytes(void)
+{
+    uint64_t machine = 1024 * (number_in("/proc/meminfo", "MemAvailable:", 0) +
+                               number_in("/proc/meminfo", "SwapFree:", 0));
+    uint64_t group = cgroup_available();
+    return machine == 0 || machine < group ? machine : group;
 }

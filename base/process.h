@@ -1,4 +1,4 @@
-/* What this process takes. Any thread. */
+/* What this process takes, and may take. Any thread. */
 #ifndef WITAN_BASE_PROCESS_H
 #define WITAN_BASE_PROCESS_H
 
@@ -6,5 +6,9 @@
 
 /* Memory that is resident now; 0 where the system does not say. */
 uint64_t process_resident_bytes(void);
+
+/* Memory that this process could still take without pushing others out: what the machine has
+ * available, swap included, and its cgroup (version 2) leaves. 0 where the system does not say. */
+uint64_t process_available_bytes(void);
 
 #endif

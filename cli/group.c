@@ -233,6 +233,14 @@ static double peak_mb(void)
     return getrusage(RUSAGE_SELF, &used) == 0 ? (double)used.ru_maxrss * 1024e-6 : 0;
 }
 
+/* More only while it loads, before the rest is allocated. */
+static double planned_peak(const struct model *m)
+{
+    uint64_t loading = m->weights->bytes + m->weights->loading_bytes;
+    uint64_t total = memory_plan_total(&m->memory);
+    return (double)(loading > total ? loading : total);
+}
+
 static enum status rank_main(struct comm *world, void *arg, struct error *err)
 {
     const struct group_run_args *a = arg;
@@ -265,7 +273,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
             st = engine_follow(e, &ignored, err);
         }
         log_info("resident: at most %.1f MB, planned %.1f MB", peak_mb(),
-                 (double)(before + memory_plan_total(&m->memory)) * 1e-6);
+                 (double)before * 1e-6 + planned_peak(m) * 1e-6);
     }
     engine_destroy(e);
     model_destroy(m);

@@ -26,36 +26,34 @@ static const char index_name[] = "model.safetensors.index.json";
 static const char gguf_end[] = ".gguf";
 
 enum { MAX_HEADER_BYTES = 100000000, MAX_INDEX_BYTES = 100000000 }; /* the format's own limit */
+enum { PAGE = 4096 }; /* at least any device's block: borders of direct reads */
+
+/* [begin, end) of a chunk. */
+struct byte_range {
+    size_t begin, end;
+};
 
 struct shard {
-    char *name; /* owned, without the folder */
-    int fd;     /* -1 until opened */
-    int listed; /* its index in the manifest, where there is one */
+    char *name;  /* owned, without the folder */
+    int fd;      /* -1 until opened */
+    int listed;  /* its index in the manifest, where there is one */
+    bool direct; /* chunks are read around the page cache */
     uint64_t bytes;
 };
 
-/* The chunks that checkpoint_read proved last: headers and small reads lie side by side, and the
- * parts of a quantised weight in few places. */
-enum { LAST_CHUNKS = 4 };
-
+/* The chunk that checkpoint_read proved last: headers are read in many small steps. */
 struct last_chunk {
-    char *bytes; /* of MANIFEST_CHUNK_BYTES; NULL until the first */
+    pthread_mutex_t lock; /* over all of it */
+    char *bytes;          /* of MANIFEST_CHUNK_BYTES; NULL until the first */
     size_t len;
     int file; /* -1: none */
     uint32_t chunk;
-    uint64_t used; /* the larger, the later */
-};
-
-struct last_chunks {
-    pthread_mutex_t lock; /* over all of it */
-    struct last_chunk chunks[LAST_CHUNKS];
-    uint64_t uses;
 };
 
 struct checkpoint {
     char *dir;
     const struct manifest *manifest; /* not owned; NULL: nothing is proven */
-    struct last_chunks *last;        /* with a manifest */
+    struct last_chunk *last;         /* with a manifest */
     struct shard *shards;
     int shard_count;
     struct tensor_entry *tensors; /* sorted by name; names owned */
@@ -472,8 +470,7 @@ static enum status begin_proving(struct checkpoint *ck, const struct manifest *m
     if (!ck->last)
         return error_set(err, ERR_NO_MEMORY, "%s: no memory", ck->dir);
     pthread_mutex_init(&ck->last->lock, NULL);
-    for (int i = 0; i < LAST_CHUNKS; i++)
-        ck->last->chunks[i].file = -1;
+    ck->last->file = -1;
     return OK;
 }
 
@@ -521,8 +518,7 @@ void checkpoint_close(struct checkpoint *ck)
     gguf_destroy(ck->gguf);
     if (ck->last) {
         pthread_mutex_destroy(&ck->last->lock);
-        for (int i = 0; i < LAST_CHUNKS; i++)
-            free(ck->last->chunks[i].bytes);
+        free(ck->last->bytes);
         free(ck->last);
     }
     free(ck->tensors);
@@ -630,46 +626,86 @@ enum status checkpoint_require_dtype(const struct checkpoint *ck, const char *na
     return require(ck, name, fits, dtype ? dtype : "any", dims, shape, out, err);
 }
 
-bool checkpoint_is_proven(const struct checkpoint *ck)
+static bool set_direct(int fd, bool direct)
 {
-    return ck->manifest != NULL;
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
 }
 
-enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_t chunk, void *to,
-                                  size_t *len, struct error *err)
+void checkpoint_begin_chunks(struct checkpoint *ck, bool direct)
+{
+    for (int i = 0; direct && i < ck->shard_count; i++)
+        ck->shards[i].direct = set_direct(ck->shards[i].fd, true);
+    if (!ck->last)
+        return;
+    free(ck->last->bytes);
+    ck->last->bytes = NULL;
+    ck->last->file = -1;
+}
+
+/* True when all was read: else nothing is said, and the page cache will do it or say what is wrong.
+ */
+static bool read_around(const struct shard *s, uint64_t offset, char *to, size_t bytes)
+{
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t k = pread(s->fd, to + done, (bytes - done + PAGE - 1) / PAGE * PAGE,
+                          (off_t)(offset + done));
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return false;
+        done += (size_t)k;
+        if (done < bytes && done % PAGE != 0)
+            return false;
+    }
+    return true;
+}
+
+static struct byte_range range_to_read(const struct checkpoint *ck, const struct shard *s,
+                                       uint32_t chunk, size_t begin, size_t end)
+{
+    size_t len = chunk_length(s->bytes, chunk);
+    CHECK(begin <= end && end <= len, "bytes %zu to %zu of a chunk of %zu", begin, end, len);
+    if (ck->manifest)
+        return (struct byte_range){0, len};
+    return (struct byte_range){begin / PAGE * PAGE, end};
+}
+
+size_t checkpoint_chunk_bytes(const struct checkpoint *ck, int file, uint32_t chunk, size_t begin,
+                              size_t end)
+{
+    struct byte_range r = range_to_read(ck, shard_at(ck, file), chunk, begin, end);
+    return r.end - r.begin;
+}
+
+enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_t chunk,
+                                  size_t begin, size_t end, void *to, struct error *err)
 {
     const struct shard *s = shard_at(ck, file);
-    CHECK(ck->manifest, "%s has no manifest", ck->dir);
-    size_t bytes = chunk_length(s->bytes, chunk);
-    TRY(folder_read(s->fd, ck->dir, s->name, (uint64_t)chunk * MANIFEST_CHUNK_BYTES, to, bytes,
-                    err));
-    TRY(manifest_check_chunk(ck->manifest, s->listed, chunk, to, bytes, err));
-    *len = bytes;
-    return OK;
+    struct byte_range r = range_to_read(ck, s, chunk, begin, end);
+    uint64_t offset = (uint64_t)chunk * MANIFEST_CHUNK_BYTES + r.begin;
+    char *at = (char *)to + r.begin;
+    if (!s->direct || !read_around(s, offset, at, r.end - r.begin)) {
+        if (s->direct)
+            set_direct(s->fd, false);
+        TRY(folder_read(s->fd, ck->dir, s->name, offset, at, r.end - r.begin, err));
+    }
+    return ck->manifest ? manifest_check_chunk(ck->manifest, s->listed, chunk, to, r.end, err) : OK;
 }
 
-/* The chunk, proven now or lately, in place of the one that was not used for the longest time;
- * under the lock. */
+/* The chunk, proven now or lately; under the lock. */
 static enum status fetch_chunk(const struct checkpoint *ck, int file, uint32_t chunk,
-                               struct last_chunk **out, struct error *err)
+                               struct error *err)
 {
-    struct last_chunk *c = &ck->last->chunks[0];
-    for (int i = 0; i < LAST_CHUNKS; i++) {
-        struct last_chunk *other = &ck->last->chunks[i];
-        bool wanted = other->file == file && other->chunk == chunk;
-        if (wanted || other->used < c->used)
-            c = other;
-        if (wanted)
-            break;
-    }
-    c->used = ++ck->last->uses;
-    *out = c;
+    struct last_chunk *c = ck->last;
     if (c->file == file && c->chunk == chunk)
         return OK;
-    if (!c->bytes && !(c->bytes = malloc(MANIFEST_CHUNK_BYTES)))
+    if (!c->bytes && !(c->bytes = aligned_alloc(PAGE, MANIFEST_CHUNK_BYTES)))
         return error_set(err, ERR_NO_MEMORY, "%s: no memory for a chunk", ck->dir);
     c->file = -1;
-    TRY(checkpoint_read_chunk(ck, file, chunk, c->bytes, &c->len, err));
+    c->len = chunk_length(shard_at(ck, file)->bytes, chunk);
+    TRY(checkpoint_read_chunk(ck, file, chunk, 0, c->len, c->bytes, err));
     c->file = file;
     c->chunk = chunk;
     return OK;
@@ -688,8 +724,8 @@ static enum status read_proven(const struct checkpoint *ck, int file, uint64_t o
     while (st == OK && bytes > 0) {
         uint32_t chunk = (uint32_t)(offset / MANIFEST_CHUNK_BYTES);
         size_t skip = (size_t)(offset % MANIFEST_CHUNK_BYTES);
-        struct last_chunk *from = NULL;
-        st = fetch_chunk(ck, file, chunk, &from, err);
+        const struct last_chunk *from = ck->last;
+        st = fetch_chunk(ck, file, chunk, err);
         if (st == OK) {
             size_t part = from->len - skip < bytes ? from->len - skip : bytes;
             memcpy(to, from->bytes + skip, part);

@@ -86,17 +86,23 @@ enum status checkpoint_require_dtype(const struct checkpoint *ck, const char *na
 
 /* pread of exactly `bytes` at `offset` of the file; safe from many threads. ERR_IO when the file
  * ends before (it changed). With a manifest the chunks around the bytes are read and proven; the
- * one before is kept, no more, so loaders read by chunks. */
+ * last is kept, no more, so loaders read by chunks. */
 enum status checkpoint_read(const struct checkpoint *ck, int file, uint64_t offset, void *to,
                             size_t bytes, struct error *err);
 
-/* Is there a manifest? Then, and only then, files are read by chunks of MANIFEST_CHUNK_BYTES. */
-bool checkpoint_is_proven(const struct checkpoint *ck);
+/* What follows are reads by chunks of MANIFEST_CHUNK_BYTES; `direct`: around the page cache
+ * (O_DIRECT) where the file system can, and then checkpoint_read can no more. Not while other
+ * threads read. */
+void checkpoint_begin_chunks(struct checkpoint *ck, bool direct);
 
-/* Reads one chunk into `to` (of MANIFEST_CHUNK_BYTES), its length (the last is shorter) into *len,
- * and proves it there. Any thread. */
-enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_t chunk, void *to,
-                                  size_t *len, struct error *err);
+/* Reads at least [begin, end) of a chunk to its place in `to`, which has room for a whole chunk and
+ * lies on a page's border; with a manifest all of it, and proves it there. Any thread. */
+enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_t chunk,
+                                  size_t begin, size_t end, void *to, struct error *err);
+
+/* The bytes that it reads for that. */
+size_t checkpoint_chunk_bytes(const struct checkpoint *ck, int file, uint32_t chunk, size_t begin,
+                              size_t end);
 
 /* Proves one header, for tests and fuzzers: `header` is the JSON text, `data_bytes` what follows
  * it. Calls `each` (may be NULL) for every tensor in order of offsets, with file 0 and a name that

@@ -1,4 +1,4 @@
-/* Reading quantised weights: see weight_read.h. No state. */
+/* Cuts of weights: see weight_read.h. No state. */
 #include "partition/weight_read.h"
 #include "base/check.h"
 #include "partition/weight_format.h"
@@ -6,112 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One call: where bytes come from, and memory that is given back at its end. */
-struct reading {
-    const struct checkpoint *ck;
-    const struct quantization *quant;
-    const struct weight *w;
-    struct error *err;
-    void *owned[4];
-    int owned_count;
-};
-
-/* NULL, and the error set, when there is none. */
-static void *take(struct reading *r, uint64_t count, size_t size)
+static struct weight_piece *add_piece(struct weight_cut *cut, int file, uint64_t offset,
+                                      uint64_t stride, uint64_t run, int64_t rows)
 {
-    void *p = malloc(count ? count * size : 1);
-    CHECK(r->owned_count < (int)COUNT_OF(r->owned), "%d buffers", r->owned_count);
-    if (p)
-        r->owned[r->owned_count++] = p;
-    else
-        error_set(r->err, ERR_NO_MEMORY, "no memory for %llu bytes of a quantised weight",
-                  (unsigned long long)(count * size));
+    CHECK(cut->count < WEIGHT_MAX_PIECES, "%d pieces", cut->count);
+    struct weight_piece *p = &cut->pieces[cut->count++];
+    *p = (struct weight_piece){file, offset, stride, run, rows, cut->bytes};
+    if (run == stride) { /* all of it is one run */
+        p->stride = p->run = run * (uint64_t)rows;
+        p->rows = 1;
+    }
+    cut->bytes += (run * (uint64_t)rows + 7) / 8 * 8;
     return p;
-}
-
-/* `rows` runs of `run` bytes, `stride` apart, one after the other into `to`. */
-static enum status read_runs(const struct reading *r, int file, uint64_t offset, uint64_t stride,
-                             uint64_t run, int64_t rows, void *to)
-{
-    if (run == stride)
-        return checkpoint_read(r->ck, file, offset, to, run * (uint64_t)rows, r->err);
-    for (int64_t i = 0; i < rows; i++)
-        TRY(checkpoint_read(r->ck, file, offset + (uint64_t)i * stride, (char *)to + i * run, run,
-                            r->err));
-    return OK;
-}
-
-/* The rectangle of `scales`, whose rows have `row` values, widened to fp32. */
-static enum status read_scales(const struct reading *r, int64_t row, const struct quant_rect *rect,
-                               float *to)
-{
-    const struct weight_part *p = &r->w->scales;
-    size_t size = dtype_size(p->dtype), n = (size_t)rect->rows * (size_t)rect->cols;
-    TRY(read_runs(r, p->file, p->offset + (uint64_t)(rect->row * row + rect->col) * size,
-                  (uint64_t)row * size, (uint64_t)rect->cols * size, rect->rows, to));
-    for (size_t i = n; p->dtype != DTYPE_F32 && i-- > 0;) {
-        uint16_t half;
-        memcpy(&half, (const char *)to + i * sizeof half, sizeof half);
-        to[i] = p->dtype == DTYPE_BF16 ? quant_bf16(half) : quant_f16(half);
-    }
-    return OK;
-}
-
-static enum status read_fp8(struct reading *r, const struct quant_rect *rect, float *out)
-{
-    const struct weight *w = r->w;
-    int64_t block_rows = r->quant->block_rows, block_cols = r->quant->block_cols;
-    int64_t first = rect->row / block_rows, end = (rect->row + rect->rows - 1) / block_rows + 1;
-    int64_t across = (w->cols + block_cols - 1) / block_cols;
-    uint8_t *values = take(r, (uint64_t)rect->rows * (uint64_t)rect->cols, 1);
-    float *scales = take(r, (uint64_t)(end - first) * (uint64_t)across, sizeof *scales);
-    if (!values || !scales)
-        return ERR_NO_MEMORY;
-    TRY(read_runs(r, w->file, w->offset + (uint64_t)rect->row * w->row_stride + rect->col,
-                  w->row_stride, (uint64_t)rect->cols, rect->rows, values));
-    TRY(read_scales(r, across, &(struct quant_rect){first, end - first, 0, across}, scales));
-    const struct quant_fp8 view = {
-        .values = values,
-        .stride = rect->cols,
-        .scales = scales + rect->col / block_cols,
-        .scale_stride = across,
-        .block_rows = block_rows,
-        .block_cols = block_cols,
-        .skip_rows = rect->row - first * block_rows,
-        .skip_cols = rect->col % block_cols,
-    };
-    quant_fp8(&view, &(struct quant_rect){0, rect->rows, 0, rect->cols}, out);
-    return OK;
-}
-
-/* --- groups ------------------------------------------------------------------------------------
- */
-
-/* Groups of inputs [begin, begin + count) into `group`, less the first, and how many there are. */
-static enum status read_order(const struct reading *r, int64_t begin, int64_t count, int32_t *group,
-                              int64_t *first, int64_t *groups)
-{
-    const struct weight *w = r->w;
-    int64_t size = r->quant->block_cols ? r->quant->block_cols : w->cols;
-    int64_t all = (w->cols + size - 1) / size, low = all, high = 0;
-    if (w->order.file >= 0)
-        TRY(checkpoint_read(r->ck, w->order.file, w->order.offset + (uint64_t)begin * sizeof *group,
-                            group, (size_t)count * sizeof *group, r->err));
-    else
-        for (int64_t i = 0; i < count; i++)
-            group[i] = (int32_t)((begin + i) / size);
-    for (int64_t i = 0; i < count; i++) {
-        if (group[i] < 0 || group[i] >= all)
-            return error_set(r->err, ERR_INVALID, "g_idx[%lld]: expected 0 to %lld, found %d",
-                             (long long)(begin + i), (long long)all - 1, group[i]);
-        low = group[i] < low ? group[i] : low;
-        high = group[i] > high ? group[i] : high;
-    }
-    for (int64_t i = 0; i < count; i++)
-        group[i] -= (int32_t)low;
-    *first = low;
-    *groups = high - low + 1;
-    return OK;
 }
 
 static struct quant_rect widen(const struct quant_rect *rect, int64_t rows, int64_t cols)
@@ -122,66 +28,267 @@ static struct quant_rect widen(const struct quant_rect *rect, int64_t rows, int6
     return out;
 }
 
-static enum status read_groups(struct reading *r, const struct quant_rect *rect, float *out)
+/* --- scales ------------------------------------------------------------------------------------
+ */
+
+/* The rectangle of scales, whose rows have `row` values. */
+static void add_scales(struct weight_cut *cut, int64_t row, const struct quant_rect *rect)
 {
-    const struct weight *w = r->w;
-    bool gptq = r->quant->format == FORMAT_GPTQ;
-    int64_t a_word = 32 / r->quant->bits, first = 0, groups = 0;
-    struct quant_rect wide = widen(rect, a_word, gptq ? a_word : 1);
-    int64_t word = wide.row / a_word, words = wide.rows / a_word; /* of outputs */
-    /* qweight: rows of words of inputs (GPTQ) or of inputs; columns of outputs or their words. */
-    struct quant_rect q = gptq ? (struct quant_rect){wide.col / a_word, wide.cols / a_word,
-                                                     wide.row, wide.rows}
-                               : (struct quant_rect){wide.col, wide.cols, word, words};
-    int32_t *group = take(r, (uint64_t)wide.cols, sizeof *group);
-    if (!group)
+    const struct weight_part *p = &cut->weight->scales;
+    size_t size = dtype_size(p->dtype);
+    add_piece(cut, p->file, p->offset + (uint64_t)(rect->row * row + rect->col) * size,
+              (uint64_t)row * size, (uint64_t)rect->cols * size, rect->rows);
+}
+
+static float half_of(enum dtype dtype, uint16_t h)
+{
+    return dtype == DTYPE_BF16 ? quant_bf16(h) : quant_f16(h);
+}
+
+static void widen_values(enum dtype dtype, const void *from, float *to, int64_t count)
+{
+    if (dtype == DTYPE_F32) {
+        memcpy(to, from, (size_t)count * sizeof *to);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, (const char *)from + (size_t)i * sizeof half, sizeof half);
+        to[i] = half_of(dtype, half);
+    }
+}
+
+/* `count` scales as fp32: NULL, and the error set, when there is no memory. */
+static float *scales_of(const struct weight *w, const void *staged, int64_t count,
+                        struct error *err)
+{
+    float *scales = malloc((size_t)count * sizeof *scales);
+    if (scales)
+        widen_values(w->scales.dtype, staged, scales, count);
+    else
+        error_set(err, ERR_NO_MEMORY, "no memory for %lld scales", (long long)count);
+    return scales;
+}
+
+/* --- FP8 ---------------------------------------------------------------------------------------
+ */
+
+/* The rectangle of blocks that the cut touches; all columns of them. */
+static struct quant_rect fp8_blocks(const struct quantization *q, const struct weight_cut *cut)
+{
+    const struct quant_rect *rect = &cut->rect;
+    int64_t first = rect->row / q->block_rows;
+    int64_t end = (rect->row + rect->rows - 1) / q->block_rows + 1;
+    int64_t across = (cut->weight->cols + q->block_cols - 1) / q->block_cols;
+    return (struct quant_rect){first, end - first, 0, across};
+}
+
+static void cut_fp8(const struct quantization *q, struct weight_cut *cut)
+{
+    const struct weight *w = cut->weight;
+    const struct quant_rect *rect = &cut->rect;
+    struct quant_rect blocks = fp8_blocks(q, cut);
+    add_piece(cut, w->file, w->offset + (uint64_t)rect->row * w->row_stride + rect->col,
+              w->row_stride, (uint64_t)rect->cols, rect->rows);
+    add_scales(cut, blocks.cols, &blocks);
+}
+
+static enum status convert_fp8(const struct quantization *q, const struct weight_cut *cut,
+                               const char *staged, float *out, struct error *err)
+{
+    const struct quant_rect *rect = &cut->rect;
+    struct quant_rect blocks = fp8_blocks(q, cut);
+    float *scales = scales_of(cut->weight, staged + cut->pieces[1].at, blocks.rows * blocks.cols,
+                              err);
+    if (!scales)
         return ERR_NO_MEMORY;
-    TRY(read_order(r, wide.col, wide.cols, group, &first, &groups));
-    uint32_t *qweight = take(r, (uint64_t)q.rows * (uint64_t)q.cols, sizeof *qweight);
-    uint32_t *qzeros = take(r, (uint64_t)groups * (uint64_t)words, sizeof *qzeros);
-    float *scales = take(r, (uint64_t)groups * (uint64_t)wide.rows, sizeof *scales);
-    if (!qweight || !qzeros || !scales)
-        return ERR_NO_MEMORY;
-    TRY(read_runs(r, w->file, w->offset + (uint64_t)q.row * w->row_stride + (uint64_t)q.col * 4,
-                  w->row_stride, (uint64_t)q.cols * 4, q.rows, qweight));
-    uint64_t zero_row = (uint64_t)(w->rows / a_word) * 4;
-    TRY(read_runs(r, w->zeros.file, w->zeros.offset + (uint64_t)first * zero_row + word * 4,
-                  zero_row, (uint64_t)words * 4, groups, qzeros));
-    TRY(read_scales(r, w->rows, &(struct quant_rect){first, groups, wide.row, wide.rows}, scales));
-    const struct quant_groups view = {
-        .packing = gptq ? QUANT_GPTQ : QUANT_AWQ,
-        .bits = r->quant->bits,
-        .qweight = qweight,
-        .qzeros = qzeros,
-        .scales = scales,
-        .outputs = wide.rows,
-        .group = group,
+    const struct quant_fp8 view = {
+        .values = (const uint8_t *)staged + cut->pieces[0].at,
+        .stride = rect->cols,
+        .scales = scales + rect->col / q->block_cols,
+        .scale_stride = blocks.cols,
+        .block_rows = q->block_rows,
+        .block_cols = q->block_cols,
+        .skip_rows = rect->row - blocks.row * q->block_rows,
+        .skip_cols = rect->col % q->block_cols,
     };
-    quant_groups(
-        &view,
-        &(struct quant_rect){rect->row - wide.row, rect->rows, rect->col - wide.col, rect->cols},
-        out);
+    quant_fp8(&view, &(struct quant_rect){0, rect->rows, 0, rect->cols}, out);
+    free(scales);
     return OK;
+}
+
+/* --- groups ------------------------------------------------------------------------------------
+ */
+
+/* Pieces in this order; the last only where there is one. */
+enum { GROUP_QWEIGHT, GROUP_QZEROS, GROUP_SCALES, GROUP_ORDER };
+
+/* What a cut of a weight in groups needs of it. */
+struct group_view {
+    bool gptq;
+    int64_t a_word;         /* integers of a word */
+    int64_t size;           /* inputs of a group */
+    struct quant_rect wide; /* the rectangle up to borders of words */
+    int64_t first, groups;
+};
+
+static struct group_view group_view(const struct quantization *q, const struct weight_cut *cut)
+{
+    const struct weight *w = cut->weight;
+    struct group_view v = {.gptq = q->format == FORMAT_GPTQ,
+                           .a_word = 32 / q->bits,
+                           .size = q->block_cols ? q->block_cols : w->cols};
+    v.wide = widen(&cut->rect, v.a_word, v.gptq ? v.a_word : 1);
+    v.groups = (w->cols + v.size - 1) / v.size;
+    if (w->order.file < 0) { /* else any input may be of any group */
+        v.first = v.wide.col / v.size;
+        v.groups = (v.wide.col + v.wide.cols - 1) / v.size + 1 - v.first;
+    }
+    return v;
+}
+
+static void cut_groups(const struct quantization *q, struct weight_cut *cut)
+{
+    const struct weight *w = cut->weight;
+    struct group_view v = group_view(q, cut);
+    int64_t word = v.wide.row / v.a_word, words = v.wide.rows / v.a_word; /* of outputs */
+    /* qweight: rows of words of inputs (GPTQ) or of inputs; columns of outputs or their words. */
+    struct quant_rect qw = v.gptq
+                               ? (struct quant_rect){v.wide.col / v.a_word, v.wide.cols / v.a_word,
+                                                     v.wide.row, v.wide.rows}
+                               : (struct quant_rect){v.wide.col, v.wide.cols, word, words};
+    add_piece(cut, w->file, w->offset + (uint64_t)qw.row * w->row_stride + (uint64_t)qw.col * 4,
+              w->row_stride, (uint64_t)qw.cols * 4, qw.rows);
+    uint64_t zero_row = (uint64_t)(w->rows / v.a_word) * 4;
+    add_piece(cut, w->zeros.file,
+              w->zeros.offset + (uint64_t)v.first * zero_row + (uint64_t)word * 4, zero_row,
+              (uint64_t)words * 4, v.groups);
+    add_scales(cut, w->rows, &(struct quant_rect){v.first, v.groups, v.wide.row, v.wide.rows});
+    if (w->order.file >= 0) {
+        uint64_t run = (uint64_t)v.wide.cols * sizeof(int32_t);
+        add_piece(cut, w->order.file, w->order.offset + (uint64_t)v.wide.col * sizeof(int32_t), run,
+                  run, 1);
+    }
+}
+
+/* The group of each input of the view, less the first group. */
+static enum status fill_groups(const struct group_view *v, const int32_t *order, int32_t *group,
+                               struct error *err)
+{
+    for (int64_t i = 0; i < v->wide.cols; i++) {
+        group[i] = order ? order[i] : (int32_t)((v->wide.col + i) / v->size - v->first);
+        if (group[i] < 0 || group[i] >= v->groups)
+            return error_set(err, ERR_INVALID, "g_idx[%lld]: expected 0 to %lld, found %d",
+                             (long long)(v->wide.col + i), (long long)v->groups - 1, group[i]);
+    }
+    return OK;
+}
+
+static enum status convert_groups(const struct quantization *q, const struct weight_cut *cut,
+                                  const char *staged, float *out, struct error *err)
+{
+    const struct weight *w = cut->weight;
+    const struct quant_rect *rect = &cut->rect;
+    struct group_view v = group_view(q, cut);
+    const void *order = w->order.file >= 0 ? staged + cut->pieces[GROUP_ORDER].at : NULL;
+    int32_t *group = malloc((size_t)v.wide.cols * sizeof *group);
+    float *scales = scales_of(w, staged + cut->pieces[GROUP_SCALES].at, v.groups * v.wide.rows,
+                              err);
+    enum status st = ERR_NO_MEMORY;
+    if (!group)
+        error_set(err, st, "no memory for %lld groups", (long long)v.wide.cols);
+    else if (scales)
+        st = fill_groups(&v, order, group, err);
+    if (st == OK) {
+        const struct quant_groups view = {
+            .packing = v.gptq ? QUANT_GPTQ : QUANT_AWQ,
+            .bits = q->bits,
+            .qweight = (const void *)(staged + cut->pieces[GROUP_QWEIGHT].at),
+            .qzeros = (const void *)(staged + cut->pieces[GROUP_QZEROS].at),
+            .scales = scales,
+            .outputs = v.wide.rows,
+            .group = group,
+        };
+        quant_groups(&view,
+                     &(struct quant_rect){rect->row - v.wide.row, rect->rows,
+                                          rect->col - v.wide.col, rect->cols},
+                     out);
+    }
+    free(scales);
+    free(group);
+    return st;
 }
 
 /* --- GGML's blocks -----------------------------------------------------------------------------
  */
 
-static enum status read_ggml(struct reading *r, const struct quant_rect *rect, float *out)
+static void cut_ggml(struct weight_cut *cut)
 {
-    const struct weight *w = r->w;
+    const struct weight *w = cut->weight;
     const struct ggml_layout *l = ggml_layout((uint32_t)w->ggml);
-    struct quant_rect wide = widen(rect, 1, l->elements);
+    struct quant_rect wide = widen(&cut->rect, 1, l->elements);
     uint64_t run = (uint64_t)(wide.cols / l->elements) * (uint64_t)l->bytes;
     uint64_t skip = (uint64_t)(wide.col / l->elements) * (uint64_t)l->bytes;
-    uint8_t *blocks = take(r, run * (uint64_t)rect->rows, 1);
-    if (!blocks)
-        return ERR_NO_MEMORY;
-    TRY(read_runs(r, w->file, w->offset + (uint64_t)rect->row * w->row_stride + skip, w->row_stride,
-                  run, rect->rows, blocks));
+    add_piece(cut, w->file, w->offset + (uint64_t)wide.row * w->row_stride + skip, w->row_stride,
+              run, wide.rows);
+}
+
+static void convert_ggml(const struct weight_cut *cut, const char *staged, float *out)
+{
+    const struct quant_rect *rect = &cut->rect;
+    const struct ggml_layout *l = ggml_layout((uint32_t)cut->weight->ggml);
+    struct quant_rect wide = widen(rect, 1, l->elements);
+    int64_t run = wide.cols / l->elements * l->bytes;
     for (int64_t i = 0; i < rect->rows; i++)
-        quant_ggml_row(w->ggml, blocks + (uint64_t)i * run, rect->col - wide.col, rect->cols,
+        quant_ggml_row(cut->weight->ggml, staged + i * run, rect->col - wide.col, rect->cols,
                        out + i * rect->cols);
+}
+
+/* --- all of them -------------------------------------------------------------------------------
+ */
+
+struct weight_cut weight_cut(const struct inventory *inv, const struct weight *w,
+                             const struct quant_rect *rect)
+{
+    struct weight_cut cut = {.weight = w, .rect = *rect};
+    size_t each = dtype_size(w->dtype);
+    CHECK(rect->row >= 0 && rect->row + rect->rows <= w->rows && rect->rows > 0, "rows");
+    CHECK(rect->col >= 0 && rect->col + rect->cols <= w->cols && rect->cols > 0, "columns");
+    switch (w->store) {
+    case STORE_PLAIN:
+        add_piece(&cut, w->file,
+                  w->offset + (uint64_t)rect->row * w->row_stride + (uint64_t)rect->col * each,
+                  w->row_stride, (uint64_t)rect->cols * each, rect->rows);
+        break;
+    case STORE_FP8:
+        cut_fp8(&inv->quant, &cut);
+        break;
+    case STORE_GROUPS:
+        cut_groups(&inv->quant, &cut);
+        break;
+    case STORE_GGML:
+        cut_ggml(&cut);
+        break;
+    }
+    return cut;
+}
+
+enum status weight_convert(const struct inventory *inv, const struct weight_cut *cut,
+                           const void *staged, float *out, struct error *err)
+{
+    const struct weight *w = cut->weight;
+    switch (w->store) {
+    case STORE_PLAIN:
+        widen_values(w->dtype, staged, out, cut->rect.rows * cut->rect.cols);
+        return OK;
+    case STORE_FP8:
+        return convert_fp8(&inv->quant, cut, staged, out, err);
+    case STORE_GROUPS:
+        return convert_groups(&inv->quant, cut, staged, out, err);
+    case STORE_GGML:
+        convert_ggml(cut, staged, out);
+        break;
+    }
     return OK;
 }
 
@@ -189,25 +296,20 @@ enum status weight_read(const struct checkpoint *ck, const struct inventory *inv
                         const struct weight *w, const struct quant_rect *rect, float *out,
                         struct error *err)
 {
-    struct reading r = {.ck = ck, .quant = &inv->quant, .w = w, .err = err};
-    CHECK(rect->row >= 0 && rect->row + rect->rows <= w->rows && rect->rows > 0, "rows");
-    CHECK(rect->col >= 0 && rect->col + rect->cols <= w->cols && rect->cols > 0, "columns");
+    struct weight_cut cut = weight_cut(inv, w, rect);
+    char *staged = malloc(cut.bytes);
     enum status st = OK;
-    switch (w->store) {
-    case STORE_PLAIN:
-        CHECK(false, "a plain weight is read as it is");
-    case STORE_FP8:
-        st = read_fp8(&r, rect, out);
-        break;
-    case STORE_GROUPS:
-        st = read_groups(&r, rect, out);
-        break;
-    case STORE_GGML:
-        st = read_ggml(&r, rect, out);
-        break;
+    if (!staged)
+        st = error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes of a weight", cut.bytes);
+    for (int i = 0; i < cut.count; i++) {
+        const struct weight_piece *p = &cut.pieces[i];
+        for (int64_t r = 0; st == OK && r < p->rows; r++)
+            st = checkpoint_read(ck, p->file, p->offset + (uint64_t)r * p->stride,
+                                 staged + p->at + (uint64_t)r * p->run, p->run, err);
     }
-    for (int i = 0; i < r.owned_count; i++)
-        free(r.owned[i]);
+    if (st == OK)
+        st = weight_convert(inv, &cut, staged, out, err);
+    free(staged);
     return st;
 }
 

@@ -587,6 +587,12 @@ static enum status local_split(struct comm *base, int color, int key, struct com
     return OK;
 }
 
+/* Threads of one process share its memory. */
+static enum status local_split_node(struct comm *c, struct comm **out, struct error *err)
+{
+    return local_split(c, 0, c->rank, out, err);
+}
+
 static void local_abort(struct comm *base, const char *why)
 {
     struct local_comm *c = (struct local_comm *)base;
@@ -612,6 +618,7 @@ static const struct comm_ops local_ops = {
     .send = local_send,
     .recv = local_recv,
     .split = local_split,
+    .split_node = local_split_node,
     .abort = local_abort,
     .destroy = local_destroy,
 };

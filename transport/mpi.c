@@ -170,6 +170,15 @@ static enum status mpi_split(struct comm *base, int color, int key, struct comm 
     return mpi_wrap(handle, out, err);
 }
 
+static enum status mpi_split_node(struct comm *base, struct comm **out, struct error *err)
+{
+    MPI_Comm handle;
+    TRY(mpi_status(MPI_Comm_split_type(mpi_handle(base), MPI_COMM_TYPE_SHARED, base->rank,
+                                       MPI_INFO_NULL, &handle),
+                   "MPI_Comm_split_type", err));
+    return mpi_wrap(handle, out, err);
+}
+
 /* Does not return: the job ends. */
 static void mpi_abort(struct comm *base, const char *why)
 {
@@ -194,6 +203,7 @@ static const struct comm_ops mpi_ops = {
     .send = mpi_send,
     .recv = mpi_recv,
     .split = mpi_split,
+    .split_node = mpi_split_node,
     .abort = mpi_abort,
     .destroy = mpi_destroy,
 };

@@ -38,6 +38,9 @@ struct comm_ops {
     enum status (*recv)(struct comm *c, int from, void *x, size_t bytes, struct error *err);
     /* Collective: ranks with equal `color` form a new communicator, ordered by (key, old rank). */
     enum status (*split)(struct comm *c, int color, int key, struct comm **out, struct error *err);
+    /* Collective: the ranks that share one machine's memory form a new communicator each, in their
+     * order. */
+    enum status (*split_node)(struct comm *c, struct comm **out, struct error *err);
     /* Wakes every rank of the group with ERR_PEER (`local`) or ends the job (`mpi`). Not
      * collective; any thread of this rank. `why` is printed with the rank. */
     void (*abort)(struct comm *c, const char *why);
@@ -78,6 +81,28 @@ void comm_mpi_finalize(void);
  * between collectives, so that one bad rank does not leave the others waiting in the next one.
  */
 enum status comm_agree(struct comm *c, enum status mine, struct error *err);
+
+/*
+ * Collective over ranks of one machine (split_node): `bytes` of zeroed memory at a page's border
+ * that all of them see. ERR_UNSUPPORTED, for all, where a rank may not open what another made (its
+ * process is another user's or hidden from it). Each rank gives its own mapping back with
+ * comm_unshare, which is not collective; the memory goes with the last.
+ */
+struct shared_memory {
+    void *at;
+    size_t bytes;
+};
+
+enum status comm_share(struct comm *node, size_t bytes, struct shared_memory *out,
+                       struct error *err);
+void comm_unshare(struct shared_memory *m);
+
+/* A rank by itself, for what needs nothing of a communicator but the shorthands below, comm_agree
+ * and comm_share; not destroyed. */
+static inline struct comm comm_alone(void)
+{
+    return (struct comm){.ops = NULL, .rank = 0, .size = 1};
+}
 
 /* Shorthands; a communicator of one rank does no work in any of them. */
 static inline enum status comm_allreduce_f64(struct comm *c, double *x, size_t count,

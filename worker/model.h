@@ -41,6 +41,7 @@ struct model {
     float *frequency;          /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
     float rope_scale;          /* on its cosines and sines */
     struct comm *world;        /* the runner's */
+    struct comm *node;         /* the ranks of this machine */
     struct comm *stage;        /* the W ranks of this pipeline stage */
     struct comm *attn;         /* the attn_tp ranks that share an o_proj sum */
     struct memory_plan memory; /* what the plan says this rank takes */

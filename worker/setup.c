@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "partition/manifest.h"
 #include "worker/model.h"
 #include "worker/rope.h"
@@ -86,6 +87,7 @@ static enum status allocate_workspace(struct model *m, struct error *err)
 static enum status split_comms(struct model *m, struct error *err)
 {
     const struct rank_plan *r = m->rank;
+    TRY(m->world->ops->split_node(m->world, &m->node, err));
     TRY(m->world->ops->split(m->world, r->stage, r->rank, &m->stage, err));
     int color = r->stage * m->plan->layout.w + r->attn_dp;
     return m->world->ops->split(m->world, color, r->rank, &m->attn, err);
@@ -140,21 +142,43 @@ static enum status check_limits(struct model *m, struct error *err)
     return OK;
 }
 
-static enum status load(struct model *m, const struct model_options *o, const struct inventory *inv,
-                        const struct checkpoint *ck, struct error *err)
+/* Everything but the weights. */
+static enum status allocate_all(struct model *m, const struct model_options *o, struct error *err)
 {
-    m->memory = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
-    log_start(m);
     TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
     TRY(allocate_workspace(m, err));
     TRY(allocate_rope(m, err));
     TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
                            &m->kernels, &m->backend, err));
-    TRY(kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, err));
+    return kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, err);
+}
+
+/* Refused now, not by the kernel after minutes of loading. Collective over the machine's ranks. */
+static enum status check_memory(struct model *m, struct error *err)
+{
+    uint64_t available = process_available_bytes();
+    double need = (double)memory_plan_total(&m->memory);
+    TRY(comm_allreduce_f64(m->node, &need, 1, err));
+    if (available == 0 || need <= (double)available)
+        return OK;
+    return error_set(err, ERR_NO_MEMORY,
+                     "%d rank%s of this machine need%s %.1f GB of memory, %.1f GB are available: "
+                     "use more machines, fewer sequences (--max-seqs) or a shorter --context; "
+                     "`witan plan` shows what takes it",
+                     m->node->size, m->node->size == 1 ? "" : "s", m->node->size == 1 ? "s" : "",
+                     need * 1e-9, (double)available * 1e-9);
+}
+
+static enum status load(struct model *m, const struct model_options *o, const struct inventory *inv,
+                        struct checkpoint *ck, struct error *err)
+{
+    m->memory = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
+    log_start(m);
+    TRY(comm_agree(m->world, check_memory(m, err), err));
     struct progress p = {.terminal = isatty(STDERR_FILENO) != 0, .start_ns = clock_now_ns()};
     bool show = o->progress && m->rank->rank == 0;
-    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->pool, show ? show_progress : NULL,
-                        &p, &m->weights, err);
+    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->world, m->node,
+                        show ? show_progress : NULL, &p, &m->weights, err);
 }
 
 /* Everything that can be refused without allocating for it. */
@@ -222,7 +246,10 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     if (st == OK)
         st = split_comms(m, err);
     if (st == OK)
-        st = comm_agree(m->world, load(m, o, inv, ck, err), err);
+        st = load(m, o, inv, ck, err);
+    /* After loading, whose buffers are given back by now. */
+    if (st == OK)
+        st = comm_agree(m->world, allocate_all(m, o, err), err);
     checkpoint_close(ck);
     inventory_destroy(inv);
     return st;
@@ -263,6 +290,8 @@ void model_destroy(struct model *m)
         m->attn->ops->destroy(m->attn);
     if (m->stage)
         m->stage->ops->destroy(m->stage);
+    if (m->node)
+        m->node->ops->destroy(m->node);
     plan_destroy(m->plan);
     free(m);
 }

@@ -6,8 +6,8 @@
 #ifndef WITAN_WORKER_WEIGHTS_H
 #define WITAN_WORKER_WEIGHTS_H
 
-#include "base/pool.h"
 #include "partition/plan.h"
+#include "worker/loader.h"
 
 /* [rows, cols] of dtype, row-major and dense (row stride = cols). */
 struct matrix {
@@ -47,27 +47,25 @@ struct weights {
     const float *final_norm;      /* [hidden]; last stage */
     struct layer_weights *layers; /* [layers of the rank] */
     int32_t layer_count;
-    uint64_t bytes; /* allocated for matrices */
+    uint64_t bytes;         /* allocated for matrices */
+    uint64_t loading_bytes; /* of buffers that the machine's ranks shared while they read */
     /* owned memory */
     void *arena;
     float *vectors; /* norms and biases */
     struct ffn *ffns;
 };
 
-/* Called from loader threads, at most one at a time, as bytes arrive. */
-typedef void (*weights_progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
-
 /*
- * Reads this rank's slices, each byte of them once, with the pool's threads in parallel; quantised
- * ones become fp32. `inv` is bound. From a checkpoint with a manifest every chunk that holds some
- * of them is read and proven once, into a buffer of MANIFEST_CHUNK_BYTES a thread (chunks of
- * quantised ones, one at a time, as often as it takes). On failure nothing is kept; errors name
- * file and tensor. weights_destroy releases.
+ * Reads this rank's slices; quantised ones become fp32. Collective over `world`, the plan's ranks;
+ * those of `node`, its part on this machine, read each byte of the checkpoint once together
+ * (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is read by chunks. A failure
+ * is every rank's, and nothing is kept; errors name file and tensor. weights_destroy releases.
  */
 enum status weights_load(const struct model_config *config, const struct inventory *inv,
-                         const struct checkpoint *ck, const struct plan *plan,
-                         const struct rank_plan *rank, struct pool *pool, weights_progress progress,
-                         void *progress_arg, struct weights **out, struct error *err);
+                         struct checkpoint *ck, const struct plan *plan,
+                         const struct rank_plan *rank, struct comm *world, struct comm *node,
+                         load_progress progress, void *progress_arg, struct weights **out,
+                         struct error *err);
 void weights_destroy(struct weights *w);
 
 #endif

@@ -61,15 +61,12 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
     *(struct progress *)arg = (struct progress){done, total};
 }
 
-static enum status load(const struct model *m, const struct checkpoint *ck, const struct plan *p,
-                        int rank, int threads, struct weights **out, struct error *err)
+static enum status load(const struct model *m, struct checkpoint *ck, const struct plan *p,
+                        int rank, struct weights **out, struct error *err)
 {
-    struct pool *pool = NULL;
     struct progress progress = {0};
-    must(pool_create(threads, false, &pool, err), err);
-    enum status st = weights_load(&m->config, m->inv, ck, p, &p->ranks[rank], pool, on_progress,
-                                  &progress, out, err);
-    pool_destroy(pool);
+    enum status st = weights_load(&m->config, m->inv, ck, p, &p->ranks[rank], NULL, NULL,
+                                  on_progress, &progress, out, err);
     if (st == OK)
         assert_int_equal(progress.done, progress.total);
     return st;
@@ -114,8 +111,8 @@ static void check_layouts(const char *dir)
         must(plan_create(&m.config, m.inv, layout, &p, &err), &err);
         for (int r = 0; r < p->world; r++) {
             struct weights *a = NULL, *b = NULL;
-            must(load(&m, m.ck, p, r, 1 + r % 3, &a, &err), &err);
-            must(load(&m, plain, p, r, 1, &b, &err), &err);
+            must(load(&m, m.ck, p, r, &a, &err), &err);
+            must(load(&m, plain, p, r, &b, &err), &err);
             check_equal(&m, &p->ranks[r], a, b);
             weights_destroy(a);
             weights_destroy(b);
@@ -177,17 +174,17 @@ static void files_that_change_after_opening(void **state)
         for (size_t i = 0; i < COUNT_OF(at); i++) {
             const char *name = checkpoint_file_name(m.ck, file);
             flip_bit(folder_path(&m.s.files, name), at[i], (int)(i * 3 % 8));
-            SAYS(load(&m, m.ck, p, 0, 1 + file % 2, &w, &err), ERR_INVALID, &err, name, "chunk 0");
+            SAYS(load(&m, m.ck, p, 0, &w, &err), ERR_INVALID, &err, name, "chunk 0");
             assert_null(w);
             flip_bit(folder_path(&m.s.files, name), at[i], (int)(i * 3 % 8));
         }
     }
-    must(load(&m, m.ck, p, 0, 2, &w, &err), &err);
+    must(load(&m, m.ck, p, 0, &w, &err), &err);
     weights_destroy(w);
     w = NULL;
     const char *last = checkpoint_file_name(m.ck, 5);
     assert_int_equal(truncate(folder_path(&m.s.files, last), 1000), 0);
-    SAYS(load(&m, m.ck, p, 0, 2, &w, &err), ERR_IO, &err, last, "found the end at 1000");
+    SAYS(load(&m, m.ck, p, 0, &w, &err), ERR_IO, &err, last, "found the end at 1000");
     plan_destroy(p);
     model_close(&m);
 }

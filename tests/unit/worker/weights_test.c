@@ -12,7 +12,10 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
+enum { MAX_RANKS = 32 };
+
 struct golden {
+    char dir[512];
     struct model_config config;
     struct inventory *inv;
     struct checkpoint *ck;
@@ -29,6 +32,7 @@ static struct golden golden_open(const char *dir)
     struct golden g;
     struct generation_config generation;
     struct error err;
+    snprintf(g.dir, sizeof g.dir, "%s", dir);
     must(config_load(dir, &g.config, &generation, &err), &err);
     must(checkpoint_open(dir, &g.ck, &err), &err);
     must(inventory_create(&g.config, &g.inv, &err), &err);
@@ -163,24 +167,18 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
     p->total = total;
 }
 
-static enum status load(const struct golden *g, const struct plan *p, int rank, int threads,
+static enum status load(const struct golden *g, const struct plan *p, int rank,
                         struct progress *progress, struct weights **out, struct error *err)
 {
-    struct pool *pool = NULL;
-    must(pool_create(threads, false, &pool, err), err);
-    enum status st = weights_load(&g->config, g->inv, g->ck, p, &p->ranks[rank], pool, on_progress,
-                                  progress, out, err);
-    pool_destroy(pool);
-    return st;
+    return weights_load(&g->config, g->inv, g->ck, p, &p->ranks[rank], NULL, NULL, on_progress,
+                        progress, out, err);
 }
 
-static void check_rank(const struct golden *g, const struct plan *p, int rank, int threads)
+/* `w` is what a rank loaded. */
+static void check_weights(const struct golden *g, const struct plan *p, int rank,
+                          const struct weights *w)
 {
-    struct weights *w = NULL;
-    struct progress progress = {0};
-    struct error err;
     const struct rank_plan *r = &p->ranks[rank];
-    must(load(g, p, rank, threads, &progress, &w, &err), &err);
     uint64_t matrices = 0;
     for (int32_t i = 0; i < r->slice_count; i++) {
         const struct slice *s = &r->slices[i];
@@ -194,35 +192,101 @@ static void check_rank(const struct golden *g, const struct plan *p, int rank, i
         }
         free(whole);
     }
-    assert_int_equal(progress.total, matrices);
-    assert_int_equal(progress.done, matrices);
     assert_true(w->bytes >= matrices);
     if (g->config.tied_embeddings && r->stage == p->layout.pp - 1)
         assert_ptr_equal(w->lm_head.data, w->embed.data);
+}
+
+static uint64_t checkpoint_bytes(const struct golden *g)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < checkpoint_file_count(g->ck); i++)
+        bytes += checkpoint_file_bytes(g->ck, i);
+    return bytes;
+}
+
+static void check_alone(const struct golden *g, const struct plan *p, int rank)
+{
+    struct weights *w = NULL;
+    struct progress progress = {0};
+    struct error err;
+    must(load(g, p, rank, &progress, &w, &err), &err);
+    check_weights(g, p, rank, w);
+    assert_true(progress.total > 0 && progress.total <= checkpoint_bytes(g));
+    assert_int_equal(progress.done, progress.total);
     weights_destroy(w);
 }
 
-static void check_layouts_of(const char *name, const char *dir, const struct layout *layouts,
-                             int count)
+/* All ranks of a plan as threads of one machine. */
+struct world {
+    const struct golden *g;
+    struct plan *p;
+    struct checkpoint *ck[MAX_RANKS];
+    struct weights *weights[MAX_RANKS];
+    struct progress progress[MAX_RANKS];
+};
+
+static struct world world_open(const struct golden *g, struct layout layout)
+{
+    struct world w = {.g = g};
+    struct error err;
+    if (plan_create(&g->config, g->inv, layout, &w.p, &err) != OK) {
+        print_message("%s\n", err.msg);
+        return w;
+    }
+    assert_true(w.p->world <= MAX_RANKS);
+    for (int rank = 0; rank < w.p->world; rank++)
+        must(checkpoint_open(g->dir, &w.ck[rank], &err), &err);
+    return w;
+}
+
+static void world_close(struct world *w)
+{
+    for (int rank = 0; rank < MAX_RANKS; rank++) {
+        weights_destroy(w->weights[rank]);
+        checkpoint_close(w->ck[rank]);
+    }
+    plan_destroy(w->p);
+}
+
+static enum status load_in_world(struct comm *comm, void *arg, struct error *err)
+{
+    struct world *w = arg;
+    int r = comm->rank;
+    return weights_load(&w->g->config, w->g->inv, w->ck[r], w->p, &w->p->ranks[r], comm, comm,
+                        on_progress, &w->progress[r], &w->weights[r], err);
+}
+
+/* What they read together is the checkpoint once, if they need all of it. */
+static void check_together(struct world *w)
+{
+    struct error err;
+    must(comm_local_run(w->p->world, load_in_world, w, &err), &err);
+    for (int rank = 0; rank < w->p->world; rank++) {
+        check_weights(w->g, w->p, rank, w->weights[rank]);
+        assert_int_equal(w->progress[rank].total, w->progress[0].total);
+        assert_int_equal(w->progress[rank].done, w->progress[0].total);
+    }
+    assert_true(w->progress[0].total <= checkpoint_bytes(w->g));
+}
+
+static void check_layouts_of(const char *dir, const struct layout *layouts, int count)
 {
     struct golden g = golden_open(dir);
     for (int i = 0; i < count; i++) {
-        struct plan *p = NULL;
-        struct error err;
-        if (plan_create(&g.config, g.inv, layouts[i], &p, &err) != OK) {
-            print_message("%s: %s\n", name, err.msg);
-            continue;
-        }
-        for (int rank = 0; rank < p->world; rank++)
-            check_rank(&g, p, rank, 1 + rank % 3);
-        plan_destroy(p);
+        struct world w = world_open(&g, layouts[i]);
+        for (int rank = 0; w.p && rank < w.p->world; rank++)
+            check_alone(&g, w.p, rank);
+        if (w.p)
+            check_together(&w);
+        world_close(&w);
     }
     golden_close(&g);
 }
 
 static void check_layouts(const char *name, const struct layout *layouts, int count)
 {
-    check_layouts_of(name, golden_path(name), layouts, count);
+    check_layouts_of(golden_path(name), layouts, count);
 }
 
 static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 0, 0}, {2, 1, 1, 0}, {2, 2, 2, 0},
@@ -281,7 +345,7 @@ static void whole_and_cut_quantised(void **state)
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         char dir[512];
         snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
-        check_layouts_of(names[i], dir, layouts, COUNT_OF(layouts));
+        check_layouts_of(dir, layouts, COUNT_OF(layouts));
     }
 }
 
@@ -333,21 +397,32 @@ static bool names_weight(const char *msg)
     return false;
 }
 
-static void check_refused(const struct golden *g, const char *file)
+static void check_names(const struct error *err, const char *file)
 {
-    struct plan *p = NULL;
-    struct weights *w = NULL;
+    const char *msg = err->msg;
+    int rank = 0, skip = 0;
+    if (sscanf(msg, "rank %d: %n", &rank, &skip) == 1)
+        msg += skip;
+    if (!strstr(msg, file) || !names_weight(msg) || strchr(msg, '\n'))
+        fail_msg("expected a weight and %s in: %s", file, err->msg);
+}
+
+/* By one rank alone, or by all of several: whichever meets it, all end with its words. */
+static void check_refused(struct world *w, const char *file)
+{
+    struct weights *alone = NULL;
+    struct progress progress = {0};
     struct error err;
-    must(plan_create(&g->config, g->inv, (struct layout){1, 1, 1, 0}, &p, &err), &err);
-    for (int threads = 1; threads <= 3; threads += 2) {
-        struct progress progress = {0};
-        assert_int_equal(load(g, p, 0, threads, &progress, &w, &err), ERR_IO);
-        assert_null(w);
-        if (!strstr(err.msg, file) || !names_weight(err.msg) || strchr(err.msg, '\n'))
-            fail_msg("expected a weight and %s in: %s", file, err.msg);
+    if (w->p->world == 1) {
+        assert_int_equal(load(w->g, w->p, 0, &progress, &alone, &err), ERR_IO);
+        assert_null(alone);
+        check_names(&err, file);
         assert_true(progress.done < progress.total || progress.total == 0);
     }
-    plan_destroy(p);
+    assert_int_equal(comm_local_run(w->p->world, load_in_world, w, &err), ERR_IO);
+    check_names(&err, file);
+    for (int rank = 0; rank < w->p->world; rank++)
+        assert_null(w->weights[rank]);
 }
 
 /* A file that loses its end after opening: norms or matrices, whichever it holds. Nothing is kept,
@@ -358,10 +433,16 @@ static void check_truncated(const char *name, int file, uint64_t keep_percent)
     assert_non_null(mkdtemp(dir));
     copy_folder(golden_path(name), dir);
     struct golden g = golden_open(dir);
+    struct world one = world_open(&g, (struct layout){1, 1, 1, 0});
+    struct world three = world_open(&g, (struct layout){1, 1, 1, 3});
+    assert_true(one.p && three.p);
     snprintf(path, sizeof path, "%s/%s", dir, checkpoint_file_name(g.ck, file));
     off_t bytes = (off_t)(checkpoint_file_bytes(g.ck, file) * keep_percent / 100);
     assert_int_equal(truncate(path, bytes), 0);
-    check_refused(&g, checkpoint_file_name(g.ck, file));
+    check_refused(&one, checkpoint_file_name(g.ck, file));
+    check_refused(&three, checkpoint_file_name(g.ck, file));
+    world_close(&one);
+    world_close(&three);
     golden_close(&g);
     remove_folder(dir);
 }
