@@ -15,8 +15,13 @@
 struct place {
     int64_t pid;
     int32_t fd;
-    uint64_t nonce; /* also the memory's first bytes: numbers of processes mean little elsewhere */
+    uint64_t nonce; /* also the memory's last bytes: numbers of processes mean little elsewhere */
 };
+
+static void *nonce_in(const struct shared_memory *m)
+{
+    return (char *)m->at + m->bytes - sizeof(uint64_t);
+}
 
 static enum status map(int fd, struct shared_memory *m, struct error *err)
 {
@@ -36,7 +41,7 @@ static enum status make(struct place *p, struct shared_memory *m, struct error *
         return error_errno(err, errno, "%zu bytes for ranks to share", m->bytes);
     p->pid = getpid();
     TRY(map(p->fd, m, err));
-    memcpy(m->at, &p->nonce, sizeof p->nonce);
+    memcpy(nonce_in(m), &p->nonce, sizeof p->nonce);
     return OK;
 }
 
@@ -51,7 +56,7 @@ static enum status find(const struct place *p, struct shared_memory *m, struct e
     enum status st = map(fd, m, err);
     close(fd);
     TRY(st);
-    if (memcmp(m->at, &p->nonce, sizeof p->nonce) != 0)
+    if (memcmp(nonce_in(m), &p->nonce, sizeof p->nonce) != 0)
         return error_set(err, ERR_UNSUPPORTED, "%s is another process's", path);
     return OK;
 }
@@ -59,7 +64,7 @@ static enum status find(const struct place *p, struct shared_memory *m, struct e
 enum status comm_share(struct comm *node, size_t bytes, struct shared_memory *out,
                        struct error *err)
 {
-    struct shared_memory m = {.bytes = bytes < sizeof(uint64_t) ? sizeof(uint64_t) : bytes};
+    struct shared_memory m = {.bytes = bytes + sizeof(uint64_t)};
     struct place p = {.fd = -1};
     enum status st = node->rank == 0 ? make(&p, &m, err) : OK;
     st = comm_agree(node, st, err);
@@ -74,8 +79,6 @@ enum status comm_share(struct comm *node, size_t bytes, struct shared_memory *ou
         comm_unshare(&m);
         return st;
     }
-    if (node->rank == 0)
-        memset(m.at, 0, sizeof p.nonce);
     *out = m;
     return OK;
 }

@@ -90,7 +90,7 @@ enum status comm_agree(struct comm *c, enum status mine, struct error *err);
  */
 struct shared_memory {
     void *at;
-    size_t bytes;
+    size_t bytes; /* mapped: some more than asked for */
 };
 
 enum status comm_share(struct comm *node, size_t bytes, struct shared_memory *out,

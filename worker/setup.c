@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Rank 0's bar on a terminal, a line each tenth elsewhere. */
+/* Rank 0's: a bar on a terminal, a line each tenth elsewhere, and at the end what it took. */
 struct progress {
     bool terminal;
     int tenths;
@@ -29,7 +29,10 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
     int tenths = (int)(done * 10 / (total ? total : 1));
     double rate = seconds > 0 ? mb / seconds : 0;
     double left = rate > 0 ? ((double)total * 1e-6 - mb) / rate : 0;
-    if (p->terminal) {
+    if (done == total) {
+        fputs(p->terminal ? "\r\033[K" : "", stderr);
+        log_info("loaded: %.0f MB read in %.2f s, %.0f MB/s", mb, seconds, rate);
+    } else if (p->terminal) {
         char bar[31];
         int fill = (int)(done * 30 / (total ? total : 1));
         for (int i = 0; i < 30; i++)
@@ -37,8 +40,6 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
         bar[30] = '\0';
         fprintf(stderr, "\rloading [%s] %.0f of %.0f MB, %.0f MB/s, %.0f s left \033[K", bar, mb,
                 (double)total * 1e-6, rate, left);
-        if (done == total)
-            fprintf(stderr, "\r\033[K");
     } else if (tenths > p->tenths) {
         p->tenths = tenths;
         log_info("loading: %d%%, %.0f of %.0f MB, %.0f MB/s, %.0f s left", tenths * 10, mb,

@@ -405,4 +405,39 @@ static inline enum status cases_program(struct comm *c, uint64_t seed, uint64_t 
     return OK;
 }
 
+/* Ranks of one machine see what the others write, from zeroes on; a handle given back leaves theirs
+ * alone. */
+static inline enum status cases_share_bytes(struct comm *node, size_t bytes, struct error *err)
+{
+    struct shared_memory m = {0};
+    TRY(comm_share(node, bytes, &m, err));
+    unsigned char *at = m.at;
+    for (size_t i = 0; i < bytes; i++)
+        EXPECT(at[i] == 0);
+    TRY(comm_agree(node, OK, err));
+    for (size_t i = (size_t)node->rank; i < bytes; i += (size_t)node->size)
+        at[i] = (unsigned char)(1 + i % 250);
+    TRY(comm_agree(node, OK, err));
+    if (node->rank % 2 == 1)
+        comm_unshare(&m);
+    TRY(comm_agree(node, OK, err));
+    for (size_t i = 0; m.at && i < bytes; i++)
+        EXPECT(at[i] == 1 + i % 250);
+    comm_unshare(&m);
+    comm_unshare(&m); /* does no harm */
+    return OK;
+}
+
+static inline enum status cases_share(struct comm *c, struct error *err)
+{
+    static const size_t bytes[] = {1, 8, 4096, 1000003};
+    struct comm *node = NULL;
+    TRY(c->ops->split_node(c, &node, err));
+    EXPECT(node->size == c->size && node->rank == c->rank); /* the tests have one machine */
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
+        TRY(cases_share_bytes(node, bytes[i], err));
+    node->ops->destroy(node);
+    return OK;
+}
+
 #endif

@@ -29,6 +29,7 @@ static const struct mpi_case mpi_cases[] = {
     {"point to point", cases_point_to_point},
     {"message order", cases_message_order},
     {"grid", cases_grid},
+    {"shared memory", cases_share},
     {"programs", programs},
 };
 

@@ -84,6 +84,12 @@ static void grid_of_splits(void **state)
     run_case_all(cases_grid);
 }
 
+static void shared_memory(void **state)
+{
+    (void)state;
+    run_case_all(cases_share);
+}
+
 /* A split of a split; parents stay usable beside children. */
 static enum status nested(struct comm *world, void *arg, struct error *err)
 {
@@ -491,6 +497,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(point_to_point),
     cmocka_unit_test(message_order),
     cmocka_unit_test(grid_of_splits),
+    cmocka_unit_test(shared_memory),
     cmocka_unit_test(nested_splits),
     cmocka_unit_test(random_programs),
     cmocka_unit_test(a_thousand_ranks),

@@ -94,6 +94,25 @@ static void check_equal(const struct model *m, const struct rank_plan *rank,
     assert_memory_equal(a->vectors, b->vectors, vectors * sizeof *a->vectors);
 }
 
+/* All ranks of a plan as threads of one machine, each with its own view of the files. */
+struct world {
+    const struct model *m;
+    const struct plan *p;
+    struct weights *weights[8];
+};
+
+static enum status load_in_world(struct comm *comm, void *arg, struct error *err)
+{
+    struct world *w = arg;
+    const struct model *m = w->m;
+    struct checkpoint *ck = NULL;
+    TRY(checkpoint_open_proven(m->s.files.path, m->manifest, &ck, err));
+    enum status st = weights_load(&m->config, m->inv, ck, w->p, &w->p->ranks[comm->rank], comm,
+                                  comm, NULL, NULL, &w->weights[comm->rank], err);
+    checkpoint_close(ck);
+    return st;
+}
+
 static void check_layouts(const char *dir)
 {
     static const struct layout layouts[] = {
@@ -109,11 +128,16 @@ static void check_layouts(const char *dir)
         if (layout_check(&m.config, &layout, &err) != OK)
             continue;
         must(plan_create(&m.config, m.inv, layout, &p, &err), &err);
+        struct world w = {.m = &m, .p = p};
+        assert_true(p->world <= (int)COUNT_OF(w.weights));
+        must(comm_local_run(p->world, load_in_world, &w, &err), &err);
         for (int r = 0; r < p->world; r++) {
             struct weights *a = NULL, *b = NULL;
             must(load(&m, m.ck, p, r, &a, &err), &err);
             must(load(&m, plain, p, r, &b, &err), &err);
             check_equal(&m, &p->ranks[r], a, b);
+            check_equal(&m, &p->ranks[r], w.weights[r], b);
+            weights_destroy(w.weights[r]);
             weights_destroy(a);
             weights_destroy(b);
         }
