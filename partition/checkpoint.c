@@ -304,7 +304,8 @@ static enum status header_length(const struct checkpoint *ck, int file, const ch
 {
     uint64_t bytes = ck->shards[file].bytes;
     if (bytes < 8)
-        return error_set(err, ERR_INVALID, "%s: expected at least 8 bytes, found %llu", path,
+        return error_set(err, ERR_INVALID,
+                         "%s: expected at least 8 bytes, found %llu: fetch the file again", path,
                          (unsigned long long)bytes);
     unsigned char le[8];
     TRY(checkpoint_read(ck, file, 0, le, sizeof le, err));
@@ -313,11 +314,12 @@ static enum status header_length(const struct checkpoint *ck, int file, const ch
         n = n << 8 | le[i];
     uint64_t most = bytes - 8 < MAX_HEADER_BYTES ? bytes - 8 : MAX_HEADER_BYTES;
     if (n > most)
-        return error_set(err, ERR_INVALID,
-                         "%s: header length: expected at most %llu (%s), found %llu", path,
-                         (unsigned long long)most,
-                         most == bytes - 8 ? "the file's bytes after it" : "the format's limit",
-                         (unsigned long long)n);
+        return error_set(
+            err, ERR_INVALID,
+            "%s: header length: expected at most %llu (%s), found %llu: fetch the file again", path,
+            (unsigned long long)most,
+            most == bytes - 8 ? "the file's bytes after it" : "the format's limit",
+            (unsigned long long)n);
     *len = n;
     return OK;
 }
@@ -359,7 +361,7 @@ static enum status prove_split(const struct checkpoint *ck, int file, const stru
         return OK;
     return error_set(err, ERR_INVALID,
                      "%s: expected part %d of the %d *.gguf of this folder, found part %lld of "
-                     "%lld",
+                     "%lld: fetch the parts that lack, and move away what is no part",
                      path, file + 1, ck->shard_count, (long long)number + 1, (long long)parts);
 }
 
@@ -390,7 +392,8 @@ static enum status find_listed(const struct checkpoint *ck, struct shard *s, str
     s->listed = manifest_find(ck->manifest, s->name);
     if (s->listed < 0)
         return error_set(err, ERR_INVALID,
-                         "%s/%s: expected only files that the manifest lists, found this one",
+                         "%s/%s: expected only files that the manifest lists, found this one: move "
+                         "it away, or make and sign a manifest with it",
                          ck->dir, s->name);
     uint64_t expected = manifest_files(ck->manifest, &count)[s->listed].bytes;
     if (s->bytes != expected)
@@ -409,8 +412,10 @@ static enum status open_shard(struct checkpoint *ck, int file, struct error *err
     struct stat sb;
     TRY(path_of(ck->dir, s->name, path, err));
     s->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (s->fd < 0 || fstat(s->fd, &sb) != 0)
-        return error_errno(err, errno, "%s", path);
+    if (s->fd < 0 || fstat(s->fd, &sb) != 0) {
+        enum status st = error_errno(err, errno, "%s", path);
+        return st == ERR_NOT_FOUND ? error_advise(err, st, "fetch the file") : st;
+    }
     if (!S_ISREG(sb.st_mode))
         return error_set(err, ERR_INVALID, "%s: expected a regular file, found none", path);
     s->bytes = (uint64_t)sb.st_size;
@@ -431,8 +436,10 @@ static enum status sort_tensors(struct checkpoint *ck, struct error *err)
     for (size_t i = 1; i < ck->count; i++)
         if (strcmp(ck->tensors[i - 1].name, ck->tensors[i].name) == 0)
             return error_set(err, ERR_INVALID,
-                             "%s: tensor %s: expected in one file, found in %s and %s", ck->dir,
-                             shown(ck->tensors[i].name).s, ck->shards[ck->tensors[i - 1].file].name,
+                             "%s: tensor %s: expected in one file, found in %s and %s: fetch both "
+                             "again, of one revision",
+                             ck->dir, shown(ck->tensors[i].name).s,
+                             ck->shards[ck->tensors[i - 1].file].name,
                              ck->shards[ck->tensors[i].file].name);
     return OK;
 }
@@ -447,16 +454,21 @@ static enum status prove_index(const struct checkpoint *ck, json_t *index, struc
     {
         const struct tensor_entry *t = checkpoint_find(ck, name);
         if (!t || strcmp(ck->shards[t->file].name, json_string_value(v)) != 0)
-            return error_set(err, ERR_INVALID, "%s/%s: tensor %s: expected in %s, found in %s",
-                             ck->dir, index_name, shown(name).s, json_string_value(v),
-                             t ? ck->shards[t->file].name : "no file");
+            return error_set(
+                err, ERR_INVALID,
+                "%s/%s: tensor %s: expected in %s, found in %s: fetch index and shards "
+                "again, of one revision",
+                ck->dir, index_name, shown(name).s, json_string_value(v),
+                t ? ck->shards[t->file].name : "no file");
     }
     for (size_t i = 0; i < ck->count; i++)
         if (!json_object_get(map, ck->tensors[i].name))
             return error_set(err, ERR_INVALID,
-                             "%s/%s: tensor %s: expected in %s, found in %s alone", ck->dir,
-                             ck->shards[ck->tensors[i].file].name, shown(ck->tensors[i].name).s,
-                             index_name, ck->shards[ck->tensors[i].file].name);
+                             "%s/%s: tensor %s: expected in %s, found in %s alone: fetch index and "
+                             "shards again, of one revision",
+                             ck->dir, ck->shards[ck->tensors[i].file].name,
+                             shown(ck->tensors[i].name).s, index_name,
+                             ck->shards[ck->tensors[i].file].name);
     return OK;
 }
 

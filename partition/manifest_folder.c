@@ -182,9 +182,12 @@ enum status folder_read(int fd, const char *dir, const char *path, uint64_t offs
             return error_errno(err, errno, "%s/%s: at byte %llu", dir, shown(path).s,
                                (unsigned long long)(offset + done));
         if (k == 0)
-            return error_set(err, ERR_IO, "%s/%s: expected bytes up to %llu, found the end at %llu",
-                             dir, shown(path).s, (unsigned long long)(offset + len),
-                             (unsigned long long)(offset + done));
+            return error_set(
+                err, ERR_IO,
+                "%s/%s: expected bytes up to %llu, found the end at %llu: the file was "
+                "cut short after it was opened; fetch it again",
+                dir, shown(path).s, (unsigned long long)(offset + len),
+                (unsigned long long)(offset + done));
         done += (size_t)k;
     }
     return OK;

@@ -208,7 +208,8 @@ static void files_that_change_after_opening(void **state)
     w = NULL;
     const char *last = checkpoint_file_name(m.ck, 5);
     assert_int_equal(truncate(folder_path(&m.s.files, last), 1000), 0);
-    SAYS(load(&m, m.ck, p, 0, &w, &err), ERR_IO, &err, last, "found the end at 1000");
+    SAYS(load(&m, m.ck, p, 0, &w, &err), ERR_IO, &err, last,
+         "found the end at 1000: the file was cut short after it was opened; fetch it again");
     plan_destroy(p);
     model_close(&m);
 }
