@@ -332,6 +332,12 @@ int simt_launch(const simt_kernel *kernel, const launch_shape *shape)
     return run.failed ? 719 : 0; /* as cudaErrorLaunchFailure */
 }
 
+void simt_trap(const char *file, int line)
+{
+    fault(simt_self, {file, line, NULL}, "the kernel gives up: __trap");
+    abort();
+}
+
 uint3 simt_thread_index()
 {
     return simt_self->index;

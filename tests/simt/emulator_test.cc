@@ -149,6 +149,14 @@ static void a_spin_without_end_is_a_deadlock(void **state)
     assert_fault(run_spin(flag.p), "deadlock");
 }
 
+static void a_trap_is_a_fault(void **state)
+{
+    (void)state;
+    device_array<int> flag(std::vector<int>{-1});
+    simt_catch(true);
+    assert_fault(run_spin(flag.p), "__trap");
+}
+
 /* More barriers than a clock's ticks, over the blocks of a launch. */
 static void clocks_do_not_run_out(void **state)
 {
@@ -219,6 +227,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(memory_of_the_host_side),
     cmocka_unit_test(bad_launches),
     cmocka_unit_test(a_spin_without_end_is_a_deadlock),
+    cmocka_unit_test(a_trap_is_a_fault),
     cmocka_unit_test(clocks_do_not_run_out),
     cmocka_unit_test(bank_conflicts_and_sectors_are_counted),
     cmocka_unit_test(threads_of_the_host_take_turns),

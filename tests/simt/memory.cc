@@ -11,7 +11,6 @@
 #include "runtime.h"
 
 #include <algorithm>
-#include <deque>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,8 +31,9 @@ struct space {
 };
 static struct space heap, variables;
 static uintptr_t heap_used;
-static std::deque<allocation> allocations; /* the first owns what is not allocated */
-static allocation *dynamic_shared;
+/* The first owns what is not allocated, the second is the block's dynamic shared memory. */
+static std::vector<allocation> allocations;
+enum { NOTHING, DYNAMIC_SHARED };
 
 static void *reserve(uintptr_t bytes)
 {
@@ -63,7 +63,7 @@ static allocation *allocation_add(uintptr_t base, size_t bytes, const std::strin
                                   bool shared)
 {
     allocations.push_back({base, base + bytes, name, shared, false, false, false, 0});
-    return &allocations.back();
+    return &allocations.back(); /* until the next is added */
 }
 
 static allocation *heap_add(size_t bytes, const std::string &name, bool shared)
@@ -99,7 +99,7 @@ static void memory_create()
     space_create(&heap, (uintptr_t)reserve(HEAP_BYTES), HEAP_BYTES, HEAP_BYTES >> PAGE_SHIFT);
     heap_used = PAGE;
     allocation_add(1, 0, "nothing", false);
-    dynamic_shared = heap_add(SHARED_BYTES, "dynamic shared memory", true);
+    heap_add(SHARED_BYTES, "dynamic shared memory", true);
     variables_create();
 }
 
@@ -113,7 +113,7 @@ static allocation *find(uintptr_t a, struct space **s)
         *s = &variables;
         return &allocations[variables.owner[a - variables.base]];
     }
-    return &allocations[0];
+    return &allocations[NOTHING];
 }
 
 std::string address_text(uintptr_t a)
@@ -121,7 +121,7 @@ std::string address_text(uintptr_t a)
     struct space *s;
     const allocation *al = find(a, &s);
     char text[64];
-    if (al == &allocations[0]) {
+    if (al == &allocations[NOTHING]) {
         snprintf(text, sizeof text, "0x%llx", (unsigned long long)a);
         return text;
     }
@@ -165,7 +165,7 @@ static allocation *host_range(const void *p, size_t bytes, const char *what)
     struct space *s;
     memory_create();
     allocation *al = find(a, &s);
-    if (al == &allocations[0] || al->shared)
+    if (al == &allocations[NOTHING] || al->shared)
         fault(NULL, {}, "%s: %s: expected device memory", what, address_text(a).c_str());
     else if (al->freed)
         fault(NULL, {}, "%s: %s: it was freed", what, address_text(a).c_str());
@@ -275,13 +275,13 @@ void simt_protect(const void *p, bool read_only)
 static allocation *argument_allocation(const void *p)
 {
     struct space *s;
-    return is_device(p) ? find((uintptr_t)p, &s) : &allocations[0];
+    return is_device(p) ? find((uintptr_t)p, &s) : &allocations[NOTHING];
 }
 
 void memory_launch(size_t shared_bytes, const simt_kernel *kernel)
 {
     memory_create();
-    dynamic_shared->end = dynamic_shared->base + shared_bytes;
+    allocations[DYNAMIC_SHARED].end = allocations[DYNAMIC_SHARED].base + shared_bytes;
     for (allocation &al : allocations) {
         al.protected_now = al.protected_always;
         al.block = 0;
@@ -313,7 +313,7 @@ static void clear_shared(struct space *s, allocation *al)
 
 void *simt_dynamic_shared()
 {
-    return (void *)dynamic_shared->base;
+    return (void *)allocations[DYNAMIC_SHARED].base;
 }
 
 bool memory_is_shared(uintptr_t a)
@@ -334,7 +334,7 @@ static void fault_bounds(const struct thread *t, uintptr_t a, unsigned size, enu
     if (al->freed)
         fault(t, place, "%s %u bytes at %s, which was freed", verb(kind), size,
               address_text(a).c_str());
-    if (al != &allocations[0])
+    if (al != &allocations[NOTHING])
         fault(t, place, "%s %u bytes at %s: out of bounds", verb(kind), size,
               address_text(a).c_str());
     fault(t, place, "%s %u bytes at 0x%llx, which is not device memory", verb(kind), size,

@@ -15,12 +15,11 @@
 
 static struct launch &run = launch_now;
 
-/* What a block has made known to others: its accesses before `floor`, and those of one thread
- * before `tick`. Known to a block by one of its threads (`by`) at a time (`at`), then by its
- * barriers to all. */
+/* What a thread of a block has made known to others: what was ordered before `tick` of it. Known to
+ * a block from a time (`at`) of one of its threads (`by`) on. */
 struct release {
-    tick_t floor, tick;
     int thread;
+    tick_t tick, floor, seen[WARP], warps[MAX_WARPS];
     int by;
     tick_t at;
 };
@@ -131,14 +130,28 @@ static size_t block_of(tick_t tick)
     return (size_t)(after - run.starts.begin()) - 1;
 }
 
+/* Is an access of thread `id` before the tick of that of thread `me` who knows of this? */
+static bool before(int me, tick_t floor, const tick_t *seen, const tick_t *warps, tick_t tick,
+                   int id)
+{
+    if (tick < floor || id == me)
+        return true;
+    return tick < (id / WARP == me / WARP ? seen[id % WARP] : warps[id / WARP]);
+}
+
+static bool ordered_in_block(const struct thread *t, tick_t tick, int id)
+{
+    return before(t->id, run.floor, t->seen, run.warp_seen[t->id / WARP], tick, id);
+}
+
 static bool released_to(const struct thread *t, tick_t tick, int id)
 {
     auto it = known.find(block_of(tick));
     if (it == known.end())
         return false;
     const release &r = it->second;
-    bool covered = tick < r.floor || (id == r.thread && tick <= r.tick);
-    return covered && (r.by == t->id || r.at < run.floor);
+    return tick <= r.tick && before(r.thread, r.floor, r.seen, r.warps, tick, id) &&
+           ordered_in_block(t, r.at, r.by);
 }
 
 bool ordered(const struct thread *t, uint32_t tag, bool shared)
@@ -147,15 +160,11 @@ bool ordered(const struct thread *t, uint32_t tag, bool shared)
     int id = (int)(tag & TAG_THREAD);
     if (tick < run.block_start)
         return shared || tick < run.launch_start || released_to(t, tick, id);
-    if (tick < run.floor || id == t->id)
-        return true;
-    if (id / WARP == t->id / WARP)
-        return tick < t->seen[id % WARP];
-    return tick < run.warp_seen[t->id / WARP][id / WARP];
+    return ordered_in_block(t, tick, id);
 }
 
-/* After a __threadfence an atomic publishes; every atomic learns what was published through its
- * address. */
+/* Every atomic learns what was published through its address, as the atomic of a thread that had
+ * passed a __threadfence; what it learns or knew is published with its own. */
 void order_atomic(struct thread *t, uintptr_t address)
 {
     auto it = released.find(address);
@@ -163,7 +172,7 @@ void order_atomic(struct thread *t, uintptr_t address)
         for (const auto &entry : it->second) {
             release r = entry.second;
             r.by = t->id;
-            r.at = run.tick;
+            r.at = t->tag >> TAG_SHIFT;
             known[entry.first] = r;
         }
     if (!t->fenced)
@@ -171,9 +180,14 @@ void order_atomic(struct thread *t, uintptr_t address)
     t->fenced = false;
     releases &out = released[address];
     for (const auto &entry : known)
-        if (entry.second.by == t->id || entry.second.at < run.floor)
+        if (ordered_in_block(t, entry.second.at, entry.second.by))
             out[entry.first] = entry.second;
-    out[run.starts.size() - 1] = {run.floor, t->tag >> TAG_SHIFT, t->id, 0, 0};
+    release r = {t->id, t->tag >> TAG_SHIFT, run.floor, {}, {}, 0, 0};
+    memcpy(r.seen, t->seen, sizeof r.seen);
+    memcpy(r.warps, run.warp_seen[t->id / WARP], sizeof r.warps);
+    out[run.starts.size() - 1] = r;
+    next_tick();
+    set_tick(t);
 }
 
 void simt_fence()

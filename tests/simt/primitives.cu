@@ -235,7 +235,7 @@ int run_indices(unsigned x, unsigned y, unsigned z, int blocks, int *out)
 static __global__ void helpers(const float *a, const float *b, int n, uint32_t *out)
 {
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        uint32_t bits = __float_as_uint(a[i]);
+        uint32_t bits = __float_as_uint(a[i]), other = __float_as_uint(b[i]);
         uint32_t results[HELPERS] = {
             (uint32_t)__popc(bits),
             (uint32_t)__clz((int)bits),
@@ -249,6 +249,9 @@ static __global__ void helpers(const float *a, const float *b, int n, uint32_t *
             __float_as_uint(max(a[i], b[i])),
             (uint32_t)min((int)bits, 77),
             max(bits, 77u),
+            __umulhi(bits, other),
+            __byte_perm(bits, other, 0x2705),
+            (uint32_t)__dp4a((int)bits, (int)other, -5),
         };
         for (int h = 0; h < HELPERS; h++)
             out[h * n + i] = results[h];
@@ -342,6 +345,8 @@ int run_transpose(const float *x, float *out, int pitch, int stride)
 
 static __global__ void spin(int *flag)
 {
+    if (atomicAdd(flag, 0) < 0)
+        __trap();
     while (atomicAdd(flag, 0) == 0)
         ;
 }

@@ -66,8 +66,8 @@ int run_block_votes(const int *x, int threads, int *out);
 /* out[thread][6]: threadIdx.x, y, z, lane, blockIdx.x, blockDim.y. */
 int run_indices(unsigned x, unsigned y, unsigned z, int blocks, int *out);
 
-/* Integer and floating-point helpers, out[12][n]. */
-enum { HELPERS = 12 };
+/* Integer and floating-point helpers, out[HELPERS][n]. */
+enum { HELPERS = 15 };
 int run_helpers(const float *a, const float *b, int n, uint32_t *out);
 
 /* detmath_inline.h: exp, log, sin, cos (double), and expf, of x[n]. */
@@ -86,7 +86,7 @@ int run_many_barriers(int blocks, int barriers, int *out);
  * global memory at a stride of `stride` floats. */
 int run_transpose(const float *x, float *out, int pitch, int stride);
 
-/* Spins on a flag that nobody sets. */
+/* Spins on a flag that nobody sets; where it is negative, gives up. */
 int run_spin(int *flag);
 
 /* Writes out[i] through a struct of pointers. */

@@ -461,6 +461,14 @@ static void arithmetic(void **state)
                 reversed |= 1u << (31 - k);
             }
         bool nan = a[i] != a[i];
+        uint32_t other = bits_of(b[i]);
+        uint8_t x[4], y[4]; /* little-endian, as devices are */
+        memcpy(x, &bits, 4);
+        memcpy(y, &other, 4);
+        uint32_t permuted = x[2] << 24 | y[3] << 16 | x[0] << 8 | y[1];
+        int dot = -5;
+        for (int k = 0; k < 4; k++)
+            dot += (int8_t)x[k] * (int8_t)y[k];
         const uint32_t expected[HELPERS] = {ones,
                                             clz,
                                             ffs,
@@ -472,7 +480,10 @@ static void arithmetic(void **state)
                                             bits_of(nan || b[i] < a[i] ? b[i] : a[i]),
                                             bits_of(nan || a[i] < b[i] ? b[i] : a[i]),
                                             (int)bits < 77 ? bits : 77,
-                                            bits > 77 ? bits : 77};
+                                            bits > 77 ? bits : 77,
+                                            (uint32_t)((uint64_t)bits * other >> 32),
+                                            permuted,
+                                            (uint32_t)dot};
         for (size_t h = 0; h < HELPERS; h++)
             assert_int_equal(found[h * n + i], expected[h]);
     }

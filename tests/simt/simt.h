@@ -128,6 +128,13 @@ SIMT_INLINE int lane_id()
 }
 #define SHARED_DYNAMIC(type, name) type *name = (type *)simt_dynamic_shared()
 
+/* Ends the launch with a report. */
+void simt_trap(const char *file, int line) __attribute__((noreturn));
+SIMT_INLINE void __trap(SIMT_HERE)
+{
+    simt_trap(file, line);
+}
+
 /* ---- Barriers and fences ---- */
 
 /* Barrier `id` for `threads` of the block's threads; 0 is __syncthreads' and all of them. `wait`
@@ -478,6 +485,25 @@ SIMT_INLINE unsigned __brev(unsigned x)
     for (int i = 0; i < 32; i++)
         r |= ((x >> i) & 1u) << (31 - i);
     return r;
+}
+SIMT_INLINE unsigned __umulhi(unsigned a, unsigned b)
+{
+    return (unsigned)((uint64_t)a * b >> 32);
+}
+/* Bytes 0 to 3 of a and 4 to 7 of b, chosen by the low 3 bits of each digit of `which`. */
+SIMT_INLINE unsigned __byte_perm(unsigned a, unsigned b, unsigned which)
+{
+    uint64_t bytes = (uint64_t)b << 32 | a;
+    unsigned r = 0;
+    for (int i = 0; i < 4; i++)
+        r |= (unsigned)(bytes >> (which >> 4 * i & 7u) * 8 & 0xffu) << 8 * i;
+    return r;
+}
+SIMT_INLINE int __dp4a(int a, int b, int c)
+{
+    for (int i = 0; i < 32; i += 8)
+        c += (int8_t)(a >> i) * (int8_t)(b >> i);
+    return c;
 }
 #define SIMT_MIN_MAX(T)                                                                            \
     SIMT_INLINE T min(T a, T b)                                                                    \
