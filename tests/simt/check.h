@@ -1,9 +1,11 @@
-/* What the emulator's tests share: device arrays of std::vectors, random numbers, comparisons. */
+/*
+ * What the tests of kernels share: device arrays of std::vectors, random numbers, comparisons. With
+ * nvcc the same tests run on a GPU.
+ */
 #ifndef WITAN_TESTS_SIMT_CHECK_H
 #define WITAN_TESTS_SIMT_CHECK_H
 
-#include "tests/simt/control.h"
-#include "tests/simt/simt.h"
+#include "worker/cuda/device.cuh"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +17,39 @@
 extern "C" { /* cmocka's header does not say so itself */
 #include "tests/unit/unit.h"
 }
+
+#if defined(__CUDACC__)
+
+/* A GPU has no schedules to choose and no reports. */
+static inline void simt_seed(uint64_t)
+{
+}
+static inline void simt_catch(bool)
+{
+}
+static inline const char *simt_report()
+{
+    return NULL;
+}
+
+/* Without a GPU a test counts as skipped. */
+#define KERNEL_MAIN(tests)                                                                         \
+    int main(int argc, char **argv)                                                                \
+    {                                                                                              \
+        int devices = 0;                                                                           \
+        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {                         \
+            fprintf(stderr, "skipped: there is no GPU\n");                                         \
+            return 77;                                                                             \
+        }                                                                                          \
+        if (argc > 1)                                                                              \
+            cmocka_set_test_filter(argv[1]);                                                       \
+        return cmocka_run_group_tests(tests, NULL, NULL);                                          \
+    }
+
+#else
+#include "tests/simt/control.h"
+#define KERNEL_MAIN(tests) UNIT_MAIN(tests)
+#endif
 
 /* An array on the device, from the host's values or (a count alone) never written. */
 template <class T> struct device_array {
@@ -29,6 +64,7 @@ template <class T> struct device_array {
     explicit device_array(const std::vector<T> &values) : device_array(values.size())
     {
         assert_int_equal(device_write(p, values.data(), n * sizeof(T), NULL), 0);
+        assert_int_equal(device_wait(NULL), 0);
     }
     ~device_array()
     {
@@ -40,6 +76,7 @@ template <class T> struct device_array {
     {
         std::vector<T> out(n);
         assert_int_equal(device_read(out.data(), p, n * sizeof(T), NULL), 0);
+        assert_int_equal(device_wait(NULL), 0);
         return out;
     }
 };
@@ -65,6 +102,15 @@ static inline std::vector<float> random_numbers(uint64_t seed, size_t n)
     for (float &f : x)
         f = random_number(&seed);
     return x;
+}
+
+/* The fp32 number of a bf16. */
+static inline float bf16_value(uint16_t code)
+{
+    uint32_t bits = (uint32_t)code << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
 }
 
 /* Where `found` leaves `expected` by more than `bound`, or nowhere: -1. */

@@ -10,6 +10,7 @@ static std::string outcome(int code, long wrong)
 {
     const char *report = simt_report();
     (void)shared_path;
+    code = code ? code : device_wait(NULL);
     if (report)
         return report;
     if (code != 0)
@@ -38,17 +39,18 @@ std::string case_gemm_bf16(enum fault_kind f)
     const int m = 75, n = 69, k = 104; /* no multiples of the tiles' sizes */
     uint64_t seed = 2;
     std::vector<uint16_t> a((size_t)(m * k)), b((size_t)(n * k));
-    for (uint16_t &x : a)
-        x = bf16_from_f32(random_number(&seed));
-    for (uint16_t &x : b)
-        x = bf16_from_f32(random_number(&seed));
+    for (std::vector<uint16_t> *x : {&a, &b})
+        for (uint16_t &v : *x) { /* of magnitude 2^-7 to 2 */
+            uint64_t bits = random_bits(&seed);
+            v = (uint16_t)((bits & 0x83ff) + 0x3c00);
+        }
     std::vector<float> expected((size_t)(m * n));
     for (int i = 0; i < m; i++)
         for (int j = 0; j < n; j++) {
             double sum = 0.0;
             for (int l = 0; l < k; l++)
-                sum += (double)bf16_to_f32(a[(size_t)(i * k + l)]) *
-                       (double)bf16_to_f32(b[(size_t)(j * k + l)]);
+                sum += (double)bf16_value(a[(size_t)(i * k + l)]) *
+                       (double)bf16_value(b[(size_t)(j * k + l)]);
             expected[(size_t)(i * n + j)] = (float)sum;
         }
     device_array<uint16_t> da(a), db(b);

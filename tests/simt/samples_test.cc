@@ -57,4 +57,4 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(last_block_reduction), cmocka_unit_test(named_barriers),
 };
 
-UNIT_MAIN(tests)
+KERNEL_MAIN(tests)
