@@ -17,6 +17,7 @@
 extern "C" { /* cmocka's header does not say so itself */
 #include "tests/unit/unit.h"
 }
+#include "tests/unit/random.h"
 
 #if defined(__CUDACC__)
 
@@ -81,26 +82,12 @@ template <class T> struct device_array {
     }
 };
 
-/* Steele, Lea and Flood's splitmix64. */
-static inline uint64_t random_bits(uint64_t *state)
-{
-    uint64_t x = *state += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 /* In [-1, 1). */
-static inline float random_number(uint64_t *state)
-{
-    return (float)((double)(random_bits(state) >> 11) * 0x1p-52 - 1.0);
-}
-
 static inline std::vector<float> random_numbers(uint64_t seed, size_t n)
 {
     std::vector<float> x(n);
     for (float &f : x)
-        f = random_number(&seed);
+        f = random_float(&seed, 1.0);
     return x;
 }
 

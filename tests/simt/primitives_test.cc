@@ -100,7 +100,7 @@ static void votes_and_reductions(void **state)
     for (unsigned mask : {0xffffffffu, 0x0000ffffu, 0x80000001u, 0x00000100u, 0x5a5a5a5au}) {
         std::vector<int> x(32);
         for (int &v : x)
-            v = (int)(random_bits(&seed) % 9) - 4;
+            v = (int)(random_u64(&seed) % 9) - 4;
         device_array<int> dx(x);
         assert_ran(run_votes(dx.p, mask, out.p));
         std::vector<int> found = out.read();
@@ -187,12 +187,12 @@ static double number_of(enum mma_kind kind, uint32_t code)
 
 static uint32_t random_code(enum mma_kind kind, uint64_t *seed)
 {
-    double x = (double)random_number(seed) * 4.0;
+    double x = (double)random_float(seed, 1.0) * 4.0;
     uint32_t sign = x < 0.0;
     return kind == MMA_BF16   ? sign << 15 | nearest(x, 8, 7, 0x7f80)
            : kind == MMA_F16  ? sign << 15 | nearest(x, 5, 10, 0x7c00)
            : kind == MMA_E4M3 ? sign << 7 | nearest(x, 4, 3, 0x7e)
-                              : (uint32_t)(random_bits(seed) & 0xff);
+                              : (uint32_t)(random_u64(seed) & 0xff);
 }
 
 /* Tensor cores round sums of up to 32 products of up to 16 in their own way. */
@@ -217,8 +217,8 @@ static void check_mma(enum mma_kind kind, uint64_t seed)
             x = random_code(kind, &seed);
     for (auto &row : c)
         for (double &x : row)
-            x = integer ? (double)(int)(random_bits(&seed) % 2001) - 1000.0
-                        : (double)random_number(&seed);
+            x = integer ? (double)(int)(random_u64(&seed) % 2001) - 1000.0
+                        : (double)random_float(&seed, 1.0);
     for (int lane = 0; lane < 32; lane++) {
         for (int i = 0; i < 16 / bytes; i++)
             fa[(size_t)(4 * lane + i * bytes / 4)] |=
@@ -288,10 +288,10 @@ static void asynchronous_copies(void **state)
     std::vector<uint8_t> x(16 * threads);
     std::vector<int> bytes(threads);
     for (uint8_t &v : x)
-        v = (uint8_t)(1 + random_bits(&seed) % 255);
+        v = (uint8_t)(1 + random_u64(&seed) % 255);
     for (int size = 4; size <= 16; size *= 2) {
         for (int &v : bytes)
-            v = (int)(random_bits(&seed) % 17);
+            v = (int)(random_u64(&seed) % 17);
         device_array<uint8_t> dx(x), out(x.size());
         device_array<int> dbytes(bytes);
         assert_ran(run_copies(size, dx.p, dbytes.p, out.p, threads));
@@ -361,7 +361,7 @@ static std::vector<float> conversion_inputs()
     }
     uint64_t seed = 9;
     for (int i = 0; i < 20000; i++) {
-        uint32_t bits = (uint32_t)random_bits(&seed) & (i % 2 ? 0xffffffffu : 0xffff8000u);
+        uint32_t bits = (uint32_t)random_u64(&seed) & (i % 2 ? 0xffffffffu : 0xffff8000u);
         float f;
         memcpy(&f, &bits, sizeof f);
         x.push_back(f);
@@ -507,7 +507,7 @@ static void elementary_functions(void **state)
     std::vector<double> x;
     uint64_t seed = 13;
     for (int i = 0; i < 2000; i++)
-        x.push_back((double)random_number(&seed) * (i % 2 ? 80.0 : 2.0) + 1e-9);
+        x.push_back((double)random_float(&seed, 1.0) * (i % 2 ? 80.0 : 2.0) + 1e-9);
     size_t n = x.size();
     device_array<double> dx(x), out(4 * n);
     device_array<float> single(n);

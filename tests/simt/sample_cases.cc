@@ -41,7 +41,7 @@ std::string case_gemm_bf16(enum fault_kind f)
     std::vector<uint16_t> a((size_t)(m * k)), b((size_t)(n * k));
     for (std::vector<uint16_t> *x : {&a, &b})
         for (uint16_t &v : *x) { /* of magnitude 2^-7 to 2 */
-            uint64_t bits = random_bits(&seed);
+            uint64_t bits = random_u64(&seed);
             v = (uint16_t)((bits & 0x83ff) + 0x3c00);
         }
     std::vector<float> expected((size_t)(m * n));
@@ -85,7 +85,7 @@ std::string case_histogram(enum fault_kind f)
     std::vector<uint8_t> x(n);
     std::vector<int> expected(bins, 3);
     for (uint8_t &v : x) {
-        v = (uint8_t)(random_bits(&seed) % bins);
+        v = (uint8_t)(random_u64(&seed) % bins);
         expected[v]++;
     }
     device_array<uint8_t> dx(x), gone(x);
