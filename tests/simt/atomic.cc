@@ -67,7 +67,7 @@ void simt_copy_async(void *shared, const void *global, int size, int bytes, cons
         memory_check(from, bytes == size ? (unsigned)size : (unsigned)bytes, LOAD, place);
     memory_check(to, (unsigned)size, STORE, place);
     memory_pend(to, (unsigned)size);
-    t->copies.push_back({to, from, size, bytes, t->copy_group});
+    t->copies.push_back({to, from, size, bytes, t->copy_group, place});
 }
 
 void simt_copy_commit()
@@ -87,7 +87,7 @@ void simt_copy_wait(int groups)
         char data[16] = {};
         memcpy(data, (const void *)c.from, (size_t)c.bytes);
         memcpy((void *)c.to, data, (size_t)c.size);
-        memory_landed(c.to, (unsigned)c.size, t->tag);
+        memory_landed(c.to, (unsigned)c.size, t->tag, c.place);
     }
     t->copies.resize(kept);
 }

@@ -2,6 +2,7 @@
 #include "tests/simt/check.h"
 
 #include "tests/simt/primitives.cuh"
+#include "tests/simt/sample_cases.h"
 
 #include <signal.h>
 #include <string>
@@ -67,6 +68,21 @@ static void a_report_says_where(void **state)
         if (report.find(part) == std::string::npos)
             fail_msg("\"%s\" is not in \"%s\"", part, report.c_str());
     assert_null(simt_report());
+}
+
+static void a_race_tells_both_lines(void **state)
+{
+    (void)state;
+    simt_catch(true);
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        simt_seed(seed);
+        std::string report = case_histogram(PLAIN_ADD_GLOBAL);
+        size_t first = report.find("\n    at tests/simt/samples.cu:"),
+               second = report.find("\n    the other access at tests/simt/samples.cu:");
+        if (report.find("race: ") == std::string::npos || first == std::string::npos ||
+            second == std::string::npos)
+            fail_msg("%s", report.c_str());
+    }
 }
 
 static void a_fault_that_is_not_caught_aborts(void **state)
@@ -222,6 +238,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_seed_replays_its_schedule),
     cmocka_unit_test(launches_of_one_seed_differ),
     cmocka_unit_test(a_report_says_where),
+    cmocka_unit_test(a_race_tells_both_lines),
     cmocka_unit_test(a_fault_that_is_not_caught_aborts),
     cmocka_unit_test(pointers_to_const_are_read_only),
     cmocka_unit_test(memory_of_the_host_side),

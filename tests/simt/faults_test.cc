@@ -27,6 +27,7 @@ static const struct planted planted[] = {
     FAULT(UNWRITTEN_SHARED, case_row_sum, "never written"),
     FAULT(SHUFFLE_IN_BRANCH, case_row_sum, "deadlock"),
     FAULT(SHUFFLE_FROM_ABSENT, case_row_sum, "not in the mask"),
+    FAULT(PAST_SHARED, case_row_sum, "out of bounds"),
     FAULT(TOO_FEW_STEPS, case_row_sum, "numbers"),
     FAULT(NO_COPY_WAIT, case_gemm_bf16, "has not been waited for"),
     FAULT(WAIT_LEAVES_ONE, case_gemm_bf16, "has not been waited for"),

@@ -18,7 +18,13 @@
 static struct launch &run = launch_now;
 
 static const uintptr_t HEAP_BYTES = (uintptr_t)16 << 30;
-enum { PAGE = 4096, PAGE_SHIFT = 12, GAP_PAGES = 16, SHARED_BYTES = 256 * 1024 };
+enum {
+    PAGE = 4096,
+    PAGE_SHIFT = 12,
+    GAP_PAGES = 16,
+    SHARED_BYTES = 256 * 1024,
+    SHARED_ALIGN = 256
+};
 enum { UNWRITTEN, WRITTEN, PENDING }; /* of a byte; what a fresh page of the shadow says first */
 static const int POISON = 0xff;       /* what unwritten bytes hold: NaN, or -1 */
 
@@ -83,11 +89,13 @@ static void variables_create()
     const std::vector<shared_variable> &all = symbols_shared();
     if (all.empty())
         return;
-    uintptr_t base = all.front().base & ~(uintptr_t)15, end = all.back().end;
+    uintptr_t base = all.front().base, end = all.back().end + SHARED_ALIGN;
     space_create(&variables, base, end - base, end - base);
-    for (const shared_variable &v : all) {
+    for (size_t i = 0; i < all.size(); i++) { /* each owns the gap up to the next, too */
+        const shared_variable &v = all[i];
+        uintptr_t next = i + 1 < all.size() ? all[i + 1].base : end;
         allocation_add(v.base, v.end - v.base, "__shared__ " + v.name, true);
-        for (uintptr_t a = v.base; a < v.end; a++)
+        for (uintptr_t a = v.base; a < next; a++)
             variables.owner[a - base] = (uint32_t)allocations.size() - 1;
     }
 }
@@ -359,14 +367,47 @@ static void check_written(const struct thread *t, const uint8_t *state, uintptr_
                   address_text(a).c_str());
 }
 
+/* The last accesses, so that a race can tell of both of its lines. */
+struct trace {
+    uintptr_t address;
+    const void *where; /* a file with `line`, or with 0 an address in the code */
+    int line;
+    uint32_t tag;
+    uint16_t size;
+    bool wrote;
+};
+enum { TRACES = 1 << 16 };
+static struct trace traces[TRACES];
+static size_t traced;
+
+static inline void trace_add(uintptr_t a, unsigned size, bool wrote, uint32_t tag,
+                             struct place place)
+{
+    const void *where = place.file ? (const void *)place.file : place.pc;
+    traces[traced++ % TRACES] = {a, where, place.line, tag, (uint16_t)size, wrote};
+}
+
+/* Where the access of a byte with this tag was, or nowhere. */
+static struct place trace_find(uintptr_t a, bool wrote, uint32_t tag)
+{
+    for (size_t i = 0; i < TRACES && i < traced; i++) {
+        const struct trace &e = traces[(traced - 1 - i) % TRACES];
+        if (e.tag == tag && e.wrote == wrote && a - e.address < e.size)
+            return e.line ? place{(const char *)e.where, e.line, NULL} : place{NULL, 0, e.where};
+    }
+    return {};
+}
+
 static void check_order(const struct thread *t, const uint32_t *tags, bool was_write, uintptr_t a,
                         unsigned size, enum access_kind kind, bool shared, struct place place)
 {
     for (unsigned i = 0; i < size; i++)
-        if (!(kind == ATOMIC && (tags[i] & TAG_ATOMIC)) && !ordered(t, tags[i], shared))
+        if (!(kind == ATOMIC && (tags[i] & TAG_ATOMIC)) && !ordered(t, tags[i], shared)) {
+            fault_other(trace_find(a + i, was_write, tags[i]));
             fault(t, place, "race: %s %u bytes at %s, which %s %s: nothing orders the two",
                   verb(kind), size, address_text(a).c_str(), tag_text(tags[i]).c_str(),
                   was_write ? "wrote" : "read");
+        }
 }
 
 /* Do any of these tags need a look? Those below the limit are ordered, and so are one's own. */
@@ -421,6 +462,7 @@ static inline void check(uintptr_t a, enum access_kind kind, bool aligned, struc
         check_written(t, state, a, SIZE, kind, place);
     if (recent<SIZE>(written, limit, own))
         check_order(t, written, true, a, SIZE, kind, al->shared, place);
+    trace_add(a, SIZE, kind != LOAD, own, place);
     if (kind == LOAD) {
         for (unsigned i = 0; i < SIZE; i++)
             read[i] = own;
@@ -453,13 +495,14 @@ void memory_pend(uintptr_t a, unsigned size)
     memset(s->state + (a - s->base), PENDING, size);
 }
 
-void memory_landed(uintptr_t a, unsigned size, uint32_t tag)
+void memory_landed(uintptr_t a, unsigned size, uint32_t tag, struct place place)
 {
     struct space *s;
     find(a, &s);
     memset(s->state + (a - s->base), WRITTEN, size);
     for (unsigned i = 0; i < size; i++)
         s->written[a - s->base + i] = tag;
+    trace_add(a, size, true, tag, place);
 }
 
 /* ---- What the compiler's instrumentation and the vector types call ---- */

@@ -7,7 +7,7 @@
 static bool caught;        /* by a test */
 static bool pending;       /* a fault that report_launch has yet to tell */
 static char message[2048]; /* of the fault; made on a fiber's small stack */
-static struct place where;
+static struct place where, other;
 static std::string report;
 static bool unread;
 
@@ -49,6 +49,12 @@ void fault(const struct thread *t, struct place place, const char *format, ...)
     launch_now.failed = true;
 }
 
+void fault_other(struct place place)
+{
+    if (!pending)
+        other = place;
+}
+
 void report_launch()
 {
     if (!pending)
@@ -62,6 +68,10 @@ void report_launch()
     std::string line = symbols_place(where);
     if (!line.empty())
         report += "\n    at " + line;
+    line = symbols_place(other);
+    if (!line.empty())
+        report += "\n    the other access at " + line;
+    other = {};
     if (launch_now.kernel)
         report += "\n    seed " + std::to_string(launch_now.seed) +
                   " (SIMT_SEED=" + std::to_string(launch_now.seed) + " replays)";

@@ -41,6 +41,7 @@ struct async_copy {
     uintptr_t to, from;
     int size, bytes; /* bytes of the source; the rest of `size` is zeros */
     int group;
+    struct place place;
 };
 
 /*
@@ -162,7 +163,8 @@ void *memory_shared();
 void memory_check(uintptr_t a, unsigned size, enum access_kind kind, struct place place);
 /* The bytes that a copy will bring: reading them before it is done is a fault. */
 void memory_pend(uintptr_t a, unsigned size);
-void memory_landed(uintptr_t a, unsigned size, uint32_t tag); /* ... and it is there */
+/* ... and it is there: written by the thread and at the time of `tag`. */
+void memory_landed(uintptr_t a, unsigned size, uint32_t tag, struct place place);
 bool memory_is_shared(uintptr_t a);
 std::string address_text(uintptr_t a);
 
@@ -190,6 +192,7 @@ void counts_finish();
  */
 void fault(const struct thread *t, struct place place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+void fault_other(struct place place); /* of the next fault: another line that it is about */
 void report_launch();
 
 #endif

@@ -43,7 +43,7 @@ template <fault_kind F> static __global__ void row_sum(const float *x, int colum
         sum = __fadd_rn(sum, row[i]);
     sum = warp_sum<F>(sum);
     if (lane == 0)
-        partial[warp] = sum;
+        partial[F == PAST_SHARED ? warp + 32 : warp] = sum;
     if (F == BARRIER_IN_BRANCH) {
         if (warp < 2)
             __syncthreads();

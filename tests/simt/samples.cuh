@@ -20,6 +20,7 @@ enum fault_kind {
     UNWRITTEN_SHARED,    /* sums more warps than there are */
     SHUFFLE_IN_BRANCH,   /* full mask, but lanes are missing */
     SHUFFLE_FROM_ABSENT, /* reads a lane that its mask leaves out */
+    PAST_SHARED,         /* writes behind a __shared__ array */
     TOO_FEW_STEPS,       /* one step of the butterfly is missing */
     /* gemm_bf16 */
     NO_COPY_WAIT,           /* cp.async is not waited for */

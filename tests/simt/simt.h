@@ -20,7 +20,9 @@
 #define __device__
 #define __host__
 #define __constant__ const
-#define __shared__ static
+/* So far apart that an index just past an array's end meets no other array, save in sizes that are
+ * multiples of this. */
+#define __shared__ static __attribute__((aligned(256)))
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define __forceinline__ inline __attribute__((always_inline))
