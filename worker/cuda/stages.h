@@ -1,0 +1,187 @@
+/*
+ * The host side of Witan's CUDA kernels: one function launches what one stage of worker/kernels.h
+ * needs. Plain C types, so that C may call them; they are compiled by nvcc for devices and by a
+ * host compiler for the emulator (tests/simt).
+ *
+ * All pointers but structs' own are device memory. Functions launch on the stream and return at
+ * once: 0, or CUDA's error. They allocate nothing, keep no state and wait for nothing, so they may
+ * be captured in a graph. Any thread. Nothing to do (no rows, no columns) launches nothing.
+ *
+ * Arithmetic (numerics class "cuda-1" and the device's architecture):
+ * - Activations that enter a matrix product (xn, q, attn, h) are bf16, rounded to nearest even from
+ *   fp32; the residual stream, norms, angles and softmax are fp32.
+ * - A dot product takes k in blocks of 32. Block b is two mma.sync.m16n8k16 into one fp32
+ *   accumulator, in this order: of the eight elements 32 b + 8 t .. + 7 (t = 0..3) the first mma
+ * takes the first four (as its k = 2t, 2t + 1, 2t + 8, 2t + 9), the second the last four. So 16
+ *   consecutive bytes of a row are what a lane feeds to both. Elements past the end are zeros. The
+ *   number of rows, tiles or blocks of threads changes none of this, and so no bit of a row.
+ * - A leaf is such a product over at most `leaf` columns, times a row's weight in fp32, rounded to
+ * a multiple of 2^-32 (exact_round of worker/cpu/ops.h); leaves are added in fp64, exactly, so that
+ *   atomics may add them in any order.
+ * - exp and its kin are worker/detmath_inline.h's.
+ * Rows of matrices and activations begin at multiples of 16 bytes: their lengths are multiples of 8
+ * (the plug-in refuses a model whose are not).
+ *
+ * With each stage stand its two lower bounds, of R rows: bytes that must come from the device's
+ * memory, and multiply-adds of the tensor cores.
+ */
+#ifndef WITAN_WORKER_CUDA_STAGES_H
+#define WITAN_WORKER_CUDA_STAGES_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef void *cuda_stream; /* cudaStream_t */
+typedef uint16_t cuda_bf16;
+
+enum { CUDA_KV_BLOCK = 64, CUDA_FFN_BLOCK = 128, CUDA_MAX_HEAD = 128, CUDA_MAX_TOP_K = 16 };
+
+/* [rows, cols] of bf16, row-major and dense. */
+struct cuda_matrix {
+    const cuda_bf16 *data;
+    int32_t rows, cols;
+};
+
+/* The rows of one step. */
+struct cuda_batch {
+    int32_t rows;
+    const int32_t *token;     /* [rows] */
+    const int32_t *pos;       /* [rows] */
+    const int32_t *table;     /* [rows]: where in `blocks` the row's sequence begins */
+    const int32_t *blocks;    /* the sequences' KV blocks, of CUDA_KV_BLOCK positions each */
+    int32_t longest;          /* the largest pos + 1 (on the host: sizes grids) */
+    int32_t logits;           /* rows that want logits */
+    const int32_t *logit_row; /* [logits], ascending */
+};
+
+/* One rank's attention: query heads [q_begin, q_begin + q_heads) of the model; query head h reads
+ * KV head h / group; local KV head 0 is kv_begin. row: head_dim rounded up to a multiple of 16; its
+ * padding is zero in q and in the cache. */
+struct cuda_attention {
+    int32_t q_begin, q_heads;
+    int32_t kv_begin, kv_heads;
+    int32_t group, head_dim, row;
+    float eps;
+};
+
+/* One layer's cache of bf16: [blocks][kv_heads][K: [row][KV_BLOCK], V: [KV_BLOCK][row]]
+ * (worker/kv.h).
+ */
+struct cuda_kv {
+    cuda_bf16 *data;
+    int32_t heads, row;
+};
+
+/* Slots by local expert, rows ascending (struct route of worker/kernels.h). */
+struct cuda_route {
+    int32_t *chosen;      /* [rows, top_k] */
+    float *chosen_weight; /* [rows, top_k] */
+    int32_t *first;       /* [experts + 1] */
+    int32_t *row;         /* [slots] */
+    float *weight;        /* [slots] */
+};
+
+/* One local expert's matrices: gate and up [columns, hidden], down [hidden, columns]. */
+struct cuda_ffn {
+    const cuda_bf16 *gate, *up, *down;
+};
+
+/* --- elements, attention, routing (elements.cu, attention.cu, routing.cu) --- */
+
+/* sum[rows, hidden] = embedding rows [first_row, first_row + w.rows) where the token is of these,
+ * zero elsewhere; x[rows, hidden] = 0. Bytes: R x hidden x (2 + 8 + 4). */
+int cuda_embed(const struct cuda_batch *b, struct cuda_matrix w, int32_t first_row, float *x,
+               double *sum, cuda_stream stream);
+
+/* rope[rows, head_dim]: cosines, then sines, of pos x frequency[head_dim / 2], times scale: the
+ * bits that the CPU backend gives. */
+int cuda_rope_angles(const struct cuda_batch *b, const float *frequency, float scale,
+                     int32_t head_dim, float *rope, cuda_stream stream);
+
+/* x += sum (may be NULL), rounded to fp32; then xn = bf16(rms_norm(x) * norm) where norm is not
+ * NULL: norm[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps). The order of the mean's sum is that of
+ * `hidden` alone. Bytes: R x hidden x (8 + 4 + 4 + 2). */
+int cuda_add_norm(int32_t rows, int32_t hidden, const double *sum, float *x, const float *norm,
+                  float eps, cuda_bf16 *xn, cuda_stream stream);
+
+/* From the products q_tmp[rows, q_heads x head_dim] and kv_tmp[rows, 2 x kv_heads x head_dim] (k
+ * heads, then v heads), fp32: q and k normed by head (where a norm is given), rotated by halves, q
+ * scaled by 1 / sqrt(head_dim) into q[rows, q_heads, row] bf16; k and v as bf16 into the cache. */
+int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const float *q_norm,
+                    const float *k_norm, const float *rope, const float *q_tmp, const float *kv_tmp,
+                    cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream);
+
+/* out[rows, q_heads x head_dim] bf16 = attention of q over positions 0..pos of the cache. Tiles of
+ * CUDA_KV_BLOCK positions in the order of the sequence within splits of CUDA_SPLIT positions;
+ * splits joined in their order. All are fixed by the position alone. Scores and weighted values are
+ * mma.sync products (probabilities as bf16), maxima and sums fp32.
+ * partial: workspace of cuda_attention_bytes. Bytes: the cache of the positions seen, once a
+ * sequence in a step of one row each. */
+enum { CUDA_SPLIT = 512 };
+int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *a,
+                       const cuda_bf16 *q, struct cuda_kv kv, void *partial, cuda_bf16 *out,
+                       cuda_stream stream);
+/* Bytes of `partial` for steps of at most `rows` rows over at most `context` positions. */
+uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_attention *a);
+
+/* From logits [rows, experts] (of the model), fp32: softmax, the top_k largest in descending order
+ * (ties to the lower id), renormalised if asked; then the slots of experts [begin, end). */
+int cuda_route(int32_t rows, int32_t experts, int32_t top_k, int32_t renormalise, int32_t begin,
+               int32_t end, const float *logits, struct cuda_route route, cuda_stream stream);
+
+/* One expert, every row, weight 1. */
+int cuda_route_dense(int32_t rows, struct cuda_route route, cuda_stream stream);
+
+/* --- matrix products (products.cu) --- */
+
+/* One weight of a product: y[i * ldy + j] = x row i . w row j (+ bias[j]), fp32. */
+struct cuda_part {
+    struct cuda_matrix w;
+    const float *bias; /* NULL: none */
+    float *y;
+    int64_t ldy;
+};
+
+enum { CUDA_MAX_PARTS = 3 };
+
+/* `parts` products (at most CUDA_MAX_PARTS, of equal cols) in one launch. x row i of m is x +
+ * index[i] x cols, or x + i x cols where index is NULL. Bytes: all weights once; m x rows x cols
+ * multiply-adds. */
+int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct cuda_part *parts,
+              int32_t count, cuda_stream stream);
+
+/* y[i, j] = -infinity for j in [begin, end), i < m. */
+int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t ldy,
+                      cuda_stream stream);
+
+/* sum[m, w.rows] = exact sum over leaves of `leaf` columns of x . w (o_proj: leaf = head_dim). x is
+ * [m, w.cols]. *out_of_range counts elements of leaves that are not below 2^20 / leaves in
+ * magnitude.
+ */
+int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t leaf,
+                   int32_t leaves, double *sum, unsigned long long *out_of_range,
+                   cuda_stream stream);
+
+/* h[slots, columns] bf16 = silu(gate . xn[row]) * (up . xn[row]) of `count` local experts' slots,
+ * at most `slots` of them. silu(g) = g / (1 + e^-g) in fp32. ffn: [count]. Bytes: 2 x columns x
+ * hidden x 2 an expert with slots. */
+int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_t columns,
+                int32_t hidden, struct cuda_route route, const cuda_bf16 *xn, cuda_bf16 *h,
+                cuda_stream stream);
+
+/* sum[rows, hidden] = exact sum over slots and leaves of CUDA_FFN_BLOCK columns of weight x (down .
+ * h).
+ */
+int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32_t slots,
+                  int32_t columns, int32_t hidden, struct cuda_route route, int32_t leaves,
+                  const cuda_bf16 *h, double *sum, unsigned long long *out_of_range,
+                  cuda_stream stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
