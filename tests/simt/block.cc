@@ -130,6 +130,7 @@ static void barrier_open(struct thread *t, struct barrier *b, int id, int expect
         b->expected = expected;
         b->place = place;
         memset(b->contributed, 0, sizeof b->contributed);
+        b->follows = false;
         return;
     }
     if (id == 0 && !same_place(b->place, place))
@@ -318,7 +319,7 @@ int simt_launch(const simt_kernel *kernel, const launch_shape *shape)
     if (shape_valid(shape)) {
         fibers_create();
         memory_launch(shape->shared_bytes, kernel);
-        order_launch();
+        order_launch(shape->overlap);
         counts_launch();
         shuffle_blocks();
         for (size_t i = 0; i < run.order.size() && !run.failed; i++)

@@ -172,6 +172,7 @@ static allocation *host_range(const void *p, size_t bytes, const char *what)
     uintptr_t a = (uintptr_t)p;
     struct space *s;
     memory_create();
+    order_host();
     allocation *al = find(a, &s);
     if (al == &allocations[NOTHING] || al->shared)
         fault(NULL, {}, "%s: %s: expected device memory", what, address_text(a).c_str());
@@ -456,7 +457,8 @@ static inline void check(uintptr_t a, enum access_kind kind, bool aligned, struc
     size_t offset = a - s->base;
     uint8_t *state = s->state + offset;
     uint32_t *written = s->written + offset, *read = s->read + offset;
-    uint32_t limit = (al->shared ? run.floor : run.launch_start) << TAG_SHIFT;
+    tick_t start = t->follows ? run.launch_start : run.overlap_start;
+    uint32_t limit = (al->shared ? run.floor : start) << TAG_SHIFT;
     uint32_t own = t->tag | (kind == ATOMIC ? (uint32_t)TAG_ATOMIC : 0);
     if (__builtin_expect(!all_written<SIZE>(state), 0))
         check_written(t, state, a, SIZE, kind, place);

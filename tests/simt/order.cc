@@ -2,7 +2,8 @@
  * Which accesses are ordered. What orders two threads of a block: a barrier that both took part in,
  * __syncwarp between lanes of a warp, and chains of these. Threads of different blocks of a launch:
  * only an atomic that both did on one address, the first after a __threadfence (the way in which
- * the last block to finish reads what the others wrote). Launches are ordered.
+ * the last block to finish reads what the others wrote). Launches are ordered, but for one that may
+ * overlap its predecessor (launch_shape), until grid_dependency_wait.
  *
  * Exact for barriers and __syncwarp: each lane knows for each lane of its warp, and each warp for
  * each warp, the tick before which its accesses are ordered. See runtime.h for ticks and tags.
@@ -40,7 +41,7 @@ static void forget_all()
 {
     memory_forget_tags();
     run.tick = 1;
-    run.launch_start = 1;
+    run.launch_start = run.overlap_start = 1;
     run.starts.assign(run.starts.size(), 0);
     memset(run.warp_seen, 0, sizeof run.warp_seen);
     for (int i = 0; i < MAX_THREADS; i++)
@@ -52,14 +53,22 @@ static void set_tick(struct thread *t)
     t->tag = run.tick << TAG_SHIFT | (uint32_t)t->id;
 }
 
-void order_launch()
+void order_launch(bool overlap)
 {
     if (run.tick >= TICK_END / 2)
         forget_all();
+    tick_t before = run.launch_start;
     next_tick();
+    run.overlap_start = overlap && run.chained ? before : run.tick;
+    run.chained = true;
     run.launch_start = run.tick;
     run.starts.clear();
     released.clear();
+}
+
+void order_host()
+{
+    run.chained = false;
 }
 
 void order_block()
@@ -70,16 +79,23 @@ void order_block()
     run.block_start = run.floor = run.tick;
     run.starts.push_back(run.tick);
     known.clear();
-    for (int i = 0; i < run.threads; i++)
+    for (int i = 0; i < run.threads; i++) {
         set_tick(&threads[i]);
+        threads[i].follows = run.overlap_start == run.launch_start;
+    }
 }
 
 void order_barrier_all()
 {
+    bool follow = false;
     next_tick();
     run.floor = run.tick;
-    for (int i = 0; i < run.threads; i++)
+    for (int i = 0; i < run.threads; i++) {
         set_tick(&threads[i]);
+        follow |= threads[i].follows;
+    }
+    for (int i = 0; i < run.threads; i++)
+        threads[i].follows = follow;
 }
 
 void order_barrier_arrive(struct barrier *b, const struct thread *t)
@@ -89,6 +105,7 @@ void order_barrier_arrive(struct barrier *b, const struct thread *t)
     for (int w = 0; w < MAX_WARPS; w++)
         b->contributed[w] = std::max(b->contributed[w], run.warp_seen[warp][w]);
     b->contributed[warp] = run.tick;
+    b->follows |= t->follows;
     set_tick(&threads[t->id]);
 }
 
@@ -102,6 +119,7 @@ void order_barrier_some(struct barrier *b)
             seen[w] = std::max(seen[w], b->contributed[w]);
         for (int lane = 0; lane < WARP; lane++)
             t->seen[lane] = run.tick;
+        t->follows |= b->follows;
         set_tick(t);
     }
 }
@@ -109,7 +127,10 @@ void order_barrier_some(struct barrier *b)
 void order_lanes(const struct thread *t, unsigned mask)
 {
     tick_t joined[WARP] = {};
+    bool follow = false;
     next_tick();
+    for (int lane = 0; lane < WARP; lane++)
+        follow |= (mask >> lane & 1) && lane_of(t, lane)->follows;
     for (int lane = 0; lane < WARP; lane++)
         for (int other = 0; (mask >> lane & 1) && other < WARP; other++)
             joined[other] = std::max(joined[other], lane_of(t, lane)->seen[other]);
@@ -119,6 +140,7 @@ void order_lanes(const struct thread *t, unsigned mask)
     for (int lane = 0; lane < WARP; lane++)
         if (mask >> lane & 1) {
             memcpy(lane_of(t, lane)->seen, joined, sizeof joined);
+            lane_of(t, lane)->follows = follow;
             set_tick(lane_of(t, lane));
         }
 }
@@ -158,8 +180,12 @@ bool ordered(const struct thread *t, uint32_t tag, bool shared)
 {
     tick_t tick = tag >> TAG_SHIFT;
     int id = (int)(tag & TAG_THREAD);
+    if (shared && tick < run.block_start)
+        return true;
+    if (tick < run.launch_start)
+        return t->follows || tick < run.overlap_start;
     if (tick < run.block_start)
-        return shared || tick < run.launch_start || released_to(t, tick, id);
+        return released_to(t, tick, id);
     return ordered_in_block(t, tick, id);
 }
 
@@ -190,6 +216,11 @@ void order_atomic(struct thread *t, uintptr_t address)
     set_tick(t);
 }
 
+void simt_dependency_wait()
+{
+    simt_self->follows = true;
+}
+
 void simt_fence()
 {
     simt_self->fenced = true;
@@ -197,6 +228,8 @@ void simt_fence()
 
 std::string tag_text(uint32_t tag)
 {
+    if (tag >> TAG_SHIFT < run.launch_start)
+        return "the launch before (this one may overlap it, and has not waited for it)";
     unsigned id = tag & TAG_THREAD;
     const dim3 &b = run.block, &g = run.grid;
     size_t place = block_of(tag >> TAG_SHIFT);

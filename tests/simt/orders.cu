@@ -137,6 +137,18 @@ static __global__ void read_one(bool wrong, int *out, int *scratch)
     out[blockIdx.x] = scratch[gridDim.x - 1 - blockIdx.x];
 }
 
+/* scratch[64 ...]: weights, which no launch wrote, are read before the wait. */
+static __global__ void overlapping(bool wrong, int *out, int *scratch)
+{
+    int weight = scratch[64 + blockIdx.x];
+    if (!wrong && threadIdx.x == 0)
+        grid_dependency_wait();
+    __syncthreads();
+    if (threadIdx.x == 1)
+        out[blockIdx.x] = weight + scratch[gridDim.x - 1 - blockIdx.x];
+    grid_dependency_launch();
+}
+
 int run_order(enum order_kind kind, bool wrong, int *out, int *scratch)
 {
     auto shape = [](int grid, int block) {
@@ -163,9 +175,15 @@ int run_order(enum order_kind kind, bool wrong, int *out, int *scratch)
         return launch(ticket, shape(5, 32), wrong, out, scratch);
     case ORDER_COPY:
         return launch(copy, shape(1, 128), wrong, out, (const int *)scratch);
-    default: {
+    case ORDER_NEXT_LAUNCH: {
         int code = launch(write_one, shape(32, 1), scratch);
         return code ? code : launch(read_one, shape(32, 1), wrong, out, scratch);
+    }
+    default: {
+        launch_shape overlap = shape(32, 64);
+        overlap.overlap = true;
+        int code = launch(write_one, shape(32, 1), scratch);
+        return code ? code : launch(overlapping, overlap, wrong, out, scratch);
     }
     }
 }

@@ -16,6 +16,7 @@ enum order_kind {
                    */
     ORDER_COPY,   /* cp.async, wait, barrier, others read; wrong: no barrier */
     ORDER_NEXT_LAUNCH, /* one launch writes, the next reads; wrong: blocks of one launch do */
+    ORDER_OVERLAP,     /* a launch that may overlap waits, then reads; wrong: it does not wait */
     ORDERS
 };
 

@@ -65,6 +65,7 @@ struct thread {
     simt_lane_call *call;
     int barrier, barrier_sum;
     bool fenced;       /* since its last atomic */
+    bool follows;      /* the launch before has ended: waited for, or no overlap was allowed */
     tick_t seen[WARP]; /* accesses of these lanes of its warp before these ticks are ordered */
     std::vector<async_copy> copies;
     int copy_group; /* the open one */
@@ -75,6 +76,7 @@ struct barrier {
     struct place place;       /* of the first that arrived */
     std::vector<int> waiting; /* threads */
     tick_t contributed[MAX_WARPS];
+    bool follows; /* of one that arrived */
 };
 
 struct launch {
@@ -89,6 +91,8 @@ struct launch {
     std::vector<int> ready;
     uint64_t idle;                                 /* atomics since something else happened */
     tick_t tick, launch_start, block_start, floor; /* floor: of the last barrier of all */
+    tick_t overlap_start;        /* of the launch that this one may overlap; or its own */
+    bool chained;                /* the last thing that the host did was a launch */
     std::vector<tick_t> starts;  /* of the blocks, in the order in which they run */
     std::vector<uint32_t> order; /* block numbers in that order */
     tick_t warp_seen[MAX_WARPS][MAX_WARPS];
@@ -135,7 +139,8 @@ void warp_exited(struct thread *t);
 const char *warp_op_name(enum simt_warp_op op);
 
 /* order.cc */
-void order_launch();
+void order_launch(bool overlap);
+void order_host(); /* a call of the host that waits for all launches */
 void order_block();
 /* The threads have met: what each did before is ordered before what each does after. */
 void order_barrier_all();

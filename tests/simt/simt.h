@@ -349,8 +349,10 @@ SIMT_INLINE void cp_async_wait_all()
     simt_copy_commit();
     simt_copy_wait(0);
 }
+void simt_dependency_wait();
 SIMT_INLINE void grid_dependency_wait()
 {
+    simt_dependency_wait();
 }
 SIMT_INLINE void grid_dependency_launch()
 {
