@@ -100,10 +100,13 @@ struct launch {
     struct barrier barriers[NAMED_BARRIERS];
 };
 
-extern std::mutex device_turns; /* held by a launch, and by the host's calls */
-extern struct launch launch_now;
-extern struct thread threads[MAX_THREADS];
-extern struct simt_counts counts_now;
+/* Variables' names are not mangled: these are kept apart from those of the C code linked beside. */
+#define SIMT_SYMBOL(name) __asm__("simt_" #name)
+extern std::mutex
+    device_turns SIMT_SYMBOL(device_turns); /* held by a launch, and by the host's calls */
+extern struct launch launch_now SIMT_SYMBOL(launch_now);
+extern struct thread threads[MAX_THREADS] SIMT_SYMBOL(threads);
+extern struct simt_counts counts_now SIMT_SYMBOL(counts_now);
 extern __thread struct thread *simt_self; /* NULL outside kernels */
 
 /* fiber.cc */
@@ -186,7 +189,7 @@ std::string symbols_function(const void *function);
 std::string symbols_place(struct place place);
 
 /* counts.cc */
-extern bool counting;
+extern bool counting SIMT_SYMBOL(counting);
 void counts_launch();
 void counts_access(const struct thread *t, uintptr_t a, unsigned size, bool shared,
                    struct place place);

@@ -136,7 +136,7 @@ template <class T, class E, class F> static void gather(lanes call, tiles<E> *m,
     const int per = 4 / (int)sizeof(T), half = 4 * per; /* elements of a register; k / 2 */
     for (int lane = 0; lane < WARP; lane++) {
         int group = lane / 4, pos = lane % 4 * per;
-        T a[4][4 / sizeof(T)], b[2][4 / sizeof(T)];
+        T a[4][4 / sizeof(T)] = {}, b[2][4 / sizeof(T)] = {};
         memcpy(a, call[lane]->in, sizeof a);
         memcpy(b, call[lane]->b, sizeof b);
         for (int r = 0; r < 4; r++)
@@ -173,13 +173,15 @@ static void do_mma(lanes call, enum simt_warp_op op)
     if (op == SIMT_MMA_S8) {
         gather<int8_t>(call, &s, [](int8_t x) { return x; });
         multiply<int32_t>(call, &s, 32);
-    } else if (op == SIMT_MMA_E4M3) {
-        gather<uint8_t>(call, &m, e4m3_to_f32);
-        multiply<float>(call, &m, 32);
-    } else {
-        gather<uint16_t>(call, &m, op == SIMT_MMA_BF16 ? bf16_to_f32 : f16_to_f32);
-        multiply<float>(call, &m, 16);
+        return;
     }
+    if (op == SIMT_MMA_E4M3)
+        gather<uint8_t>(call, &m, [](uint8_t x) { return e4m3_to_f32(x); });
+    else if (op == SIMT_MMA_BF16)
+        gather<uint16_t>(call, &m, [](uint16_t x) { return bf16_to_f32(x); });
+    else
+        gather<uint16_t>(call, &m, [](uint16_t x) { return f16_to_f32(x); });
+    multiply<float>(call, &m, op == SIMT_MMA_E4M3 ? 32 : 16);
 }
 
 static void complete(struct thread *t, unsigned mask)
