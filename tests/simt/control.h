@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The seed of the next launch; those after it follow from it. Without: SIMT_SEED, or 1. */
+/* The seed of the next launch; those after it follow from it. 0, as without a call: SIMT_SEED,
+ * or 1. */
 void simt_seed(uint64_t seed);
 
 /* What happens at a fault: by default its report goes to stderr and the process aborts. Caught, the

@@ -41,6 +41,10 @@ static void a_seed_replays_its_schedule(void **state)
     std::vector<int> one = order_under(5), again = order_under(5), other = order_under(6);
     assert_true(one == again);
     assert_true(one != other);
+    assert_int_equal(setenv("SIMT_SEED", "6", 1), 0);
+    assert_true(order_under(0) == other);
+    assert_int_equal(unsetenv("SIMT_SEED"), 0);
+    assert_true(order_under(0) == order_under(1));
 }
 
 static void launches_of_one_seed_differ(void **state)
