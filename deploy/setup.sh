@@ -8,7 +8,8 @@
 packages_build=(gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev
     libutf8proc-dev libssl-dev libopenmpi-dev openmpi-bin libgrpc-dev libprotobuf-c-dev
     protobuf-c-compiler libevent-dev libcyaml-dev libyaml-dev curl)
-packages_test=(g++ libcmocka-dev libsimde-dev xz-utils python3 python3-venv curl iproute2)
+packages_test=(g++ libcmocka-dev libsimde-dev xz-utils python3 python3-venv curl iproute2 git git-lfs
+    openssl)
 packages_fuzz=(clang) # and clang's run-time library, see fuzz_runtime_package
 packages_oracle=(python3 python3-venv)
 packages_lint=(clang-format clang-tidy cppcheck shellcheck git)
