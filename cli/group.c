@@ -237,7 +237,7 @@ static double peak_mb(void)
 static double planned_peak(const struct model *m)
 {
     uint64_t loading = m->weights->bytes + m->weights->loading_bytes;
-    uint64_t total = memory_plan_total(&m->memory);
+    uint64_t total = memory_plan_total(&m->memory_plan);
     return (double)(loading > total ? loading : total);
 }
 
@@ -262,7 +262,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     if (st == OK) {
         log_info("resident: %.1f MB before loading, %.1f MB now, planned %.1f MB",
                  (double)before * 1e-6, (double)process_resident_bytes() * 1e-6,
-                 (double)(before + memory_plan_total(&m->memory)) * 1e-6);
+                 (double)(before + memory_plan_total(&m->memory_plan)) * 1e-6);
         if (world->rank == 0) {
             st = a->fn(e, m, a->arg, err);
             struct error ignored;

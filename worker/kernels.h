@@ -4,14 +4,17 @@
  * other ranks between them.
  *
  * Contract: called from the rank's engine thread. A stage reads and writes only the buffers it is
- * given, in the memory of its backend, and may return before it has run (a backend with a stream
- * orders its stages; `finish` waits). It allocates nothing. Row counts may differ at every call and
- * never change a row's arithmetic.
+ * given, in the memory of its backend (but for a step's batch and its logits, which are the
+ * host's), and may return before it has run (a backend with a stream orders its stages; `finish`
+ * waits, and says what went wrong in any). It allocates nothing. Row counts may differ at every
+ * call and never change a row's arithmetic. What lies in activations is the backend's affair: one
+ * may keep them narrower than the types here.
  */
 #ifndef WITAN_WORKER_KERNELS_H
 #define WITAN_WORKER_KERNELS_H
 
 #include "worker/kv.h"
+#include "worker/memory.h"
 #include "worker/weights.h"
 
 /* The rows of one step: every token of every sequence that it feeds. Arrays live as long as the
@@ -50,6 +53,15 @@ struct backend;
 
 struct kernels {
     const char *name;
+
+    /* Where everything but batch and logits lies; the backend's. */
+    struct memory *(*memory)(struct backend *be);
+
+    /* Once, after loading, before any stage: weights stay where they are. */
+    enum status (*prepare)(struct backend *be, const struct weights *w, struct error *err);
+
+    /* First in a step, whose stages are all given this batch. */
+    void (*begin)(struct backend *be, const struct batch *b);
 
     /* sum[rows, hidden] (f64) = the embedding rows held here (vocabulary rows from first_row), zero
      * for tokens of other ranks; x[rows, hidden] = 0. */
@@ -101,7 +113,7 @@ struct kernels {
                      double *sum);
 
     /* logits[logits, padded] of the batch's logit rows over this rank's vocabulary rows; -infinity
-     * in the padding. */
+     * in the padding. In the host's memory, there once `finish` has returned. */
     void (*lm_head)(struct backend *be, const struct batch *b, const struct matrix *w,
                     int32_t padded, const float *xn, int32_t hidden, float *logits);
 

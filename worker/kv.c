@@ -1,16 +1,14 @@
 /* The KV cache's memory: see kv.h. */
 #include "worker/kv.h"
-#include "base/check.h"
-
-#include <stdlib.h>
 
 enum status kv_init(struct kv_cache *kv, const struct model_config *config,
                     const struct rank_plan *rank, enum kv_dtype dtype, int32_t blocks,
-                    struct error *err)
+                    struct memory *memory, struct error *err)
 {
     uint64_t bytes = (uint64_t)blocks * plan_kv_block_bytes(config, rank, dtype);
     *kv = (struct kv_cache){
-        .data = aligned_zalloc(bytes),
+        .memory = memory,
+        .data = memory->alloc(memory, bytes, true),
         .dtype = dtype,
         .layers = range_size(rank->layers),
         .blocks = blocks,
@@ -27,6 +25,7 @@ enum status kv_init(struct kv_cache *kv, const struct model_config *config,
 
 void kv_fini(struct kv_cache *kv)
 {
-    free(kv->data);
+    if (kv->memory)
+        kv->memory->free(kv->memory, kv->data);
     *kv = (struct kv_cache){0};
 }

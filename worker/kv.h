@@ -10,9 +10,11 @@
 #define WITAN_WORKER_KV_H
 
 #include "partition/plan.h"
+#include "worker/memory.h"
 
 struct kv_cache {
-    char *data; /* owned; [layers][blocks][kv_heads][K, V][KV_BLOCK * row] */
+    struct memory *memory;
+    char *data; /* owned, of `memory`; [layers][blocks][kv_heads][K, V][KV_BLOCK * row] */
     enum kv_dtype dtype;
     int32_t layers;
     int32_t blocks;
@@ -31,7 +33,7 @@ struct kv_layer {
 /* Allocates and touches `blocks` blocks. */
 enum status kv_init(struct kv_cache *kv, const struct model_config *config,
                     const struct rank_plan *rank, enum kv_dtype dtype, int32_t blocks,
-                    struct error *err);
+                    struct memory *memory, struct error *err);
 void kv_fini(struct kv_cache *kv);
 
 static inline size_t kv_tile_bytes(enum kv_dtype dtype, int32_t row)

@@ -62,6 +62,7 @@ struct loader {
     const struct inventory *inv;
     const struct load_wants *wants, *mine; /* of all `ranks`, of this one */
     int ranks;
+    struct memory *memory; /* where its wants are put */
     struct ring *ring;
     char *data;
     int32_t slot_count;
@@ -261,32 +262,36 @@ static enum status survey(struct loader *l, struct error *err)
 
 /* --- taking from a chunk --- */
 
-/* Copies what the piece has in [begin, begin + len) of its file, which lies in `from`; the bytes
- * copied. */
-static uint64_t copy_piece(const struct weight_piece *p, uint64_t begin, size_t len,
-                           const char *from, char *to)
+/* Puts what the piece has in [begin, begin + len) of its file, which lies in `from`, to its place;
+ * *copied: the bytes. Whole rows go together, the first and the last may be cut by the chunk. */
+static enum status put_piece(const struct weight_piece *p, uint64_t begin, size_t len,
+                             const char *from, struct memory *memory, char *to, uint64_t *copied,
+                             struct error *err)
 {
-    uint64_t end = begin + len, copied = 0;
-    for (int64_t r = begin > p->offset ? (int64_t)((begin - p->offset) / p->stride) : 0;
-         r < p->rows; r++) {
-        uint64_t at = p->offset + (uint64_t)r * p->stride;
+    uint64_t end = begin + len, rows = (uint64_t)p->rows;
+    for (uint64_t r = begin > p->offset ? (begin - p->offset) / p->stride : 0; r < rows;) {
+        uint64_t at = p->offset + r * p->stride, count = 1;
         uint64_t low = at > begin ? at : begin, high = at + p->run < end ? at + p->run : end;
         if (at >= end)
             break;
-        if (low >= high)
-            continue;
-        memcpy(to + (uint64_t)r * p->run + (low - at), from + (low - begin), high - low);
-        copied += high - low;
+        if (high - low == p->run && low == at && high > low)
+            count = 1 + (end - high) / p->stride;
+        count = count < rows - r ? count : rows - r;
+        if (high > low) {
+            TRY(memory->put(memory, to + r * p->run + (low - at), p->run, from + (low - begin),
+                            p->stride, high - low, count, err));
+            *copied += (high - low) * count;
+        }
+        r += count;
     }
-    return copied;
+    return OK;
 }
 
-/* Where a want's bytes are gathered: in its place, or aside until it is converted. */
+/* Where a want's bytes are gathered before they are converted; NULL, and the error set, when there
+ * is no memory. */
 static char *stage_of(struct loader *l, int64_t i, struct error *err)
 {
     const struct load_want *w = &l->mine->list[i];
-    if (!w->convert)
-        return w->to;
     pthread_mutex_lock(&l->lock);
     if (!l->staged[i])
         l->staged[i] = malloc(w->cut.bytes);
@@ -297,24 +302,39 @@ static char *stage_of(struct loader *l, int64_t i, struct error *err)
     return at;
 }
 
+static enum status convert_want(struct loader *l, const struct load_want *w, const char *staged,
+                                struct error *err)
+{
+    const struct quant_rect *rect = &w->cut.rect;
+    size_t bytes = (size_t)rect->rows * (size_t)rect->cols * sizeof(float);
+    if (l->memory->host)
+        return weight_convert(l->inv, &w->cut, staged, (float *)(void *)w->to, err);
+    float *values = malloc(bytes);
+    if (!values)
+        return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes of a weight", bytes);
+    enum status st = weight_convert(l->inv, &w->cut, staged, values, err);
+    if (st == OK)
+        st = l->memory->put(l->memory, w->to, bytes, values, bytes, bytes, 1, err);
+    free(values);
+    return st;
+}
+
 static enum status take_part(struct loader *l, const struct part *p, const struct chunk *c,
                              const char *from, struct error *err)
 {
     const struct load_want *w = &l->mine->list[p->want];
     const struct weight_piece *piece = &w->cut.pieces[p->piece];
-    char *to = stage_of(l, p->want, err);
-    if (!to)
+    char *staged = w->convert ? stage_of(l, p->want, err) : NULL;
+    if (w->convert && !staged)
         return ERR_NO_MEMORY;
-    uint64_t begin = (uint64_t)c->index * LOADER_CHUNK + c->begin;
-    uint64_t bytes = copy_piece(piece, begin, c->end - c->begin, from + c->begin, to + piece->at);
-    if (bytes == 0 || atomic_fetch_sub(&l->missing[p->want], bytes) != bytes || !w->convert)
+    uint64_t begin = (uint64_t)c->index * LOADER_CHUNK + c->begin, bytes = 0;
+    TRY(put_piece(piece, begin, c->end - c->begin, from + c->begin,
+                  staged ? memory_host() : l->memory, (staged ? staged : w->to) + piece->at, &bytes,
+                  err));
+    if (bytes == 0 || atomic_fetch_sub(&l->missing[p->want], bytes) != bytes || !staged)
         return OK;
-    enum status st = weight_convert(l->inv, &w->cut, to, (float *)(void *)w->to, err);
-    if (st == ERR_INVALID) { /* its g_idx */
-        error_prefix(err, "%s: ", checkpoint_file_name(l->ck, w->cut.weight->order.file));
-        error_advise(err, st, "fetch the file again");
-    }
-    free(to);
+    enum status st = convert_want(l, w, staged, err);
+    free(staged);
     l->staged[p->want] = NULL; /* nobody else comes for it */
     return st;
 }
@@ -497,13 +517,14 @@ static enum status run_threads(struct loader *l, struct error *err)
 }
 
 enum status loader_create(struct checkpoint *ck, const struct inventory *inv,
-                          const struct load_wants *wants, int ranks, int me, struct loader **out,
-                          struct error *err)
+                          const struct load_wants *wants, int ranks, int me, struct memory *memory,
+                          struct loader **out, struct error *err)
 {
     struct loader *l = calloc(1, sizeof *l);
     if (!l)
         return error_set(err, ERR_NO_MEMORY, "no memory for the loader");
-    *l = (struct loader){.ck = ck, .inv = inv, .wants = wants, .mine = &wants[me], .ranks = ranks};
+    *l = (struct loader){
+        .ck = ck, .inv = inv, .wants = wants, .mine = &wants[me], .ranks = ranks, .memory = memory};
     pthread_mutex_init(&l->lock, NULL);
     enum status st = survey(l, err);
     if (st != OK) {
@@ -556,7 +577,7 @@ static enum status run_alone(struct loader *l, struct error *err)
 {
     struct comm alone = comm_alone();
     struct loader *own = NULL;
-    TRY(loader_create(l->ck, l->inv, l->mine, 1, 0, &own, err));
+    TRY(loader_create(l->ck, l->inv, l->mine, 1, 0, l->memory, &own, err));
     enum status st = loader_run(own, &alone, l->progress, l->progress_arg, err);
     loader_destroy(own);
     return st;

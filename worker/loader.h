@@ -18,6 +18,7 @@
 #include "partition/manifest.h"
 #include "partition/weight_read.h"
 #include "transport/transport.h"
+#include "worker/memory.h"
 
 enum {
     LOADER_CHUNK = MANIFEST_CHUNK_BYTES,
@@ -48,11 +49,12 @@ struct loader;
 
 /*
  * wants[r], r < ranks, is what rank r of the machine wants: the same on all of them but for `to`,
- * which only rank `me`'s own has. Not collective; everything given lives as long as the loader.
+ * which only rank `me`'s own has, in `memory`. Not collective; everything given lives as long as
+ * the loader.
  */
 enum status loader_create(struct checkpoint *ck, const struct inventory *inv,
-                          const struct load_wants *wants, int ranks, int me, struct loader **out,
-                          struct error *err);
+                          const struct load_wants *wants, int ranks, int me, struct memory *memory,
+                          struct loader **out, struct error *err);
 void loader_destroy(struct loader *l);
 
 /*

@@ -33,6 +33,7 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
         .eps = c->rms_eps,
     };
 
+    k->begin(be, b);
     if (r->stage == 0) {
         k->embed(be, b, &w->embed, r->vocab.begin, c->hidden, ws->x, ws->sum); /* [R, H] */
         TRY(comm_allreduce_f64(m->stage, ws->sum, sums, err));

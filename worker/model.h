@@ -36,15 +36,16 @@ struct model {
     struct kv_cache kv;
     const struct kernels *kernels;
     struct backend *backend;
+    struct memory *memory; /* the backend's */
     struct pool *pool;
     struct workspace ws;
-    float *frequency;          /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
-    float rope_scale;          /* on its cosines and sines */
-    struct comm *world;        /* the runner's */
-    struct comm *node;         /* the ranks of this machine */
-    struct comm *stage;        /* the W ranks of this pipeline stage */
-    struct comm *attn;         /* the attn_tp ranks that share an o_proj sum */
-    struct memory_plan memory; /* what the plan says this rank takes */
+    float *frequency;               /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
+    float rope_scale;               /* on its cosines and sines */
+    struct comm *world;             /* the runner's */
+    struct comm *node;              /* the ranks of this machine */
+    struct comm *stage;             /* the W ranks of this pipeline stage */
+    struct comm *attn;              /* the attn_tp ranks that share an o_proj sum */
+    struct memory_plan memory_plan; /* what the plan says this rank takes */
 };
 
 /* What the operator chose; everything else follows from the checkpoint and the plan. */

@@ -47,9 +47,10 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
     }
 }
 
-static enum status allocate(void *where, uint64_t bytes, const char *what, struct error *err)
+static enum status allocate(struct memory *memory, void *where, uint64_t bytes, const char *what,
+                            struct error *err)
 {
-    void *p = aligned_zalloc(bytes);
+    void *p = memory->alloc(memory, bytes, true);
     if (!p)
         return error_set(err, ERR_NO_MEMORY, "no memory for %llu bytes of %s",
                          (unsigned long long)bytes, what);
@@ -60,17 +61,18 @@ static enum status allocate(void *where, uint64_t bytes, const char *what, struc
 static enum status allocate_workspace(struct model *m, struct error *err)
 {
     struct workspace *ws = &m->ws;
+    struct memory *mem = m->memory;
     struct workspace_bytes n = plan_workspace(&m->config, m->plan, m->rank, &m->limits);
-    TRY(allocate(&ws->x, n.x, "activations", err));
-    TRY(allocate(&ws->xn, n.xn, "activations", err));
-    TRY(allocate(&ws->sum, n.sum, "activations", err));
-    TRY(allocate(&ws->q, n.q, "activations", err));
-    TRY(allocate(&ws->kv, n.kv, "activations", err));
-    TRY(allocate(&ws->attn, n.attn, "activations", err));
-    TRY(allocate(&ws->rope, n.rope, "RoPE angles", err));
-    TRY(allocate(&ws->router, n.router, "router logits", err));
-    TRY(allocate(&ws->h, n.h, "activations", err));
-    TRY(allocate(&ws->route.chosen, n.route, "routes", err));
+    TRY(allocate(mem, &ws->x, n.x, "activations", err));
+    TRY(allocate(mem, &ws->xn, n.xn, "activations", err));
+    TRY(allocate(mem, &ws->sum, n.sum, "activations", err));
+    TRY(allocate(mem, &ws->q, n.q, "activations", err));
+    TRY(allocate(mem, &ws->kv, n.kv, "activations", err));
+    TRY(allocate(mem, &ws->attn, n.attn, "activations", err));
+    TRY(allocate(mem, &ws->rope, n.rope, "RoPE angles", err));
+    TRY(allocate(mem, &ws->router, n.router, "router logits", err));
+    TRY(allocate(mem, &ws->h, n.h, "activations", err));
+    TRY(allocate(mem, &ws->route.chosen, n.route, "routes", err));
     size_t slots = (size_t)m->limits.max_rows * (size_t)(m->config.top_k ? m->config.top_k : 1);
     ws->route.row = ws->route.chosen + slots;
     ws->route.chosen_weight = (float *)(void *)(ws->route.row + slots);
@@ -78,7 +80,7 @@ static enum status allocate_workspace(struct model *m, struct error *err)
     ws->route.first = (int32_t *)(void *)(ws->route.weight + slots);
     if (n.logits > 0) {
         size_t shard = (size_t)m->limits.max_logits * (size_t)m->rank->vocab_padded;
-        TRY(allocate(&ws->shard, n.logits, "logits", err));
+        TRY(allocate(memory_host(), &ws->shard, n.logits, "logits", err));
         /* One rank has the whole row in its shard. */
         ws->logits = m->plan->layout.w > 1 ? ws->shard + shard : ws->shard;
     }
@@ -97,9 +99,15 @@ static enum status split_comms(struct model *m, struct error *err)
 static enum status allocate_rope(struct model *m, struct error *err)
 {
     uint64_t bytes = (uint64_t)m->config.head_dim / 2 * sizeof(float);
-    TRY(allocate(&m->frequency, bytes, "RoPE frequencies", err));
-    m->rope_scale = rope_frequencies(&m->config, m->frequency);
-    return OK;
+    float *frequency = malloc(bytes);
+    if (!frequency)
+        return error_set(err, ERR_NO_MEMORY, "no memory for RoPE frequencies");
+    m->rope_scale = rope_frequencies(&m->config, frequency);
+    enum status st = allocate(m->memory, &m->frequency, bytes, "RoPE frequencies", err);
+    if (st == OK)
+        st = m->memory->put(m->memory, m->frequency, bytes, frequency, bytes, bytes, 1, err);
+    free(frequency);
+    return st;
 }
 
 static void log_start(const struct model *m)
@@ -108,10 +116,10 @@ static void log_start(const struct model *m)
     int n = 0;
 #define X(field, words)                                                                            \
     n += snprintf(line + n, sizeof line - (size_t)n, "%s%s %.1f MB", n ? ", " : "", words,         \
-                  (double)m->memory.field * 1e-6);
+                  (double)m->memory_plan.field * 1e-6);
     MEMORY_PURPOSES(X)
 #undef X
-    log_info("memory: %s; in all %.1f MB", line, (double)memory_plan_total(&m->memory) * 1e-6);
+    log_info("memory: %s; in all %.1f MB", line, (double)memory_plan_total(&m->memory_plan) * 1e-6);
     uint64_t blocks = ((uint64_t)m->limits.context + KV_BLOCK - 1) / KV_BLOCK;
     log_info("a sequence of %d tokens takes %.1f MB of the KV cache", m->limits.context,
              (double)(blocks * plan_kv_block_bytes(&m->config, m->rank, m->limits.kv_dtype)) *
@@ -143,22 +151,30 @@ static enum status check_limits(struct model *m, struct error *err)
     return OK;
 }
 
-/* Everything but the weights. */
-static enum status allocate_all(struct model *m, const struct model_options *o, struct error *err)
+static enum status create_backend(struct model *m, const struct model_options *o, struct error *err)
 {
     TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
-    TRY(allocate_workspace(m, err));
-    TRY(allocate_rope(m, err));
     TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
                            &m->kernels, &m->backend, err));
-    return kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, err);
+    m->memory = m->kernels->memory(m->backend);
+    return OK;
+}
+
+/* Everything but the weights. */
+static enum status allocate_rest(struct model *m, struct error *err)
+{
+    TRY(m->kernels->prepare(m->backend, m->weights, err));
+    TRY(allocate_workspace(m, err));
+    TRY(allocate_rope(m, err));
+    return kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, m->memory,
+                   err);
 }
 
 /* Refused now, not by the kernel after minutes of loading. Collective over the machine's ranks. */
 static enum status check_memory(struct model *m, struct error *err)
 {
     uint64_t available = process_available_bytes();
-    double need = (double)memory_plan_total(&m->memory);
+    double need = (double)memory_plan_total(&m->memory_plan);
     TRY(comm_allreduce_f64(m->node, &need, 1, err));
     if (available == 0 || need <= (double)available)
         return OK;
@@ -173,12 +189,12 @@ static enum status check_memory(struct model *m, struct error *err)
 static enum status load(struct model *m, const struct model_options *o, const struct inventory *inv,
                         struct checkpoint *ck, struct error *err)
 {
-    m->memory = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
+    m->memory_plan = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
     log_start(m);
     TRY(comm_agree(m->world, check_memory(m, err), err));
     struct progress p = {.terminal = isatty(STDERR_FILENO) != 0, .start_ns = clock_now_ns()};
     bool show = o->progress && m->rank->rank == 0;
-    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->world, m->node,
+    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->memory, m->world, m->node,
                         show ? show_progress : NULL, &p, &m->weights, err);
 }
 
@@ -247,10 +263,12 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     if (st == OK)
         st = split_comms(m, err);
     if (st == OK)
+        st = comm_agree(m->world, create_backend(m, o, err), err);
+    if (st == OK)
         st = load(m, o, inv, ck, err);
     /* After loading, whose buffers are given back by now. */
     if (st == OK)
-        st = comm_agree(m->world, allocate_all(m, o, err), err);
+        st = comm_agree(m->world, allocate_rest(m, err), err);
     checkpoint_close(ck);
     inventory_destroy(inv);
     return st;
@@ -277,15 +295,16 @@ void model_destroy(struct model *m)
 {
     if (!m)
         return;
-    if (m->kernels)
-        m->kernels->destroy(m->backend);
     weights_destroy(m->weights);
     kv_fini(&m->kv);
     struct workspace *ws = &m->ws;
-    void *owned[] = {ws->x,    ws->xn,     ws->sum, ws->q,     ws->kv,           ws->attn,
-                     ws->rope, ws->router, ws->h,   ws->shard, ws->route.chosen, m->frequency};
-    for (size_t i = 0; i < COUNT_OF(owned); i++)
-        free(owned[i]);
+    void *owned[] = {ws->x,      ws->xn, ws->sum,          ws->q,       ws->kv, ws->attn, ws->rope,
+                     ws->router, ws->h,  ws->route.chosen, m->frequency};
+    for (size_t i = 0; m->memory && i < COUNT_OF(owned); i++)
+        m->memory->free(m->memory, owned[i]);
+    free(ws->shard);
+    if (m->kernels)
+        m->kernels->destroy(m->backend);
     pool_destroy(m->pool);
     if (m->attn)
         m->attn->ops->destroy(m->attn);

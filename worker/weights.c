@@ -5,11 +5,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum {
     ALIGN = 64,
-    HUGE_PAGE = 2 << 20,     /* what large arenas lie on, for fewer faults and misses */
     CONVERT_BYTES = 8 << 20, /* of fp32 that one thread converts at a time */
 };
 
@@ -84,21 +82,10 @@ static const float **vector_of(struct weights *w, const struct rank_plan *rank,
     }
 }
 
-static void *allocate_arena(uint64_t bytes)
-{
-    if (bytes < HUGE_PAGE)
-        return aligned_alloc(ALIGN, bytes ? bytes : ALIGN);
-    uint64_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    void *p = aligned_alloc(HUGE_PAGE, whole);
-    if (p)
-        madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* no matter where it cannot */
-    return p;
-}
-
 /* Counts the FFN blocks of each layer and gives each its place. */
 static enum status allocate(struct weights *w, const struct model_config *config,
                             const struct inventory *inv, const struct rank_plan *rank,
-                            struct error *err)
+                            struct memory *memory, struct error *err)
 {
     size_t vectors = 0, ffns = 0;
     w->layer_count = range_size(rank->layers);
@@ -110,8 +97,9 @@ static enum status allocate(struct weights *w, const struct model_config *config
             w->bytes += slice_bytes(inv, s);
     }
     w->layers = calloc((size_t)w->layer_count, sizeof *w->layers);
-    w->arena = allocate_arena(w->bytes);
-    w->vectors = calloc(vectors ? vectors : 1, sizeof *w->vectors);
+    w->memory = memory;
+    w->arena = memory->alloc(memory, w->bytes, false);
+    w->vectors = memory->alloc(memory, vectors * sizeof *w->vectors, true);
     int32_t experts = range_size(rank->experts) > 0 ? range_size(rank->experts) : 1;
     w->ffns = calloc((size_t)w->layer_count * (size_t)experts, sizeof *w->ffns);
     if (!w->layers || !w->arena || !w->vectors || !w->ffns)
@@ -221,7 +209,7 @@ static enum status prepare(struct wishes *wishes, struct weights *w, const struc
         TRY(i == me ? place_all(&wishes->wants[i], w, inv, r, err)
                     : want_all(&wishes->wants[i], inv, r, err));
     }
-    return loader_create(ck, inv, wishes->wants, wishes->count, me, loader, err);
+    return loader_create(ck, inv, wishes->wants, wishes->count, me, w->memory, loader, err);
 }
 
 static enum status run(struct loader *loader, struct comm *world, struct comm *node,
@@ -235,9 +223,9 @@ static enum status run(struct loader *loader, struct comm *world, struct comm *n
 
 enum status weights_load(const struct model_config *config, const struct inventory *inv,
                          struct checkpoint *ck, const struct plan *plan,
-                         const struct rank_plan *rank, struct comm *world, struct comm *node,
-                         load_progress progress, void *progress_arg, struct weights **out,
-                         struct error *err)
+                         const struct rank_plan *rank, struct memory *memory, struct comm *world,
+                         struct comm *node, load_progress progress, void *progress_arg,
+                         struct weights **out, struct error *err)
 {
     struct comm alone = comm_alone();
     struct wishes wishes = {0};
@@ -245,7 +233,7 @@ enum status weights_load(const struct model_config *config, const struct invento
     struct weights *w = calloc(1, sizeof *w);
     world = world ? world : &alone;
     node = node ? node : &alone;
-    enum status st = w ? allocate(w, config, inv, rank, err)
+    enum status st = w ? allocate(w, config, inv, rank, memory, err)
                        : error_set(err, ERR_NO_MEMORY, "no memory for weights");
     TRY_OUT(st, comm_agree(world, st, err));
     TRY_OUT(st, find_ranks(&wishes, rank->rank, world, node, err));
@@ -269,8 +257,8 @@ void weights_destroy(struct weights *w)
     if (!w)
         return;
     free(w->layers);
-    free(w->arena);
-    free(w->vectors);
+    w->memory->free(w->memory, w->arena);
+    w->memory->free(w->memory, w->vectors);
     free(w->ffns);
     free(w);
 }

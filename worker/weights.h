@@ -49,23 +49,25 @@ struct weights {
     int32_t layer_count;
     uint64_t bytes;         /* allocated for matrices */
     uint64_t loading_bytes; /* of buffers that the machine's ranks shared while they read */
-    /* owned memory */
+    /* owned, of `memory` but for the table of blocks */
+    struct memory *memory;
     void *arena;
     float *vectors; /* norms and biases */
     struct ffn *ffns;
 };
 
 /*
- * Reads this rank's slices; quantised ones become fp32. Collective over `world`, the plan's ranks;
- * those of `node`, its part on this machine, read each byte of the checkpoint once together
- * (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is read by chunks. A failure
- * is every rank's, and nothing is kept; errors name file and tensor. weights_destroy releases.
+ * Reads this rank's slices into `memory`; quantised ones become fp32. Collective over `world`, the
+ * plan's ranks; those of `node`, its part on this machine, read each byte of the checkpoint once
+ * together (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is read by chunks. A
+ * failure is every rank's, and nothing is kept; errors name file and tensor. weights_destroy
+ * releases.
  */
 enum status weights_load(const struct model_config *config, const struct inventory *inv,
                          struct checkpoint *ck, const struct plan *plan,
-                         const struct rank_plan *rank, struct comm *world, struct comm *node,
-                         load_progress progress, void *progress_arg, struct weights **out,
-                         struct error *err);
+                         const struct rank_plan *rank, struct memory *memory, struct comm *world,
+                         struct comm *node, load_progress progress, void *progress_arg,
+                         struct weights **out, struct error *err);
 void weights_destroy(struct weights *w);
 
 #endif

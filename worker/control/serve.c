@@ -135,7 +135,7 @@ static enum status say_ready(struct rank *r, int64_t load_ns, struct error *err)
         const char *name;
         uint64_t bytes;
     } const purposes[] = {
-#define X(field, words) {words, r->model->memory.field},
+#define X(field, words) {words, r->model->memory_plan.field},
         MEMORY_PURPOSES(X)
 #undef X
     };

@@ -538,6 +538,26 @@ static void cpu_lm_head(struct backend *be, const struct batch *b, const struct 
 /* --- life --------------------------------------------------------------------------------------
  */
 
+static struct memory *cpu_memory(struct backend *be)
+{
+    (void)be;
+    return memory_host();
+}
+
+static enum status cpu_prepare(struct backend *be, const struct weights *w, struct error *err)
+{
+    (void)be;
+    (void)w;
+    (void)err;
+    return OK;
+}
+
+static void cpu_begin(struct backend *be, const struct batch *b)
+{
+    (void)be;
+    (void)b;
+}
+
 static enum status cpu_finish(struct backend *be, struct error *err)
 {
     (void)be;
@@ -563,6 +583,9 @@ enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scra
 {
     static const struct kernels table = {
         .name = "cpu",
+        .memory = cpu_memory,
+        .prepare = cpu_prepare,
+        .begin = cpu_begin,
         .embed = cpu_embed,
         .rope_angles = cpu_rope_angles,
         .add_norm = cpu_add_norm,

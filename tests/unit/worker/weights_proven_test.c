@@ -65,8 +65,8 @@ static enum status load(const struct model *m, struct checkpoint *ck, const stru
                         int rank, struct weights **out, struct error *err)
 {
     struct progress progress = {0};
-    enum status st = weights_load(&m->config, m->inv, ck, p, &p->ranks[rank], NULL, NULL,
-                                  on_progress, &progress, out, err);
+    enum status st = weights_load(&m->config, m->inv, ck, p, &p->ranks[rank], memory_host(), NULL,
+                                  NULL, on_progress, &progress, out, err);
     if (st == OK)
         assert_int_equal(progress.done, progress.total);
     return st;
@@ -107,8 +107,9 @@ static enum status load_in_world(struct comm *comm, void *arg, struct error *err
     const struct model *m = w->m;
     struct checkpoint *ck = NULL;
     TRY(checkpoint_open_proven(m->s.files.path, m->manifest, &ck, err));
-    enum status st = weights_load(&m->config, m->inv, ck, w->p, &w->p->ranks[comm->rank], comm,
-                                  comm, NULL, NULL, &w->weights[comm->rank], err);
+    enum status st = weights_load(&m->config, m->inv, ck, w->p, &w->p->ranks[comm->rank],
+                                  memory_host(), comm, comm, NULL, NULL, &w->weights[comm->rank],
+                                  err);
     checkpoint_close(ck);
     return st;
 }

@@ -170,8 +170,8 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
 static enum status load(const struct golden *g, const struct plan *p, int rank,
                         struct progress *progress, struct weights **out, struct error *err)
 {
-    return weights_load(&g->config, g->inv, g->ck, p, &p->ranks[rank], NULL, NULL, on_progress,
-                        progress, out, err);
+    return weights_load(&g->config, g->inv, g->ck, p, &p->ranks[rank], memory_host(), NULL, NULL,
+                        on_progress, progress, out, err);
 }
 
 /* `w` is what a rank loaded. */
@@ -253,8 +253,8 @@ static enum status load_in_world(struct comm *comm, void *arg, struct error *err
 {
     struct world *w = arg;
     int r = comm->rank;
-    return weights_load(&w->g->config, w->g->inv, w->ck[r], w->p, &w->p->ranks[r], comm, comm,
-                        on_progress, &w->progress[r], &w->weights[r], err);
+    return weights_load(&w->g->config, w->g->inv, w->ck[r], w->p, &w->p->ranks[r], memory_host(),
+                        comm, comm, on_progress, &w->progress[r], &w->weights[r], err);
 }
 
 /* What they read together is the checkpoint once, if they need all of it. */
