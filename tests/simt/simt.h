@@ -28,6 +28,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
 #define SIMT_INLINE static inline __attribute__((always_inline, unused))
+#define DEVICE SIMT_INLINE
 
 /* Where in a kernel a call stands: default arguments, filled in at the call. */
 #define SIMT_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()

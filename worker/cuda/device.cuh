@@ -3,6 +3,7 @@
  * that nvcc compiles for devices and a host compiler, unchanged, for the emulator (tests/simt,
  * where README.md says how to write them). Names that are not CUDA's own:
  *
+ *   DEVICE                             a function for kernels alone, inlined
  *   launch, launch_shape               launching
  *   device_alloc ... device_wait       device memory from the host; 0, or an error's code
  *   SHARED_DYNAMIC                     the block's dynamic shared memory

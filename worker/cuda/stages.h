@@ -129,8 +129,9 @@ uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_a
 
 /* From logits [rows, experts] (of the model), fp32: softmax, the top_k largest in descending order
  * (ties to the lower id), renormalised if asked; then the slots of experts [begin, end). */
-int cuda_route(int32_t rows, int32_t experts, int32_t top_k, int32_t renormalise, int32_t begin,
-               int32_t end, const float *logits, struct cuda_route route, cuda_stream stream);
+int cuda_route_experts(int32_t rows, int32_t experts, int32_t top_k, int32_t renormalise,
+                       int32_t begin, int32_t end, const float *logits, struct cuda_route route,
+                       cuda_stream stream);
 
 /* One expert, every row, weight 1. */
 int cuda_route_dense(int32_t rows, struct cuda_route route, cuda_stream stream);
