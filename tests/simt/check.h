@@ -82,6 +82,16 @@ template <class T> struct device_array {
     }
 };
 
+/* A launch, whose code this is, is to have run without a fault. */
+static inline void assert_ran(int code)
+{
+    const char *report = simt_report();
+    (void)shared_path;
+    code = code ? code : device_wait(NULL);
+    if (report || code != 0)
+        fail_msg("code %d: %s", code, report ? report : "no report");
+}
+
 /* In [-1, 1). */
 static inline std::vector<float> random_numbers(uint64_t seed, size_t n)
 {

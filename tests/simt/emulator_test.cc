@@ -9,14 +9,6 @@
 #include <sys/wait.h>
 #include <thread>
 
-static void assert_ran(int code)
-{
-    const char *report = simt_report();
-    (void)shared_path;
-    if (report || code != 0)
-        fail_msg("code %d: %s", code, report ? report : "no report");
-}
-
 /* A launch, or a call of the host, is to have failed with a report that holds `text`. */
 static void assert_fault(int code, const char *text)
 {

@@ -299,6 +299,18 @@ int run_vectors(const float *x, int n, float *y)
     return launch(vectors, {dim3(n / 128), dim3(32), 0, nullptr, false}, x, n, y);
 }
 
+static __global__ void double_vectors(const double *x, int n, double *y)
+{
+    int i = blockIdx.x * 32 + threadIdx.x;
+    double2 v = ((const double2 *)x)[i];
+    ((double2 *)y)[n / 2 - 1 - i] = make_double2(v.y, v.x);
+}
+
+int run_double_vectors(const double *x, int n, double *y)
+{
+    return launch(double_vectors, {dim3(n / 64), dim3(32), 0, nullptr, false}, x, n, y);
+}
+
 static __global__ void race_to_atomic(unsigned *ticket, int *order)
 {
     order[atomicAdd(ticket, 1u)] = threadIdx.x;

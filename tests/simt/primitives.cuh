@@ -76,6 +76,9 @@ int run_detmath(const double *x, int n, double *out, float *single);
 /* y[i] = x[n - 1 - i] as float4, by way of shared memory; n a multiple of 128 a block. */
 int run_vectors(const float *x, int n, float *y);
 
+/* y[i] = x[n - 1 - i] as double2; n a multiple of 64 a block. */
+int run_double_vectors(const double *x, int n, double *y);
+
 /* order[i] = the thread that came i-th to an atomic. */
 int run_race_to_atomic(unsigned *ticket, int *order, int threads);
 

@@ -15,16 +15,6 @@ extern "C" {
 #include "worker/detmath.h"
 }
 
-/* A launch is to have run without a fault. */
-static void assert_ran(int code)
-{
-    const char *report = simt_report();
-    (void)shared_path;
-    code = code ? code : device_wait(NULL);
-    if (report || code != 0)
-        fail_msg("code %d: %s", code, report ? report : "no report");
-}
-
 static uint32_t bits_of(float x)
 {
     uint32_t bits;
@@ -534,6 +524,13 @@ static void vector_types(void **state)
     std::vector<float> found = y.read();
     for (size_t i = 0; i < n; i++)
         assert_true(found[i] == x[n - 1 - i]);
+
+    std::vector<double> wide(x.begin(), x.end());
+    device_array<double> dwide(wide), back(n);
+    assert_ran(run_double_vectors(dwide.p, (int)n, back.p));
+    std::vector<double> reversed = back.read();
+    for (size_t i = 0; i < n; i++)
+        assert_true(reversed[i] == wide[n - 1 - i]);
 }
 
 static const struct CMUnitTest tests[] = {

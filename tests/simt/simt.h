@@ -101,6 +101,28 @@ SIMT_VECTOR4(float4, float)
 SIMT_VECTOR4(int4, int)
 SIMT_VECTOR4(uint4, unsigned)
 
+struct alignas(16) double2 {
+    double x, y;
+    double2() = default;
+    __forceinline__ double2(double x_, double y_) : x(x_), y(y_)
+    {
+    }
+    __forceinline__ double2(const double2 &o)
+    {
+        simt_raw16 v = simt_load16(&o);
+        memcpy(this, &v, sizeof v);
+    }
+    __forceinline__ double2 &operator=(const double2 &o)
+    {
+        simt_store16(this, simt_load16(&o));
+        return *this;
+    }
+};
+SIMT_INLINE double2 make_double2(double x, double y)
+{
+    return double2(x, y);
+}
+
 struct uint3 {
     unsigned x, y, z;
 };
