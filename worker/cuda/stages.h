@@ -68,8 +68,7 @@ struct cuda_attention {
 };
 
 /* One layer's cache of bf16: [blocks][kv_heads][K: [row][KV_BLOCK], V: [KV_BLOCK][row]]
- * (worker/kv.h).
- */
+ * (worker/kv.h). What lies beyond a sequence's positions is never part of a result, be it NaN. */
 struct cuda_kv {
     cuda_bf16 *data;
     int32_t heads, row;
@@ -109,7 +108,8 @@ int cuda_add_norm(int32_t rows, int32_t hidden, const double *sum, float *x, con
 
 /* From the products q_tmp[rows, q_heads x head_dim] and kv_tmp[rows, 2 x kv_heads x head_dim] (k
  * heads, then v heads), fp32: q and k normed by head (where a norm is given), rotated by halves, q
- * scaled by 1 / sqrt(head_dim) into q[rows, q_heads, row] bf16; k and v as bf16 into the cache. */
+ * scaled by 1 / sqrt(head_dim) into q[rows, q_heads, row] bf16; k and v as bf16 into the cache, its
+ * padding as zeros. */
 int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const float *q_norm,
                     const float *k_norm, const float *rope, const float *q_tmp, const float *kv_tmp,
                     cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream);
@@ -128,7 +128,8 @@ int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *
 uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_attention *a);
 
 /* From logits [rows, experts] (of the model), fp32: softmax, the top_k largest in descending order
- * (ties to the lower id), renormalised if asked; then the slots of experts [begin, end). */
+ * (ties to the lower id), renormalised if asked; then the slots of experts [begin, end). top_k is
+ * at most CUDA_MAX_TOP_K and experts. As on the CPU, exp is not below e^-87. */
 int cuda_route_experts(int32_t rows, int32_t experts, int32_t top_k, int32_t renormalise,
                        int32_t begin, int32_t end, const float *logits, struct cuda_route route,
                        cuda_stream stream);

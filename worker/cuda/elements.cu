@@ -1,0 +1,240 @@
+/* Embedding, angles, norms, and what happens to q, k and v between their products and attention:
+ * see stages.h. What is summed here is summed in an order that the vector's length alone fixes. */
+#include "worker/cuda/common.cuh"
+
+enum { THREADS = 256, WARPS = THREADS / 32 };
+
+/* ---- Embedding: a block a row ---- */
+
+static __global__ void embed(const int32_t *token, cuda_matrix w, int32_t first_row, float *x,
+                             double *sum)
+{
+    grid_dependency_wait();
+    int row = token[blockIdx.x] - first_row;
+    bool here = row >= 0 && row < w.rows;
+    const cuda_bf16 *from = w.data + (size_t)(here ? row : 0) * w.cols;
+    x += (size_t)blockIdx.x * w.cols;
+    sum += (size_t)blockIdx.x * w.cols;
+    for (int i = 4 * threadIdx.x; i < w.cols; i += 4 * THREADS) {
+        uint2 v = make_uint2(0, 0);
+        if (here)
+            v = *(const uint2 *)(from + i);
+        *(float4 *)(x + i) = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        /* + 0 makes -0 what a sum over ranks makes it */
+        *(double2 *)(sum + i) = make_double2((double)bf16_to_f32((uint16_t)v.x) + 0.0,
+                                             (double)bf16_to_f32((uint16_t)(v.x >> 16)) + 0.0);
+        *(double2 *)(sum + i + 2) = make_double2((double)bf16_to_f32((uint16_t)v.y) + 0.0,
+                                                 (double)bf16_to_f32((uint16_t)(v.y >> 16)) + 0.0);
+    }
+}
+
+int cuda_embed(const struct cuda_batch *b, struct cuda_matrix w, int32_t first_row, float *x,
+               double *sum, cuda_stream stream)
+{
+    if (b->rows == 0)
+        return 0;
+    return launch(embed, {dim3(b->rows), dim3(THREADS), 0, (device_stream)stream, true}, b->token,
+                  w, first_row, x, sum);
+}
+
+/* ---- RoPE's angles: a thread an angle ---- */
+
+static __global__ void rope_angles(const int32_t *pos, const float *frequency, float scale,
+                                   int32_t rows, int32_t half, float *rope)
+{
+    grid_dependency_wait();
+    int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    int64_t row = at / half, d = at % half;
+    if (row >= rows)
+        return;
+    float angle = __fmul_rn((float)pos[row], frequency[d]);
+    double sine, cosine;
+    detmath_sincos((double)angle, &sine, &cosine);
+    rope[row * 2 * half + d] = __fmul_rn((float)cosine, scale);
+    rope[row * 2 * half + half + d] = __fmul_rn((float)sine, scale);
+}
+
+int cuda_rope_angles(const struct cuda_batch *b, const float *frequency, float scale,
+                     int32_t head_dim, float *rope, cuda_stream stream)
+{
+    if (b->rows == 0)
+        return 0;
+    dim3 grid((unsigned)(((int64_t)b->rows * (head_dim / 2) + THREADS - 1) / THREADS));
+    return launch(rope_angles, {grid, dim3(THREADS), 0, (device_stream)stream, true}, b->pos,
+                  frequency, scale, b->rows, head_dim / 2, rope);
+}
+
+/* ---- Residual and norm: a block a row ---- */
+
+/* 1 / sqrt(mean + eps) */
+DEVICE float rms_scale(float sum_of_squares, int n, float eps)
+{
+    float mean = __fdiv_rn(sum_of_squares, (float)n);
+    return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, eps)));
+}
+
+/* Of the whole block; its warps' sums are added in their order. */
+DEVICE float block_sum(float x)
+{
+    __shared__ float of_warp[WARPS];
+    x = lanes_sum(x, 32);
+    if (lane_id() == 0)
+        of_warp[threadIdx.x / 32] = x;
+    __syncthreads();
+    float sum = of_warp[0];
+    for (int i = 1; i < WARPS; i++)
+        sum = __fadd_rn(sum, of_warp[i]);
+    return sum;
+}
+
+DEVICE float4 add_rounded(float4 x, double2 low, double2 high)
+{
+    return make_float4(__fadd_rn(x.x, (float)low.x), __fadd_rn(x.y, (float)low.y),
+                       __fadd_rn(x.z, (float)high.x), __fadd_rn(x.w, (float)high.y));
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    add_norm(int32_t hidden, const double *sum, float *x, const float *norm, float eps,
+             cuda_bf16 *xn)
+{
+    grid_dependency_wait();
+    size_t row = (size_t)blockIdx.x * hidden;
+    x += row;
+    float squares = 0.0f;
+    for (int i = 4 * threadIdx.x; i < hidden; i += 4 * THREADS) {
+        float4 v = *(const float4 *)(x + i);
+        if (sum) {
+            const double2 *from = (const double2 *)(sum + row + i);
+            v = add_rounded(v, from[0], from[1]);
+            *(float4 *)(x + i) = v;
+        }
+        squares = __fmaf_rn(v.x, v.x, squares);
+        squares = __fmaf_rn(v.y, v.y, squares);
+        squares = __fmaf_rn(v.z, v.z, squares);
+        squares = __fmaf_rn(v.w, v.w, squares);
+    }
+    if (!norm)
+        return;
+    float r = rms_scale(block_sum(squares), hidden, eps);
+    for (int i = 4 * threadIdx.x; i < hidden; i += 4 * THREADS) { /* each thread its own again */
+        float4 v = *(const float4 *)(x + i), n = *(const float4 *)(norm + i);
+        uint32_t low = bf16x2_from_f32(__fmul_rn(n.x, __fmul_rn(v.x, r)),
+                                       __fmul_rn(n.y, __fmul_rn(v.y, r)));
+        uint32_t high = bf16x2_from_f32(__fmul_rn(n.z, __fmul_rn(v.z, r)),
+                                        __fmul_rn(n.w, __fmul_rn(v.w, r)));
+        *(uint2 *)(xn + row + i) = make_uint2(low, high);
+    }
+}
+
+int cuda_add_norm(int32_t rows, int32_t hidden, const double *sum, float *x, const float *norm,
+                  float eps, cuda_bf16 *xn, cuda_stream stream)
+{
+    if (rows == 0)
+        return 0;
+    return launch(add_norm, {dim3(rows), dim3(THREADS), 0, (device_stream)stream, true}, hidden,
+                  sum, x, norm, eps, xn);
+}
+
+/* ---- q, k, v: a warp a head of a row; a lane has up to PAIRS pairs (d, d + half) ---- */
+
+enum { PAIRS = CUDA_MAX_HEAD / 2 / 32 };
+
+struct finish_job {
+    cuda_batch b;
+    cuda_attention a;
+    const float *q_norm, *k_norm, *rope, *q_tmp, *kv_tmp;
+    cuda_bf16 *q;
+    cuda_kv kv;
+    float q_scale;
+};
+
+/* A head normed (where `norm` is not NULL) and rotated: y[p][0] is element d = lane + 32 p, y[p][1]
+ * element d + half. */
+DEVICE void norm_and_rotate(const float *x, const float *norm, const float *rope, int head_dim,
+                            float eps, float (&y)[PAIRS][2])
+{
+    int half = head_dim / 2, lane = lane_id();
+    float squares = 0.0f;
+#pragma unroll
+    for (int p = 0; p < PAIRS; p++) {
+        int d = lane + 32 * p;
+        y[p][0] = d < half ? x[d] : 0.0f;
+        y[p][1] = d < half ? x[d + half] : 0.0f;
+        squares = __fmaf_rn(y[p][0], y[p][0], squares);
+        squares = __fmaf_rn(y[p][1], y[p][1], squares);
+    }
+    float r = norm ? rms_scale(lanes_sum(squares, 32), head_dim, eps) : 1.0f;
+#pragma unroll
+    for (int p = 0; p < PAIRS; p++) {
+        int d = lane + 32 * p;
+        if (d >= half)
+            continue;
+        float a = norm ? __fmul_rn(norm[d], __fmul_rn(y[p][0], r)) : y[p][0];
+        float b = norm ? __fmul_rn(norm[d + half], __fmul_rn(y[p][1], r)) : y[p][1];
+        float c = rope[d], s = rope[d + half];
+        y[p][0] = __fsub_rn(__fmul_rn(a, c), __fmul_rn(b, s));
+        y[p][1] = __fadd_rn(__fmul_rn(b, c), __fmul_rn(a, s));
+    }
+}
+
+/* to[d * stride] = y, and zeros from head_dim to row. */
+DEVICE void put_head(const float (&y)[PAIRS][2], float scale, int head_dim, int row, cuda_bf16 *to,
+                     int stride)
+{
+    int half = head_dim / 2;
+#pragma unroll
+    for (int p = 0; p < PAIRS; p++) {
+        int d = lane_id() + 32 * p;
+        if (d < half) {
+            to[d * stride] = bf16_from_f32(__fmul_rn(y[p][0], scale));
+            to[(d + half) * stride] = bf16_from_f32(__fmul_rn(y[p][1], scale));
+        }
+    }
+    for (int d = head_dim + lane_id(); d < row; d += 32)
+        to[d * stride] = 0;
+}
+
+static __global__ void __launch_bounds__(THREADS) finish_qkv(finish_job j)
+{
+    grid_dependency_wait();
+    const cuda_attention &a = j.a;
+    int heads = a.q_heads + 2 * a.kv_heads;
+    /* Rows next to each other, which a prompt's are in the cache too. */
+    int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
+    int64_t row = item % j.b.rows;
+    int head = (int)(item / j.b.rows);
+    if (head >= heads)
+        return;
+    const float *rope = j.rope + row * a.head_dim;
+    float y[PAIRS][2];
+    if (head < a.q_heads) {
+        int64_t at = row * a.q_heads + head;
+        norm_and_rotate(j.q_tmp + at * a.head_dim, j.q_norm, rope, a.head_dim, a.eps, y);
+        put_head(y, j.q_scale, a.head_dim, a.row, j.q + at * a.row, 1);
+        return;
+    }
+    head -= a.q_heads;
+    int pos = j.b.pos[row], slot = pos % CUDA_KV_BLOCK, kv_head = head % a.kv_heads;
+    cuda_bf16 *k = kv_tile(j.kv, j.b, (int)row, pos, kv_head), *v = k + CUDA_KV_BLOCK * a.row;
+    const float *from = j.kv_tmp + (row * 2 * a.kv_heads + head) * a.head_dim;
+    if (head < a.kv_heads) {
+        norm_and_rotate(from, j.k_norm, rope, a.head_dim, a.eps, y);
+        put_head(y, 1.0f, a.head_dim, a.row, k + slot, CUDA_KV_BLOCK);
+        return;
+    }
+    for (int d = lane_id(); d < a.row; d += 32)
+        v[slot * a.row + d] = d < a.head_dim ? bf16_from_f32(from[d]) : (cuda_bf16)0;
+}
+
+int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const float *q_norm,
+                    const float *k_norm, const float *rope, const float *q_tmp, const float *kv_tmp,
+                    cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream)
+{
+    if (b->rows == 0)
+        return 0;
+    finish_job j = {*b, *a, q_norm, k_norm, rope, q_tmp, kv_tmp, q, kv, 0.0f};
+    j.q_scale = 1.0f / __builtin_sqrtf((float)a->head_dim);
+    int64_t items = (int64_t)b->rows * (a->q_heads + 2 * a->kv_heads);
+    dim3 grid((unsigned)((items + WARPS - 1) / WARPS));
+    return launch(finish_qkv, {grid, dim3(THREADS), 0, (device_stream)stream, true}, j);
+}
