@@ -359,6 +359,10 @@ SIMT_INLINE void cp_async(void *shared, const void *global, int bytes = SIZE, SI
     static_assert(SIZE == 4 || SIZE == 8 || SIZE == 16, "cp.async copies 4, 8 or 16 bytes");
     simt_copy_async(shared, global, SIZE, bytes, file, line);
 }
+SIMT_INLINE void cp_async_cached(void *shared, const void *global, int bytes = 16, SIMT_HERE)
+{
+    simt_copy_async(shared, global, 16, bytes, file, line);
+}
 SIMT_INLINE void cp_async_commit()
 {
     simt_copy_commit();

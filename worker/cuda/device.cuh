@@ -259,6 +259,15 @@ template <int SIZE> DEVICE void cp_async(void *shared, const void *global, int b
             : "memory");
 }
 
+/* The same of 16 bytes by way of the L1 cache, for what several warps read. */
+DEVICE void cp_async_cached(void *shared, const void *global, int bytes = 16)
+{
+    asm volatile(
+        "cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(device_shared_address(shared)),
+        "l"(__cvta_generic_to_global(global)), "r"(bytes)
+        : "memory");
+}
+
 DEVICE void cp_async_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");

@@ -52,7 +52,7 @@ struct cuda_batch {
     const int32_t *pos;       /* [rows] */
     const int32_t *table;     /* [rows]: where in `blocks` the row's sequence begins */
     const int32_t *blocks;    /* the sequences' KV blocks, of CUDA_KV_BLOCK positions each */
-    int32_t longest;          /* the largest pos + 1, or more (on the host: sizes grids) */
+    int32_t longest;          /* the largest pos + 1 (on the host: sizes grids) */
     int32_t logits;           /* rows that want logits */
     const int32_t *logit_row; /* [logits], ascending */
 };
@@ -117,11 +117,9 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
 /* out[rows, q_heads x head_dim] bf16 = attention of q over positions 0..pos of the cache. Tiles of
  * CUDA_KV_BLOCK positions in the order of the sequence within splits of CUDA_SPLIT positions;
  * splits joined in their order. All are fixed by the position alone. Scores and weighted values are
- * mma.sync products, k (columns, then positions) in steps of 16 in ascending order; maxima and sums
- * are fp32. Weights e^(score - running maximum) are rounded to bf16, and it is the rounded ones
- * that are summed up; what was summed before is rescaled at each tile. partial: workspace of
- * cuda_attention_bytes; NULL will do where that is 0. Bytes: the cache of the positions seen, once
- * a sequence in a step of one row each. */
+ * mma.sync products (probabilities as bf16), maxima and sums fp32.
+ * partial: workspace of cuda_attention_bytes. Bytes: the cache of the positions seen, once a
+ * sequence in a step of one row each. */
 enum { CUDA_SPLIT = 512 };
 int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *a,
                        const cuda_bf16 *q, struct cuda_kv kv, void *partial, cuda_bf16 *out,
@@ -151,7 +149,7 @@ struct cuda_part {
 
 enum { CUDA_MAX_PARTS = 3 };
 
-/* `parts` products (at most CUDA_MAX_PARTS, of equal cols) in one launch. x row i of m is x +
+/* `count` products (at most CUDA_MAX_PARTS, of equal cols) in one launch. x row i of m is x +
  * index[i] x cols, or x + i x cols where index is NULL. Bytes: all weights once; m x rows x cols
  * multiply-adds. */
 int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct cuda_part *parts,
@@ -162,23 +160,23 @@ int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t l
                       cuda_stream stream);
 
 /* sum[m, w.rows] = exact sum over leaves of `leaf` columns of x . w (o_proj: leaf = head_dim). x is
- * [m, w.cols]. *out_of_range counts elements of leaves that are not below 2^20 / leaves in
- * magnitude.
- */
+ * [m, w.cols]. To *out_of_range is added how many elements of leaves are not below 2^20 / leaves in
+ * magnitude; `leaves`: those of all ranks. Bytes: w once, sum twice (zeroed, added to); m x w.rows
+ * x w.cols multiply-adds. */
 int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t leaf,
                    int32_t leaves, double *sum, unsigned long long *out_of_range,
                    cuda_stream stream);
 
 /* h[slots, columns] bf16 = silu(gate . xn[row]) * (up . xn[row]) of `count` local experts' slots,
  * at most `slots` of them. silu(g) = g / (1 + e^-g) in fp32. ffn: [count]. Bytes: 2 x columns x
- * hidden x 2 an expert with slots. */
+ * hidden x 2 an expert with slots; 2 x slots x columns x hidden multiply-adds. */
 int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_t columns,
                 int32_t hidden, struct cuda_route route, const cuda_bf16 *xn, cuda_bf16 *h,
                 cuda_stream stream);
 
 /* sum[rows, hidden] = exact sum over slots and leaves of CUDA_FFN_BLOCK columns of weight x (down .
- * h).
- */
+ * h). `leaves` and *out_of_range: as above. Bytes: columns x
+ * hidden x 2 an expert with slots, sum twice; slots x columns x hidden multiply-adds. */
 int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32_t slots,
                   int32_t columns, int32_t hidden, struct cuda_route route, int32_t leaves,
                   const cuda_bf16 *h, double *sum, unsigned long long *out_of_range,

@@ -1,0 +1,466 @@
+/*
+ * Matrix products (stages.h says which): weights stream once from memory to the tensor cores, a
+ * warp a strip of 16 weight rows (product.cuh), so that a step of few tokens runs at the speed of
+ * memory. A block's warps take neighbouring strips; which tiles of tokens, leaves or strips a warp
+ * takes is chosen for speed and changes no bit.
+ */
+#include "worker/cuda/common.cuh"
+#include "worker/cuda/product.cuh"
+#include "worker/cuda/stages.h"
+
+#include <type_traits>
+
+/* A block has at most MAX_WARPS. Work is cut into about ENOUGH_WARPS where it can be: some 16 on
+ * each multiprocessor of a large GPU, whose loads together cover the latency of its memory. */
+enum { MAX_WARPS = 4, ENOUGH_WARPS = 2048 };
+
+/* The most eights of tokens in a tile, as far as the registers go. */
+enum { GEMM_TILE = 8, LEAF_TILE = 4, UP_TILE = 4 };
+
+/* ---- How work is cut, on the host ---- */
+
+static int64_t pieces(int64_t n, int64_t size)
+{
+    return (n + size - 1) / size;
+}
+
+/* Warps of a block: few where there are few units, so that these spread over the device. */
+static int warps_of(int64_t units)
+{
+    return units >= ENOUGH_WARPS ? MAX_WARPS : units >= ENOUGH_WARPS / 2 ? 2 : 1;
+}
+
+/* Into how many pieces, at most `most`, each of `units` is cut for there to be enough. */
+static int cut_of(int64_t units, int64_t most)
+{
+    int64_t want = units > 0 ? pieces(ENOUGH_WARPS, units) : 1;
+    return (int)(want < most ? want : most > 1 ? most : 1);
+}
+
+/* Calls f with the eights of tokens of a tile, MOST or fewer, as a constant. */
+template <int MOST, class F> static int with_tile(int32_t tokens, F f)
+{
+    if constexpr (MOST > 1)
+        if (tokens <= MOST / 2 * PRODUCT_TOKENS)
+            return with_tile<MOST / 2>(tokens, f);
+    return f(std::integral_constant<int, MOST>());
+}
+
+/* ---- What kernels share ---- */
+
+/* The strip of the warp: its block's in y. */
+DEVICE int strip_of_warp()
+{
+    return (int)(blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32);
+}
+
+/* Weight row g + 8 `half` of a strip, or the last: never past the edge. */
+DEVICE const uint16_t *weight_row(const uint16_t *w, int strip, int half, int rows, int cols)
+{
+    int row = min(strip * PRODUCT_ROWS + lane_id() / 4 + 8 * half, rows - 1);
+    return w + (size_t)row * (size_t)cols;
+}
+
+/* The warp's ring, of `bytes`. */
+DEVICE uint4 *ring_of_warp(int bytes)
+{
+    SHARED_DYNAMIC(uint4, rings);
+    return rings + threadIdx.x / 32 * (unsigned)bytes / 16;
+}
+
+/* Token g of the tile's n-th eight, or the last before `end`. */
+DEVICE int token_loaded(int first, int n, int end)
+{
+    return min(first + n * PRODUCT_TOKENS + lane_id() / 4, end - 1);
+}
+
+/* The token whose sums the lane has in d[..][n][2 half + which]. */
+DEVICE int token_summed(int first, int n, int which)
+{
+    return first + n * PRODUCT_TOKENS + lane_id() % 4 * 2 + which;
+}
+
+/* ---- cuda_gemm: x tiles of tokens, y strips of all parts ---- */
+
+struct gemm_parts {
+    struct cuda_part part[CUDA_MAX_PARTS];
+    int first[CUDA_MAX_PARTS + 1]; /* strips */
+};
+
+template <int NT>
+static __global__ void __launch_bounds__(32 * MAX_WARPS)
+    gemm(const uint16_t *x, const int32_t *index, int m, int cols, struct gemm_parts parts)
+{
+    int strip = strip_of_warp(), first = 0, token = (int)blockIdx.x * NT * PRODUCT_TOKENS;
+    struct cuda_part p = parts.part[0];
+    if (strip >= parts.first[CUDA_MAX_PARTS])
+        return;
+#pragma unroll
+    for (int i = 1; i < CUDA_MAX_PARTS; i++)
+        if (strip >= parts.first[i])
+            p = parts.part[i], first = parts.first[i];
+    strip -= first;
+
+    product_rows<1, NT> rows;
+    product_stream<1, NT> stream;
+    product_sums<1, NT> sums;
+    for (int half = 0; half < 2; half++)
+        rows.w[0][half] = weight_row(p.w.data, strip, half, p.w.rows, cols);
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        int i = token_loaded(token, n, m);
+        rows.x[n] = x + (size_t)(index ? index[i] : i) * (size_t)cols;
+    }
+    product_open(stream, rows, ring_of_warp(product_ring<1, NT>::bytes), 0, cols, cols);
+    product_leaf(stream, sums, cols);
+    product_close();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int j = strip * PRODUCT_ROWS + lane_id() / 4 + 8 * half;
+        if (j >= p.w.rows)
+            continue;
+        float bias = p.bias ? p.bias[j] : 0.0f;
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+#pragma unroll
+            for (int which = 0; which < 2; which++) {
+                int i = token_summed(token, n, which);
+                float s = sums.d[0][n][2 * half + which];
+                if (i < m)
+                    p.y[i * p.ldy + j] = p.bias ? __fadd_rn(s, bias) : s;
+            }
+    }
+}
+
+int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct cuda_part *parts,
+              int32_t count, cuda_stream stream)
+{
+    struct gemm_parts all = {};
+    int64_t strips = 0;
+    for (int32_t i = 0; i < CUDA_MAX_PARTS; i++) {
+        all.first[i] = (int)strips;
+        if (i < count) {
+            all.part[i] = parts[i];
+            strips += pieces(parts[i].w.rows, PRODUCT_ROWS);
+        }
+    }
+    all.first[CUDA_MAX_PARTS] = (int)strips;
+    if (m <= 0 || strips == 0)
+        return 0;
+    return with_tile<GEMM_TILE>(m, [&](auto tile) {
+        const int nt = decltype(tile)::value;
+        int64_t tiles = pieces(m, nt * PRODUCT_TOKENS), warps = warps_of(strips * tiles);
+        dim3 grid((unsigned)tiles, (unsigned)pieces(strips, warps));
+        size_t shared = (size_t)warps * product_ring<1, nt>::bytes;
+        return launch(gemm<nt>,
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, x,
+                      index, m, parts[0].w.cols, all);
+    });
+}
+
+/* ---- cuda_fill_padding ---- */
+
+static __global__ void fill_padding(int begin, int end, float *y, int64_t ldy)
+{
+    int j = begin + (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (j < end)
+        y[(int64_t)blockIdx.y * ldy + j] = __int_as_float((int)0xff800000u);
+}
+
+int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t ldy,
+                      cuda_stream stream)
+{
+    if (m <= 0 || begin >= end)
+        return 0;
+    dim3 grid((unsigned)pieces(end - begin, 256), (unsigned)m);
+    return launch(fill_padding, {grid, dim3(256), 0, (device_stream)stream, false}, begin, end, y,
+                  ldy);
+}
+
+/* ---- Exact sums of leaves ---- */
+
+/* What the leaves of one stage share. */
+struct leaf_sum {
+    double *sum; /* [tokens, rows] */
+    unsigned long long *out_of_range;
+    int rows, cols, leaf;
+    float limit; /* leaves not below it are counted */
+};
+
+static struct leaf_sum leaf_sum_of(int32_t rows, int32_t cols, int32_t leaf, int32_t leaves,
+                                   double *sum, unsigned long long *out_of_range)
+{
+    return {sum, out_of_range, rows, cols, leaf, 1048576.0f / (float)leaves};
+}
+
+/* exact_round of worker/cpu/ops.h. */
+DEVICE double exact_round(float x)
+{
+    const double shift = 1572864.0;
+    return __dsub_rn(__dadd_rn((double)x, shift), shift);
+}
+
+/* Adds leaves [begin, end) of one strip to the sums of a tile's tokens: to row row[n][which] of
+ * sum with weight[n][which]; row -1: no such token. */
+template <int NT>
+DEVICE void add_leaves(const struct leaf_sum &s, const product_rows<1, NT> &rows, uint4 *ring,
+                       int strip, int begin, int end, const int (&row)[NT][2],
+                       const float (&weight)[NT][2])
+{
+    product_stream<1, NT> stream;
+    double sum[NT][4];
+    unsigned beyond = 0;
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            sum[n][e] = 0.0;
+    int j = strip * PRODUCT_ROWS + lane_id() / 4;
+    product_open(stream, rows, ring, begin * s.leaf, s.leaf, min(end * s.leaf, s.cols));
+    for (int leaf = begin; leaf < end; leaf++) {
+        product_sums<1, NT> dot;
+        product_leaf(stream, dot, min(s.leaf, s.cols - leaf * s.leaf));
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                float x = __fmul_rn(weight[n][e % 2], dot.d[0][n][e]);
+                bool there = row[n][e % 2] >= 0 && j + e / 2 * 8 < s.rows;
+                beyond += there && !(fabsf(x) < s.limit); /* a NaN too */
+                sum[n][e] = __dadd_rn(sum[n][e], exact_round(x));
+            }
+    }
+    product_close();
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (row[n][e % 2] >= 0 && j + e / 2 * 8 < s.rows)
+                atomicAdd(s.sum + (size_t)row[n][e % 2] * (size_t)s.rows + (size_t)(j + e / 2 * 8),
+                          sum[n][e]);
+    beyond = __reduce_add_sync(ALL_LANES, beyond);
+    if (beyond > 0 && lane_id() == 0)
+        atomicAdd(s.out_of_range, (unsigned long long)beyond);
+}
+
+/* The leaves of one of `runs` runs of them. */
+DEVICE void leaves_of_run(const struct leaf_sum &s, int run, int runs, int *begin, int *end)
+{
+    int leaves = (s.cols + s.leaf - 1) / s.leaf;
+    *begin = (int)((int64_t)leaves * run / runs);
+    *end = (int)((int64_t)leaves * (run + 1) / runs);
+}
+
+/* ---- cuda_gemm_leaf: x tiles of tokens, y strips, z runs of leaves ---- */
+
+template <int NT>
+static __global__ void __launch_bounds__(32 * MAX_WARPS)
+    gemm_leaf(const uint16_t *x, int m, const uint16_t *w, struct leaf_sum s)
+{
+    int strip = strip_of_warp(), token = (int)blockIdx.x * NT * PRODUCT_TOKENS, begin, end;
+    if (strip * PRODUCT_ROWS >= s.rows)
+        return;
+    leaves_of_run(s, (int)blockIdx.z, (int)gridDim.z, &begin, &end);
+
+    product_rows<1, NT> rows;
+    int row[NT][2];
+    float weight[NT][2];
+    for (int half = 0; half < 2; half++)
+        rows.w[0][half] = weight_row(w, strip, half, s.rows, s.cols);
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        rows.x[n] = x + (size_t)token_loaded(token, n, m) * (size_t)s.cols;
+        for (int which = 0; which < 2; which++) {
+            int i = token_summed(token, n, which);
+            row[n][which] = i < m ? i : -1;
+            weight[n][which] = 1.0f;
+        }
+    }
+    add_leaves(s, rows, ring_of_warp(product_ring<1, NT>::bytes), strip, begin, end, row, weight);
+}
+
+int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t leaf,
+                   int32_t leaves, double *sum, unsigned long long *out_of_range,
+                   cuda_stream stream)
+{
+    if (m <= 0 || w.rows <= 0)
+        return 0;
+    int code = device_fill(sum, 0, (size_t)m * (size_t)w.rows * sizeof *sum, (device_stream)stream);
+    if (code != 0 || w.cols <= 0)
+        return code;
+    struct leaf_sum s = leaf_sum_of(w.rows, w.cols, leaf, leaves, sum, out_of_range);
+    return with_tile<LEAF_TILE>(m, [&](auto tile) {
+        const int nt = decltype(tile)::value;
+        int64_t tiles = pieces(m, nt * PRODUCT_TOKENS), strips = pieces(w.rows, PRODUCT_ROWS);
+        int runs = cut_of(strips * tiles, pieces(w.cols, leaf));
+        int64_t warps = warps_of(strips * tiles * runs);
+        dim3 grid((unsigned)tiles, (unsigned)pieces(strips, warps), (unsigned)runs);
+        size_t shared = (size_t)warps * product_ring<1, nt>::bytes;
+        return launch(gemm_leaf<nt>,
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, x,
+                      m, w.data, s);
+    });
+}
+
+/* ---- cuda_ffn_up: x shares of an expert's tiles of slots, y strips of columns, z experts ---- */
+
+struct up {
+    const struct cuda_ffn *ffn;
+    struct cuda_route route;
+    const uint16_t *xn;
+    uint16_t *h;
+    int columns, hidden;
+};
+
+DEVICE float silu_mul(float g, float u)
+{
+    float e = detmath_expf(__fsub_rn(0.0f, g));
+    return __fmul_rn(__fdiv_rn(g, __fadd_rn(1.0f, e)), u);
+}
+
+/* Slots [first, end) of one expert, at most NT eights of them. */
+template <int NT>
+DEVICE void up_tile(const struct up &a, const struct cuda_ffn &ffn, uint4 *ring, int strip,
+                    int first, int end)
+{
+    if constexpr (NT > 1)
+        if (end - first <= NT / 2 * PRODUCT_TOKENS) {
+            up_tile<NT / 2>(a, ffn, ring, strip, first, end);
+            return;
+        }
+    static_assert(product_ring<2, NT>::bytes <= product_ring<2, 1>::bytes, "the kernel's ring");
+    product_rows<2, NT> rows;
+    product_stream<2, NT> stream;
+    product_sums<2, NT> sums;
+    for (int half = 0; half < 2; half++) {
+        rows.w[0][half] = weight_row(ffn.gate, strip, half, a.columns, a.hidden);
+        rows.w[1][half] = weight_row(ffn.up, strip, half, a.columns, a.hidden);
+    }
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+        rows.x[n] = a.xn + (size_t)a.route.row[token_loaded(first, n, end)] * (size_t)a.hidden;
+    product_open(stream, rows, ring, 0, a.hidden, a.hidden);
+    product_leaf(stream, sums, a.hidden);
+    product_close();
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int slot = token_summed(first, n, e % 2);
+            int j = strip * PRODUCT_ROWS + lane_id() / 4 + e / 2 * 8;
+            if (slot < end && j < a.columns)
+                a.h[(size_t)slot * (size_t)a.columns + (size_t)j] = bf16_from_f32(
+                    silu_mul(sums.d[0][n][e], sums.d[1][n][e]));
+        }
+}
+
+template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_up(struct up a)
+{
+    const int size = NT * PRODUCT_TOKENS;
+    int expert = (int)blockIdx.z, strip = strip_of_warp(), end = a.route.first[expert + 1];
+    int slot = a.route.first[expert] + (int)blockIdx.x * size;
+    if (slot >= end || strip * PRODUCT_ROWS >= a.columns)
+        return;
+    const struct cuda_ffn ffn = a.ffn[expert];
+    uint4 *ring = ring_of_warp(product_ring<2, 1>::bytes);
+    for (; slot < end; slot += (int)gridDim.x * size)
+        up_tile<NT>(a, ffn, ring, strip, slot, min(slot + size, end));
+}
+
+int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_t columns,
+                int32_t hidden, struct cuda_route route, const cuda_bf16 *xn, cuda_bf16 *h,
+                cuda_stream stream)
+{
+    if (count <= 0 || slots <= 0 || columns <= 0)
+        return 0;
+    struct up a = {ffn, route, xn, h, columns, hidden};
+    return with_tile<UP_TILE>(slots, [&](auto tile) {
+        const int nt = decltype(tile)::value;
+        int64_t strips = pieces(columns, PRODUCT_ROWS), active = count < slots ? count : slots;
+        int shares = cut_of(strips * active, pieces(slots, nt * PRODUCT_TOKENS));
+        int64_t warps = warps_of(strips * active * shares);
+        dim3 grid((unsigned)shares, (unsigned)pieces(strips, warps), (unsigned)count);
+        size_t shared = (size_t)warps * product_ring<2, 1>::bytes;
+        return launch(ffn_up<nt>,
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, a);
+    });
+}
+
+/* ---- cuda_ffn_down: x shares of an expert's tiles of slots, y strips of hidden, z experts' runs
+ * of leaves ---- */
+
+struct down {
+    const struct cuda_ffn *ffn;
+    struct cuda_route route;
+    const uint16_t *h;
+    struct leaf_sum s;
+    int runs;
+};
+
+template <int NT>
+DEVICE void down_tile(const struct down &a, const uint16_t *w, uint4 *ring, int strip, int first,
+                      int end, int leaf_begin, int leaf_end)
+{
+    if constexpr (NT > 1)
+        if (end - first <= NT / 2 * PRODUCT_TOKENS) {
+            down_tile<NT / 2>(a, w, ring, strip, first, end, leaf_begin, leaf_end);
+            return;
+        }
+    static_assert(product_ring<1, NT>::bytes <= product_ring<1, 1>::bytes, "the kernel's ring");
+    product_rows<1, NT> rows;
+    int row[NT][2];
+    float weight[NT][2];
+    for (int half = 0; half < 2; half++)
+        rows.w[0][half] = weight_row(w, strip, half, a.s.rows, a.s.cols);
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        rows.x[n] = a.h + (size_t)token_loaded(first, n, end) * (size_t)a.s.cols;
+        for (int which = 0; which < 2; which++) {
+            int slot = token_summed(first, n, which);
+            row[n][which] = slot < end ? a.route.row[slot] : -1;
+            weight[n][which] = slot < end ? a.route.weight[slot] : 0.0f;
+        }
+    }
+    add_leaves(a.s, rows, ring, strip, leaf_begin, leaf_end, row, weight);
+}
+
+template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_down(struct down a)
+{
+    const int size = NT * PRODUCT_TOKENS;
+    int expert = (int)blockIdx.z / a.runs, strip = strip_of_warp(), begin, leaf_end;
+    int slot = a.route.first[expert] + (int)blockIdx.x * size, end = a.route.first[expert + 1];
+    if (slot >= end || strip * PRODUCT_ROWS >= a.s.rows)
+        return;
+    leaves_of_run(a.s, (int)blockIdx.z % a.runs, a.runs, &begin, &leaf_end);
+    const uint16_t *w = a.ffn[expert].down;
+    uint4 *ring = ring_of_warp(product_ring<1, 1>::bytes);
+    for (; slot < end; slot += (int)gridDim.x * size)
+        down_tile<NT>(a, w, ring, strip, slot, min(slot + size, end), begin, leaf_end);
+}
+
+int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32_t slots,
+                  int32_t columns, int32_t hidden, struct cuda_route route, int32_t leaves,
+                  const cuda_bf16 *h, double *sum, unsigned long long *out_of_range,
+                  cuda_stream stream)
+{
+    if (rows <= 0 || hidden <= 0)
+        return 0;
+    int code = device_fill(sum, 0, (size_t)rows * (size_t)hidden * sizeof *sum,
+                           (device_stream)stream);
+    if (code != 0 || count <= 0 || slots <= 0 || columns <= 0)
+        return code;
+    struct down a = {ffn, route, h,
+                     leaf_sum_of(hidden, columns, CUDA_FFN_BLOCK, leaves, sum, out_of_range), 1};
+    return with_tile<LEAF_TILE>(rows < slots ? rows : slots, [&](auto tile) {
+        const int nt = decltype(tile)::value;
+        int64_t strips = pieces(hidden, PRODUCT_ROWS), active = count < slots ? count : slots;
+        int64_t most = rows < slots ? rows : slots; /* of one expert */
+        a.runs = cut_of(strips * active, pieces(columns, CUDA_FFN_BLOCK));
+        int shares = cut_of(strips * active * a.runs, pieces(most, nt * PRODUCT_TOKENS));
+        int64_t warps = warps_of(strips * active * a.runs * shares);
+        dim3 grid((unsigned)shares, (unsigned)pieces(strips, warps), (unsigned)(count * a.runs));
+        size_t shared = (size_t)warps * product_ring<1, 1>::bytes;
+        return launch(ffn_down<nt>,
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, a);
+    });
+}
