@@ -52,7 +52,7 @@ struct cuda_batch {
     const int32_t *pos;       /* [rows] */
     const int32_t *table;     /* [rows]: where in `blocks` the row's sequence begins */
     const int32_t *blocks;    /* the sequences' KV blocks, of CUDA_KV_BLOCK positions each */
-    int32_t longest;          /* the largest pos + 1 (on the host: sizes grids) */
+    int32_t longest;          /* the largest pos + 1, or more (on the host: sizes grids) */
     int32_t logits;           /* rows that want logits */
     const int32_t *logit_row; /* [logits], ascending */
 };
@@ -117,9 +117,11 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
 /* out[rows, q_heads x head_dim] bf16 = attention of q over positions 0..pos of the cache. Tiles of
  * CUDA_KV_BLOCK positions in the order of the sequence within splits of CUDA_SPLIT positions;
  * splits joined in their order. All are fixed by the position alone. Scores and weighted values are
- * mma.sync products (probabilities as bf16), maxima and sums fp32.
- * partial: workspace of cuda_attention_bytes. Bytes: the cache of the positions seen, once a
- * sequence in a step of one row each. */
+ * mma.sync products, k (columns, then positions) in steps of 16 in ascending order; maxima and sums
+ * are fp32. Weights e^(score - running maximum) are rounded to bf16, and it is the rounded ones
+ * that are summed up; what was summed before is rescaled at each tile. partial: workspace of
+ * cuda_attention_bytes; NULL will do where that is 0. Bytes: the cache of the positions seen, once
+ * a sequence in a step of one row each. */
 enum { CUDA_SPLIT = 512 };
 int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *a,
                        const cuda_bf16 *q, struct cuda_kv kv, void *partial, cuda_bf16 *out,

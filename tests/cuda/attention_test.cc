@@ -1,0 +1,379 @@
+/*
+ * Attention against softmax in double precision, and its bits against themselves: alone and in a
+ * batch, whatever the chunks, the blocks and the cut of the heads. The cache is NaN wherever a test
+ * wrote nothing.
+ */
+#include "tests/cuda/batch.h"
+
+#include <algorithm>
+#include <numeric>
+
+enum { NAN_BITS = 0x7fff };
+
+/* A model's heads, and what its sequences hold: k, v [position][KV head][head_dim]. */
+struct model {
+    int32_t kv_heads, group, head_dim;
+    double q_scale;
+    std::vector<std::vector<cuda_bf16>> k, v;
+
+    model(int32_t kv_heads_, int32_t group_, int32_t head_dim_, const std::vector<int32_t> &lengths,
+          double q_scale_ = 4.0)
+        : kv_heads(kv_heads_), group(group_), head_dim(head_dim_), q_scale(q_scale_)
+    {
+        for (size_t s = 0; s < lengths.size(); s++) {
+            size_t n = (size_t)(lengths[s] * kv_heads * head_dim);
+            k.push_back(bf16_of(random_numbers(100 + s, n)));
+            v.push_back(bf16_of(random_numbers(200 + s, n)));
+        }
+    }
+    int32_t row() const
+    {
+        return (head_dim + 15) / 16 * 16;
+    }
+    int32_t length(size_t s) const
+    {
+        return (int32_t)k[s].size() / (kv_heads * head_dim);
+    }
+    /* q of all heads at a position: [head][head_dim] */
+    std::vector<cuda_bf16> q(size_t s, int32_t pos) const
+    {
+        size_t n = (size_t)(kv_heads * group * head_dim);
+        std::vector<float> x = random_numbers(1000003 * (s + 1) + (uint64_t)pos, n);
+        for (float &f : x)
+            f *= (float)(q_scale / sqrt((double)head_dim));
+        return bf16_of(x);
+    }
+};
+
+/* Positions [begin, begin + rows) of sequence s in one step. */
+struct chunk {
+    size_t s;
+    int32_t begin, rows;
+};
+
+struct cut {
+    int32_t q_begin, q_heads;
+};
+
+struct step {
+    std::vector<chunk> chunks;
+    cut heads;
+    int32_t cached;       /* positions of a sequence that are in the cache; the rest is NaN */
+    uint64_t blocks_seed; /* which blocks the sequences have */
+    int32_t longest;      /* 0: as it is */
+};
+
+/* The whole step, as it is. */
+static step whole(const model &m, const std::vector<chunk> &chunks)
+{
+    return {chunks, {0, m.kv_heads * m.group}, INT32_MAX, 1, 0};
+}
+
+static std::vector<std::vector<int32_t>> deal_blocks(const model &m, uint64_t seed, int32_t *total)
+{
+    std::vector<std::vector<int32_t>> blocks(m.k.size());
+    *total = 3; /* some are nobody's */
+    for (size_t s = 0; s < blocks.size(); s++)
+        *total += (m.length(s) + CUDA_KV_BLOCK - 1) / CUDA_KV_BLOCK;
+    std::vector<int32_t> free_blocks((size_t)*total);
+    std::iota(free_blocks.begin(), free_blocks.end(), 0);
+    for (size_t i = free_blocks.size() - 1; i > 0; i--)
+        std::swap(free_blocks[i], free_blocks[(size_t)random_int(&seed, 0, (int32_t)i)]);
+    for (size_t s = 0; s < blocks.size(); s++)
+        for (int32_t p = 0; p < m.length(s); p += CUDA_KV_BLOCK) {
+            blocks[s].push_back(free_blocks.back());
+            free_blocks.pop_back();
+        }
+    return blocks;
+}
+
+/* A rank's cache: K [row][KV_BLOCK], V [KV_BLOCK][row], padding zero. */
+static std::vector<cuda_bf16> fill_cache(const model &m, int32_t kv_begin, int32_t kv_heads,
+                                         int32_t cached, int32_t total,
+                                         const std::vector<std::vector<int32_t>> &blocks)
+{
+    int32_t row = m.row();
+    std::vector<cuda_bf16> cache((size_t)(total * kv_heads * 2 * CUDA_KV_BLOCK * row), NAN_BITS);
+    for (size_t s = 0; s < blocks.size(); s++)
+        for (int32_t p = 0; p < m.length(s) && p < cached; p++)
+            for (int32_t h = 0; h < kv_heads; h++) {
+                int32_t block = blocks[s][(size_t)(p / CUDA_KV_BLOCK)], slot = p % CUDA_KV_BLOCK;
+                cuda_bf16 *k = cache.data() + (block * kv_heads + h) * 2 * CUDA_KV_BLOCK * row;
+                cuda_bf16 *v = k + CUDA_KV_BLOCK * row;
+                size_t from = (size_t)((p * m.kv_heads + kv_begin + h) * m.head_dim);
+                for (int32_t d = 0; d < row; d++) {
+                    bool inside = d < m.head_dim;
+                    k[d * CUDA_KV_BLOCK + slot] = inside ? m.k[s][from + (size_t)d] : 0;
+                    v[slot * row + d] = inside ? m.v[s][from + (size_t)d] : 0;
+                }
+            }
+    return cache;
+}
+
+/* q[rows, heads of the cut, row] */
+static std::vector<cuda_bf16> fill_q(const model &m, const step &st)
+{
+    std::vector<cuda_bf16> q;
+    for (const chunk &c : st.chunks)
+        for (int32_t i = 0; i < c.rows; i++) {
+            std::vector<cuda_bf16> all = m.q(c.s, c.begin + i);
+            for (int32_t h = st.heads.q_begin; h < st.heads.q_begin + st.heads.q_heads; h++)
+                for (int32_t d = 0; d < m.row(); d++)
+                    q.push_back(d < m.head_dim ? all[(size_t)(h * m.head_dim + d)] : 0);
+        }
+    return q;
+}
+
+/* out[rows, heads of the cut, head_dim] */
+static std::vector<cuda_bf16> run(const model &m, const step &st)
+{
+    int32_t total;
+    std::vector<std::vector<int32_t>> blocks = deal_blocks(m, st.blocks_seed, &total);
+    std::vector<test_sequence> sequences;
+    for (const chunk &c : st.chunks)
+        sequences.push_back({c.begin, c.rows, blocks[c.s]});
+    test_batch t(sequences);
+    t.b.longest = st.longest ? st.longest : t.b.longest;
+    int32_t kv_begin = st.heads.q_begin / m.group;
+    int32_t kv_end = (st.heads.q_begin + st.heads.q_heads + m.group - 1) / m.group;
+    cuda_attention a = {st.heads.q_begin, st.heads.q_heads, kv_begin, kv_end - kv_begin,
+                        m.group,          m.head_dim,       m.row(),  1e-6f};
+    device_array<cuda_bf16> q(fill_q(m, st));
+    device_array<cuda_bf16> cache(fill_cache(m, kv_begin, a.kv_heads, st.cached, total, blocks));
+    device_array<cuda_bf16> out((size_t)(t.b.rows * a.q_heads * m.head_dim));
+    simt_protect(q.p, true);
+    simt_protect(cache.p, true);
+    uint64_t bytes = cuda_attention_bytes(t.b.rows, t.b.longest, &a);
+    device_array<uint8_t> partial(bytes ? bytes : 1);
+    assert_ran(cuda_attention_run(&t.b, &a, q.p, {cache.p, a.kv_heads, a.row},
+                                  bytes ? partial.p : NULL, out.p, NULL));
+    return out.read();
+}
+
+/* One head of one row by the formula, with the error that its arithmetic may have: weights rounded
+ * to bf16 (relative 2^-8) and normalised by their own sum, scores in fp32, the result as bf16. */
+static void assert_head(const model &m, size_t s, int32_t pos, int32_t head, const cuda_bf16 *q,
+                        const cuda_bf16 *found)
+{
+    size_t hd = (size_t)m.head_dim, kv_head = (size_t)(head / m.group);
+    std::vector<double> w;
+    double top = -INFINITY, sum = 0.0, largest = 0.0;
+    for (size_t p = 0; p <= (size_t)pos; p++) {
+        const cuda_bf16 *k = m.k[s].data() + (p * (size_t)m.kv_heads + kv_head) * hd;
+        double dot = 0.0, size = 0.0;
+        for (size_t d = 0; d < hd; d++) {
+            double product = (double)bf16_value(q[d]) * (double)bf16_value(k[d]);
+            dot += product;
+            size += fabs(product);
+        }
+        w.push_back(dot);
+        top = std::max(top, dot);
+        largest = std::max(largest, size);
+    }
+    for (double &x : w)
+        sum += x = exp(x - top);
+    for (size_t d = 0; d < hd; d++) {
+        double o = 0.0, spread = 0.0;
+        const cuda_bf16 *v = m.v[s].data() + kv_head * hd + d;
+        size_t stride = (size_t)m.kv_heads * hd;
+        for (size_t p = 0; p < w.size(); p++)
+            o += w[p] / sum * (double)bf16_value(v[p * stride]);
+        for (size_t p = 0; p < w.size(); p++)
+            spread += w[p] / sum * fabs((double)bf16_value(v[p * stride]) - o);
+        double weights = 0x1.02p-8 + 0x1p-20 * largest;
+        assert_near(d, (double)bf16_value(found[d]), o,
+                    weights * spread + 0x1.02p-8 * fabs(o) + 1e-6);
+    }
+}
+
+static void check(const model &m, const std::vector<chunk> &chunks)
+{
+    std::vector<cuda_bf16> out = run(m, whole(m, chunks));
+    int32_t heads = m.kv_heads * m.group;
+    const cuda_bf16 *found = out.data();
+    for (const chunk &c : chunks)
+        for (int32_t i = 0; i < c.rows; i++) {
+            std::vector<cuda_bf16> q = m.q(c.s, c.begin + i);
+            for (int32_t h = 0; h < heads; h++, found += m.head_dim)
+                assert_head(m, c.s, c.begin + i, h, q.data() + h * m.head_dim, found);
+        }
+}
+
+static const std::vector<int32_t> lengths = {1, 63, 64, 65, 511, 512, 513, 1100};
+
+/* The last row of every sequence. */
+static std::vector<chunk> decode(const model &m)
+{
+    std::vector<chunk> chunks;
+    for (size_t s = 0; s < m.k.size(); s++)
+        chunks.push_back({s, m.length(s) - 1, 1});
+    return chunks;
+}
+
+static void groups_and_head_sizes(void **state)
+{
+    (void)state;
+    uint64_t seed = 0;
+    for (int32_t group : {1, 4, 8, 16})
+        for (int32_t head_dim : {16, 64, 80, 128}) {
+            simt_seed(++seed);
+            model m(1, group, head_dim, lengths);
+            check(m, decode(m));
+        }
+}
+
+static void odd_groups_and_head_sizes(void **state)
+{
+    (void)state;
+    simt_seed(2);
+    model seven(2, 7, 96, {65, 530});
+    check(seven, decode(seven));
+    model padded(2, 3, 24, {65, 530});
+    check(padded, decode(padded));
+    model wide(1, 40, 48, {65, 530}); /* three tiles of heads */
+    check(wide, decode(wide));
+    model low(3, 5, 112, {10, 600}), tiny(2, 2, 8, {70});
+    check(low, decode(low));
+    check(tiny, decode(tiny));
+}
+
+/* One position outweighs all others, so that running maxima and their rescaling matter. */
+static void sharp_scores(void **state)
+{
+    (void)state;
+    for (double q_scale : {0.0, 60.0, 400.0}) {
+        model m(1, 4, 64, lengths, q_scale);
+        check(m, decode(m));
+    }
+}
+
+static void a_prompt_row_by_row(void **state)
+{
+    (void)state;
+    simt_seed(3);
+    model m(2, 2, 32, {130, 70});
+    check(m, {{0, 0, 130}, {1, 60, 10}});
+}
+
+static std::vector<cuda_bf16> rows_of(const model &m, const std::vector<cuda_bf16> &out,
+                                      size_t first, size_t count, int32_t heads)
+{
+    size_t row = (size_t)(heads * m.head_dim);
+    return part(out, first * row, count * row);
+}
+
+static void alone_as_in_a_batch(void **state)
+{
+    (void)state;
+    model m(2, 4, 80, lengths);
+    std::vector<chunk> chunks = decode(m);
+    std::vector<cuda_bf16> together = run(m, whole(m, chunks));
+    for (size_t i = 0; i < chunks.size(); i++) {
+        simt_seed(10 + i);
+        assert_same(run(m, whole(m, {chunks[i]})), rows_of(m, together, i, 1, 8));
+    }
+    std::vector<chunk> turned(chunks.rbegin(), chunks.rend());
+    std::vector<cuda_bf16> other = run(m, whole(m, turned));
+    for (size_t i = 0; i < chunks.size(); i++)
+        assert_same(rows_of(m, other, chunks.size() - 1 - i, 1, 8), rows_of(m, together, i, 1, 8));
+}
+
+/* Chunks of a prompt; at each the cache holds what was fed so far, and NaN beyond. */
+static void chunks_of_a_prompt(void **state)
+{
+    (void)state;
+    const int32_t begin = 440, end = 580;
+    model m(1, 4, 64, {end});
+    std::vector<cuda_bf16> all = run(m, whole(m, {{0, begin, end - begin}}));
+    uint64_t seed = 0;
+    for (int32_t size : {1, 7, 64, 100})
+        for (int32_t at = begin; at < end; at += size == 1 ? 9 : size) {
+            int32_t rows = std::min(size, end - at);
+            step st = whole(m, {{0, at, rows}});
+            st.cached = at + rows;
+            simt_seed(++seed);
+            assert_same(run(m, st), rows_of(m, all, (size_t)(at - begin), (size_t)rows, 4));
+        }
+}
+
+static void any_blocks(void **state)
+{
+    (void)state;
+    model m(2, 2, 48, {600, 65, 513, 130});
+    step st = whole(m, decode(m));
+    std::vector<cuda_bf16> expected = run(m, st);
+    for (st.blocks_seed = 2; st.blocks_seed <= 5; st.blocks_seed++) {
+        simt_seed(st.blocks_seed);
+        assert_same(run(m, st), expected);
+    }
+}
+
+static void any_cut_of_the_heads(void **state)
+{
+    (void)state;
+    model m(2, 8, 64, {1, 65, 700});
+    step st = whole(m, decode(m));
+    std::vector<cuda_bf16> all = run(m, st);
+    for (cut heads :
+         {cut{0, 8}, {8, 8}, {0, 4}, {4, 8}, {12, 4}, {3, 7}, {7, 2}, {15, 1}, {1, 15}}) {
+        st.heads = heads;
+        simt_seed((uint64_t)heads.q_begin + 1);
+        std::vector<cuda_bf16> found = run(m, st);
+        for (size_t i = 0; i < 3; i++)
+            assert_same(
+                part(found, i * (size_t)(heads.q_heads * 64), (size_t)(heads.q_heads * 64)),
+                part(all, (i * 16 + (size_t)heads.q_begin) * 64, (size_t)(heads.q_heads * 64)));
+    }
+}
+
+/* More splits than any row has, in several launches. */
+static void an_overstated_length(void **state)
+{
+    (void)state;
+    model m(1, 2, 16, {513, 30, 1030});
+    std::vector<chunk> chunks = {{0, 505, 8}, {1, 20, 10}, {2, 1022, 8}};
+    step st = whole(m, chunks);
+    std::vector<cuda_bf16> expected = run(m, st);
+    st.longest = 1500 * CUDA_SPLIT; /* 21 rows a launch */
+    assert_same(run(m, st), expected);
+}
+
+static void bytes_of_the_workspace(void **state)
+{
+    (void)state;
+    cuda_attention a = {0, 64, 0, 4, 16, 128, 128, 1e-6f};
+    assert_int_equal(cuda_attention_bytes(8192, CUDA_SPLIT, &a), 0);
+    assert_int_equal(cuda_attention_bytes(0, 40960, &a), 0);
+    assert_int_equal(cuda_attention_bytes(1, CUDA_SPLIT + 1, &a), 64 * 2 * (128 + 2) * 4);
+    uint64_t last = 0;
+    for (int32_t rows = 1; rows <= 8192; rows *= 2) {
+        uint64_t bytes = cuda_attention_bytes(rows, 40960, &a);
+        assert_true(bytes >= last && bytes <= 64 << 20);
+        last = bytes;
+    }
+}
+
+static void nothing_to_do(void **state)
+{
+    (void)state;
+    cuda_batch b = {};
+    cuda_attention a = {0, 4, 0, 1, 4, 16, 16, 1e-6f};
+    assert_int_equal(cuda_attention_run(&b, &a, NULL, {NULL, 1, 16}, NULL, NULL, NULL), 0);
+    assert_null(simt_report());
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(groups_and_head_sizes),
+    cmocka_unit_test(odd_groups_and_head_sizes),
+    cmocka_unit_test(sharp_scores),
+    cmocka_unit_test(a_prompt_row_by_row),
+    cmocka_unit_test(alone_as_in_a_batch),
+    cmocka_unit_test(chunks_of_a_prompt),
+    cmocka_unit_test(any_blocks),
+    cmocka_unit_test(any_cut_of_the_heads),
+    cmocka_unit_test(an_overstated_length),
+    cmocka_unit_test(bytes_of_the_workspace),
+    cmocka_unit_test(nothing_to_do),
+};
+
+KERNEL_MAIN(tests)
