@@ -1,4 +1,4 @@
-/* Whole files: see file.h. No state. */
+/* Files: see file.h. No state. */
 #include "base/file.h"
 #include "base/buf.h"
 
@@ -80,6 +80,30 @@ enum status file_write(const char *path, const void *data, size_t len, mode_t mo
     if (st != OK)
         unlink(aside);
     return st;
+}
+
+bool file_set_direct(int fd, bool direct)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+}
+
+bool file_read_direct(int fd, uint64_t offset, void *to, size_t bytes)
+{
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t k = pread(fd, (char *)to + done,
+                          (bytes - done + FILE_PAGE - 1) / FILE_PAGE * FILE_PAGE,
+                          (off_t)(offset + done));
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return false;
+        done += (size_t)k;
+        if (done < bytes && done % FILE_PAGE != 0)
+            return false;
+    }
+    return true;
 }
 
 enum status file_check_secret(const char *path, struct error *err)

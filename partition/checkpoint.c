@@ -26,7 +26,6 @@ static const char index_name[] = "model.safetensors.index.json";
 static const char gguf_end[] = ".gguf";
 
 enum { MAX_HEADER_BYTES = 100000000, MAX_INDEX_BYTES = 100000000 }; /* the format's own limit */
-enum { PAGE = 4096 }; /* at least any device's block: borders of direct reads */
 
 /* [begin, end) of a chunk. */
 struct byte_range {
@@ -638,40 +637,15 @@ enum status checkpoint_require_dtype(const struct checkpoint *ck, const char *na
     return require(ck, name, fits, dtype ? dtype : "any", dims, shape, out, err);
 }
 
-static bool set_direct(int fd, bool direct)
-{
-    int flags = fcntl(fd, F_GETFL);
-    return flags >= 0 && fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
-}
-
 void checkpoint_begin_chunks(struct checkpoint *ck, bool direct)
 {
     for (int i = 0; direct && i < ck->shard_count; i++)
-        ck->shards[i].direct = set_direct(ck->shards[i].fd, true);
+        ck->shards[i].direct = file_set_direct(ck->shards[i].fd, true);
     if (!ck->last)
         return;
     free(ck->last->bytes);
     ck->last->bytes = NULL;
     ck->last->file = -1;
-}
-
-/* True when all was read: else nothing is said, and the page cache will do it or say what is wrong.
- */
-static bool read_around(const struct shard *s, uint64_t offset, char *to, size_t bytes)
-{
-    size_t done = 0;
-    while (done < bytes) {
-        ssize_t k = pread(s->fd, to + done, (bytes - done + PAGE - 1) / PAGE * PAGE,
-                          (off_t)(offset + done));
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return false;
-        done += (size_t)k;
-        if (done < bytes && done % PAGE != 0)
-            return false;
-    }
-    return true;
 }
 
 static struct byte_range range_to_read(const struct checkpoint *ck, const struct shard *s,
@@ -681,7 +655,7 @@ static struct byte_range range_to_read(const struct checkpoint *ck, const struct
     CHECK(begin <= end && end <= len, "bytes %zu to %zu of a chunk of %zu", begin, end, len);
     if (ck->manifest)
         return (struct byte_range){0, len};
-    return (struct byte_range){begin / PAGE * PAGE, end};
+    return (struct byte_range){begin / FILE_PAGE * FILE_PAGE, end};
 }
 
 size_t checkpoint_chunk_bytes(const struct checkpoint *ck, int file, uint32_t chunk, size_t begin,
@@ -698,9 +672,9 @@ enum status checkpoint_read_chunk(const struct checkpoint *ck, int file, uint32_
     struct byte_range r = range_to_read(ck, s, chunk, begin, end);
     uint64_t offset = (uint64_t)chunk * MANIFEST_CHUNK_BYTES + r.begin;
     char *at = (char *)to + r.begin;
-    if (!s->direct || !read_around(s, offset, at, r.end - r.begin)) {
+    if (!s->direct || !file_read_direct(s->fd, offset, at, r.end - r.begin)) {
         if (s->direct)
-            set_direct(s->fd, false);
+            file_set_direct(s->fd, false);
         TRY(folder_read(s->fd, ck->dir, s->name, offset, at, r.end - r.begin, err));
     }
     return ck->manifest ? manifest_check_chunk(ck->manifest, s->listed, chunk, to, r.end, err) : OK;
@@ -713,7 +687,7 @@ static enum status fetch_chunk(const struct checkpoint *ck, int file, uint32_t c
     struct last_chunk *c = ck->last;
     if (c->file == file && c->chunk == chunk)
         return OK;
-    if (!c->bytes && !(c->bytes = aligned_alloc(PAGE, MANIFEST_CHUNK_BYTES)))
+    if (!c->bytes && !(c->bytes = aligned_alloc(FILE_PAGE, MANIFEST_CHUNK_BYTES)))
         return error_set(err, ERR_NO_MEMORY, "%s: no memory for a chunk", ck->dir);
     c->file = -1;
     c->len = chunk_length(shard_at(ck, file)->bytes, chunk);

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/pool.h"
+#include "partition/hash.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,10 +28,6 @@ enum {
     MANIFEST_MAX_WORDS = 1024,
     MANIFEST_MAX_KEYS = 64, /* trusted, and signatures of one manifest */
     MANIFEST_DIGEST_HEX = 64,
-};
-
-struct digest {
-    uint8_t b[32];
 };
 
 struct manifest_file {

@@ -1,4 +1,4 @@
-/* SHA-256 by OpenSSL: see manifest_private.h. No state. */
+/* SHA-256 by OpenSSL: see hash.h and manifest_private.h. No state. */
 #include "partition/manifest_private.h"
 
 #include <openssl/evp.h>

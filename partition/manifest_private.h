@@ -26,20 +26,9 @@ struct manifest {
     char *signers;
 };
 
-/* --- manifest_hash.c (OpenSSL; manifest_none.c without it) --- */
+/* --- manifest_hash.c (OpenSSL; manifest_none.c without it); hash.h has the rest of it --- */
 
-struct hash_part {
-    const void *data;
-    size_t len;
-};
-
-enum { HASH_MAX_PARTS = 3 };
-
-/* SHA-256 of the parts, one after the other. */
-enum status hash_parts(const struct hash_part *parts, int count, struct digest *out,
-                       struct error *err);
-
-/* The same over what comes bit by bit. hasher_destroy(NULL) is fine. */
+/* SHA-256 of what comes bit by bit. hasher_destroy(NULL) is fine. */
 struct hasher;
 enum status hasher_create(struct hasher **out, struct error *err);
 enum status hasher_add(struct hasher *h, const void *data, size_t len, struct error *err);
@@ -48,11 +37,9 @@ void hasher_destroy(struct hasher *h);
 
 /* --- manifest_tree.c --- */
 
-enum status tree_leaf(const void *bytes, size_t len, struct digest *out, struct error *err);
 enum status tree_root(const struct digest *leaves, uint32_t count, struct digest *out,
                       struct error *err);
 
-bool digest_equal(const struct digest *a, const struct digest *b);
 void digest_hex(const struct digest *d, char hex[MANIFEST_DIGEST_HEX + 1]);
 /* Exactly 64 lower-case digits. */
 bool digest_from_hex(const char *hex, struct digest *out);

@@ -498,12 +498,16 @@ static bool cache_has_room(uint64_t bytes)
     return bytes < process_available_bytes() / 4;
 }
 
-static enum status run_threads(struct loader *l, struct error *err)
+int loader_threads(void)
 {
     int cpus = cpu_count();
-    int threads = cpus < 2 ? 2 : cpus < LOADER_MAX_THREADS ? cpus : LOADER_MAX_THREADS;
+    return cpus < 2 ? 2 : cpus < LOADER_MAX_THREADS ? cpus : LOADER_MAX_THREADS;
+}
+
+static enum status run_threads(struct loader *l, struct error *err)
+{
     struct pool *pool = NULL;
-    enum status st = pool_create(threads, false, &pool, err);
+    enum status st = pool_create(loader_threads(), false, &pool, err);
     if (st == OK)
         pool_run(pool, load_thread, l);
     else

@@ -22,7 +22,7 @@
 
 enum {
     LOADER_CHUNK = MANIFEST_CHUNK_BYTES,
-    LOADER_MAX_THREADS = 8, /* a rank, and as many as it has processors, but two at least */
+    LOADER_MAX_THREADS = 8,
     LOADER_SPARE_SLOTS = 4, /* chunks in memory at once beside one for each rank of the machine */
 };
 
@@ -44,6 +44,10 @@ void load_wants_fini(struct load_wants *w);
 /* Called from one thread of the rank that gives it, with what all ranks of its machine have read.
  */
 typedef void (*load_progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+
+/* Threads of a rank that read: as many as it has processors, but two at least, so that one reads
+ * while another hashes, and LOADER_MAX_THREADS at most. */
+int loader_threads(void);
 
 struct loader;
 
