@@ -1,5 +1,6 @@
 /* The host's memory: see memory.h. No state. */
 #include "worker/memory.h"
+#include "base/file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@ static void *host_alloc(struct memory *m, uint64_t bytes, bool zero)
     (void)m;
     if (bytes > SIZE_MAX - HUGE_PAGE)
         return NULL;
-    uint64_t align = bytes < HUGE_PAGE ? ALIGN : HUGE_PAGE;
+    uint64_t align = bytes < FILE_PAGE ? ALIGN : bytes < HUGE_PAGE ? FILE_PAGE : HUGE_PAGE;
     uint64_t whole = (bytes + align - 1) / align * align;
     void *p = aligned_alloc(align, whole ? whole : ALIGN);
     if (p && align == HUGE_PAGE)

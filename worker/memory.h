@@ -24,7 +24,8 @@ struct memory {
                        struct error *err);
 };
 
-/* The host's memory. Large pieces lie on huge pages, for fewer faults and misses. */
+/* The host's memory. Pieces of a page and more begin on a page; large ones lie on huge pages, for
+ * fewer faults and misses. */
 struct memory *memory_host(void);
 
 #endif

@@ -192,10 +192,12 @@ static enum status load(struct model *m, const struct model_options *o, const st
     m->memory_plan = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
     log_start(m);
     TRY(comm_agree(m->world, check_memory(m, err), err));
+    enum status st = weights_create(&m->config, inv, m->plan, m->rank, m->memory, &m->weights, err);
+    TRY(comm_agree(m->world, st, err));
     struct progress p = {.terminal = isatty(STDERR_FILENO) != 0, .start_ns = clock_now_ns()};
     bool show = o->progress && m->rank->rank == 0;
-    return weights_load(&m->config, inv, ck, m->plan, m->rank, m->memory, m->world, m->node,
-                        show ? show_progress : NULL, &p, &m->weights, err);
+    return weights_load(m->weights, inv, ck, m->plan, m->rank, m->world, m->node,
+                        show ? show_progress : NULL, &p, err);
 }
 
 /* Everything that can be refused without allocating for it. */

@@ -1,6 +1,7 @@
 /* Loading a rank's slices: see weights.h. */
 #include "worker/weights.h"
 #include "base/check.h"
+#include "base/file.h"
 #include "base/log.h"
 
 #include <stdlib.h>
@@ -87,24 +88,26 @@ static enum status allocate(struct weights *w, const struct model_config *config
                             const struct inventory *inv, const struct rank_plan *rank,
                             struct memory *memory, struct error *err)
 {
-    size_t vectors = 0, ffns = 0;
+    size_t ffns = 0;
     w->layer_count = range_size(rank->layers);
     for (int32_t i = 0; i < rank->slice_count; i++) {
         const struct slice *s = &rank->slices[i];
         if (weight_role_is_vector(inv->weights[s->weight].role))
-            vectors += (size_t)s->rows * (size_t)s->cols;
+            w->vector_bytes += (uint64_t)s->rows * (uint64_t)s->cols * sizeof *w->vectors;
         else
             w->bytes += slice_bytes(inv, s);
     }
     w->layers = calloc((size_t)w->layer_count, sizeof *w->layers);
     w->memory = memory;
-    w->arena = memory->alloc(memory, w->bytes, false);
-    w->vectors = memory->alloc(memory, vectors * sizeof *w->vectors, true);
+    /* Up to a page's border, so that files are read into it around the page cache. */
+    uint64_t pages = (w->bytes + w->vector_bytes) / FILE_PAGE + 1;
+    w->arena = memory->alloc(memory, pages * FILE_PAGE, false);
     int32_t experts = range_size(rank->experts) > 0 ? range_size(rank->experts) : 1;
     w->ffns = calloc((size_t)w->layer_count * (size_t)experts, sizeof *w->ffns);
-    if (!w->layers || !w->arena || !w->vectors || !w->ffns)
+    if (!w->layers || !w->arena || !w->ffns)
         return error_set(err, ERR_NO_MEMORY, "no memory for %llu bytes of weights",
-                         (unsigned long long)w->bytes);
+                         (unsigned long long)(w->bytes + w->vector_bytes));
+    w->vectors = (float *)(void *)((char *)w->arena + w->bytes);
     for (int32_t i = 0; i < w->layer_count; i++) {
         bool moe = config->layer_is_moe[rank->layers.begin + i];
         w->layers[i].ffn = w->ffns + ffns;
@@ -114,8 +117,54 @@ static enum status allocate(struct weights *w, const struct model_config *config
     return OK;
 }
 
-/* --- what to read ---
- * Wants of another rank of the machine are counted, not placed: their `to` is NULL. */
+/* Gives every slice its place in the arena, in the order of the inventory. What lies between two
+ * is zero: these bytes are the same in every run. */
+static enum status bind_all(struct weights *w, const struct inventory *inv,
+                            const struct rank_plan *rank, struct error *err)
+{
+    static const char zeros[ALIGN];
+    char *at = w->arena;
+    float *vector = w->vectors;
+    for (int32_t i = 0; i < rank->slice_count; i++) {
+        const struct slice *s = &rank->slices[i];
+        const struct weight *t = &inv->weights[s->weight];
+        if (weight_role_is_vector(t->role)) {
+            *vector_of(w, rank, t) = vector;
+            vector += s->rows * s->cols;
+            continue;
+        }
+        *matrix_of(w, rank, t) = (struct matrix){
+            .data = at, .dtype = t->dtype, .rows = (int32_t)s->rows, .cols = (int32_t)s->cols};
+        size_t used = (size_t)s->rows * (size_t)s->cols * dtype_size(t->dtype);
+        size_t gap = slice_bytes(inv, s) - used;
+        if (gap > 0)
+            TRY(w->memory->put(w->memory, at + used, gap, zeros, gap, gap, 1, err));
+        at += used + gap;
+    }
+    return OK;
+}
+
+enum status weights_create(const struct model_config *config, const struct inventory *inv,
+                           const struct plan *plan, const struct rank_plan *rank,
+                           struct memory *memory, struct weights **out, struct error *err)
+{
+    struct weights *w = calloc(1, sizeof *w);
+    if (!w)
+        return error_set(err, ERR_NO_MEMORY, "no memory for weights");
+    enum status st = allocate(w, config, inv, rank, memory, err);
+    if (st == OK)
+        st = bind_all(w, inv, rank, err);
+    if (st != OK) {
+        weights_destroy(w);
+        return st;
+    }
+    if (config->tied_embeddings && rank->stage == plan->layout.pp - 1)
+        w->lm_head = w->embed;
+    *out = w;
+    return OK;
+}
+
+/* --- what to read --- */
 
 /* What is to be converted goes in runs of rows, so that threads share the work. */
 static enum status push_rows(struct load_wants *wants, const struct inventory *inv,
@@ -135,35 +184,24 @@ static enum status push_rows(struct load_wants *wants, const struct inventory *i
     return OK;
 }
 
-static enum status want_all(struct load_wants *wants, const struct inventory *inv,
-                            const struct rank_plan *rank, struct error *err)
+/* Where bind_all has put it. */
+static char *place_of(struct weights *w, const struct rank_plan *rank, const struct weight *t)
 {
-    for (int32_t i = 0; i < rank->slice_count; i++) {
-        const struct slice *s = &rank->slices[i];
-        TRY(push_rows(wants, inv, &inv->weights[s->weight], s, NULL, err));
-    }
-    return OK;
+    const void *data = weight_role_is_vector(t->role) ? (const void *)*vector_of(w, rank, t)
+                                                      : matrix_of(w, rank, t)->data;
+    return (char *)(uintptr_t)data; /* in the arena, which is this rank's to write */
 }
 
-static enum status place_all(struct load_wants *wants, struct weights *w,
-                             const struct inventory *inv, const struct rank_plan *rank,
-                             struct error *err)
+/* All that a rank wants, into `w`; NULL: of another rank of the machine, which is counted, not
+ * placed. */
+static enum status want_all(struct load_wants *wants, struct weights *w,
+                            const struct inventory *inv, const struct rank_plan *rank,
+                            struct error *err)
 {
-    char *at = w->arena;
-    float *vector = w->vectors;
     for (int32_t i = 0; i < rank->slice_count; i++) {
         const struct slice *s = &rank->slices[i];
         const struct weight *t = &inv->weights[s->weight];
-        if (weight_role_is_vector(t->role)) {
-            TRY(push_rows(wants, inv, t, s, (char *)vector, err));
-            *vector_of(w, rank, t) = vector;
-            vector += s->rows * s->cols;
-            continue;
-        }
-        *matrix_of(w, rank, t) = (struct matrix){
-            .data = at, .dtype = t->dtype, .rows = (int32_t)s->rows, .cols = (int32_t)s->cols};
-        TRY(push_rows(wants, inv, t, s, at, err));
-        at += slice_bytes(inv, s);
+        TRY(push_rows(wants, inv, t, s, w ? place_of(w, rank, t) : NULL, err));
     }
     return OK;
 }
@@ -206,8 +244,7 @@ static enum status prepare(struct wishes *wishes, struct weights *w, const struc
 {
     for (int i = 0; i < wishes->count; i++) {
         const struct rank_plan *r = &plan->ranks[wishes->ranks[i]];
-        TRY(i == me ? place_all(&wishes->wants[i], w, inv, r, err)
-                    : want_all(&wishes->wants[i], inv, r, err));
+        TRY(want_all(&wishes->wants[i], i == me ? w : NULL, inv, r, err));
     }
     return loader_create(ck, inv, wishes->wants, wishes->count, me, w->memory, loader, err);
 }
@@ -221,34 +258,25 @@ static enum status run(struct loader *loader, struct comm *world, struct comm *n
     return comm_agree(world, st, err);
 }
 
-enum status weights_load(const struct model_config *config, const struct inventory *inv,
-                         struct checkpoint *ck, const struct plan *plan,
-                         const struct rank_plan *rank, struct memory *memory, struct comm *world,
+enum status weights_load(struct weights *w, const struct inventory *inv, struct checkpoint *ck,
+                         const struct plan *plan, const struct rank_plan *rank, struct comm *world,
                          struct comm *node, load_progress progress, void *progress_arg,
-                         struct weights **out, struct error *err)
+                         struct error *err)
 {
     struct comm alone = comm_alone();
     struct wishes wishes = {0};
     struct loader *loader = NULL;
-    struct weights *w = calloc(1, sizeof *w);
     world = world ? world : &alone;
     node = node ? node : &alone;
-    enum status st = w ? allocate(w, config, inv, rank, memory, err)
-                       : error_set(err, ERR_NO_MEMORY, "no memory for weights");
-    TRY_OUT(st, comm_agree(world, st, err));
+    enum status st;
     TRY_OUT(st, find_ranks(&wishes, rank->rank, world, node, err));
     st = prepare(&wishes, w, inv, ck, plan, node->rank, &loader, err);
     TRY_OUT(st, comm_agree(world, st, err));
     TRY_OUT(st, run(loader, world, node, progress, progress_arg, err));
     w->loading_bytes = loader_buffer_bytes(loader);
-    if (config->tied_embeddings && rank->stage == plan->layout.pp - 1)
-        w->lm_head = w->embed;
-    *out = w;
-    w = NULL;
 out:
     loader_destroy(loader);
     wishes_fini(&wishes);
-    weights_destroy(w);
     return st;
 }
 
@@ -258,7 +286,6 @@ void weights_destroy(struct weights *w)
         return;
     free(w->layers);
     w->memory->free(w->memory, w->arena);
-    w->memory->free(w->memory, w->vectors);
     free(w->ffns);
     free(w);
 }

@@ -47,27 +47,32 @@ struct weights {
     const float *final_norm;      /* [hidden]; last stage */
     struct layer_weights *layers; /* [layers of the rank] */
     int32_t layer_count;
-    uint64_t bytes;         /* allocated for matrices */
+    uint64_t bytes;         /* of matrices, each on a border of 64 */
+    uint64_t vector_bytes;  /* of norms and biases */
     uint64_t loading_bytes; /* of buffers that the machine's ranks shared while they read */
     /* owned, of `memory` but for the table of blocks */
     struct memory *memory;
-    void *arena;
-    float *vectors; /* norms and biases */
+    void *arena;    /* [bytes + vector_bytes], with room up to a border of FILE_PAGE */
+    float *vectors; /* behind the matrices */
     struct ffn *ffns;
 };
 
+/* Room for this rank's slices in `memory`, and the names bound to it; the values are not there yet.
+ * weights_destroy releases. */
+enum status weights_create(const struct model_config *config, const struct inventory *inv,
+                           const struct plan *plan, const struct rank_plan *rank,
+                           struct memory *memory, struct weights **out, struct error *err);
+
 /*
- * Reads this rank's slices into `memory`; quantised ones become fp32. Collective over `world`, the
- * plan's ranks; those of `node`, its part on this machine, read each byte of the checkpoint once
- * together (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is read by chunks. A
- * failure is every rank's, and nothing is kept; errors name file and tensor. weights_destroy
- * releases.
+ * Reads this rank's slices; quantised ones become fp32. Collective over `world`, the plan's ranks;
+ * those of `node`, its part on this machine, read each byte of the checkpoint once together
+ * (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is read by chunks. A failure
+ * is every rank's, and the values are then any; errors name file and tensor.
  */
-enum status weights_load(const struct model_config *config, const struct inventory *inv,
-                         struct checkpoint *ck, const struct plan *plan,
-                         const struct rank_plan *rank, struct memory *memory, struct comm *world,
+enum status weights_load(struct weights *w, const struct inventory *inv, struct checkpoint *ck,
+                         const struct plan *plan, const struct rank_plan *rank, struct comm *world,
                          struct comm *node, load_progress progress, void *progress_arg,
-                         struct weights **out, struct error *err);
+                         struct error *err);
 void weights_destroy(struct weights *w);
 
 #endif
