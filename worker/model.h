@@ -52,7 +52,8 @@ struct model {
 struct model_options {
     const char *dir; /* the checkpoint's folder */
     const struct manifest
-        *manifest; /* of that folder (NULL: none): what is read must be as signed */
+        *manifest;             /* of that folder (NULL: none): what is read must be as signed */
+    const char *weights_cache; /* a folder (weights_cache.h), with a manifest; NULL: none */
     struct layout layout;
     struct engine_limits limits; /* kv_blocks 0: enough for max_seqs full contexts */
     const char *kernels;         /* for cpu_ops_choose */

@@ -9,6 +9,7 @@
 #include "partition/manifest.h"
 #include "worker/model.h"
 #include "worker/rope.h"
+#include "worker/weights_cache.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,6 +187,39 @@ static enum status check_memory(struct model *m, struct error *err)
                      need * 1e-9, (double)available * 1e-9);
 }
 
+static enum status read_weights(struct model *m, const struct model_options *o,
+                                const struct inventory *inv, struct checkpoint *ck,
+                                struct error *err)
+{
+    struct progress p = {.terminal = isatty(STDERR_FILENO) != 0, .start_ns = clock_now_ns()};
+    bool show = o->progress && m->rank->rank == 0;
+    return weights_load(m->weights, inv, ck, m->plan, m->rank, m->world, m->node,
+                        show ? show_progress : NULL, &p, err);
+}
+
+/* From the cache, where every rank has a good one; else from the checkpoint, and into the cache. */
+static enum status fill_weights(struct model *m, const struct model_options *o,
+                                const struct inventory *inv, struct checkpoint *ck,
+                                struct error *err)
+{
+    struct weights_cache *cache = NULL;
+    bool loaded = false;
+    enum status st = OK;
+    if (o->weights_cache)
+        st = weights_cache_open(o->weights_cache, o->manifest, inv, m->plan, m->rank, m->weights,
+                                &cache, err);
+    st = comm_agree(m->world, st, err);
+    if (st == OK)
+        st = weights_cache_load(cache, m->world, &loaded, err);
+    if (st == OK && !loaded) {
+        st = read_weights(m, o, inv, ck, err);
+        if (st == OK)
+            weights_cache_save(cache);
+    }
+    weights_cache_close(cache);
+    return st;
+}
+
 static enum status load(struct model *m, const struct model_options *o, const struct inventory *inv,
                         struct checkpoint *ck, struct error *err)
 {
@@ -194,10 +228,7 @@ static enum status load(struct model *m, const struct model_options *o, const st
     TRY(comm_agree(m->world, check_memory(m, err), err));
     enum status st = weights_create(&m->config, inv, m->plan, m->rank, m->memory, &m->weights, err);
     TRY(comm_agree(m->world, st, err));
-    struct progress p = {.terminal = isatty(STDERR_FILENO) != 0, .start_ns = clock_now_ns()};
-    bool show = o->progress && m->rank->rank == 0;
-    return weights_load(m->weights, inv, ck, m->plan, m->rank, m->world, m->node,
-                        show ? show_progress : NULL, &p, err);
+    return fill_weights(m, o, inv, ck, err);
 }
 
 /* Everything that can be refused without allocating for it. */

@@ -9,6 +9,10 @@
 #include "partition/plan.h"
 #include "worker/loader.h"
 
+/* Of what the arena holds: goes up whenever one manifest and plan would give other bytes or other
+ * places than before, so that no cache of before is taken (weights_cache.h). */
+enum { WEIGHTS_FORMAT = 1 };
+
 /* [rows, cols] of dtype, row-major and dense (row stride = cols). */
 struct matrix {
     const void *data;

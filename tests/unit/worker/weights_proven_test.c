@@ -2,55 +2,9 @@
  * Loading under a manifest: the same bytes as without one for every layout, and no byte of a file
  * that changed after it was opened.
  */
-#include "tests/unit/partition/signed_folder.h"
-
-#include "base/check.h"
-#include "worker/weights.h"
-
-#include <dirent.h>
+#include "tests/unit/worker/signed_model.h"
 
 enum { ALIGNMENT = 64 }; /* of slices in struct weights' arena */
-
-struct model {
-    struct signed_folder s;
-    struct manifest *manifest;
-    struct checkpoint *ck;
-    struct model_config config;
-    struct inventory *inv;
-};
-
-static struct model model_open(const char *dir)
-{
-    struct model m = {.s = signed_make()};
-    struct generation_config ignored;
-    struct error err;
-    char from[1024];
-    DIR *d = opendir(dir);
-    assert_non_null(d);
-    struct dirent *e;
-    while ((e = readdir(d))) {
-        snprintf(from, sizeof from, "%s/%s", dir, e->d_name);
-        if (e->d_name[0] != '.')
-            copy_file(from, folder_path(&m.s.files, e->d_name));
-    }
-    closedir(d);
-    signed_create(&m.s);
-    signed_by(&m.s, "alice");
-    must(signed_open(&m.s, &m.manifest, &err), &err);
-    must(config_load_proven(m.s.files.path, m.manifest, &m.config, &ignored, &err), &err);
-    must(checkpoint_open_proven(m.s.files.path, m.manifest, &m.ck, &err), &err);
-    must(inventory_create(&m.config, &m.inv, &err), &err);
-    must(inventory_bind(m.inv, &m.config, m.ck, &err), &err);
-    return m;
-}
-
-static void model_close(struct model *m)
-{
-    inventory_destroy(m->inv);
-    checkpoint_close(m->ck);
-    manifest_close(m->manifest);
-    signed_remove(&m->s);
-}
 
 struct progress {
     uint64_t done, total;
@@ -157,13 +111,6 @@ static void check_layouts(const char *dir)
     model_close(&m);
 }
 
-static const char *golden(const char *name)
-{
-    static char path[512];
-    snprintf(path, sizeof path, "%s/tests/golden/oracle/%s", WITAN_SOURCE_DIR, name);
-    return path;
-}
-
 static void equal_to_loading_without(void **state)
 {
     (void)state;
@@ -177,11 +124,8 @@ static void quantised_weights(void **state)
 {
     (void)state;
     static const char *const names[] = {"fp8", "gptq", "gptq_order", "awq", "gguf", "gguf_k"};
-    for (size_t i = 0; i < COUNT_OF(names); i++) {
-        char dir[512];
-        snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
-        check_layouts(dir);
-    }
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        check_layouts(quantised(names[i]));
 }
 
 /* Of 31 MB: slices that begin in one chunk and end in the next. */
