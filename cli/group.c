@@ -27,6 +27,9 @@ const char group_help[] =
     "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
     "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
     "  --threshold N      with --manifest: how many of them must have signed (default 1)\n"
+    "  --weights-cache DIR\n"
+    "                     with --manifest: keep weights there as they lie in memory, for the next "
+    "start\n"
     "  --verbose          say where memory and time go\n";
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_STEP_TOKENS = 512 };
@@ -88,7 +91,9 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
     struct {
         const char *name;
         const char **out;
-    } paths[] = {{"--manifest", &o->manifest_path}, {"--trust", &o->trust}};
+    } paths[] = {{"--manifest", &o->manifest_path},
+                 {"--trust", &o->trust},
+                 {"--weights-cache", &o->weights_cache}};
     const char *flag = argv[*i], *value = *i + 1 < argc ? argv[*i + 1] : NULL;
     for (size_t k = 0; k < COUNT_OF(ints); k++) {
         if (strcmp(flag, ints[k].name) != 0)
@@ -192,6 +197,10 @@ enum status group_open_manifest(struct group_options *o, struct error *err)
         return error_set(err, ERR_INVALID,
                          "--manifest, --trust: expected both or neither, and --threshold with them "
                          "alone");
+    if (o->weights_cache && !o->manifest_path)
+        return error_set(err, ERR_INVALID,
+                         "--weights-cache: expected --manifest and --trust with it, whose digest "
+                         "tells which weights these are, found neither");
     if (!o->manifest_path || o->manifest)
         return OK;
     TRY(manifest_open(o->manifest_path, o->dir, o->trust, o->threshold ? o->threshold : 1,
@@ -247,6 +256,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     struct model_options options = {
         .dir = a->o->dir,
         .manifest = a->o->manifest,
+        .weights_cache = a->o->weights_cache,
         .layout = a->o->layout,
         .limits = a->o->limits,
         .kernels = a->o->kernels,

@@ -20,6 +20,7 @@ struct group_options {
     /* The folder's manifest: which, trusted keys, how many must have signed (0: 1). */
     const char *manifest_path, *trust;
     int32_t threshold;
+    const char *weights_cache; /* a folder; NULL: none */
     struct manifest *manifest; /* opened by group_open_manifest; group_fini closes it */
 };
 

@@ -49,6 +49,9 @@ static const char usage[] =
     "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
     "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
     "  --threshold N      with --manifest: how many of them must have signed (default 1)\n"
+    "  --weights-cache DIR\n"
+    "                     with --manifest: keep weights there as they lie in memory, for the next "
+    "start\n"
     "  --pki DIR          certificates of coordinator and ranks (default: made for this run)\n"
     "  --verbose          say where memory and time go\n"
     "  --detach           go on in the background once ready; its log is serve.log in\n"
@@ -61,7 +64,7 @@ enum { STOP_POLL_MS = 50, STOP_HURRY_MS = 20000, STOP_GIVE_UP_MS = 30000, LOG_PO
 struct flags {
     const char *file, *run_dir;
     const char *model, *name, *http, *grpc, *cluster, *kv, *keys, *cert, *key, *pki;
-    const char *manifest, *trust;
+    const char *manifest, *trust, *weights_cache;
     int32_t tp, ep, pp, w, groups;
     int32_t context, sequences, step_tokens, threads, threshold;
     bool verbose, detach, stop, insecure;
@@ -98,6 +101,7 @@ static int take_text(struct flags *f, const char *flag, const char *value)
         {"--pki", &f->pki},
         {"--manifest", &f->manifest},
         {"--trust", &f->trust},
+        {"--weights-cache", &f->weights_cache},
     };
     for (size_t i = 0; i < COUNT_OF(texts); i++) {
         if (strcmp(flag, texts[i].name) != 0)
@@ -283,16 +287,25 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         char **to;
         const char *from;
     } texts[] = {
-        {&c->model.path, f->model}, {&c->model.name, f->name},         {&c->listen.http, f->http},
-        {&c->listen.grpc, f->grpc}, {&c->listen.cluster, f->cluster},  {&c->limits.kv, f->kv},
-        {&c->listen.keys, f->keys}, {&c->listen.tls.cert, f->cert},    {&c->listen.tls.key, f->key},
-        {&c->pki, f->pki},          {&c->model.manifest, f->manifest}, {&c->model.trust, f->trust},
+        {&c->model.path, f->model},
+        {&c->model.name, f->name},
+        {&c->listen.http, f->http},
+        {&c->listen.grpc, f->grpc},
+        {&c->listen.cluster, f->cluster},
+        {&c->limits.kv, f->kv},
+        {&c->listen.keys, f->keys},
+        {&c->listen.tls.cert, f->cert},
+        {&c->listen.tls.key, f->key},
+        {&c->pki, f->pki},
+        {&c->model.manifest, f->manifest},
+        {&c->model.trust, f->trust},
+        {&c->model.weights_cache, f->weights_cache},
     };
     for (size_t i = 0; i < COUNT_OF(texts); i++)
         set_text(texts[i].to, texts[i].from);
     char **const paths[] = {&c->model.path,     &c->listen.keys,          &c->listen.tls.cert,
                             &c->listen.tls.key, &c->listen.tls.client_ca, &c->pki,
-                            &c->model.manifest, &c->model.trust};
+                            &c->model.manifest, &c->model.trust,          &c->model.weights_cache};
     for (size_t i = 0; i < COUNT_OF(paths); i++)
         make_absolute(paths[i]);
     if (f->threshold && !c->model.manifest)

@@ -292,6 +292,10 @@ static void worker_words(const struct supervisor *s, const struct config_group *
         words_add(out, "--threshold");
         words_add(out, "%d", c->model.threshold);
     }
+    if (c->model.weights_cache) { /* for the same reason */
+        words_add(out, "--weights-cache");
+        words_add(out, "%s", c->model.weights_cache);
+    }
     if (c->verbose)
         words_add(out, "--verbose");
 }

@@ -50,6 +50,9 @@ struct config {
         /* Signed list of the folder's files (docs/manifest.md), and the trusted keys: PEM, a file
          * or a folder. Both or neither; NULL: weights are used as they lie. */
         char *manifest, *trust;
+        /* Folder on every host where the ranks that `witan serve` starts keep their weights for the
+         * next start, with a manifest (worker/weights_cache.h); NULL: none. */
+        char *weights_cache;
         int32_t threshold; /* trusted keys that must have signed; default 1 */
     } model;
     struct {

@@ -403,6 +403,7 @@ static enum status check_manifest(const struct config *c, struct error *err)
 {
     TRY(check_empty("model.manifest", c->model.manifest, err));
     TRY(check_empty("model.trust", c->model.trust, err));
+    TRY(check_empty("model.weights_cache", c->model.weights_cache, err));
 #define X(key, preset, min, max) TRY(check_int("model." #key, c->model.key, min, max, err));
     CONFIG_MODEL_INTS(X)
 #undef X
@@ -418,6 +419,10 @@ static enum status check_manifest(const struct config *c, struct error *err)
         return error_set(err, ERR_INVALID,
                          "model.threshold: expected model.manifest and model.trust with it, found "
                          "none");
+    if (c->model.weights_cache && !c->model.manifest)
+        return error_set(err, ERR_INVALID,
+                         "model.weights_cache: expected model.manifest and model.trust with it, "
+                         "found none");
     return OK;
 }
 

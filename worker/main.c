@@ -29,6 +29,8 @@ static const char usage[] =
     "                           (a file or a folder of NAME.pem; default: as the coordinator "
     "says)\n"
     "  --threshold N            with --trust: at least so many (default: as the coordinator says)\n"
+    "  --weights-cache DIR      with a manifest: keep weights there as they lie in memory, for the "
+    "next start\n"
     "  --verbose                say where memory and time go\n";
 
 struct worker {
@@ -71,6 +73,7 @@ static int parse(int argc, char **argv, struct worker *w)
         {"--region", &w->options.region, false},
         {"--trust", &w->options.trust, false},
         {"--threshold", &threshold, false},
+        {"--weights-cache", &w->options.weights_cache, false},
     };
     for (int i = 1; i < argc; i++) {
         size_t k = 0;

@@ -107,11 +107,12 @@ static void on_phase(void *user, enum engine_phase phase)
                                             : WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
 }
 
-static enum status load(struct rank *r, struct error *err)
+static enum status load(struct rank *r, const struct serve_options *o, struct error *err)
 {
     struct model_options options = {
         .dir = r->plan.model_dir,
         .manifest = r->manifest,
+        .weights_cache = o->weights_cache,
         .layout = r->plan.layout,
         .limits = r->plan.limits,
         .kernels = r->plan.kernels,
@@ -180,7 +181,7 @@ static enum status attached(struct rank *r, const struct serve_options *o, enum 
     int64_t start = clock_now_ns();
     TRY(comm_agree(r->world, open_manifest(r, o, err), err));
     TRY(comm_agree(r->world, check_plan(r, err), err));
-    TRY(load(r, err));
+    TRY(load(r, o, err));
     *scope = SERVE_BROKEN;
     TRY(say_ready(r, clock_now_ns() - start, err));
     return work(r, scope, err);

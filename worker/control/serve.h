@@ -17,7 +17,10 @@ struct serve_options {
     /* Keys that the model's manifest must be signed by, a PEM file or a folder, whatever the
      * coordinator says; it must then name a manifest. NULL: the keys that it names. */
     const char *trust;
-    int32_t threshold; /* of them at least so many; 0: as many as the coordinator says */
+    /* Folder of this rank's weights for the next start; the model must have a manifest. Of the
+     * rank's own command line like the keys: who names the folder can have other weights taken. */
+    const char *weights_cache; /* NULL: none */
+    int32_t threshold;         /* of them at least so many; 0: as many as the coordinator says */
 };
 
 /* Who else knows of a failure. */

@@ -259,6 +259,10 @@ DOES_NOT_FIT(empty_manifest, "model: {path: /m, manifest: '', trust: k}\n",
              "model.manifest: expected a path")
 DOES_NOT_FIT(empty_trust, "model: {path: /m, manifest: m, trust: ''}\n",
              "model.trust: expected a path")
+DOES_NOT_FIT(cache_without_manifest, "model: {path: /m, weights_cache: /c}\n",
+             "model.weights_cache: expected model.manifest and model.trust", "found none")
+DOES_NOT_FIT(empty_cache, "model: {path: /m, manifest: m, trust: k, weights_cache: ''}\n",
+             "model.weights_cache: expected a path")
 DOES_NOT_FIT(other_kv, MODEL "limits: {kv: fp8}\n", "limits.kv: expected one of \"bf16\", \"f32\"",
              "found \"fp8\"")
 DOES_NOT_FIT(other_kernels, MODEL "limits: {kernels: sse}\n",
@@ -300,6 +304,7 @@ static void defaults(void **state)
     assert_string_equal(c.model.name, "qwen");
     assert_null(c.model.manifest);
     assert_null(c.model.trust);
+    assert_null(c.model.weights_cache);
     assert_int_equal(c.model.threshold, 1);
     assert_string_equal(c.listen.http, "127.0.0.1:8000");
     assert_string_equal(c.listen.cluster, "127.0.0.1:8002");
@@ -404,7 +409,8 @@ static void print_round_trip(void **state)
     static const char *const texts[] = {
         MODEL,
         MODEL "verbose: true\npki: 'null'\nlisten: {keys: '~', tls: {cert: 'true', key: '1'}}\n",
-        "model: {path: /m/qwen, manifest: /m/list.json, trust: /k, threshold: 3}\n",
+        "model: {path: /m/qwen, manifest: /m/list.json, trust: /k, threshold: 3, weights_cache: "
+        "/c}\n",
         "model: {path: \"/\\u00e4 \\\"'#: {\\\\ \\U0001F600\", name: a/b}\n",
         MODEL REMOTE "groups:\n  - {name: a, tp: 4, data_plane: eth0, " TWO_HOSTS "}\n"
                      "  - {name: b, pp: 2, ep: 3, w: 3, external: true}\n"
@@ -587,6 +593,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(threshold_without_manifest),
     cmocka_unit_test(empty_manifest),
     cmocka_unit_test(empty_trust),
+    cmocka_unit_test(cache_without_manifest),
+    cmocka_unit_test(empty_cache),
     cmocka_unit_test(other_kv),
     cmocka_unit_test(other_kernels),
     cmocka_unit_test(flags_are_checked),
