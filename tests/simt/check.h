@@ -28,6 +28,9 @@ static inline void simt_seed(uint64_t)
 static inline void simt_catch(bool)
 {
 }
+static inline void simt_protect(const void *, bool)
+{
+}
 static inline const char *simt_report()
 {
     return NULL;
