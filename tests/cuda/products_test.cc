@@ -54,6 +54,15 @@ static struct matrix random_matrix(uint64_t seed, int rows, int cols)
     return {rows, cols, random_halves(seed, (size_t)rows * (size_t)cols)};
 }
 
+/* So small that a leaf has bits below 2^-32. */
+static struct matrix small_matrix(uint64_t seed, int rows, int cols)
+{
+    struct matrix m = random_matrix(seed, rows, cols);
+    for (uint16_t &x : m.x)
+        x = bf16_of(bf16_value(x) * 0x1p-9f);
+    return m;
+}
+
 static const uint16_t *row_of(const struct matrix &m, int i)
 {
     return m.x.data() + (size_t)i * (size_t)m.cols;
@@ -246,7 +255,7 @@ static void leaves_of_any_shape(void **state)
     for (const int *shape : shapes) {
         simt_seed(seed);
         struct matrix w = random_matrix(seed++, shape[0], shape[1]);
-        struct matrix x = random_matrix(seed++, shape[2], shape[1]);
+        struct matrix x = small_matrix(seed++, shape[2], shape[1]);
         int leaf = shape[3], leaves = (w.cols + leaf - 1) / leaf;
         struct exact found = gemm_leaf(x, w, leaf, leaves);
         assert_int_equal(found.out_of_range, 0);
@@ -270,7 +279,7 @@ static void a_leaf_is_a_product(void **state)
 {
     (void)state;
     for (int m : {1, 12, 40}) {
-        struct matrix w = random_matrix(30, 37, 104), x = random_matrix(31, m, 104);
+        struct matrix w = random_matrix(30, 37, 104), x = small_matrix(31, m, 104);
         std::vector<double> expected;
         for (float f : gemm(x, w))
             expected.push_back(exactly_rounded((double)f) + 0.0);
@@ -283,7 +292,7 @@ static void exact_sums_are_the_same_in_any_cut(void **state)
 {
     (void)state;
     const int leaf = 40, heads = 7, cols = leaf * heads, m = 20;
-    struct matrix w = random_matrix(40, 19, cols), x = random_matrix(41, m, cols);
+    struct matrix w = random_matrix(40, 19, cols), x = small_matrix(41, m, cols);
     std::vector<double> all = gemm_leaf(x, w, leaf, heads).sum;
     const std::vector<std::vector<int>> cuts = {
         {0, 7}, {0, 1, 7}, {0, 3, 5, 7}, {0, 1, 2, 3, 4, 5, 6, 7}};
@@ -303,6 +312,27 @@ static void exact_sums_are_the_same_in_any_cut(void **state)
     for (int count : {1, 3, 8, 9, 17})
         assert_same(gemm_leaf(rows_of(x, m - count, count), w, leaf, heads).sum,
                     part(all, (size_t)(m - count) * 19, (size_t)count * 19));
+}
+
+/* Of so many rows that a warp takes several leaves, or all: as when it takes one. */
+static void leaves_are_the_same_in_any_run(void **state)
+{
+    (void)state;
+    const int leaf = 40, cols = 2 * leaf + 24;
+    for (int strips : {1040, 2060})
+        for (int m : {1, 9, 20}) {
+            struct matrix w = random_matrix(45, 16 * strips + 5, cols);
+            struct matrix x = small_matrix(46, m, cols);
+            std::vector<double> all = gemm_leaf(x, w, leaf, 3).sum;
+            for (int first : {0, 8000, w.rows - 21}) {
+                std::vector<double> some = gemm_leaf(x, rows_of(w, first, 21), leaf, 3).sum;
+                for (int i = 0; i < m; i++)
+                    assert_same(part(all, (size_t)(i * w.rows + first), 21),
+                                part(some, (size_t)(i * 21), 21));
+            }
+            x.x[(size_t)leaf] = 0x7fc0; /* a NaN in one leaf is none in the leaf before it */
+            assert_int_equal(gemm_leaf(x, w, leaf, 3).out_of_range, w.rows);
+        }
 }
 
 /* 2^20 over the leaves of all ranks is the limit; a leaf that is not a number is beyond it, too. */
@@ -420,9 +450,11 @@ static bool takes_some(int e, int i)
     return e != 1 && (i + e) % 3 != 0; /* expert 1 has none */
 }
 
-static const struct {
+struct ffn_shape {
     int columns, hidden, rows;
-} ffn_shapes[] = {{128, 64, 1}, {40, 96, 5}, {136, 24, 14}, {264, 40, 70}, {8, 8, 33}};
+};
+static const std::vector<struct ffn_shape> ffn_shapes = {
+    {128, 64, 1}, {40, 96, 5}, {136, 24, 14}, {264, 40, 70}, {8, 8, 33}};
 
 static void experts_against_double(void **state)
 {
@@ -469,7 +501,11 @@ static void experts_against_double(void **state)
 static void experts_are_products(void **state)
 {
     (void)state;
-    for (const auto &shape : ffn_shapes) {
+    std::vector<struct ffn_shape> shapes = ffn_shapes;
+    /* So many strips that a warp goes over several tiles of slots, or leaves. */
+    shapes.push_back({16 * 2050 + 8, 8, 70});
+    shapes.push_back({264, 16 * 1040 + 8, 70});
+    for (const auto &shape : shapes) {
         struct experts e = random_experts(70, 1, shape.columns, shape.hidden);
         struct matrix xn = random_matrix(80, shape.rows, shape.hidden);
         struct slots s = slots_of(1, shape.rows, [](int, int) { return true; });
@@ -678,6 +714,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(leaves_of_any_shape),
     cmocka_unit_test(a_leaf_is_a_product),
     cmocka_unit_test(exact_sums_are_the_same_in_any_cut),
+    cmocka_unit_test(leaves_are_the_same_in_any_run),
     cmocka_unit_test(leaves_out_of_range_are_counted),
     cmocka_unit_test(experts_against_double),
     cmocka_unit_test(experts_are_products),
