@@ -106,14 +106,18 @@ int run_ldmatrix(int count, bool trans, const uint16_t *x, uint32_t *out)
     return launch(load_matrix, {dim3(1), dim3(32), 0, nullptr, false}, count, trans, x, out);
 }
 
-template <int SIZE> static __global__ void copies(const uint8_t *x, const int *bytes, uint8_t *out)
+template <int SIZE, bool CACHED>
+static __global__ void copies(const uint8_t *x, const int *bytes, uint8_t *out)
 {
     SHARED_DYNAMIC(uint8_t, smem); /* [threads][16] */
     int t = threadIdx.x;
     uint8_t *mine = smem + 16 * t;
     for (int i = 0; i < 16; i += SIZE) {
         int left = max(0, min(bytes[t] - i, SIZE));
-        cp_async<SIZE>(mine + i, x + 16 * t + i, left);
+        if (CACHED)
+            cp_async_cached(mine + i, x + 16 * t + i, left);
+        else
+            cp_async<SIZE>(mine + i, x + 16 * t + i, left);
         cp_async_commit();
         if (i > 0)
             cp_async_wait<1>(); /* all but the one just begun */
@@ -127,14 +131,16 @@ template <int SIZE> static __global__ void copies(const uint8_t *x, const int *b
         out[16 * other + i] = smem[16 * other + i];
 }
 
-int run_copies(int size, const uint8_t *x, const int *bytes, uint8_t *out, int threads)
+int run_copies(int size, bool cached, const uint8_t *x, const int *bytes, uint8_t *out, int threads)
 {
     launch_shape shape = {dim3(1), dim3(threads), (size_t)threads * 16, nullptr, false};
     if (size == 4)
-        return launch(copies<4>, shape, x, bytes, out);
+        return launch(copies<4, false>, shape, x, bytes, out);
     if (size == 8)
-        return launch(copies<8>, shape, x, bytes, out);
-    return launch(copies<16>, shape, x, bytes, out);
+        return launch(copies<8, false>, shape, x, bytes, out);
+    if (cached)
+        return launch(copies<16, true>, shape, x, bytes, out);
+    return launch(copies<16, false>, shape, x, bytes, out);
 }
 
 static __global__ void narrow(const float *x, int n, uint16_t *bf16, uint16_t *f16, uint8_t *e4m3,

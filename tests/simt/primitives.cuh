@@ -36,9 +36,10 @@ int run_mma(enum mma_kind kind, const uint32_t *a, const uint32_t *b, uint32_t *
 /* out[lane][count]: ldmatrix of x[8 count][8], `count` 1, 2 or 4. */
 int run_ldmatrix(int count, bool trans, const uint16_t *x, uint32_t *out);
 
-/* Copies of 4, 8 and 16 bytes: thread t's first `bytes[t]` of x, by cp.async; out[t][16]. Two
- * groups under way at a time. */
-int run_copies(int size, const uint8_t *x, const int *bytes, uint8_t *out, int threads);
+/* Copies of 4, 8 and 16 bytes (cached: 16, by cp_async_cached): thread t's first `bytes[t]` of x,
+ * by cp.async; out[t][16]. Two groups under way at a time. */
+int run_copies(int size, bool cached, const uint8_t *x, const int *bytes, uint8_t *out,
+               int threads);
 
 /* x[n] in 16 and 8 bits; pairs: of x[i] and x[n - 1 - i]. */
 int run_narrow(const float *x, int n, uint16_t *bf16, uint16_t *f16, uint8_t *e4m3,

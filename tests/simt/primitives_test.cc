@@ -279,12 +279,12 @@ static void asynchronous_copies(void **state)
     std::vector<int> bytes(threads);
     for (uint8_t &v : x)
         v = (uint8_t)(1 + random_u64(&seed) % 255);
-    for (int size = 4; size <= 16; size *= 2) {
+    for (int size : {4, 8, 16, 0}) { /* 0: the cached ones */
         for (int &v : bytes)
             v = (int)(random_u64(&seed) % 17);
         device_array<uint8_t> dx(x), out(x.size());
         device_array<int> dbytes(bytes);
-        assert_ran(run_copies(size, dx.p, dbytes.p, out.p, threads));
+        assert_ran(run_copies(size, size == 0, dx.p, dbytes.p, out.p, threads));
         std::vector<uint8_t> found = out.read();
         for (size_t i = 0; i < x.size(); i++)
             assert_int_equal(found[i], (int)(i % 16) < bytes[i / 16] ? x[i] : 0);

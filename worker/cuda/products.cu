@@ -11,7 +11,8 @@
 #include <type_traits>
 
 /* A block has at most MAX_WARPS. Work is cut into about ENOUGH_WARPS where it can be: some 16 on
- * each multiprocessor of a large GPU, whose loads together cover the latency of its memory. */
+ * each multiprocessor of a large GPU, whose loads together cover the latency of its memory. Like
+ * the rings' depths, these follow from sizes and latencies alone: no GPU has run this yet. */
 enum { MAX_WARPS = 4, ENOUGH_WARPS = 2048 };
 
 /* The most eights of tokens in a tile, as far as the registers go. */
