@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "cli/launch.h"
+#include "worker/cuda_backend.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@ const char group_help[] =
     "  --max-seqs N       sequences running at once\n"
     "  --step-tokens N    tokens of one step over all sequences (default 512)\n"
     "  --chunk N          prompt tokens of one sequence a step (default: no bound)\n"
+    "  --device D         cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
     "  --kernels K        auto, avx512, avx2 or portable (the same tokens, bit for bit)\n"
     "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
     "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
@@ -113,13 +115,17 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         return 1;
     }
     if (strcmp(flag, "--kernels") != 0 && strcmp(flag, "--transport") != 0 &&
-        strcmp(flag, "--kv") != 0)
+        strcmp(flag, "--kv") != 0 && strcmp(flag, "--device") != 0)
         return 0;
     ++*i;
     if (!value)
         return bad(flag, "a name", NULL);
     if (strcmp(flag, "--kernels") == 0) {
         o->kernels = value;
+    } else if (strcmp(flag, "--device") == 0) {
+        if (strcmp(value, "cpu") != 0 && strcmp(value, "cuda") != 0)
+            return bad(flag, "cpu or cuda", value);
+        o->cuda = strcmp(value, "cuda") == 0;
     } else if (strcmp(flag, "--transport") == 0) {
         if (strcmp(value, "local") != 0 && strcmp(value, "mpi") != 0)
             return bad(flag, "local or mpi", value);
@@ -266,6 +272,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     struct model *m = NULL;
     struct engine *e = NULL;
     uint64_t before = process_resident_bytes();
+    TRY(comm_agree(world, a->o->cuda ? cuda_plugin_open(NULL, &options.cuda, err) : OK, err));
     TRY(model_create(&options, world, &m, err));
     struct engine_options eo = {.chunk = a->o->chunk, .vocab_limit = a->vocab_limit};
     enum status st = engine_create(m, &eo, &e, err);

@@ -15,6 +15,7 @@ struct group_options {
     struct engine_limits limits; /* 0 = choose: see group_defaults */
     const char *transport;       /* "local" or "mpi" */
     const char *kernels;
+    bool cuda; /* on GPUs: each rank of a machine takes the next one */
     int32_t chunk;
     bool verbose;
     /* The folder's manifest: which, trusted keys, how many must have signed (0: 1). */

@@ -97,6 +97,23 @@ enum status comm_share(struct comm *node, size_t bytes, struct shared_memory *ou
                        struct error *err);
 void comm_unshare(struct shared_memory *m);
 
+/*
+ * A device's memory by way of the host's: all-reduce, send and recv of the new communicator take
+ * pointers that `get` and `put` understand and go in pieces through `buffer`, one at a time; the
+ * rest is inner's. `get` comes after all work on what it reads. Inner stays its owner's and lives
+ * longer. Not collective.
+ */
+struct comm_stage {
+    enum status (*get)(void *arg, void *to, const void *from, size_t bytes, struct error *err);
+    enum status (*put)(void *arg, void *to, const void *from, size_t bytes, struct error *err);
+    void *arg;
+    void *buffer; /* of the host */
+    size_t bytes; /* of it: a multiple of 8 */
+};
+
+enum status comm_staged(struct comm *inner, const struct comm_stage *stage, struct comm **out,
+                        struct error *err);
+
 /* A rank by itself, for what needs nothing of a communicator but the shorthands below, comm_agree
  * and comm_share; not destroyed. */
 static inline struct comm comm_alone(void)

@@ -71,15 +71,15 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
 /* Rank i of a stage hands its x to rank i of the next. */
 static enum status receive_rows(struct model *m, const struct batch *b, struct error *err)
 {
-    return m->world->ops->recv(m->world, m->rank->rank - m->plan->layout.w, m->ws.x,
-                               (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
+    return m->pipe->ops->recv(m->pipe, m->rank->rank - m->plan->layout.w, m->ws.x,
+                              (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
 }
 
 static enum status send_rows(struct model *m, const struct batch *b, struct error *err)
 {
     TRY(m->kernels->finish(m->backend, err));
-    return m->world->ops->send(m->world, m->rank->rank + m->plan->layout.w, m->ws.x,
-                               (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
+    return m->pipe->ops->send(m->pipe, m->rank->rank + m->plan->layout.w, m->ws.x,
+                              (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
 }
 
 /* Vocabulary shards in rank order make a padded row. */

@@ -25,7 +25,10 @@ struct workspace {
     struct route route;
 };
 
+struct cuda_plugin;
 struct manifest;
+
+enum { MODEL_MAX_COMMS = 8, MODEL_STAGE_BYTES = 4 << 20 };
 
 struct model {
     struct model_config config;
@@ -39,12 +42,16 @@ struct model {
     struct memory *memory; /* the backend's */
     struct pool *pool;
     struct workspace ws;
-    float *frequency;               /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
-    float rope_scale;               /* on its cosines and sines */
-    struct comm *world;             /* the runner's */
-    struct comm *node;              /* the ranks of this machine */
-    struct comm *stage;             /* the W ranks of this pipeline stage */
-    struct comm *attn;              /* the attn_tp ranks that share an o_proj sum */
+    float *frequency;   /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
+    float rope_scale;   /* on its cosines and sines */
+    struct comm *world; /* the runner's */
+    struct comm *node;  /* the ranks of this machine */
+    struct comm *stage; /* the W ranks of this pipeline stage */
+    struct comm *attn;  /* the attn_tp ranks that share an o_proj sum */
+    struct comm *pipe;  /* the world, for what lies in the backend's memory */
+    struct comm *owned[MODEL_MAX_COMMS]; /* those of the above to be destroyed, last first */
+    int owned_count;
+    void *stage_buffer; /* of the host: sums on their way between a device and other ranks */
     struct memory_plan memory_plan; /* what the plan says this rank takes */
 };
 
@@ -55,10 +62,12 @@ struct model_options {
         *manifest;             /* of that folder (NULL: none): what is read must be as signed */
     const char *weights_cache; /* a folder (weights_cache.h), with a manifest; NULL: none */
     struct layout layout;
-    struct engine_limits limits; /* kv_blocks 0: enough for max_seqs full contexts */
-    const char *kernels;         /* for cpu_ops_choose */
-    bool spin;                   /* compute threads may spin (threads of all ranks fit the cores) */
-    bool progress;               /* rank 0 shows loading on standard error */
+    struct engine_limits limits;    /* kv_blocks 0: enough for max_seqs full contexts */
+    const char *kernels;            /* for cpu_ops_choose */
+    const struct cuda_plugin *cuda; /* NULL: compute on this processor; else the machine's ranks
+                                       take its GPUs in turn */
+    bool spin;     /* compute threads may spin (threads of all ranks fit the cores) */
+    bool progress; /* rank 0 shows loading on standard error */
 };
 
 /*

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "partition/manifest.h"
+#include "worker/cuda_backend.h"
 #include "worker/model.h"
 #include "worker/rope.h"
 #include "worker/weights_cache.h"
@@ -88,13 +89,56 @@ static enum status allocate_workspace(struct model *m, struct error *err)
     return OK;
 }
 
+static void own(struct model *m, struct comm *c)
+{
+    CHECK(m->owned_count < MODEL_MAX_COMMS, "%d communicators", m->owned_count);
+    m->owned[m->owned_count++] = c;
+}
+
 static enum status split_comms(struct model *m, struct error *err)
 {
     const struct rank_plan *r = m->rank;
     TRY(m->world->ops->split_node(m->world, &m->node, err));
+    own(m, m->node);
     TRY(m->world->ops->split(m->world, r->stage, r->rank, &m->stage, err));
+    own(m, m->stage);
     int color = r->stage * m->plan->layout.w + r->attn_dp;
-    return m->world->ops->split(m->world, color, r->rank, &m->attn, err);
+    TRY(m->world->ops->split(m->world, color, r->rank, &m->attn, err));
+    own(m, m->attn);
+    m->pipe = m->world;
+    return OK;
+}
+
+static enum status get_staged(void *arg, void *to, const void *from, size_t bytes,
+                              struct error *err)
+{
+    struct memory *memory = arg;
+    return memory->get(memory, to, from, bytes, err);
+}
+
+static enum status put_staged(void *arg, void *to, const void *from, size_t bytes,
+                              struct error *err)
+{
+    struct memory *memory = arg;
+    return memory->put(memory, to, bytes, from, bytes, bytes, 1, err);
+}
+
+/* Ranks whose sums lie on a device meet by way of the host's memory. */
+static enum status stage_comms(struct model *m, struct error *err)
+{
+    struct comm **comms[] = {&m->stage, &m->attn, &m->pipe};
+    if (m->memory->host || m->world->size == 1)
+        return OK;
+    m->stage_buffer = malloc(MODEL_STAGE_BYTES);
+    if (!m->stage_buffer)
+        return error_set(err, ERR_NO_MEMORY, "no memory to meet other ranks by");
+    const struct comm_stage stage = {get_staged, put_staged, m->memory, m->stage_buffer,
+                                     MODEL_STAGE_BYTES};
+    for (size_t i = 0; i < COUNT_OF(comms); i++) {
+        TRY(comm_staged(*comms[i], &stage, comms[i], err));
+        own(m, *comms[i]);
+    }
+    return OK;
 }
 
 static enum status allocate_rope(struct model *m, struct error *err)
@@ -154,11 +198,18 @@ static enum status check_limits(struct model *m, struct error *err)
 
 static enum status create_backend(struct model *m, const struct model_options *o, struct error *err)
 {
-    TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
-    TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
-                           &m->kernels, &m->backend, err));
+    if (o->cuda) {
+        int devices = 1;
+        TRY(cuda_plugin_devices(o->cuda, &devices, err));
+        TRY(cuda_backend_create(o->cuda, m->node->rank % devices, &m->config, m->rank, &m->limits,
+                                &m->kernels, &m->backend, err));
+    } else {
+        TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
+        TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
+                               &m->kernels, &m->backend, err));
+    }
     m->memory = m->kernels->memory(m->backend);
-    return OK;
+    return stage_comms(m, err);
 }
 
 /* Everything but the weights. */
@@ -339,12 +390,11 @@ void model_destroy(struct model *m)
     if (m->kernels)
         m->kernels->destroy(m->backend);
     pool_destroy(m->pool);
-    if (m->attn)
-        m->attn->ops->destroy(m->attn);
-    if (m->stage)
-        m->stage->ops->destroy(m->stage);
-    if (m->node)
-        m->node->ops->destroy(m->node);
+    while (m->owned_count > 0) {
+        struct comm *c = m->owned[--m->owned_count];
+        c->ops->destroy(c);
+    }
+    free(m->stage_buffer);
     plan_destroy(m->plan);
     free(m);
 }

@@ -1,0 +1,286 @@
+/*
+ * The whole forward pass on the CUDA kernels, under the emulator: near the CPU backend's logits,
+ * and bit for bit the same whatever the chunking, the batch and the layout of ranks.
+ */
+#include "tests/unit/unit.h"
+
+#include "base/check.h"
+#include "worker/cuda_backend.h"
+#include "worker/engine.h"
+
+#include <math.h>
+
+enum { MAX_SEQS = 3, MAX_LEN = 96, MAX_VOCAB = 600 };
+
+/* A model of random bf16 weights, and what it is asked. */
+struct shape {
+    const char *flags; /* of make_checkpoint */
+    int32_t vocab;
+    const char *dir; /* set by make_model */
+};
+
+struct ask {
+    int32_t prompt[MAX_LEN];
+    int32_t prompt_len, max_tokens;
+};
+
+/* What one request got: logits of every position that was computed, and tokens. */
+struct answer {
+    float *logits; /* [MAX_LEN, vocab] */
+    bool seen[MAX_LEN];
+    int32_t drawn[MAX_LEN];
+    int32_t count, vocab;
+};
+
+struct run {
+    const struct shape *shape;
+    const struct cuda_plugin *cuda; /* NULL: the CPU backend */
+    struct layout layout;
+    int32_t chunk;
+    const struct ask *asks;
+    int32_t ask_count;
+    struct answer answers[MAX_SEQS];
+};
+
+static void on_logits(void *user, int32_t pos, const float *logits, int32_t vocab)
+{
+    struct answer *a = user;
+    assert_true(pos >= 0 && pos < MAX_LEN && vocab == a->vocab);
+    memcpy(a->logits + (size_t)pos * (size_t)vocab, logits, (size_t)vocab * sizeof *logits);
+    a->seen[pos] = true;
+}
+
+static void on_token(void *user, int32_t token, enum finish finish)
+{
+    struct answer *a = user;
+    assert_int_not_equal(finish, FINISH_ERROR);
+    if (token >= 0)
+        a->drawn[a->count++] = token;
+}
+
+static enum status answer_all(struct engine *e, struct run *r, struct error *err)
+{
+    for (int32_t i = 0; i < r->ask_count; i++) {
+        struct request q = {
+            .prompt = r->asks[i].prompt,
+            .prompt_len = r->asks[i].prompt_len,
+            .max_tokens = r->asks[i].max_tokens,
+            .ignore_eos = true,
+            .all_logits = true,
+            .sampling = {.top_p = 1.0f},
+            .on_token = on_token,
+            .on_logits = on_logits,
+            .user = &r->answers[i],
+        };
+        uint64_t id = 0;
+        TRY(engine_submit(e, &q, &id, err));
+    }
+    for (bool ran = true; ran;)
+        TRY(engine_step(e, &ran, err));
+    return engine_stop(e, err);
+}
+
+static enum status rank_main(struct comm *world, void *arg, struct error *err)
+{
+    struct run *r = arg;
+    struct model *m = NULL;
+    struct engine *e = NULL;
+    const struct model_options o = {
+        .dir = r->shape->dir,
+        .layout = r->layout,
+        .limits = {.max_rows = MAX_LEN,
+                   .max_seqs = MAX_SEQS,
+                   .max_logits = MAX_LEN,
+                   .context = MAX_LEN,
+                   .threads = 1,
+                   .kv_dtype = KV_BF16},
+        .kernels = "auto",
+        .cuda = r->cuda,
+    };
+    const struct engine_options eo = {.chunk = r->chunk};
+    enum engine_left left;
+    TRY(model_create(&o, world, &m, err));
+    enum status st = engine_create(m, &eo, &e, err);
+    if (st == OK)
+        st = world->rank == 0 ? answer_all(e, r, err) : engine_follow(e, &left, err);
+    engine_destroy(e);
+    model_destroy(m);
+    return st;
+}
+
+static void run_it(struct run *r)
+{
+    struct error err;
+    struct layout l = r->layout;
+    int world = l.pp * (l.w > 0 ? l.w : l.tp > l.ep ? l.tp : l.ep);
+    for (int32_t i = 0; i < r->ask_count; i++) {
+        r->answers[i] = (struct answer){.vocab = r->shape->vocab};
+        r->answers[i].logits = calloc((size_t)MAX_LEN * (size_t)r->shape->vocab, sizeof(float));
+        assert_non_null(r->answers[i].logits);
+    }
+    if (comm_local_run(world, rank_main, r, &err) != OK)
+        fail_msg("%s", err.msg);
+}
+
+static void run_fini(struct run *r)
+{
+    for (int32_t i = 0; i < r->ask_count; i++)
+        free(r->answers[i].logits);
+}
+
+static void make_model(struct shape *s, char dir[64])
+{
+    char command[1024];
+    snprintf(dir, 64, "/tmp/witan_test_XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    s->dir = dir;
+    snprintf(command, sizeof command, "%s %s --vocab %d %s", MAKE_CHECKPOINT, dir, s->vocab,
+             s->flags);
+    assert_int_equal(system(command), 0);
+}
+
+static void remove_model(const struct shape *s)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", s->dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void make_asks(struct ask *asks, int32_t count, int32_t vocab)
+{
+    static const int32_t lengths[MAX_SEQS] = {70, 5, 1};
+    for (int32_t i = 0; i < count; i++) {
+        asks[i].prompt_len = lengths[i];
+        asks[i].max_tokens = 3;
+        for (int32_t k = 0; k < lengths[i]; k++)
+            asks[i].prompt[k] = (k * 37 + i * 11 + 5) % vocab;
+    }
+}
+
+/* The largest difference of any logit over the largest logit. */
+static double distance(const struct answer *a, const struct answer *b)
+{
+    double worst = 0, largest = 0;
+    int rows = 0;
+    for (int32_t p = 0; p < MAX_LEN; p++) {
+        if (!a->seen[p] || !b->seen[p])
+            continue;
+        rows++;
+        for (int32_t v = 0; v < a->vocab; v++) {
+            double x = a->logits[p * a->vocab + v], y = b->logits[p * b->vocab + v];
+            assert_true(isfinite(x) && isfinite(y));
+            worst = fmax(worst, fabs(x - y));
+            largest = fmax(largest, fabs(x));
+        }
+    }
+    assert_true(rows > 0 && largest > 0);
+    return worst / largest;
+}
+
+static void assert_same(const struct answer *a, const struct answer *b)
+{
+    assert_int_equal(a->count, b->count);
+    assert_memory_equal(a->drawn, b->drawn, (size_t)a->count * sizeof *a->drawn);
+    for (int32_t p = 0; p < MAX_LEN; p++) {
+        assert_int_equal(a->seen[p], b->seen[p]);
+        assert_memory_equal(a->logits + p * a->vocab, b->logits + p * b->vocab,
+                            (size_t)a->vocab * sizeof *a->logits);
+    }
+}
+
+/* The emulator has a GPU always, a machine perhaps. */
+static const struct cuda_plugin *plugin(void)
+{
+    const struct cuda_plugin *p = witan_cuda_plugin(CUDA_PLUGIN_VERSION);
+    struct error err;
+    int devices = 0;
+    assert_non_null(p);
+    if (cuda_plugin_devices(p, &devices, &err) == OK)
+        return p;
+    printf("skipped: %s\n", err.msg);
+    exit(77);
+}
+
+/* With every expert chosen rounding cannot change the choice, and all rows stay near. */
+static void near_the_cpu(void **state)
+{
+    (void)state;
+    static const char *const flags[] = {
+        "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 --experts 4 --top-k 4 "
+        "--moe-intermediate 136",
+        "--hidden 128 --layers 1 --heads 8 --kv-heads 1 --head-dim 128 --experts 2 --top-k 2 "
+        "--moe-intermediate 256",
+    };
+    for (size_t i = 0; i < COUNT_OF(flags); i++) {
+        char dir[64];
+        struct shape s = {.flags = flags[i], .vocab = 256};
+        struct ask asks[MAX_SEQS];
+        make_model(&s, dir);
+        make_asks(asks, MAX_SEQS, s.vocab);
+        asks[0].max_tokens = asks[1].max_tokens = asks[2].max_tokens = 0;
+        struct run gpu = {.shape = &s,
+                          .cuda = plugin(),
+                          .layout = {1, 1, 1, 0},
+                          .asks = asks,
+                          .ask_count = MAX_SEQS};
+        struct run cpu = gpu;
+        cpu.cuda = NULL;
+        run_it(&gpu);
+        run_it(&cpu);
+        for (int32_t k = 0; k < MAX_SEQS; k++) {
+            double d = distance(&gpu.answers[k], &cpu.answers[k]);
+            print_message("request %d: %.2e of the largest logit\n", k, d);
+            assert_true(d < 2e-2); /* activations of 8 bits of mantissa, some rounded a few times */
+        }
+        run_fini(&gpu);
+        run_fini(&cpu);
+        remove_model(&s);
+    }
+}
+
+/* One rank with everything at once, against chunks, requests alone and layouts of ranks. */
+static void the_same_bits(void **state)
+{
+    (void)state;
+    static const struct {
+        struct layout layout;
+        int32_t chunk;
+    } ways[] = {{{1, 1, 1, 0}, 7}, {{1, 2, 1, 0}, 0}, {{1, 2, 2, 0}, 33},
+                {{1, 1, 4, 0}, 0}, {{2, 1, 2, 0}, 0}, {{1, 4, 2, 0}, 0}};
+    char dir[64];
+    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
+                               "--experts 8 --top-k 2 --moe-intermediate 256",
+                      .vocab = 200};
+    struct ask asks[MAX_SEQS];
+    make_model(&s, dir);
+    make_asks(asks, MAX_SEQS, s.vocab);
+    struct run all = {
+        .shape = &s, .cuda = plugin(), .layout = {1, 1, 1, 0}, .asks = asks, .ask_count = MAX_SEQS};
+    run_it(&all);
+    for (size_t i = 0; i < COUNT_OF(ways); i++) {
+        struct run other = all;
+        other.layout = ways[i].layout;
+        other.chunk = ways[i].chunk;
+        run_it(&other);
+        for (int32_t k = 0; k < MAX_SEQS; k++)
+            assert_same(&all.answers[k], &other.answers[k]);
+        run_fini(&other);
+    }
+    for (int32_t k = 0; k < MAX_SEQS; k++) {
+        struct run alone = all;
+        alone.asks = asks + k;
+        alone.ask_count = 1;
+        run_it(&alone);
+        assert_same(&all.answers[k], &alone.answers[0]);
+        run_fini(&alone);
+    }
+    run_fini(&all);
+    remove_model(&s);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(near_the_cpu),
+    cmocka_unit_test(the_same_bits),
+};
+
+UNIT_MAIN(tests)

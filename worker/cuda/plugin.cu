@@ -1,0 +1,182 @@
+/* The plug-in's table: see plugin.h. No state. */
+#include "worker/cuda/plugin.h"
+#include "worker/cuda/device.cuh"
+
+#include <string.h>
+
+static const char *error_text(int code)
+{
+    return device_error_text(code);
+}
+
+#if defined(__CUDACC__)
+
+static int device_count(int *count)
+{
+    return (int)cudaGetDeviceCount(count);
+}
+
+static int use(int device)
+{
+    return (int)cudaSetDevice(device);
+}
+
+static int device_info(int device, struct cuda_device_info *out)
+{
+    cudaDeviceProp p;
+    size_t free_bytes = 0, bytes = 0;
+    cudaError_t e = cudaGetDeviceProperties(&p, device);
+    if (e == cudaSuccess)
+        e = cudaDriverGetVersion(&out->driver);
+    if (e == cudaSuccess)
+        e = cudaMemGetInfo(&free_bytes, &bytes);
+    if (e != cudaSuccess)
+        return (int)e;
+    strncpy(out->name, p.name, sizeof out->name - 1);
+    out->name[sizeof out->name - 1] = '\0';
+    out->major = p.major;
+    out->minor = p.minor;
+    out->bytes = bytes;
+    out->free_bytes = free_bytes;
+    return 0;
+}
+
+static int stream_create(cuda_stream *out)
+{
+    cudaStream_t s;
+    cudaError_t e = cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+    *out = s;
+    return (int)e;
+}
+
+static int stream_destroy(cuda_stream stream)
+{
+    return (int)cudaStreamDestroy((cudaStream_t)stream);
+}
+
+static int put(void *to, size_t to_stride, const void *from, size_t from_stride, size_t run,
+               size_t rows, cuda_stream stream)
+{
+    cudaStream_t s = (cudaStream_t)stream;
+    if (rows == 1)
+        return (int)cudaMemcpyAsync(to, from, run, cudaMemcpyHostToDevice, s);
+    return (int)cudaMemcpy2DAsync(to, to_stride, from, from_stride, run, rows,
+                                  cudaMemcpyHostToDevice, s);
+}
+
+#else /* the emulator: one device, whose stream does everything at once */
+
+static int device_count(int *count)
+{
+    *count = 1;
+    return 0;
+}
+
+static int use(int device)
+{
+    return device == 0 ? 0 : 1;
+}
+
+static int device_info(int, struct cuda_device_info *out)
+{
+    memset(out, 0, sizeof *out);
+    strncpy(out->name, "emulator", sizeof out->name - 1);
+    out->major = 9;
+    out->driver = 13000;
+    out->bytes = out->free_bytes = UINT64_MAX;
+    return 0;
+}
+
+static int stream_create(cuda_stream *out)
+{
+    *out = NULL;
+    return 0;
+}
+
+static int stream_destroy(cuda_stream)
+{
+    return 0;
+}
+
+static int put(void *to, size_t to_stride, const void *from, size_t from_stride, size_t run,
+               size_t rows, cuda_stream stream)
+{
+    int e = 0;
+    for (size_t r = 0; e == 0 && r < rows; r++)
+        e = device_write((char *)to + r * to_stride, (const char *)from + r * from_stride, run,
+                         (device_stream)stream);
+    return e;
+}
+
+#endif
+
+static int alloc(void **out, size_t bytes)
+{
+    return device_alloc(out, bytes);
+}
+
+static int release(void *p)
+{
+    return device_free(p);
+}
+
+static int alloc_host(void **out, size_t bytes)
+{
+    return device_alloc_host(out, bytes);
+}
+
+static int release_host(void *p)
+{
+    return device_free_host(p);
+}
+
+static int get(void *to, const void *from, size_t bytes, cuda_stream stream)
+{
+    return device_read(to, from, bytes, (device_stream)stream);
+}
+
+static int zero(void *to, size_t bytes, cuda_stream stream)
+{
+    return device_fill(to, 0, bytes, (device_stream)stream);
+}
+
+static int wait(cuda_stream stream)
+{
+    return device_wait((device_stream)stream);
+}
+
+const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
+{
+    static const struct cuda_plugin table = {
+        CUDA_PLUGIN_VERSION,
+        sizeof table,
+        error_text,
+        device_count,
+        use,
+        device_info,
+        stream_create,
+        stream_destroy,
+        alloc,
+        release,
+        alloc_host,
+        release_host,
+        put,
+        get,
+        zero,
+        wait,
+        cuda_embed,
+        cuda_rope_angles,
+        cuda_add_norm,
+        cuda_finish_qkv,
+        cuda_attention_run,
+        cuda_attention_bytes,
+        cuda_route_experts,
+        cuda_route_dense,
+        cuda_gemm,
+        cuda_fill_padding,
+        cuda_gemm_leaf,
+        cuda_ffn_up,
+        cuda_ffn_down,
+    };
+    return version == CUDA_PLUGIN_VERSION ? &table : NULL;
+}

@@ -1,0 +1,75 @@
+/*
+ * The CUDA backend's plug-in, witan_cuda.so: everything that needs CUDA, behind one versioned
+ * table, so that one build of Witan serves machines with and without it. worker/cuda_backend.c
+ * makes a backend of the table; tests make the same of the emulator's (tests/simt).
+ *
+ * Functions return 0 or CUDA's error, for error_text. All but the first three are for a thread that
+ * has called use().
+ */
+#ifndef WITAN_WORKER_CUDA_PLUGIN_H
+#define WITAN_WORKER_CUDA_PLUGIN_H
+
+#include "worker/cuda/stages.h"
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { CUDA_PLUGIN_VERSION = 1 };
+
+struct cuda_device_info {
+    char name[256];
+    int32_t major, minor; /* compute capability */
+    int32_t driver;       /* version of CUDA that the driver knows, 13000 for 13.0 */
+    uint64_t bytes, free_bytes;
+};
+
+struct cuda_plugin {
+    uint32_t version; /* CUDA_PLUGIN_VERSION */
+    uint32_t bytes;   /* of this struct */
+
+    const char *(*error_text)(int code); /* static */
+    int (*device_count)(int *count);
+    int (*use)(int device); /* the calling thread's device from now on */
+
+    int (*device_info)(int device, struct cuda_device_info *out);
+    int (*stream_create)(cuda_stream *out);
+    int (*stream_destroy)(cuda_stream stream);
+    int (*alloc)(void **out, size_t bytes); /* at multiples of 256 bytes, contents undefined */
+    int (*free)(void *p);
+    int (*alloc_host)(void **out, size_t bytes); /* pinned */
+    int (*free_host)(void *p);
+    /* On the stream. `rows` runs of `run` bytes from the host's memory. */
+    int (*put)(void *to, size_t to_stride, const void *from, size_t from_stride, size_t run,
+               size_t rows, cuda_stream stream);
+    int (*get)(void *to, const void *from, size_t bytes, cuda_stream stream);
+    int (*zero)(void *to, size_t bytes, cuda_stream stream);
+    /* All of the stream has run: the first error of any of it. */
+    int (*wait)(cuda_stream stream);
+
+    /* The stages, by their names in stages.h without "cuda_". */
+    __typeof__(cuda_embed) *embed;
+    __typeof__(cuda_rope_angles) *rope_angles;
+    __typeof__(cuda_add_norm) *add_norm;
+    __typeof__(cuda_finish_qkv) *finish_qkv;
+    __typeof__(cuda_attention_run) *attention_run;
+    __typeof__(cuda_attention_bytes) *attention_bytes;
+    __typeof__(cuda_route_experts) *route_experts;
+    __typeof__(cuda_route_dense) *route_dense;
+    __typeof__(cuda_gemm) *gemm;
+    __typeof__(cuda_fill_padding) *fill_padding;
+    __typeof__(cuda_gemm_leaf) *gemm_leaf;
+    __typeof__(cuda_ffn_up) *ffn_up;
+    __typeof__(cuda_ffn_down) *ffn_down;
+};
+
+/* What the plug-in exports, by this name: NULL where it does not know the version. */
+const struct cuda_plugin *witan_cuda_plugin(uint32_t version);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,514 @@
+/*
+ * The CUDA backend: see cuda_backend.h. A stage is launched on one stream and not waited for; the
+ * first error is kept, with the stage's name, until `finish`. A step's batch goes to the device in
+ * one copy.
+ */
+#include "worker/cuda_backend.h"
+#include "base/check.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct backend {
+    const struct cuda_plugin *cuda;
+    int device;
+    cuda_stream stream;
+    struct memory memory; /* this backend's: its functions find their way back */
+    struct model_config config;
+    struct cuda_attention attention;
+    struct engine_limits limits;
+    int32_t max_blocks; /* of all tables of a step */
+    /* The step's numbers: one buffer here (pinned) and one there. */
+    int32_t *host_batch, *device_batch;
+    struct cuda_batch batch;
+    void *partial;                         /* of attention */
+    float *logits;                         /* [max_logits, padded] */
+    struct cuda_ffn *ffn;                  /* as weights->ffns, of all layers */
+    const struct ffn *ffn_of;              /* weights->ffns */
+    unsigned long long *out_of_range;      /* on the device */
+    unsigned long long *host_out_of_range; /* pinned; as of the last finish */
+    struct error err;                      /* the first, since it was created */
+};
+
+static struct backend *backend_of(struct memory *m)
+{
+    return (struct backend *)((char *)m - offsetof(struct backend, memory));
+}
+
+static enum status cuda_failed(const struct backend *be, int code, const char *what,
+                               struct error *err)
+{
+    return error_set(err, ERR_IO, "GPU %d: %s: %s", be->device, what, be->cuda->error_text(code));
+}
+
+/* Keeps the first failure. */
+static void note(struct backend *be, int code, const char *stage)
+{
+    if (code != 0 && be->err.code == OK)
+        cuda_failed(be, code, stage, &be->err);
+}
+
+/* --- memory --- */
+
+static void *device_alloc(struct memory *m, uint64_t bytes, bool zero)
+{
+    struct backend *be = backend_of(m);
+    void *p = NULL;
+    if (be->cuda->use(be->device) != 0 || be->cuda->alloc(&p, bytes ? bytes : 1) != 0)
+        return NULL;
+    if (zero && (be->cuda->zero(p, bytes, be->stream) != 0 || be->cuda->wait(be->stream) != 0)) {
+        be->cuda->free(p);
+        return NULL;
+    }
+    return p;
+}
+
+static void device_free(struct memory *m, void *p)
+{
+    struct backend *be = backend_of(m);
+    if (p && be->cuda->use(be->device) == 0)
+        be->cuda->free(p);
+}
+
+static enum status device_put(struct memory *m, void *to, uint64_t to_stride, const void *from,
+                              uint64_t from_stride, uint64_t run, uint64_t rows, struct error *err)
+{
+    struct backend *be = backend_of(m);
+    int e = be->cuda->use(be->device);
+    if (e == 0)
+        e = be->cuda->put(to, to_stride, from, from_stride, run, rows, be->stream);
+    if (e == 0)
+        e = be->cuda->wait(be->stream);
+    return e == 0 ? OK : cuda_failed(be, e, "copying to it", err);
+}
+
+static enum status device_get(struct memory *m, void *to, const void *from, uint64_t bytes,
+                              struct error *err)
+{
+    struct backend *be = backend_of(m);
+    int e = be->cuda->use(be->device);
+    if (e == 0)
+        e = be->cuda->get(to, from, bytes, be->stream);
+    if (e == 0)
+        e = be->cuda->wait(be->stream);
+    return e == 0 ? OK : cuda_failed(be, e, "copying from it", err);
+}
+
+static struct memory *cuda_memory(struct backend *be)
+{
+    return &be->memory;
+}
+
+/* --- weights --- */
+
+static struct cuda_matrix matrix(const struct matrix *m)
+{
+    return (struct cuda_matrix){m->data, m->rows, m->cols};
+}
+
+static enum status check_matrix(const struct matrix *m, const char *what, struct error *err)
+{
+    if (m->rows == 0 || m->cols == 0)
+        return OK;
+    if (m->dtype != DTYPE_BF16)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: expected BF16, found %s in memory: the CUDA backend reads bf16 "
+                         "checkpoints; run this one on CPUs",
+                         what, dtype_name(m->dtype));
+    if (m->cols % 8 != 0)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: expected a multiple of 8 columns, found %d: run this model on CPUs",
+                         what, m->cols);
+    return OK;
+}
+
+static enum status check_layer(const struct layer_weights *l, struct error *err)
+{
+    TRY(check_matrix(&l->q, "q_proj", err));
+    TRY(check_matrix(&l->k, "k_proj", err));
+    TRY(check_matrix(&l->v, "v_proj", err));
+    TRY(check_matrix(&l->o, "o_proj", err));
+    TRY(check_matrix(&l->router, "mlp.gate", err));
+    for (int32_t e = 0; e < l->ffn_count; e++) {
+        TRY(check_matrix(&l->ffn[e].gate, "gate_proj", err));
+        TRY(check_matrix(&l->ffn[e].up, "up_proj", err));
+        TRY(check_matrix(&l->ffn[e].down, "down_proj", err));
+    }
+    return OK;
+}
+
+/* The experts' pointers, for kernels that take all of a layer's. */
+static enum status send_ffns(struct backend *be, const struct weights *w, struct error *err)
+{
+    int64_t count = 0;
+    for (int32_t i = 0; i < w->layer_count; i++)
+        count += w->layers[i].ffn_count;
+    struct cuda_ffn *table = calloc((size_t)count + 1, sizeof *table);
+    uint64_t bytes = (uint64_t)count * sizeof *table;
+    be->ffn = device_alloc(&be->memory, bytes, false);
+    be->ffn_of = w->ffns;
+    if (!table || !be->ffn) {
+        free(table);
+        return error_set(err, ERR_NO_MEMORY, "GPU %d: no memory for %" PRId64 " experts' places",
+                         be->device, count);
+    }
+    for (int64_t i = 0; i < count; i++)
+        table[i] = (struct cuda_ffn){w->ffns[i].gate.data, w->ffns[i].up.data,
+                                     w->ffns[i].down.data};
+    enum status st = OK;
+    if (count > 0)
+        st = device_put(&be->memory, be->ffn, bytes, table, bytes, bytes, 1, err);
+    free(table);
+    return st;
+}
+
+static enum status cuda_prepare(struct backend *be, const struct weights *w, struct error *err)
+{
+    TRY(check_matrix(&w->embed, "embed_tokens", err));
+    TRY(check_matrix(&w->lm_head, "lm_head", err));
+    for (int32_t i = 0; i < w->layer_count; i++)
+        TRY(check_layer(&w->layers[i], err));
+    return send_ffns(be, w, err);
+}
+
+/* --- a step's batch --- */
+
+/* Rows of one sequence stand together and share a table: each table goes over once. */
+static int32_t flatten_tables(const struct backend *be, const struct batch *b, int32_t *table,
+                              int32_t *blocks)
+{
+    int32_t used = 0;
+    for (int32_t i = 0, end; i < b->rows; i = end) {
+        int32_t last = b->pos[i];
+        for (end = i; end < b->rows && b->block_table[end] == b->block_table[i]; end++) {
+            table[end] = used;
+            last = b->pos[end] > last ? b->pos[end] : last;
+        }
+        int32_t n = last / KV_BLOCK + 1;
+        CHECK(used + n <= be->max_blocks, "%d blocks of a step's tables", used + n);
+        memcpy(blocks + used, b->block_table[i], (size_t)n * sizeof *blocks);
+        used += n;
+    }
+    return used;
+}
+
+static void cuda_begin(struct backend *be, const struct batch *b)
+{
+    int32_t rows = b->rows, *at = be->host_batch, *there = be->device_batch, longest = 0;
+    CHECK(rows <= be->limits.max_rows && b->logits <= be->limits.max_logits, "%d rows, %d logits",
+          rows, b->logits);
+    memcpy(at, b->token, (size_t)rows * sizeof *at);
+    memcpy(at + rows, b->pos, (size_t)rows * sizeof *at);
+    if (b->logits > 0)
+        memcpy(at + 3 * rows, b->logit_row, (size_t)b->logits * sizeof *at);
+    int32_t fixed = 3 * rows + b->logits;
+    int32_t blocks = flatten_tables(be, b, at + 2 * rows, at + fixed);
+    for (int32_t i = 0; i < rows; i++)
+        longest = b->pos[i] + 1 > longest ? b->pos[i] + 1 : longest;
+    size_t bytes = (size_t)(fixed + blocks) * sizeof *at;
+    note(be, be->cuda->put(there, bytes, at, bytes, bytes, 1, be->stream), "batch");
+    be->batch = (struct cuda_batch){
+        .rows = rows,
+        .token = there,
+        .pos = there + rows,
+        .table = there + 2 * rows,
+        .blocks = there + fixed,
+        .longest = longest,
+        .logits = b->logits,
+        .logit_row = there + 3 * rows,
+    };
+}
+
+/* --- stages: float pointers of activations hold bf16 where stages.h says so --- */
+
+static void cuda_stage_embed(struct backend *be, const struct batch *b, const struct matrix *w,
+                             int32_t first_row, int32_t hidden, float *x, double *sum)
+{
+    (void)b;
+    struct cuda_matrix m = matrix(w);
+    m.cols = hidden; /* a rank without rows of the vocabulary too */
+    note(be, be->cuda->embed(&be->batch, m, first_row, x, sum, be->stream), "embed");
+}
+
+static void cuda_stage_rope_angles(struct backend *be, const struct batch *b,
+                                   const float *frequency, float scale, int32_t head_dim,
+                                   float *rope)
+{
+    (void)b;
+    note(be, be->cuda->rope_angles(&be->batch, frequency, scale, head_dim, rope, be->stream),
+         "rope_angles");
+}
+
+static void cuda_stage_add_norm(struct backend *be, int32_t rows, int32_t hidden, const double *sum,
+                                float *x, const float *norm, float eps, float *xn)
+{
+    note(be,
+         be->cuda->add_norm(rows, hidden, sum, x, norm, eps, (cuda_bf16 *)(void *)xn, be->stream),
+         "add_norm");
+}
+
+static struct cuda_kv cache(const struct kv_layer *kv)
+{
+    return (struct cuda_kv){(cuda_bf16 *)(void *)kv->data, kv->heads, kv->row};
+}
+
+static void cuda_stage_qkv(struct backend *be, const struct batch *b, const struct attention *a,
+                           const struct layer_weights *w, const float *xn, const float *rope,
+                           float *q_tmp, float *kv_tmp, float *q, const struct kv_layer *kv)
+{
+    (void)a;
+    int64_t nq = w->q.rows, nk = w->k.rows;
+    const struct cuda_part parts[] = {
+        {matrix(&w->q), w->q_bias, q_tmp, nq},
+        {matrix(&w->k), w->k_bias, kv_tmp, 2 * nk},
+        {matrix(&w->v), w->v_bias, kv_tmp + nk, 2 * nk},
+    };
+    note(be,
+         be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, b->rows, parts, COUNT_OF(parts),
+                        be->stream),
+         "qkv products");
+    note(be,
+         be->cuda->finish_qkv(&be->batch, &be->attention, w->q_norm, w->k_norm, rope, q_tmp, kv_tmp,
+                              (cuda_bf16 *)(void *)q, cache(kv), be->stream),
+         "qkv");
+}
+
+static void cuda_stage_attention(struct backend *be, const struct batch *b,
+                                 const struct attention *a, const float *q,
+                                 const struct kv_layer *kv, float *out)
+{
+    (void)b;
+    (void)a;
+    note(be,
+         be->cuda->attention_run(&be->batch, &be->attention, (const cuda_bf16 *)(const void *)q,
+                                 cache(kv), be->partial, (cuda_bf16 *)(void *)out, be->stream),
+         "attention");
+}
+
+static void cuda_stage_o_proj(struct backend *be, int32_t rows, const struct attention *a,
+                              const struct matrix *o, const float *attn, double *sum)
+{
+    note(be,
+         be->cuda->gemm_leaf((const cuda_bf16 *)(const void *)attn, rows, matrix(o), a->head_dim,
+                             a->leaves, sum, be->out_of_range, be->stream),
+         "o_proj");
+}
+
+static struct cuda_route cuda_route_of(const struct route *r)
+{
+    return (struct cuda_route){r->chosen, r->chosen_weight, r->first, r->row, r->weight};
+}
+
+static void cuda_stage_router(struct backend *be, int32_t rows, const struct matrix *w,
+                              int32_t top_k, bool renormalise, struct range local, const float *xn,
+                              float *logits, struct route *route)
+{
+    const struct cuda_part part = {matrix(w), NULL, logits, w->rows};
+    note(be, be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, rows, &part, 1, be->stream),
+         "router products");
+    note(be,
+         be->cuda->route_experts(rows, w->rows, top_k, renormalise, local.begin, local.end, logits,
+                                 cuda_route_of(route), be->stream),
+         "router");
+}
+
+static void cuda_stage_route_dense(struct backend *be, int32_t rows, struct route *route)
+{
+    note(be, be->cuda->route_dense(rows, cuda_route_of(route), be->stream), "route_dense");
+}
+
+/* At most so many slots are this rank's: all choices, or a dense layer's rows. */
+static int32_t slots_of(const struct backend *be, const struct ffn *ffn, int32_t count)
+{
+    (void)ffn;
+    int32_t k = be->config.top_k > 0 ? be->config.top_k : 1;
+    k = k < count ? k : count; /* an expert takes a row once */
+    return be->batch.rows * k;
+}
+
+static void cuda_stage_ffn_up(struct backend *be, const struct ffn *ffn, int32_t count,
+                              const struct route *route, int32_t hidden, const float *xn, float *h)
+{
+    int32_t columns = count > 0 ? ffn[0].gate.rows : 0;
+    if (columns == 0)
+        return;
+    note(be,
+         be->cuda->ffn_up(be->ffn + (ffn - be->ffn_of), count, slots_of(be, ffn, count), columns,
+                          hidden, cuda_route_of(route), (const cuda_bf16 *)(const void *)xn,
+                          (cuda_bf16 *)(void *)h, be->stream),
+         "ffn_up");
+}
+
+static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct ffn *ffn,
+                                int32_t count, const struct route *route, int32_t hidden,
+                                int32_t leaves, const float *h, double *sum)
+{
+    int32_t columns = count > 0 ? ffn[0].gate.rows : 0;
+    note(be,
+         be->cuda->ffn_down(rows, be->ffn + (ffn - be->ffn_of), columns > 0 ? count : 0,
+                            slots_of(be, ffn, count), columns, hidden, cuda_route_of(route), leaves,
+                            (const cuda_bf16 *)(const void *)h, sum, be->out_of_range, be->stream),
+         "ffn_down");
+}
+
+static void cuda_stage_lm_head(struct backend *be, const struct batch *b, const struct matrix *w,
+                               int32_t padded, const float *xn, int32_t hidden, float *logits)
+{
+    (void)hidden;
+    const struct cuda_part part = {matrix(w), NULL, be->logits, padded};
+    if (b->logits == 0)
+        return;
+    note(be,
+         be->cuda->gemm((const cuda_bf16 *)(const void *)xn, be->batch.logit_row, b->logits, &part,
+                        1, be->stream),
+         "lm_head");
+    note(be, be->cuda->fill_padding(b->logits, w->rows, padded, be->logits, padded, be->stream),
+         "lm_head's padding");
+    note(be,
+         be->cuda->get(logits, be->logits, (size_t)b->logits * (size_t)padded * sizeof *logits,
+                       be->stream),
+         "logits");
+}
+
+/* --- life --- */
+
+static enum status cuda_finish(struct backend *be, struct error *err)
+{
+    note(be,
+         be->cuda->get(be->host_out_of_range, be->out_of_range, sizeof *be->out_of_range,
+                       be->stream),
+         "finish");
+    note(be, be->cuda->wait(be->stream), "a stage of this step");
+    if (be->err.code != OK && err)
+        *err = be->err;
+    return be->err.code;
+}
+
+static uint64_t cuda_range_exceeded(const struct backend *be)
+{
+    return *be->host_out_of_range;
+}
+
+static void cuda_destroy(struct backend *be)
+{
+    if (!be)
+        return;
+    be->cuda->use(be->device);
+    void *there[] = {be->device_batch, be->partial, be->logits, be->ffn, be->out_of_range};
+    for (size_t i = 0; i < COUNT_OF(there); i++)
+        device_free(&be->memory, there[i]);
+    if (be->host_batch)
+        be->cuda->free_host(be->host_batch);
+    if (be->host_out_of_range)
+        be->cuda->free_host(be->host_out_of_range);
+    be->cuda->stream_destroy(be->stream);
+    free(be);
+}
+
+static enum status check_model(const struct backend *be, struct error *err)
+{
+    const struct model_config *c = &be->config;
+    if (be->limits.kv_dtype != KV_BF16)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "the CUDA backend keeps the KV cache in bf16: leave out --kv f32");
+    if (be->attention.row > CUDA_MAX_HEAD || c->top_k > CUDA_MAX_TOP_K)
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "the CUDA backend has heads of at most %d and %d experts a token, found %d "
+            "and %d: run this model on CPUs",
+            CUDA_MAX_HEAD, CUDA_MAX_TOP_K, c->head_dim, c->top_k);
+    return OK;
+}
+
+static enum status allocate(struct backend *be, int32_t padded, struct error *err)
+{
+    const struct engine_limits *l = &be->limits;
+    int64_t tables = (int64_t)l->max_seqs * ((l->context + KV_BLOCK - 1) / KV_BLOCK);
+    if (tables > INT32_MAX)
+        return error_set(err, ERR_LIMIT, "%d sequences of %d tokens are too many KV blocks",
+                         l->max_seqs, l->context);
+    be->max_blocks = (int32_t)tables;
+    uint64_t batch = (3 * (uint64_t)l->max_rows + (uint64_t)l->max_logits + (uint64_t)tables) *
+                     sizeof *be->host_batch;
+    uint64_t logits = (uint64_t)l->max_logits * (uint64_t)padded * sizeof *be->logits;
+    uint64_t partial = be->cuda->attention_bytes(l->max_rows, l->context, &be->attention);
+    be->device_batch = device_alloc(&be->memory, batch, false);
+    be->logits = device_alloc(&be->memory, logits, false);
+    be->partial = device_alloc(&be->memory, partial, false);
+    be->out_of_range = device_alloc(&be->memory, sizeof *be->out_of_range, true);
+    if (!be->device_batch || !be->logits || !be->partial || !be->out_of_range ||
+        be->cuda->alloc_host((void **)&be->host_batch, batch) != 0 ||
+        be->cuda->alloc_host((void **)&be->host_out_of_range, sizeof *be->out_of_range) != 0)
+        return error_set(err, ERR_NO_MEMORY,
+                         "GPU %d: no memory for %" PRIu64 " bytes of a step's buffers: lower "
+                         "--step-tokens, --max-seqs or --context",
+                         be->device, batch + logits + partial);
+    *be->host_out_of_range = 0;
+    return OK;
+}
+
+enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
+                                const struct model_config *config, const struct rank_plan *rank,
+                                const struct engine_limits *limits, const struct kernels **kernels,
+                                struct backend **out, struct error *err)
+{
+    static const struct kernels table = {
+        .name = "cuda",
+        .memory = cuda_memory,
+        .prepare = cuda_prepare,
+        .begin = cuda_begin,
+        .embed = cuda_stage_embed,
+        .rope_angles = cuda_stage_rope_angles,
+        .add_norm = cuda_stage_add_norm,
+        .qkv = cuda_stage_qkv,
+        .attention = cuda_stage_attention,
+        .o_proj = cuda_stage_o_proj,
+        .router = cuda_stage_router,
+        .route_dense = cuda_stage_route_dense,
+        .ffn_up = cuda_stage_ffn_up,
+        .ffn_down = cuda_stage_ffn_down,
+        .lm_head = cuda_stage_lm_head,
+        .finish = cuda_finish,
+        .range_exceeded = cuda_range_exceeded,
+        .destroy = cuda_destroy,
+    };
+    struct backend *be = calloc(1, sizeof *be);
+    if (!be)
+        return error_set(err, ERR_NO_MEMORY, "no memory for the CUDA backend");
+    be->cuda = plugin;
+    be->device = device;
+    be->memory = (struct memory){false, device_alloc, device_free, device_put, device_get};
+    be->config = *config;
+    be->limits = *limits;
+    be->attention = (struct cuda_attention){
+        .q_begin = rank->q_heads.begin,
+        .q_heads = range_size(rank->q_heads),
+        .kv_begin = rank->kv_heads.begin,
+        .kv_heads = range_size(rank->kv_heads),
+        .group = config->q_heads / config->kv_heads,
+        .head_dim = config->head_dim,
+        .row = head_row(config->head_dim),
+        .eps = config->rms_eps,
+    };
+    enum status st = check_model(be, err);
+    int e = st == OK ? plugin->use(device) : 0;
+    if (e == 0 && st == OK)
+        e = plugin->stream_create(&be->stream);
+    if (e != 0)
+        st = cuda_failed(be, e, "opening it", err);
+    if (st != OK) {
+        free(be);
+        return st;
+    }
+    st = allocate(be, rank->vocab_padded, err);
+    if (st != OK) {
+        cuda_destroy(be);
+        return st;
+    }
+    *kernels = &table;
+    *out = be;
+    return OK;
+}

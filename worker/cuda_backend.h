@@ -1,0 +1,31 @@
+/*
+ * The CUDA backend: the stages of kernels.h over the plug-in's kernels (worker/cuda/stages.h).
+ */
+#ifndef WITAN_WORKER_CUDA_BACKEND_H
+#define WITAN_WORKER_CUDA_BACKEND_H
+
+#include "worker/cuda/plugin.h"
+#include "worker/kernels.h"
+
+/*
+ * Loads the plug-in from the file, or where `path` is NULL from ../lib beside this program, then
+ * from where the loader looks; once a process, it stays loaded. What is missing (the file, a
+ * driver, a library that it needs) is one line that says what to do. Any thread.
+ */
+enum status cuda_plugin_open(const char *path, const struct cuda_plugin **out, struct error *err);
+
+/* How many GPUs there are, at least one; ERR_NOT_FOUND says why there is none. Any thread. */
+enum status cuda_plugin_devices(const struct cuda_plugin *plugin, int *out, struct error *err);
+
+/*
+ * A backend on the device, for a model and a rank's part of it. ERR_UNSUPPORTED for what these
+ * kernels do not do: weights other than bf16, rows whose length is not a multiple of 8, heads above
+ * CUDA_MAX_HEAD, a KV cache of fp32. `plugin` lives longer. The stages are for the thread that
+ * creates it.
+ */
+enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
+                                const struct model_config *config, const struct rank_plan *rank,
+                                const struct engine_limits *limits, const struct kernels **kernels,
+                                struct backend **out, struct error *err);
+
+#endif
