@@ -334,6 +334,10 @@ static enum status take_part(struct loader *l, const struct part *p, const struc
     if (bytes == 0 || atomic_fetch_sub(&l->missing[p->want], bytes) != bytes || !staged)
         return OK;
     enum status st = convert_want(l, w, staged, err);
+    if (st == ERR_INVALID) { /* its g_idx */
+        error_prefix(err, "%s: ", checkpoint_file_name(l->ck, w->cut.weight->order.file));
+        error_advise(err, st, "fetch the file again");
+    }
     free(staged);
     l->staged[p->want] = NULL; /* nobody else comes for it */
     return st;
