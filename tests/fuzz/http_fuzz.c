@@ -60,9 +60,14 @@ static int dial(void)
     from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + turns++ % 65000);
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&from, sizeof from) == 0 &&
-              connect(fd, (struct sockaddr *)&a, sizeof a) == 0,
-          "no connection: %s", strerror(errno));
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&from, sizeof from) == 0, "no address: %s",
+          strerror(errno));
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) {
+        /* libFuzzer's timer is a signal that restarts nothing: the connection goes on by itself. */
+        CHECK(errno == EINTR, "no connection: %s", strerror(errno));
+        while (connect(fd, (struct sockaddr *)&a, sizeof a) != 0 && errno != EISCONN)
+            CHECK(errno == EINTR || errno == EALREADY, "no connection: %s", strerror(errno));
+    }
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     return fd;
 }
