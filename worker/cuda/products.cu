@@ -5,6 +5,7 @@
  * takes is chosen for speed and changes no bit.
  */
 #include "worker/cuda/common.cuh"
+#include "worker/cuda/epilogue.cuh"
 #include "worker/cuda/product.cuh"
 #include "worker/cuda/stages.h"
 
@@ -19,11 +20,6 @@ enum { MAX_WARPS = 4, ENOUGH_WARPS = 2048 };
 enum { GEMM_TILE = 8, LEAF_TILE = 4, UP_TILE = 4 };
 
 /* ---- How work is cut, on the host ---- */
-
-static int64_t pieces(int64_t n, int64_t size)
-{
-    return (n + size - 1) / size;
-}
 
 /* Warps of a block: few where there are few units, so that these spread over the device. */
 static int warps_of(int64_t units)
@@ -180,27 +176,6 @@ int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t l
 
 /* ---- Exact sums of leaves ---- */
 
-/* What the leaves of one stage share. */
-struct leaf_sum {
-    double *sum; /* [tokens, rows] */
-    unsigned long long *out_of_range;
-    int rows, cols, leaf;
-    float limit; /* leaves not below it are counted */
-};
-
-static struct leaf_sum leaf_sum_of(int32_t rows, int32_t cols, int32_t leaf, int32_t leaves,
-                                   double *sum, unsigned long long *out_of_range)
-{
-    return {sum, out_of_range, rows, cols, leaf, 1048576.0f / (float)leaves};
-}
-
-/* exact_round of worker/cpu/ops.h. */
-DEVICE double exact_round(float x)
-{
-    const double shift = 1572864.0;
-    return __dsub_rn(__dadd_rn((double)x, shift), shift);
-}
-
 /* Adds leaves [begin, end) of one strip to the sums of a tile's tokens: to row row[n][which] of
  * sum with weight[n][which]; row -1: no such token. */
 template <int NT>
@@ -239,17 +214,7 @@ DEVICE void add_leaves(const struct leaf_sum &s, const product_rows<1, NT> &rows
             if (row[n][e % 2] >= 0 && j + e / 2 * 8 < s.rows)
                 atomicAdd(s.sum + (size_t)row[n][e % 2] * (size_t)s.rows + (size_t)(j + e / 2 * 8),
                           sum[n][e]);
-    beyond = __reduce_add_sync(ALL_LANES, beyond);
-    if (beyond > 0 && lane_id() == 0)
-        atomicAdd(s.out_of_range, (unsigned long long)beyond);
-}
-
-/* The leaves of one of `runs` runs of them. */
-DEVICE void leaves_of_run(const struct leaf_sum &s, int run, int runs, int *begin, int *end)
-{
-    int leaves = (s.cols + s.leaf - 1) / s.leaf;
-    *begin = (int)((int64_t)leaves * run / runs);
-    *end = (int)((int64_t)leaves * (run + 1) / runs);
+    leaves_count_beyond(s, beyond);
 }
 
 /* ---- cuda_gemm_leaf: x tiles of tokens, y strips, z runs of leaves ---- */
@@ -312,12 +277,6 @@ struct up {
     uint16_t *h;
     int columns, hidden;
 };
-
-DEVICE float silu_mul(float g, float u)
-{
-    float e = detmath_expf(__fsub_rn(0.0f, g));
-    return __fmul_rn(__fdiv_rn(g, __fadd_rn(1.0f, e)), u);
-}
 
 /* Slots [first, end) of one expert, at most NT eights of them. */
 template <int NT>
