@@ -242,7 +242,7 @@ static void cuda_stage_rope_angles(struct backend *be, const struct batch *b,
          "rope_angles");
 }
 
-static void cuda_stage_add_norm(struct backend *be, int32_t rows, int32_t hidden, const double *sum,
+static void cuda_stage_add_norm(struct backend *be, int32_t rows, int32_t hidden, double *sum,
                                 float *x, const float *norm, float eps, float *xn)
 {
     note(be,

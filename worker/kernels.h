@@ -74,8 +74,8 @@ struct kernels {
                         float scale, int32_t head_dim, float *rope);
 
     /* x += sum (where sum is not NULL), then xn = rms_norm(x) * norm (where norm is not NULL).
-     * x, xn: [rows, hidden] */
-    void (*add_norm)(struct backend *be, int32_t rows, int32_t hidden, const double *sum, float *x,
+     * x, xn: [rows, hidden]. A sum that was taken in may be left zero: see o_proj. */
+    void (*add_norm)(struct backend *be, int32_t rows, int32_t hidden, double *sum, float *x,
                      const float *norm, float eps, float *xn);
 
     /* q, k, v = projections of xn, plus biases in fp32; q and k normed by head and rotated; q
@@ -89,7 +89,10 @@ struct kernels {
     void (*attention)(struct backend *be, const struct batch *b, const struct attention *a,
                       const float *q, const struct kv_layer *kv, float *out);
 
-    /* sum[rows, hidden] (f64) = exact sum over local heads of attn . o. */
+    /* sum[rows, hidden] (f64) = exact sum over local heads of attn . o. Here and in ffn_down a
+     * backend may overwrite `sum`, or add to it: it is zero when a step begins (one that fails ends
+     * the engine), embed alone sets it, and add_norm takes it in, and leaves it zero, before
+     * another stage of these. */
     void (*o_proj)(struct backend *be, int32_t rows, const struct attention *a,
                    const struct matrix *o, const float *attn, double *sum);
 

@@ -21,7 +21,7 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
     const struct weights *w = m->weights;
     struct backend *be = m->backend;
     struct workspace *ws = &m->ws;
-    const double *pending = NULL; /* [R, H] a sum that the residual stream has yet to take in */
+    double *pending = NULL; /* [R, H] a sum that the residual stream has yet to take in */
     size_t sums = (size_t)b->rows * (size_t)c->hidden;
     struct attention a = {
         .q_heads = r->q_heads,

@@ -13,7 +13,7 @@
 struct workspace {
     float *x;      /* [rows, hidden]: the residual stream */
     float *xn;     /* [rows, hidden]: its norm */
-    double *sum;   /* [rows, hidden]: exact sums */
+    double *sum;   /* [rows, hidden]: exact sums; zero at first, and then as kernels.h says */
     float *q;      /* [rows, local q heads, head row] */
     float *kv;     /* [rows, 2, local kv heads, head_dim]: before the cache */
     float *attn;   /* [rows, local q heads * head_dim] */

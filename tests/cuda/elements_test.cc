@@ -84,12 +84,12 @@ static void residual_and_norm(void **state)
                 device_array<float> dx(x), dnorm(norm);
                 device_array<double> dsum(sum);
                 device_array<cuda_bf16> xn(n);
-                simt_protect(dsum.p, true);
                 assert_ran(cuda_add_norm(rows, hidden, summed ? dsum.p : NULL, dx.p, dnorm.p, eps,
                                          xn.p, NULL));
                 for (size_t i = 0; i < n && summed; i++)
                     x[i] += (float)sum[i];
                 assert_same(dx.read(), x);
+                assert_same(dsum.read(), summed ? std::vector<double>(n, 0.0) : sum);
                 std::vector<cuda_bf16> found = xn.read();
                 for (size_t i = 0; i < n; i++) {
                     size_t d = i % (size_t)hidden;
@@ -113,6 +113,7 @@ static void norm_without_output(void **state)
     for (size_t i = 0; i < n; i++)
         x[i] += (float)sum[i];
     assert_same(dx.read(), x);
+    assert_same(dsum.read(), std::vector<double>(n, 0.0));
 }
 
 static void a_row_alone_has_the_same_norm(void **state)

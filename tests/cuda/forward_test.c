@@ -10,7 +10,17 @@
 
 #include <math.h>
 
-enum { MAX_SEQS = 3, MAX_LEN = 96, MAX_VOCAB = 600 };
+enum { MAX_SEQS = 3, MAX_LEN = 96, MAX_VOCAB = 600, MAX_STEPS = 8 };
+
+/* Launches of kernels so far; 0 where nobody counts them. */
+#ifdef WITAN_EMULATED
+uint64_t simt_launches(void);
+#else
+static uint64_t simt_launches(void)
+{
+    return 0;
+}
+#endif
 
 /* A model of random bf16 weights, and what it is asked. */
 struct shape {
@@ -40,6 +50,7 @@ struct run {
     const struct ask *asks;
     int32_t ask_count;
     struct answer answers[MAX_SEQS];
+    int32_t launches[MAX_STEPS], steps; /* of each step; of one rank */
 };
 
 static void on_logits(void *user, int32_t pos, const float *logits, int32_t vocab)
@@ -75,8 +86,12 @@ static enum status answer_all(struct engine *e, struct run *r, struct error *err
         uint64_t id = 0;
         TRY(engine_submit(e, &q, &id, err));
     }
-    for (bool ran = true; ran;)
+    for (bool ran = true; ran;) {
+        uint64_t before = simt_launches();
         TRY(engine_step(e, &ran, err));
+        if (ran && r->steps < MAX_STEPS)
+            r->launches[r->steps++] = (int32_t)(simt_launches() - before);
+    }
     return engine_stop(e, err);
 }
 
@@ -278,9 +293,44 @@ static void the_same_bits(void **state)
     remove_model(&s);
 }
 
+/* A step of three rows: so many launches a layer, and besides: embed, angles, the last norm,
+ * logits.
+ */
+static void launches_of_a_step(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *flags;
+        int32_t layers, each;
+    } cases[] = {{"--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 --experts 8 "
+                  "--top-k 2 --moe-intermediate 128",
+                  2, 11}};
+    enum { FIXED = 4 };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char dir[64];
+        struct shape s = {.flags = cases[i].flags, .vocab = 256};
+        struct ask asks[MAX_SEQS];
+        make_model(&s, dir);
+        make_asks(asks, MAX_SEQS, s.vocab);
+        struct run r = {.shape = &s,
+                        .cuda = plugin(),
+                        .layout = {1, 1, 1, 0},
+                        .asks = asks,
+                        .ask_count = MAX_SEQS};
+        run_it(&r);
+        assert_int_equal(r.steps, 3);
+        for (int32_t step = 1; step < r.steps; step++)
+            if (simt_launches() > 0)
+                assert_int_equal(r.launches[step], cases[i].layers * cases[i].each + FIXED);
+        run_fini(&r);
+        remove_model(&s);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(near_the_cpu),
     cmocka_unit_test(the_same_bits),
+    cmocka_unit_test(launches_of_a_step),
 };
 
 UNIT_MAIN(tests)

@@ -305,9 +305,18 @@ static void seed_launch()
     run.random = mix(seed_base * 0x9e3779b97f4a7c15u + seed_launches++);
 }
 
+static uint64_t launches;
+
+uint64_t simt_launches(void)
+{
+    std::lock_guard<std::mutex> turn(device_turns);
+    return launches;
+}
+
 int simt_launch(const simt_kernel *kernel, const launch_shape *shape)
 {
     std::lock_guard<std::mutex> turn(device_turns);
+    launches++;
     run.kernel = kernel;
     run.grid = shape->grid;
     run.block = shape->block;

@@ -45,4 +45,7 @@ struct simt_counts {
 /* Of the last launch. */
 const struct simt_counts *simt_last_counts();
 
+/* Launches of kernels since the program began. */
+extern "C" uint64_t simt_launches(void);
+
 #endif

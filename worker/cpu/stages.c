@@ -119,8 +119,8 @@ static void add_norm_thread(void *arg, int thread)
     }
 }
 
-static void cpu_add_norm(struct backend *be, int32_t rows, int32_t hidden, const double *sum,
-                         float *x, const float *norm, float eps, float *xn)
+static void cpu_add_norm(struct backend *be, int32_t rows, int32_t hidden, double *sum, float *x,
+                         const float *norm, float eps, float *xn)
 {
     struct add_norm_job j = {be, rows, hidden, sum, x, norm, eps, xn};
     pool_run(be->pool, add_norm_thread, &j);

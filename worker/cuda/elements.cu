@@ -94,8 +94,7 @@ DEVICE float4 add_rounded(float4 x, double2 low, double2 high)
 }
 
 static __global__ void __launch_bounds__(THREADS)
-    add_norm(int32_t hidden, const double *sum, float *x, const float *norm, float eps,
-             cuda_bf16 *xn)
+    add_norm(int32_t hidden, double *sum, float *x, const float *norm, float eps, cuda_bf16 *xn)
 {
     grid_dependency_wait();
     size_t row = (size_t)blockIdx.x * hidden;
@@ -104,9 +103,11 @@ static __global__ void __launch_bounds__(THREADS)
     for (int i = 4 * threadIdx.x; i < hidden; i += 4 * THREADS) {
         float4 v = *(const float4 *)(x + i);
         if (sum) {
-            const double2 *from = (const double2 *)(sum + row + i);
+            double2 *from = (double2 *)(sum + row + i);
             v = add_rounded(v, from[0], from[1]);
             *(float4 *)(x + i) = v;
+            from[0] = make_double2(0.0, 0.0);
+            from[1] = make_double2(0.0, 0.0);
         }
         squares = __fmaf_rn(v.x, v.x, squares);
         squares = __fmaf_rn(v.y, v.y, squares);
@@ -126,8 +127,8 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-int cuda_add_norm(int32_t rows, int32_t hidden, const double *sum, float *x, const float *norm,
-                  float eps, cuda_bf16 *xn, cuda_stream stream)
+int cuda_add_norm(int32_t rows, int32_t hidden, double *sum, float *x, const float *norm, float eps,
+                  cuda_bf16 *xn, cuda_stream stream)
 {
     if (rows == 0)
         return 0;

@@ -249,11 +249,8 @@ int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t 
                    int32_t leaves, double *sum, unsigned long long *out_of_range,
                    cuda_stream stream)
 {
-    if (m <= 0 || w.rows <= 0)
+    if (m <= 0 || w.rows <= 0 || w.cols <= 0)
         return 0;
-    int code = device_fill(sum, 0, (size_t)m * (size_t)w.rows * sizeof *sum, (device_stream)stream);
-    if (code != 0 || w.cols <= 0)
-        return code;
     struct leaf_sum s = leaf_sum_of(w.rows, w.cols, leaf, leaves, sum, out_of_range);
     return with_tile<LEAF_TILE>(m, [&](auto tile) {
         const int nt = decltype(tile)::value;
@@ -403,12 +400,8 @@ int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32
                   const cuda_bf16 *h, double *sum, unsigned long long *out_of_range,
                   cuda_stream stream)
 {
-    if (rows <= 0 || hidden <= 0)
+    if (rows <= 0 || hidden <= 0 || count <= 0 || slots <= 0 || columns <= 0)
         return 0;
-    int code = device_fill(sum, 0, (size_t)rows * (size_t)hidden * sizeof *sum,
-                           (device_stream)stream);
-    if (code != 0 || count <= 0 || slots <= 0 || columns <= 0)
-        return code;
     struct down a = {ffn, route, h,
                      leaf_sum_of(hidden, columns, CUDA_FFN_BLOCK, leaves, sum, out_of_range), 1};
     return with_tile<LEAF_TILE>(rows < slots ? rows : slots, [&](auto tile) {

@@ -100,11 +100,12 @@ int cuda_embed(const struct cuda_batch *b, struct cuda_matrix w, int32_t first_r
 int cuda_rope_angles(const struct cuda_batch *b, const float *frequency, float scale,
                      int32_t head_dim, float *rope, cuda_stream stream);
 
-/* x += sum (may be NULL), rounded to fp32; then xn = bf16(rms_norm(x) * norm) where norm is not
- * NULL: norm[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps). The order of the mean's sum is that of
- * `hidden` alone. Bytes: R x hidden x (8 + 4 + 4 + 2). */
-int cuda_add_norm(int32_t rows, int32_t hidden, const double *sum, float *x, const float *norm,
-                  float eps, cuda_bf16 *xn, cuda_stream stream);
+/* x += sum (may be NULL), rounded to fp32, and sum = 0 for the leaves that come next; then xn =
+ * bf16(rms_norm(x) * norm) where norm is not NULL: norm[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) +
+ * eps). The order of the mean's sum is that of `hidden` alone. Bytes: R x hidden x (8 + 8 + 4 + 4 +
+ * 2). */
+int cuda_add_norm(int32_t rows, int32_t hidden, double *sum, float *x, const float *norm, float eps,
+                  cuda_bf16 *xn, cuda_stream stream);
 
 /* From the products q_tmp[rows, q_heads x head_dim] and kv_tmp[rows, 2 x kv_heads x head_dim] (k
  * heads, then v heads), fp32: q and k normed by head (where a norm is given), rotated by halves, q
@@ -161,10 +162,10 @@ int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct 
 int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t ldy,
                       cuda_stream stream);
 
-/* sum[m, w.rows] = exact sum over leaves of `leaf` columns of x . w (o_proj: leaf = head_dim). x is
- * [m, w.cols]. To *out_of_range is added how many elements of leaves are not below 2^20 / leaves in
- * magnitude; `leaves`: those of all ranks. Bytes: w once, sum twice (zeroed, added to); m x w.rows
- * x w.cols multiply-adds. */
+/* sum[m, w.rows], which is zero, += exact sum over leaves of `leaf` columns of x . w (o_proj: leaf
+ * = head_dim). x is [m, w.cols]. To *out_of_range is added how many elements of leaves are not
+ * below 2^20 / leaves in magnitude; `leaves`: those of all ranks. Bytes: w once, sum once for each
+ * run of leaves; m x w.rows x w.cols multiply-adds. */
 int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t leaf,
                    int32_t leaves, double *sum, unsigned long long *out_of_range,
                    cuda_stream stream);
@@ -176,9 +177,9 @@ int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_
                 int32_t hidden, struct cuda_route route, const cuda_bf16 *xn, cuda_bf16 *h,
                 cuda_stream stream);
 
-/* sum[rows, hidden] = exact sum over slots and leaves of CUDA_FFN_BLOCK columns of weight x (down .
- * h). `leaves` and *out_of_range: as above. Bytes: columns x
- * hidden x 2 an expert with slots, sum twice; slots x columns x hidden multiply-adds. */
+/* sum[rows, hidden], which is zero, += exact sum over slots and leaves of CUDA_FFN_BLOCK columns of
+ * weight x (down . h). `leaves` and *out_of_range: as above. Bytes: columns x hidden x 2 an expert
+ * with slots, sum once a slot and run of leaves; slots x columns x hidden multiply-adds. */
 int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32_t slots,
                   int32_t columns, int32_t hidden, struct cuda_route route, int32_t leaves,
                   const cuda_bf16 *h, double *sum, unsigned long long *out_of_range,
