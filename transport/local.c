@@ -18,6 +18,7 @@
 #include "transport/transport.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <linux/futex.h>
@@ -41,6 +42,7 @@ enum {
     LOCAL_SUMS_BYTES = 16 * 1024,
     LOCAL_LINE_DOUBLES = LOCAL_LINE / sizeof(double),
     LOCAL_BLOCK_DOUBLES = 512, /* of a partial sum kept in the first-level cache */
+    LOCAL_ARRIVE_PAUSE_US = 100,
 };
 
 /* How long a wait looks at its word before it sleeps. */
@@ -155,6 +157,7 @@ struct local_group {
     unsigned char *arena[2];         /* LOCAL_ARENA_BYTES each */
     struct local_record *records[2]; /* [size] each */
     struct local_mail *mail;         /* [size] */
+    _Atomic uint32_t *came;          /* [size]: calls of arrive so far */
 };
 
 struct local_comm {
@@ -255,6 +258,7 @@ static void group_free(struct local_group *g)
     free(g->arena[0]);
     free(g->records[0]);
     free(g->mail);
+    free(g->came);
     free(g);
 }
 
@@ -271,7 +275,8 @@ static struct local_group *group_create(struct local_world *world, int size)
     g->arena[0] = aligned_zalloc(2 * LOCAL_ARENA_BYTES);
     g->records[0] = aligned_zalloc(2 * n * sizeof *g->records[0]);
     g->mail = aligned_zalloc(n * sizeof *g->mail);
-    if (!g->arena[0] || !g->records[0] || !g->mail) {
+    g->came = aligned_zalloc(n * sizeof *g->came);
+    if (!g->arena[0] || !g->records[0] || !g->mail || !g->came) {
         group_free(g);
         return NULL;
     }
@@ -593,6 +598,33 @@ static enum status local_split_node(struct comm *c, struct comm **out, struct er
     return local_split(c, 0, c->rank, out, err);
 }
 
+/* Who has called it as often as this rank; true for all. */
+static bool all_came(struct local_group *g, uint32_t calls, bool *here)
+{
+    bool all = true;
+    for (int i = 0; i < g->size; i++) {
+        uint32_t ahead = atomic_load_explicit(&g->came[i], memory_order_acquire) - calls;
+        here[i] = ahead <= INT32_MAX; /* modulo 2^32 */
+        all = all && here[i];
+    }
+    return all;
+}
+
+static enum status local_arrive(struct comm *base, int64_t ms, bool *here, struct error *err)
+{
+    struct local_group *g = ((struct local_comm *)base)->group;
+    int64_t start = clock_now_ns();
+    uint32_t calls = atomic_fetch_add_explicit(&g->came[base->rank], 1, memory_order_release) + 1;
+    while (!all_came(g, calls, here)) {
+        if (atomic_load_explicit(&g->meeting.value, memory_order_acquire) & LOCAL_ABORTED)
+            return world_error(g->world, err);
+        if (ms > 0 && clock_now_ns() - start >= ms * 1000000)
+            break;
+        usleep(LOCAL_ARRIVE_PAUSE_US);
+    }
+    return OK;
+}
+
 static void local_abort(struct comm *base, const char *why)
 {
     struct local_comm *c = (struct local_comm *)base;
@@ -619,6 +651,7 @@ static const struct comm_ops local_ops = {
     .recv = local_recv,
     .split = local_split,
     .split_node = local_split_node,
+    .arrive = local_arrive,
     .abort = local_abort,
     .destroy = local_destroy,
 };

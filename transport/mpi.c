@@ -12,12 +12,14 @@
 #if WITAN_HAVE_MPI
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <mpi.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The library counts in int: longer payloads go in pieces. A test builds this file with a few bytes
  * to walk that path. A multiple of 8. */
@@ -25,7 +27,7 @@
 #define COMM_PIECE_BYTES ((size_t)1 << 30)
 #endif
 
-enum { COMM_TAG = 0 };
+enum { COMM_TAG = 0, COMM_TAG_ARRIVE = 1, COMM_ARRIVE_PAUSE_US = 200 };
 
 struct mpi_comm {
     struct comm base;
@@ -179,6 +181,62 @@ static enum status mpi_split_node(struct comm *base, struct comm **out, struct e
     return mpi_wrap(handle, out, err);
 }
 
+/* An empty message to every other rank, which nobody waits for, and a receive from each. */
+static enum status arrive_start(struct comm *base, MPI_Request *from, struct error *err)
+{
+    for (int i = 0; i < base->size; i++) {
+        MPI_Request sent;
+        if (i == base->rank)
+            continue;
+        TRY(mpi_status(MPI_Irecv(NULL, 0, MPI_BYTE, i, COMM_TAG_ARRIVE, mpi_handle(base), &from[i]),
+                       "MPI_Irecv", err));
+        TRY(mpi_status(MPI_Isend(NULL, 0, MPI_BYTE, i, COMM_TAG_ARRIVE, mpi_handle(base), &sent),
+                       "MPI_Isend", err));
+        TRY(mpi_status(MPI_Request_free(&sent), "MPI_Request_free", err));
+    }
+    return OK;
+}
+
+static enum status arrive_poll(struct comm *base, MPI_Request *from, bool *here, bool *all,
+                               struct error *err)
+{
+    *all = true;
+    for (int i = 0; i < base->size; i++) {
+        int done = 1; /* a finished one is MPI_REQUEST_NULL from then on */
+        if (i != base->rank)
+            TRY(mpi_status(MPI_Test(&from[i], &done, MPI_STATUS_IGNORE), "MPI_Test", err));
+        here[i] = done != 0;
+        *all = *all && here[i];
+    }
+    return OK;
+}
+
+static enum status mpi_arrive(struct comm *base, int64_t ms, bool *here, struct error *err)
+{
+    int64_t start = clock_now_ns();
+    MPI_Request *from = malloc((size_t)base->size * sizeof *from);
+    bool all = false;
+    if (!from)
+        return error_set(err, ERR_NO_MEMORY, "no memory to wait for %d ranks", base->size);
+    for (int i = 0; i < base->size; i++)
+        from[i] = MPI_REQUEST_NULL;
+    enum status st = arrive_start(base, from, err);
+    while (st == OK) {
+        st = arrive_poll(base, from, here, &all, err);
+        if (st != OK || all || (ms > 0 && clock_now_ns() - start >= ms * 1000000))
+            break;
+        usleep(COMM_ARRIVE_PAUSE_US);
+    }
+    for (int i = 0; i < base->size; i++) {
+        if (from[i] == MPI_REQUEST_NULL)
+            continue;
+        MPI_Cancel(&from[i]);
+        MPI_Request_free(&from[i]);
+    }
+    free(from);
+    return st;
+}
+
 /* Does not return: the job ends. */
 static void mpi_abort(struct comm *base, const char *why)
 {
@@ -204,6 +262,7 @@ static const struct comm_ops mpi_ops = {
     .recv = mpi_recv,
     .split = mpi_split,
     .split_node = mpi_split_node,
+    .arrive = mpi_arrive,
     .abort = mpi_abort,
     .destroy = mpi_destroy,
 };

@@ -86,6 +86,12 @@ static enum status staged_split_node(struct comm *c, struct comm **out, struct e
     return inner->ops->split_node(inner, out, err);
 }
 
+static enum status staged_arrive(struct comm *c, int64_t ms, bool *here, struct error *err)
+{
+    struct comm *inner = staged(c)->inner;
+    return inner->ops->arrive(inner, ms, here, err);
+}
+
 static void staged_abort(struct comm *c, const char *why)
 {
     struct comm *inner = staged(c)->inner;
@@ -106,6 +112,7 @@ static const struct comm_ops staged_ops = {
     .recv = staged_recv,
     .split = staged_split,
     .split_node = staged_split_node,
+    .arrive = staged_arrive,
     .abort = staged_abort,
     .destroy = staged_destroy,
 };

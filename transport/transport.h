@@ -20,7 +20,9 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct comm;
 
@@ -41,6 +43,12 @@ struct comm_ops {
     /* Collective: the ranks that share one machine's memory form a new communicator each, in their
      * order. */
     enum status (*split_node)(struct comm *c, struct comm **out, struct error *err);
+    /* Collective, and not held up by a rank that does not come: waits until all ranks have called
+     * it or `ms` have passed (0: without end), polling. here[size] says which had. Where one had
+     * not, only arrive, abort and destroy are left. Not for steps: it may allocate. */
+    enum status (*arrive)(struct comm *c, int64_t ms, bool *here, struct error *err);
+    /* NULL: no. See comm_capturable. */
+    bool (*capturable)(const struct comm *c);
     /* Wakes every rank of the group with ERR_PEER (`local`) or ends the job (`mpi`). Not
      * collective; any thread of this rank. `why` is printed with the rank. */
     void (*abort)(struct comm *c, const char *why);
@@ -132,6 +140,13 @@ static inline enum status comm_broadcast(struct comm *c, int root, void *x, size
                                          struct error *err)
 {
     return c->size == 1 ? OK : c->ops->broadcast(c, root, x, bytes, err);
+}
+
+/* All-reduce, all-gather, send and recv do nothing but put work on their device's stream, so that a
+ * graph of that stream may hold them. */
+static inline bool comm_capturable(const struct comm *c)
+{
+    return c->size == 1 || (c->ops->capturable && c->ops->capturable(c));
 }
 
 #endif

@@ -200,6 +200,40 @@ static inline enum status cases_grid_line(struct comm *c, int color, int key, in
     return st;
 }
 
+/* All are seen to come, again and again, and nothing of it gets between messages. */
+static inline enum status cases_arrive(struct comm *c, struct error *err)
+{
+    bool here[64];
+    CHECK(c->size <= 64, "%d", c->size);
+    for (int k = 0; k < 5; k++) {
+        int word = c->rank, got = -1;
+        memset(here, 0, sizeof here);
+        TRY(c->ops->arrive(c, k % 2 == 0 ? 0 : 60000, here, err));
+        for (int i = 0; i < c->size; i++)
+            EXPECT(here[i]);
+        if (c->size == 1)
+            continue;
+        TRY(cases_shift(c, 1, &word, &got, sizeof got, err));
+        EXPECT((got + 1) % c->size == c->rank);
+    }
+    return OK;
+}
+
+/* The last rank comes once the others have given it up, and sees them all. */
+static inline enum status cases_arrive_late(struct comm *c, struct error *err)
+{
+    bool here[64];
+    CHECK(c->size <= 64, "%d", c->size);
+    int last = c->size - 1, word = 0;
+    for (int i = 0; i < last && c->rank == last; i++)
+        TRY(c->ops->recv(c, i, &word, sizeof word, err));
+    TRY(c->ops->arrive(c, c->rank == last ? 60000 : 1, here, err));
+    for (int i = 0; i < last; i++)
+        EXPECT(here[i] || c->rank != last);
+    EXPECT(here[c->rank] && (c->rank == last || !here[last]));
+    return c->rank < last ? c->ops->send(c, last, &word, sizeof word, err) : OK;
+}
+
 /* A grid's rows, columns and, by keys, rows from right to left. */
 static inline enum status cases_grid(struct comm *c, struct error *err)
 {

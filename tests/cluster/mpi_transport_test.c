@@ -31,6 +31,8 @@ static const struct mpi_case mpi_cases[] = {
     {"grid", cases_grid},
     {"shared memory", cases_share},
     {"programs", programs},
+    {"arrive", cases_arrive},
+    {"arrive late", cases_arrive_late},
 };
 
 static enum status run_cases(struct comm *world, struct error *err)

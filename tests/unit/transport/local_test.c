@@ -90,6 +90,30 @@ static void shared_memory(void **state)
     run_case_all(cases_share);
 }
 
+static void arrivals(void **state)
+{
+    (void)state;
+    run_case_all(cases_arrive);
+    run_case_all(cases_arrive_late);
+}
+
+static enum status arrive_or_fail(struct comm *world, void *arg, struct error *err)
+{
+    bool here[4];
+    (void)arg;
+    if (world->rank == 1)
+        return error_set(err, ERR_IO, "before it arrives");
+    return world->ops->arrive(world, 0, here, err);
+}
+
+static void an_abort_ends_arrivals(void **state)
+{
+    struct error err;
+    (void)state;
+    assert_int_equal(comm_local_run(4, arrive_or_fail, NULL, &err), ERR_IO);
+    assert_string_equal(err.msg, "rank 1: before it arrives");
+}
+
 /* A split of a split; parents stay usable beside children. */
 static enum status nested(struct comm *world, void *arg, struct error *err)
 {
@@ -499,6 +523,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(grid_of_splits),
     cmocka_unit_test(shared_memory),
     cmocka_unit_test(nested_splits),
+    cmocka_unit_test(arrivals),
+    cmocka_unit_test(an_abort_ends_arrivals),
     cmocka_unit_test(random_programs),
     cmocka_unit_test(a_thousand_ranks),
     cmocka_unit_test(abort_wakes_every_wait),
