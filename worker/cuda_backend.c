@@ -493,10 +493,11 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
         .row = head_row(config->head_dim),
         .eps = config->rms_eps,
     };
+    struct cuda_device_info info;
     enum status st = check_model(be, err);
-    int e = st == OK ? plugin->use(device) : 0;
-    if (e == 0 && st == OK)
-        e = plugin->stream_create(&be->stream);
+    if (st == OK)
+        st = cuda_plugin_device(plugin, device, &info, err);
+    int e = st == OK ? plugin->stream_create(&be->stream) : 0;
     if (e != 0)
         st = cuda_failed(be, e, "opening it", err);
     if (st != OK) {

@@ -18,6 +18,13 @@ enum status cuda_plugin_open(const char *path, const struct cuda_plugin **out, s
 enum status cuda_plugin_devices(const struct cuda_plugin *plugin, int *out, struct error *err);
 
 /*
+ * What device `device` (from 0) is, which the calling thread uses from now on. ERR_UNSUPPORTED
+ * where the plug-in holds no code for it.
+ */
+enum status cuda_plugin_device(const struct cuda_plugin *plugin, int device,
+                               struct cuda_device_info *out, struct error *err);
+
+/*
  * A backend on the device, for a model and a rank's part of it. ERR_UNSUPPORTED for what these
  * kernels do not do: weights other than bf16, rows whose length is not a multiple of 8, heads above
  * CUDA_MAX_HEAD, a KV cache of fp32. `plugin` lives longer. The stages are for the thread that

@@ -7,8 +7,13 @@
 #ifndef WITAN_TESTS_SIMT_CONTROL_H
 #define WITAN_TESTS_SIMT_CONTROL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* The seed of the next launch; those after it follow from it. 0, as without a call: SIMT_SEED,
  * or 1. */
@@ -20,10 +25,17 @@ void simt_catch(bool caught);
 
 /* The report of the fault since the last call; NULL: there was none. Valid until the next launch.
  */
-const char *simt_report();
+const char *simt_report(void);
 
 /* From here on, device code may not write the allocation that `p` lies in (or may again). */
 void simt_protect(const void *p, bool read_only);
+
+/* From here on the device has so many bytes; UINT64_MAX, as without a call, says nothing of what it
+ * can hold. What is allocated beyond them is refused as a device refuses it. */
+void simt_memory(uint64_t bytes);
+
+/* Bytes that are allocated on the device, but for the host's pinned ones. */
+uint64_t simt_allocated(void);
 
 /* Counted while on (it halves the speed): what the memory system of a GPU would have been asked
  * for. A request is one load or store instruction of one warp. */
@@ -43,7 +55,11 @@ struct simt_counts {
 };
 
 /* Of the last launch. */
-const struct simt_counts *simt_last_counts();
+const struct simt_counts *simt_last_counts(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 /* Launches of kernels since the program began. */
 extern "C" uint64_t simt_launches(void);

@@ -37,6 +37,7 @@ struct space {
 };
 static struct space heap, variables;
 static uintptr_t heap_used;
+static uint64_t device_bytes = UINT64_MAX, device_used; /* simt_memory; of live allocations */
 /* The first owns what is not allocated, the second is the block's dynamic shared memory. */
 static std::vector<allocation> allocations;
 enum { NOTHING, DYNAMIC_SHARED };
@@ -68,7 +69,7 @@ static void space_create(struct space *s, uintptr_t base, uintptr_t size, uintpt
 static allocation *allocation_add(uintptr_t base, size_t bytes, const std::string &name,
                                   bool shared)
 {
-    allocations.push_back({base, base + bytes, name, shared, false, false, false, 0});
+    allocations.push_back({base, base + bytes, name, shared, false, false, false, false, 0});
     return &allocations.back(); /* until the next is added */
 }
 
@@ -140,17 +141,21 @@ std::string address_text(uintptr_t a)
 
 /* ---- The host's side ---- */
 
-static int alloc(void **out, size_t bytes, const char *kind, bool written)
+static int alloc(void **out, size_t bytes, const char *kind, bool host)
 {
     std::lock_guard<std::mutex> guard(device_turns);
     memory_create();
+    *out = NULL;
+    if (!host && (device_used > device_bytes || bytes > device_bytes - device_used))
+        return 2; /* as cudaErrorMemoryAllocation */
     std::string name = kind + std::to_string(allocations.size());
     allocation *al = heap_add(bytes, name, false);
-    *out = NULL;
     if (!al)
-        return 2; /* as cudaErrorMemoryAllocation */
+        return 2;
+    al->host = host;
+    device_used += host ? 0 : bytes;
     memset((void *)al->base, POISON, bytes);
-    if (written)
+    if (host)
         memset(heap.state + (al->base - heap.base), WRITTEN, bytes);
     *out = (void *)al->base;
     return 0;
@@ -196,6 +201,7 @@ int device_free(void *p)
         return 1;
     size_t bytes = al->end - al->base, offset = al->base - heap.base;
     al->freed = true;
+    device_used -= al->host ? 0 : bytes;
     madvise((void *)al->base, bytes, MADV_DONTNEED);
     madvise(heap.state + offset, bytes, MADV_DONTNEED);
     madvise(heap.written + offset, bytes * sizeof *heap.written, MADV_DONTNEED);
@@ -206,6 +212,26 @@ int device_free(void *p)
 int device_free_host(void *p)
 {
     return device_free(p);
+}
+
+void device_memory(uint64_t *bytes, uint64_t *free_bytes)
+{
+    std::lock_guard<std::mutex> guard(device_turns);
+    *bytes = *free_bytes = device_bytes;
+    if (device_bytes != UINT64_MAX)
+        *free_bytes = device_bytes > device_used ? device_bytes - device_used : 0;
+}
+
+void simt_memory(uint64_t bytes)
+{
+    std::lock_guard<std::mutex> guard(device_turns);
+    device_bytes = bytes;
+}
+
+uint64_t simt_allocated(void)
+{
+    std::lock_guard<std::mutex> guard(device_turns);
+    return device_used;
 }
 
 static bool is_device(const void *p)

@@ -162,6 +162,7 @@ struct allocation {
     uintptr_t base, end;
     std::string name;
     bool shared, freed, protected_now, protected_always;
+    bool host;    /* the host's pinned memory */
     tick_t block; /* shared: the block's start tick when it was last cleared */
 };
 void memory_launch(size_t shared_bytes, const simt_kernel *kernel);

@@ -684,6 +684,8 @@ int device_alloc(void **out, size_t bytes);
 int device_alloc_host(void **out, size_t bytes);
 int device_free(void *p);
 int device_free_host(void *p);
+/* What the device has (see simt_memory), and what of it is free. */
+void device_memory(uint64_t *bytes, uint64_t *free_bytes);
 int device_write(void *to, const void *from, size_t bytes, device_stream stream);
 int device_read(void *to, const void *from, size_t bytes, device_stream stream);
 int device_fill(void *to, int byte, size_t bytes, device_stream stream);

@@ -11,6 +11,14 @@ static const char *error_text(int code)
 
 #if defined(__CUDACC__)
 
+static const int32_t architectures[] = {__CUDA_ARCH_LIST__, 0};
+enum { RUNTIME = CUDART_VERSION };
+
+static int driver(int *version)
+{
+    return (int)cudaDriverGetVersion(version);
+}
+
 static int device_count(int *count)
 {
     return (int)cudaGetDeviceCount(count);
@@ -21,24 +29,55 @@ static int use(int device)
     return (int)cudaSetDevice(device);
 }
 
+static void uuid_text(const cudaUUID_t *uuid, char *out, size_t size)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t n = 0;
+    strncpy(out, "GPU", size);
+    n = 3;
+    for (int i = 0; i < 16; i++) {
+        unsigned byte = (unsigned char)uuid->bytes[i];
+        if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10)
+            out[n++] = '-';
+        out[n++] = digits[byte >> 4];
+        out[n++] = digits[byte & 15];
+    }
+    out[n] = '\0';
+}
+
 static int device_info(int device, struct cuda_device_info *out)
 {
     cudaDeviceProp p;
     size_t free_bytes = 0, bytes = 0;
+    memset(out, 0, sizeof *out);
     cudaError_t e = cudaGetDeviceProperties(&p, device);
     if (e == cudaSuccess)
         e = cudaDriverGetVersion(&out->driver);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetPCIBusId(out->pci, (int)sizeof out->pci, device);
     if (e == cudaSuccess)
         e = cudaMemGetInfo(&free_bytes, &bytes);
     if (e != cudaSuccess)
         return (int)e;
     strncpy(out->name, p.name, sizeof out->name - 1);
-    out->name[sizeof out->name - 1] = '\0';
+    uuid_text(&p.uuid, out->uuid, sizeof out->uuid);
     out->major = p.major;
     out->minor = p.minor;
     out->bytes = bytes;
     out->free_bytes = free_bytes;
     return 0;
+}
+
+static __global__ void nothing()
+{
+}
+
+static int runs()
+{
+    cudaFuncAttributes a;
+    int e = (int)cudaFuncGetAttributes(&a, nothing);
+    (void)cudaGetLastError(); /* not the next launch's */
+    return e;
 }
 
 static int stream_create(cuda_stream *out)
@@ -66,6 +105,15 @@ static int put(void *to, size_t to_stride, const void *from, size_t from_stride,
 
 #else /* the emulator: one device, whose stream does everything at once */
 
+static const int32_t architectures[] = {900, 0};
+enum { RUNTIME = 13000 };
+
+static int driver(int *version)
+{
+    *version = RUNTIME;
+    return 0;
+}
+
 static int device_count(int *count)
 {
     *count = 1;
@@ -81,9 +129,16 @@ static int device_info(int, struct cuda_device_info *out)
 {
     memset(out, 0, sizeof *out);
     strncpy(out->name, "emulator", sizeof out->name - 1);
+    strncpy(out->uuid, "GPU-emulator", sizeof out->uuid - 1);
+    strncpy(out->pci, "00000000:00:00.0", sizeof out->pci - 1);
     out->major = 9;
-    out->driver = 13000;
-    out->bytes = out->free_bytes = UINT64_MAX;
+    out->driver = RUNTIME;
+    device_memory(&out->bytes, &out->free_bytes);
+    return 0;
+}
+
+static int runs()
+{
     return 0;
 }
 
@@ -150,10 +205,14 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
     static const struct cuda_plugin table = {
         CUDA_PLUGIN_VERSION,
         sizeof table,
+        RUNTIME,
+        architectures,
         error_text,
+        driver,
         device_count,
         use,
         device_info,
+        runs,
         stream_create,
         stream_destroy,
         alloc,

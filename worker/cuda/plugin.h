@@ -3,7 +3,7 @@
  * table, so that one build of Witan serves machines with and without it. worker/cuda_backend.c
  * makes a backend of the table; tests make the same of the emulator's (tests/simt).
  *
- * Functions return 0 or CUDA's error, for error_text. All but the first three are for a thread that
+ * Functions return 0 or CUDA's error, for error_text. All but the first four are for a thread that
  * has called use().
  */
 #ifndef WITAN_WORKER_CUDA_PLUGIN_H
@@ -19,8 +19,12 @@ extern "C" {
 
 enum { CUDA_PLUGIN_VERSION = 1 };
 
+enum { CUDA_MIN_MAJOR = 8 }; /* compute capability: below it there is no bf16 product */
+
 struct cuda_device_info {
     char name[256];
+    char uuid[48];        /* "GPU-8d6b...", as `nvidia-smi -L` prints it */
+    char pci[32];         /* "00000000:18:00.0" */
     int32_t major, minor; /* compute capability */
     int32_t driver;       /* version of CUDA that the driver knows, 13000 for 13.0 */
     uint64_t bytes, free_bytes;
@@ -29,12 +33,17 @@ struct cuda_device_info {
 struct cuda_plugin {
     uint32_t version; /* CUDA_PLUGIN_VERSION */
     uint32_t bytes;   /* of this struct */
+    int32_t runtime;  /* version of CUDA that it was built with, 13000 for 13.0 */
+    /* Compute capabilities that it holds code for, 900 for 9.0, up to a 0. */
+    const int32_t *architectures;
 
     const char *(*error_text)(int code); /* static */
+    int (*driver)(int *version);         /* of CUDA that the driver knows; 0: there is no driver */
     int (*device_count)(int *count);
     int (*use)(int device); /* the calling thread's device from now on */
 
-    int (*device_info)(int device, struct cuda_device_info *out);
+    int (*device_info)(int device, struct cuda_device_info *out); /* of the device in use */
+    int (*runs)(void); /* 0: the plug-in holds code for the device in use */
     int (*stream_create)(cuda_stream *out);
     int (*stream_destroy)(cuda_stream stream);
     int (*alloc)(void **out, size_t bytes); /* at multiples of 256 bytes, contents undefined */
