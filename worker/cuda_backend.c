@@ -437,7 +437,7 @@ static enum status allocate(struct backend *be, int32_t padded, struct error *er
     uint64_t partial = be->cuda->attention_bytes(l->max_rows, l->context, &be->attention);
     be->device_batch = device_alloc(&be->memory, batch, false);
     be->logits = device_alloc(&be->memory, logits, false);
-    be->partial = device_alloc(&be->memory, partial, false);
+    be->partial = device_alloc(&be->memory, partial, true); /* as stages.h asks */
     be->out_of_range = device_alloc(&be->memory, sizeof *be->out_of_range, true);
     if (!be->device_batch || !be->logits || !be->partial || !be->out_of_range ||
         be->cuda->alloc_host((void **)&be->host_batch, batch) != 0 ||

@@ -61,12 +61,13 @@ struct step {
     int32_t cached;       /* positions of a sequence that are in the cache; the rest is NaN */
     uint64_t blocks_seed; /* which blocks the sequences have */
     int32_t longest;      /* 0: as it is */
+    int32_t times;        /* launched one after the other over one workspace */
 };
 
 /* The whole step, as it is. */
 static step whole(const model &m, const std::vector<chunk> &chunks)
 {
-    return {chunks, {0, m.kv_heads * m.group}, INT32_MAX, 1, 0};
+    return {chunks, {0, m.kv_heads * m.group}, INT32_MAX, 1, 0, 1};
 }
 
 static std::vector<std::vector<int32_t>> deal_blocks(const model &m, uint64_t seed, int32_t *total)
@@ -145,8 +146,14 @@ static std::vector<cuda_bf16> run(const model &m, const step &st)
     simt_protect(cache.p, true);
     uint64_t bytes = cuda_attention_bytes(t.b.rows, t.b.longest, &a);
     device_array<uint8_t> partial(bytes ? bytes : 1);
-    assert_ran(cuda_attention_run(&t.b, &a, q.p, {cache.p, a.kv_heads, a.row},
-                                  bytes ? partial.p : NULL, out.p, NULL));
+    if (bytes)
+        assert_int_equal(device_fill(partial.p, 0, CUDA_ATTENTION_ZEROS, NULL), 0);
+    for (int32_t i = 0; i < st.times; i++) {
+        if (i > 0)
+            assert_int_equal(device_fill(out.p, 0xff, out.n * sizeof *out.p, NULL), 0);
+        assert_ran(cuda_attention_run(&t.b, &a, q.p, {cache.p, a.kv_heads, a.row},
+                                      bytes ? partial.p : NULL, out.p, NULL));
+    }
     return out.read();
 }
 
@@ -338,13 +345,26 @@ static void an_overstated_length(void **state)
     assert_same(run(m, st), expected);
 }
 
+/* As a graph does: each launch finds the workspace as the one before left it. */
+static void launched_again(void **state)
+{
+    (void)state;
+    model m(2, 4, 64, {600, 30, 1300, 513});
+    step st = whole(m, decode(m));
+    std::vector<cuda_bf16> expected = run(m, st);
+    st.times = 3;
+    simt_seed(5);
+    assert_same(run(m, st), expected);
+}
+
 static void bytes_of_the_workspace(void **state)
 {
     (void)state;
     cuda_attention a = {0, 64, 0, 4, 16, 128, 128, 1e-6f};
     assert_int_equal(cuda_attention_bytes(8192, CUDA_SPLIT, &a), 0);
     assert_int_equal(cuda_attention_bytes(0, 40960, &a), 0);
-    assert_int_equal(cuda_attention_bytes(1, CUDA_SPLIT + 1, &a), 64 * 2 * (128 + 2) * 4);
+    assert_int_equal(cuda_attention_bytes(1, CUDA_SPLIT + 1, &a),
+                     CUDA_ATTENTION_ZEROS + 64 * 2 * (128 + 2) * 4);
     uint64_t last = 0;
     for (int32_t rows = 1; rows <= 8192; rows *= 2) {
         uint64_t bytes = cuda_attention_bytes(rows, 40960, &a);
@@ -372,6 +392,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(any_blocks),
     cmocka_unit_test(any_cut_of_the_heads),
     cmocka_unit_test(an_overstated_length),
+    cmocka_unit_test(launched_again),
     cmocka_unit_test(bytes_of_the_workspace),
     cmocka_unit_test(nothing_to_do),
 };

@@ -1,28 +1,14 @@
 /* Attention over the paged cache: see stages.h. A block takes one row, one KV head (at most HEADS
  * of the query heads that read it, which are the rows of one mma) and one split, tile after tile
- * with a running maximum; a second kernel joins the splits of rows that have several. What a head's
- * bits depend on is its q, its position and the cache alone. */
-#include "worker/cuda/common.cuh"
+ * with a running maximum; of a row with several splits the block that comes last joins them. What a
+ * head's bits depend on is its q, its position and the cache alone. */
+#include "worker/cuda/attention.cuh"
 
 enum {
     HEADS = 16,
     WARPS = 4, /* each has 16 positions of a tile's scores, every fourth 16 columns of values */
     THREADS = 32 * WARPS,
-    PITCH = CUDA_KV_BLOCK + 8, /* of K and of the weights in shared memory: no bank conflicts */
-};
-
-/* Heads x splits of a launch where rows have several splits: bounds `partial`. */
-static const int64_t most_parts = 65536;
-
-struct attention_job {
-    cuda_batch b;
-    cuda_attention a;
-    const cuda_bf16 *q;
-    cuda_kv kv;
-    float *o;   /* [rows of the launch, q_heads, splits, row]: weighted values */
-    float2 *ml; /* [rows of the launch, q_heads, splits]: maximum, sum of weights */
-    cuda_bf16 *out;
-    int32_t first_row, splits;
+    PITCH = ATTENTION_PITCH, /* of the weights in shared memory too */
 };
 
 /* One block's work: local query heads [head, head + heads), positions [begin, end). */
@@ -35,7 +21,7 @@ DEVICE attention_part part_of(const attention_job &j)
     const cuda_attention &a = j.a;
     int tiles = (a.group + HEADS - 1) / HEADS;
     attention_part p;
-    p.row = j.first_row + blockIdx.x;
+    p.row = j.first + blockIdx.x;
     p.kv_head = blockIdx.y / tiles;
     int first = (a.kv_begin + p.kv_head) * a.group, last = first + a.group;
     first += blockIdx.y % tiles * HEADS;
@@ -45,35 +31,6 @@ DEVICE attention_part part_of(const attention_job &j)
     p.begin = blockIdx.z * CUDA_SPLIT;
     p.end = min(p.begin + CUDA_SPLIT, j.b.pos[p.row] + 1);
     return p;
-}
-
-/* Begins to copy a tile's K [ROW][PITCH] and V [CUDA_KV_BLOCK][ROW + 8]. Positions from p.end on
- * are another sequence's or nobody's: V is zero there, for 0 x NaN were NaN; K may hold up to seven
- * of them, whose scores nobody reads. */
-template <int ROW>
-DEVICE void load_tile(const attention_job &j, const attention_part &p, int at, cuda_bf16 *k)
-{
-    cuda_bf16 *v = k + ROW * PITCH;
-    const cuda_bf16 *from = kv_tile(j.kv, j.b, p.row, at, p.kv_head);
-    for (int i = threadIdx.x; i < ROW * 8; i += THREADS)
-        cp_async<16>(k + i / 8 * PITCH + i % 8 * 8, from + 8 * i, at + i % 8 * 8 < p.end ? 16 : 0);
-    from += ROW * CUDA_KV_BLOCK;
-    for (int i = threadIdx.x; i < ROW * 8; i += THREADS) {
-        int position = i / (ROW / 8), piece = i % (ROW / 8);
-        cp_async<16>(v + position * (ROW + 8) + piece * 8, from + 8 * i,
-                     at + position < p.end ? 16 : 0);
-    }
-}
-
-/* d[n] += a . b for the 16 rows of b from `b` on and its 16 columns 8 n .. + 7. */
-DEVICE void multiply(float (&d)[2][4], const uint32_t (&a)[4], const cuda_bf16 *b, int pitch)
-{
-    int lane = lane_id();
-    uint32_t r[4];
-    ldmatrix_x4_trans(r, b + lane % 16 * pitch + lane / 16 * 8);
-    const uint32_t low[2] = {r[0], r[1]}, high[2] = {r[2], r[3]};
-    mma_m16n8k16_bf16(d[0], a, low);
-    mma_m16n8k16_bf16(d[1], a, high);
 }
 
 /* What a lane holds of heads lane / 4 (h = 0) and lane / 4 + 8 (h = 1). */
@@ -115,7 +72,7 @@ DEVICE void weigh(attention_state<STEPS> &s, attention_exchange &x, const cuda_b
     float score[2][4] = {};
 #pragma unroll
     for (int i = 0; i < STEPS; i++)
-        multiply(score, s.q[i], k + 16 * i * PITCH + 16 * warp, PITCH);
+        multiply(score[0], score[1], s.q[i], k + 16 * i * PITCH + 16 * warp, PITCH);
 
     for (int h = 0; h < 2; h++) {
         float top = -INFINITY;
@@ -169,12 +126,13 @@ DEVICE void add_values(attention_state<STEPS> &s, const attention_exchange &x, c
 #pragma unroll
         for (int g = 0; g < attention_state<STEPS>::GROUPS; g++)
             if (warp + WARPS * g < STEPS)
-                multiply(s.o[g], weight, v + k * pitch + 16 * (warp + WARPS * g), pitch);
+                multiply(s.o[g][0], s.o[g][1], weight, v + k * pitch + 16 * (warp + WARPS * g),
+                         pitch);
     }
 }
 
 /* The whole sums of weights, from all lanes and warps. */
-template <int STEPS> DEVICE void join_sums(attention_state<STEPS> &s, attention_exchange &x)
+template <int STEPS> DEVICE void add_sums(attention_state<STEPS> &s, attention_exchange &x)
 {
     int lane = lane_id(), warp = threadIdx.x / 32;
     for (int h = 0; h < 2; h++) { /* the maxima were read before the last barrier */
@@ -190,7 +148,13 @@ template <int STEPS> DEVICE void join_sums(attention_state<STEPS> &s, attention_
     }
 }
 
-/* A row of one split is done; of several, join_splits goes on. */
+/* Where the first part of a local head of this block's row is. */
+DEVICE size_t part_at(const attention_job &j, int head)
+{
+    return ((size_t)blockIdx.x * j.a.q_heads + head) * j.splits;
+}
+
+/* A row of one split is done; of several, join goes on. */
 template <int STEPS>
 DEVICE void store(const attention_job &j, const attention_part &p, const attention_state<STEPS> &s)
 {
@@ -200,7 +164,7 @@ DEVICE void store(const attention_job &j, const attention_part &p, const attenti
         int head = p.head + lane / 4 + 8 * h;
         if (lane / 4 + 8 * h >= p.heads)
             continue;
-        size_t at = ((size_t)blockIdx.x * j.a.q_heads + head) * j.splits + blockIdx.z;
+        size_t at = part_at(j, head) + blockIdx.z;
         cuda_bf16 *out = j.out + ((size_t)p.row * j.a.q_heads + head) * j.a.head_dim;
         if (!done && warp == 0 && lane % 4 == 0)
             j.ml[at] = make_float2(s.m[h], s.l[h]);
@@ -210,24 +174,36 @@ DEVICE void store(const attention_job &j, const attention_part &p, const attenti
             int d = 16 * group + 8 * n + lane % 4 * 2;
             float low = s.o[g][n][2 * h], high = s.o[g][n][2 * h + 1];
             if (done && d < j.a.head_dim)
-                *(uint32_t *)(out + d) = bf16x2_from_f32(__fdiv_rn(low, s.l[h]),
-                                                         __fdiv_rn(high, s.l[h]));
+                put_pair(out + d, low, high, s.l[h]);
             if (!done && group < STEPS)
                 *(float2 *)(j.o + at * 16 * STEPS + d) = make_float2(low, high);
         }
     }
 }
 
+/* The row's last block joins its splits, if there are several. */
+DEVICE void join(const attention_job &j, const attention_part &p)
+{
+    int splits = j.b.pos[p.row] / CUDA_SPLIT + 1, pieces = j.a.row / 4;
+    if (splits == 1 || !last_split(j.arrived + blockIdx.x * gridDim.y + blockIdx.y, splits))
+        return;
+    for (int i = threadIdx.x; i < p.heads * pieces; i += THREADS) {
+        int head = p.head + i / pieces;
+        cuda_bf16 *out = j.out + ((size_t)p.row * j.a.q_heads + head) * j.a.head_dim;
+        join_splits(j, part_at(j, head), splits, i % pieces * 4, out);
+    }
+}
+
 template <int STEPS> static __global__ void __launch_bounds__(THREADS) attend(attention_job j)
 {
-    const int row = 16 * STEPS, buffer = row * PITCH + CUDA_KV_BLOCK * (row + 8);
+    const int row = 16 * STEPS, buffer = attention_tile<row>::elements;
     SHARED_DYNAMIC(cuda_bf16, tiles); /* [2 buffers][K, V] */
     __shared__ attention_exchange x;
     grid_dependency_wait();
     attention_part p = part_of(j);
     if (p.begin >= p.end || p.heads <= 0)
         return;
-    load_tile<row>(j, p, p.begin, tiles);
+    load_tile<row, THREADS>(j, p.row, p.kv_head, p.begin, p.end, tiles);
     cp_async_commit();
     attention_state<STEPS> s = {};
     s.m[0] = s.m[1] = -INFINITY;
@@ -237,50 +213,36 @@ template <int STEPS> static __global__ void __launch_bounds__(THREADS) attend(at
         cp_async_wait_all();
         __syncthreads(); /* this tile is there, and the other buffer no longer read */
         if (at + CUDA_KV_BLOCK < p.end)
-            load_tile<row>(j, p, at + CUDA_KV_BLOCK, tiles + (turn ^ 1) * buffer);
+            load_tile<row, THREADS>(j, p.row, p.kv_head, at + CUDA_KV_BLOCK, p.end,
+                                    tiles + (turn ^ 1) * buffer);
         cp_async_commit();
         const cuda_bf16 *k = tiles + turn * buffer;
         weigh(s, x, k, p.end - at);
         __syncthreads();
-        add_values(s, x, k + row * PITCH);
+        add_values(s, x, k + attention_tile<row>::v);
     }
-    join_sums(s, x);
+    add_sums(s, x);
     store(j, p, s);
-}
-
-/* A block a head of a row, a thread a column. */
-static __global__ void __launch_bounds__(CUDA_MAX_HEAD) join_splits(attention_job j)
-{
-    grid_dependency_wait();
-    int row = j.first_row + blockIdx.x, d = threadIdx.x;
-    int splits = j.b.pos[row] / CUDA_SPLIT + 1;
-    if (splits == 1 || d >= j.a.head_dim)
-        return;
-    size_t at = ((size_t)blockIdx.x * j.a.q_heads + blockIdx.y) * j.splits;
-    float2 ml = j.ml[at];
-    float m = ml.x, l = ml.y, o = j.o[at * j.a.row + d];
-    for (int i = 1; i < splits; i++) {
-        ml = j.ml[at + i];
-        float top = max(m, ml.x);
-        float mine = detmath_expf(__fsub_rn(m, top)), other = detmath_expf(__fsub_rn(ml.x, top));
-        m = top;
-        l = __fmaf_rn(ml.y, other, __fmul_rn(l, mine));
-        o = __fmaf_rn(j.o[(at + i) * j.a.row + d], other, __fmul_rn(o, mine));
-    }
-    j.out[((size_t)row * j.a.q_heads + blockIdx.y) * j.a.head_dim + d] = bf16_from_f32(
-        __fdiv_rn(o, l));
+    join(j, p);
 }
 
 template <int STEPS> static int launch_attend(const attention_job &j, dim3 grid, cuda_stream stream)
 {
-    const int row = 16 * STEPS;
-    size_t bytes = 2 * (row * PITCH + CUDA_KV_BLOCK * (row + 8)) * sizeof(cuda_bf16);
+    size_t bytes = 2 * attention_tile<16 * STEPS>::elements * sizeof(cuda_bf16);
     return launch(attend<STEPS>, {grid, dim3(THREADS), bytes, (device_stream)stream, true}, j);
 }
 
 static int64_t splits_of(int32_t positions)
 {
     return ((int64_t)positions + CUDA_SPLIT - 1) / CUDA_SPLIT;
+}
+
+/* Rows of a launch with `parts` each and `heads` units each. */
+static int64_t most_rows(int64_t parts, int64_t heads)
+{
+    int64_t rows = ATTENTION_PARTS / parts, units = ATTENTION_UNITS / heads;
+    rows = rows < units ? rows : units;
+    return rows > 0 ? rows : 1;
 }
 
 int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *a,
@@ -293,21 +255,18 @@ int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *
     if (b->rows == 0 || a->q_heads == 0)
         return 0;
     int64_t splits = splits_of(b->longest), parts = a->q_heads * splits;
-    int64_t at_once = splits == 1 ? b->rows : parts < most_parts ? most_parts / parts : 1;
-    attention_job j = {*b, *a, q, kv, (float *)partial, NULL, out, 0, (int32_t)splits};
     unsigned heads = (unsigned)(a->kv_heads * ((a->group + HEADS - 1) / HEADS));
+    int64_t at_once = splits == 1 ? b->rows : most_rows(parts, heads);
+    attention_job j = {*b, *a, q, kv, (unsigned *)partial, NULL, NULL, out, 0, (int32_t)splits};
     for (int64_t row = 0; row < b->rows; row += at_once) {
         int64_t rows = b->rows - row < at_once ? b->rows - row : at_once;
-        j.first_row = (int32_t)row;
-        if (splits > 1)
+        j.first = (int32_t)row;
+        if (splits > 1) {
+            j.o = (float *)(j.arrived + ATTENTION_UNITS);
             j.ml = (float2 *)(j.o + rows * parts * a->row);
+        }
         dim3 grid((unsigned)rows, heads, (unsigned)splits);
         int e = by_row[a->row / 16 - 1](j, grid, stream);
-        if (!e && splits > 1)
-            e = launch(join_splits,
-                       {dim3((unsigned)rows, (unsigned)a->q_heads), dim3(CUDA_MAX_HEAD), 0,
-                        (device_stream)stream, true},
-                       j);
         if (e)
             return e;
     }
@@ -319,6 +278,7 @@ uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_a
     int64_t splits = splits_of(context), one = a->q_heads * splits;
     if (rows == 0 || splits <= 1)
         return 0;
-    int64_t parts = rows * one < most_parts ? rows * one : most_parts;
-    return (uint64_t)(parts > one ? parts : one) * (uint64_t)(a->row + 2) * sizeof(float);
+    int64_t parts = rows * one < ATTENTION_PARTS ? rows * one : ATTENTION_PARTS;
+    return CUDA_ATTENTION_ZEROS +
+           (uint64_t)(parts > one ? parts : one) * (uint64_t)(a->row + 2) * sizeof(float);
 }

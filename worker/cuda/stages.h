@@ -120,14 +120,17 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
  * splits joined in their order. All are fixed by the position alone. Scores and weighted values are
  * mma.sync products, k (columns, then positions) in steps of 16 in ascending order; maxima and sums
  * are fp32. Weights e^(score - running maximum) are rounded to bf16, and it is the rounded ones
- * that are summed up; what was summed before is rescaled at each tile. partial: workspace of
- * cuda_attention_bytes; NULL will do where that is 0. Bytes: the cache of the positions seen, once
- * a sequence in a step of one row each. */
-enum { CUDA_SPLIT = 512 };
+ * that are summed up; what was summed before is rescaled at each tile. A result of zero is +0.
+ * partial: workspace of cuda_attention_bytes; NULL will do where that is 0. Whoever allocates it
+ * sets its first CUDA_ATTENTION_ZEROS bytes to zero, once: a launch leaves them so, also one that a
+ * graph replays. One launch at a time may use it. Bytes: the cache of the positions seen, once a
+ * sequence in a step of one row each. */
+enum { CUDA_SPLIT = 512, CUDA_ATTENTION_ZEROS = 256 * 1024 };
 int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *a,
                        const cuda_bf16 *q, struct cuda_kv kv, void *partial, cuda_bf16 *out,
                        cuda_stream stream);
-/* Bytes of `partial` for steps of at most `rows` rows over at most `context` positions. */
+/* Bytes of `partial` for steps of at most `rows` rows over at most `context` positions; either 0 or
+ * more than CUDA_ATTENTION_ZEROS. */
 uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_attention *a);
 
 /* From logits [rows, experts] (of the model), fp32: softmax, the top_k largest in descending order

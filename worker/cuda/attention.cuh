@@ -1,0 +1,126 @@
+/* What attention's kernels share (stages.h says what they compute): tiles of K and V in shared
+ * memory, products with them, and the joining of a row's splits. */
+#ifndef WITAN_WORKER_CUDA_ATTENTION_CUH
+#define WITAN_WORKER_CUDA_ATTENTION_CUH
+
+#include "worker/cuda/common.cuh"
+
+enum { ATTENTION_PITCH = CUDA_KV_BLOCK + 8 }; /* of K in shared memory: no bank conflicts */
+
+/* Of a launch: parts (heads of rows x splits) and units whose splits are counted. */
+static const int64_t ATTENTION_PARTS = 65536, ATTENTION_UNITS = CUDA_ATTENTION_ZEROS / 4;
+
+struct attention_job {
+    cuda_batch b;
+    cuda_attention a;
+    const cuda_bf16 *q;
+    cuda_kv kv;
+    unsigned *arrived; /* [units]: splits that are done; zero before and after a launch */
+    float *o;          /* [parts, row]: weighted values */
+    float2 *ml;        /* [parts]: maximum, sum of weights */
+    cuda_bf16 *out;
+    int32_t first, splits; /* the launch's first unit; splits of its grid */
+};
+
+/* Elements of one tile in shared memory: K [ROW][ATTENTION_PITCH], V [CUDA_KV_BLOCK][ROW + 8]. */
+template <int ROW> struct attention_tile {
+    enum { v = ROW * ATTENTION_PITCH, elements = v + CUDA_KV_BLOCK * (ROW + 8) };
+};
+
+/* A block of THREADS begins to copy the tile of positions `at` on, of row's sequence. Positions
+ * from `end` on are another sequence's or nobody's: V is zero there, for 0 x NaN were NaN; K may
+ * hold up to seven of them, whose scores nobody reads. */
+template <int ROW, int THREADS>
+DEVICE void load_tile(const attention_job &j, int row, int kv_head, int at, int end, cuda_bf16 *k)
+{
+    cuda_bf16 *v = k + attention_tile<ROW>::v;
+    const cuda_bf16 *from = kv_tile(j.kv, j.b, row, at, kv_head);
+    for (int i = threadIdx.x; i < ROW * 8; i += THREADS)
+        cp_async<16>(k + i / 8 * ATTENTION_PITCH + i % 8 * 8, from + 8 * i,
+                     at + i % 8 * 8 < end ? 16 : 0);
+    from += ROW * CUDA_KV_BLOCK;
+    for (int i = threadIdx.x; i < ROW * 8; i += THREADS) {
+        int position = i / (ROW / 8), piece = i % (ROW / 8);
+        cp_async<16>(v + position * (ROW + 8) + piece * 8, from + 8 * i,
+                     at + position < end ? 16 : 0);
+    }
+}
+
+/* d[n] += a . b for the 16 rows of b from `b` on and its 16 columns 8 n .. + 7. */
+DEVICE void multiply(float (&d0)[4], float (&d1)[4], const uint32_t (&a)[4], const cuda_bf16 *b,
+                     int pitch)
+{
+    int lane = lane_id();
+    uint32_t r[4];
+    ldmatrix_x4_trans(r, b + lane % 16 * pitch + lane / 16 * 8);
+    const uint32_t low[2] = {r[0], r[1]}, high[2] = {r[2], r[3]};
+    mma_m16n8k16_bf16(d0, a, low);
+    mma_m16n8k16_bf16(d1, a, high);
+}
+
+/* The weighted mean; a zero is +0, so that no bit tells how many zeros were added to it. */
+DEVICE float attention_mean(float o, float l)
+{
+    return __fadd_rn(__fdiv_rn(o, l), 0.0f);
+}
+
+DEVICE void put_pair(cuda_bf16 *out, float low, float high, float l)
+{
+    *(uint32_t *)out = bf16x2_from_f32(attention_mean(low, l), attention_mean(high, l));
+}
+
+/* Whether this block is the last of its unit's `splits` to come here; it may then read what the
+ * others wrote. */
+DEVICE bool last_split(unsigned *arrived, int splits)
+{
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(arrived, 1u) == (unsigned)splits - 1;
+        if (last)
+            atomicExch(arrived, 0u);
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
+/* m, l, o of the positions so far, and x (with its own m, l) of the split that follows. */
+struct attention_factors {
+    float mine, other;
+};
+DEVICE attention_factors join_sums(float &m, float &l, float2 ml)
+{
+    float top = max(m, ml.x);
+    attention_factors f = {detmath_expf(__fsub_rn(m, top)), detmath_expf(__fsub_rn(ml.x, top))};
+    m = top;
+    l = __fmaf_rn(ml.y, f.other, __fmul_rn(l, f.mine));
+    return f;
+}
+DEVICE float join_values(float o, float x, attention_factors f)
+{
+    return __fmaf_rn(x, f.other, __fmul_rn(o, f.mine));
+}
+
+/* Columns d .. d + 3 of one head of a row, whose parts are [at, at + splits). out: of the head. */
+DEVICE void join_splits(const attention_job &j, size_t at, int splits, int d, cuda_bf16 *out)
+{
+    float2 first = j.ml[at];
+    float m = first.x, l = first.y;
+    const float *from = j.o + at * j.a.row + d;
+    float4 o = *(const float4 *)from;
+#pragma unroll 8
+    for (int i = 1; i < splits; i++) {
+        attention_factors f = join_sums(m, l, j.ml[at + i]);
+        float4 x = *(const float4 *)(from + (size_t)i * j.a.row);
+        o.x = join_values(o.x, x.x, f), o.y = join_values(o.y, x.y, f);
+        o.z = join_values(o.z, x.z, f), o.w = join_values(o.w, x.w, f);
+    }
+    if (d < j.a.head_dim)
+        put_pair(out + d, o.x, o.y, l);
+    if (d + 2 < j.a.head_dim)
+        put_pair(out + d + 2, o.z, o.w, l);
+}
+
+#endif
