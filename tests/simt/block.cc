@@ -315,6 +315,8 @@ uint64_t simt_launches(void)
 
 int simt_launch(const simt_kernel *kernel, const launch_shape *shape)
 {
+    if (record_launch(kernel, shape))
+        return 0;
     std::lock_guard<std::mutex> turn(device_turns);
     launches++;
     run.kernel = kernel;

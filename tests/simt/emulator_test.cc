@@ -230,6 +230,35 @@ static void threads_of_the_host_take_turns(void **state)
         assert_true(r);
 }
 
+static void a_recording_does_nothing_until_it_runs(void **state)
+{
+    (void)state;
+    device_array<float> x(std::vector<float>(40, 2.0f)), y(std::vector<float>(40, 1.0f));
+    device_graph graph;
+    void *p;
+    int nodes;
+    assert_int_equal(device_record_begin(NULL), 0);
+    assert_int_equal(run_axpy(x.p, y.p, 40), 0);
+    assert_int_equal(device_write(x.p, y.p, 4 * sizeof(float), NULL), 0);
+    assert_int_equal(device_record_end(NULL, &graph, &nodes), 0);
+    assert_int_equal(nodes, 2);
+    std::vector<float> before = y.read();
+    assert_true(before == std::vector<float>(40, 1.0f));
+    assert_int_equal(run_axpy(x.p, y.p, 40), 0);
+    std::vector<float> once = y.read();
+    assert_int_equal(device_write(y.p, before.data(), 40 * sizeof(float), NULL), 0);
+    assert_int_equal(device_graph_run(graph, NULL), 0);
+    assert_true(y.read() == once);
+    assert_true(once != before && x.read()[3] == once[3] && x.read()[4] == 2.0f);
+    assert_int_equal(device_graph_free(graph), 0);
+
+    assert_int_equal(device_record_begin(NULL), 0); /* what a device refuses too */
+    assert_int_not_equal(device_wait(NULL), 0);
+    assert_int_not_equal(device_alloc(&p, 8), 0);
+    assert_int_not_equal(device_record_end(NULL, &graph, &nodes), 0);
+    assert_int_equal(device_wait(NULL), 0);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_seed_replays_its_schedule),
     cmocka_unit_test(launches_of_one_seed_differ),
@@ -244,6 +273,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(clocks_do_not_run_out),
     cmocka_unit_test(bank_conflicts_and_sectors_are_counted),
     cmocka_unit_test(threads_of_the_host_take_turns),
+    cmocka_unit_test(a_recording_does_nothing_until_it_runs),
 };
 
 UNIT_MAIN(tests)

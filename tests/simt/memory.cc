@@ -143,6 +143,8 @@ std::string address_text(uintptr_t a)
 
 static int alloc(void **out, size_t bytes, const char *kind, bool host)
 {
+    if (int code = record_forbids())
+        return code;
     std::lock_guard<std::mutex> guard(device_turns);
     memory_create();
     *out = NULL;
@@ -193,6 +195,8 @@ static allocation *host_range(const void *p, size_t bytes, const char *what)
 
 int device_free(void *p)
 {
+    if (int code = record_forbids())
+        return code;
     std::lock_guard<std::mutex> guard(device_turns);
     if (!p)
         return 0;
@@ -247,8 +251,9 @@ static void mark_written(void *p, size_t bytes)
 /* Between host and device, or on the device: a copy takes along what was never written. */
 int device_write(void *to, const void *from, size_t bytes, device_stream stream)
 {
+    if (record_node([=] { return device_write(to, from, bytes, stream); }))
+        return 0;
     std::lock_guard<std::mutex> guard(device_turns);
-    (void)stream;
     if (!host_range(to, bytes, "device_write"))
         return 1;
     if (is_device(from)) {
@@ -265,8 +270,9 @@ int device_write(void *to, const void *from, size_t bytes, device_stream stream)
 
 int device_read(void *to, const void *from, size_t bytes, device_stream stream)
 {
+    if (record_node([=] { return device_read(to, from, bytes, stream); }))
+        return 0;
     std::lock_guard<std::mutex> guard(device_turns);
-    (void)stream;
     if (!host_range(from, bytes, "device_read"))
         return 1;
     memcpy(to, from, bytes);
@@ -275,8 +281,9 @@ int device_read(void *to, const void *from, size_t bytes, device_stream stream)
 
 int device_fill(void *to, int byte, size_t bytes, device_stream stream)
 {
+    if (record_node([=] { return device_fill(to, byte, bytes, stream); }))
+        return 0;
     std::lock_guard<std::mutex> guard(device_turns);
-    (void)stream;
     if (!host_range(to, bytes, "device_fill"))
         return 1;
     memset(to, byte, bytes);
@@ -287,14 +294,15 @@ int device_fill(void *to, int byte, size_t bytes, device_stream stream)
 int device_wait(device_stream stream)
 {
     (void)stream;
-    return 0;
+    return record_forbids();
 }
 
 const char *device_error_text(int code)
 {
-    return code == 0   ? "no error"
-           : code == 2 ? "out of device memory"
-                       : "a fault in a kernel or a bad argument";
+    return code == 0     ? "no error"
+           : code == 2   ? "out of device memory"
+           : code >= 900 ? "not allowed in a recording"
+                         : "a fault in a kernel or a bad argument";
 }
 
 void simt_protect(const void *p, bool read_only)

@@ -11,6 +11,7 @@
  *   atomic.cc   atomics and asynchronous copies
  *   symbols.cc  names and lines; __shared__ variables
  *   counts.cc   bank conflicts and sectors
+ *   record.cc   recordings, in place of graphs
  *   report.cc   faults
  */
 #ifndef WITAN_TESTS_SIMT_RUNTIME_H
@@ -19,6 +20,7 @@
 #include "control.h"
 #include "simt.h"
 
+#include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -203,5 +205,11 @@ void fault(const struct thread *t, struct place place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void fault_other(struct place place); /* of the next fault: another line that it is about */
 void report_launch();
+
+/* record.cc: true where the calling thread records, and so nothing is done now; what may not be
+ * done then gives an error, which the recording's end repeats. */
+bool record_node(std::function<int()> node);
+bool record_launch(const simt_kernel *kernel, const launch_shape *shape);
+int record_forbids();
 
 #endif

@@ -690,6 +690,11 @@ int device_write(void *to, const void *from, size_t bytes, device_stream stream)
 int device_read(void *to, const void *from, size_t bytes, device_stream stream);
 int device_fill(void *to, int byte, size_t bytes, device_stream stream);
 int device_wait(device_stream stream);
+typedef struct simt_graph *device_graph;
+int device_record_begin(device_stream stream);
+int device_record_end(device_stream stream, device_graph *out, int *nodes);
+int device_graph_run(device_graph graph, device_stream stream);
+int device_graph_free(device_graph graph);
 const char *device_error_text(int code);
 
 #endif

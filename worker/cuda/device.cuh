@@ -6,6 +6,7 @@
  *   DEVICE                             a function for kernels alone, inlined
  *   launch, launch_shape               launching
  *   device_alloc ... device_wait       device memory from the host; 0, or an error's code
+ *   device_record_begin ... graph_free  what a stream is given, recorded to be run again
  *   SHARED_DYNAMIC                     the block's dynamic shared memory
  *   bf16_, f16_, e4m3_                 numbers of 16 and 8 bits, held as integers
  *   ldmatrix_, mma_, cp_async_,        one PTX instruction each
@@ -108,6 +109,44 @@ static inline int device_fill(void *to, int byte, size_t bytes, device_stream st
 static inline int device_wait(device_stream stream)
 {
     return (int)cudaStreamSynchronize(stream);
+}
+
+/* Between these the calling thread's work on the stream is recorded, not done; memory may be
+ * neither allocated nor waited for. *nodes: kernels, copies and fills. */
+typedef cudaGraphExec_t device_graph;
+
+static inline int device_record_begin(device_stream stream)
+{
+    return (int)cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+}
+
+static inline int device_record_end(device_stream stream, device_graph *out, int *nodes)
+{
+    cudaGraph_t graph = NULL;
+    size_t count = 0;
+    *out = NULL;
+    cudaError_t e = cudaStreamEndCapture(stream, &graph);
+    if (e == cudaSuccess)
+        e = cudaGraphGetNodes(graph, NULL, &count);
+    if (e == cudaSuccess)
+        e = cudaGraphInstantiate(out, graph, 0);
+    if (e == cudaSuccess)
+        e = cudaGraphUpload(*out, stream);
+    if (graph)
+        cudaGraphDestroy(graph);
+    *nodes = (int)count;
+    return (int)e;
+}
+
+/* Once again all that was recorded, in the order of the stream. */
+static inline int device_graph_run(device_graph graph, device_stream stream)
+{
+    return (int)cudaGraphLaunch(graph, stream);
+}
+
+static inline int device_graph_free(device_graph graph)
+{
+    return (int)cudaGraphExecDestroy(graph);
 }
 
 static inline const char *device_error_text(int code)

@@ -200,6 +200,29 @@ static int wait(cuda_stream stream)
     return device_wait((device_stream)stream);
 }
 
+static int record_begin(cuda_stream stream)
+{
+    return device_record_begin((device_stream)stream);
+}
+
+static int record_end(cuda_stream stream, cuda_graph *out, int *nodes)
+{
+    device_graph graph;
+    int e = device_record_end((device_stream)stream, &graph, nodes);
+    *out = graph;
+    return e;
+}
+
+static int graph_run(cuda_graph graph, cuda_stream stream)
+{
+    return device_graph_run((device_graph)graph, (device_stream)stream);
+}
+
+static int graph_free(cuda_graph graph)
+{
+    return device_graph_free((device_graph)graph);
+}
+
 const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
 {
     static const struct cuda_plugin table = {
@@ -223,6 +246,10 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         get,
         zero,
         wait,
+        record_begin,
+        record_end,
+        graph_run,
+        graph_free,
         cuda_embed,
         cuda_rope_angles,
         cuda_add_norm,

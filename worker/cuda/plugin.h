@@ -21,6 +21,8 @@ enum { CUDA_PLUGIN_VERSION = 1 };
 
 enum { CUDA_MIN_MAJOR = 8 }; /* compute capability: below it there is no bf16 product */
 
+typedef void *cuda_graph; /* cudaGraphExec_t */
+
 struct cuda_device_info {
     char name[256];
     char uuid[48];        /* "GPU-8d6b...", as `nvidia-smi -L` prints it */
@@ -57,6 +59,13 @@ struct cuda_plugin {
     int (*zero)(void *to, size_t bytes, cuda_stream stream);
     /* All of the stream has run: the first error of any of it. */
     int (*wait)(cuda_stream stream);
+    /* Between these two the calling thread's work on the stream is kept instead of done; `wait`,
+     * allocating and freeing are errors then. *nodes: kernels, copies and fills; a graph may be of
+     * none. */
+    int (*record_begin)(cuda_stream stream);
+    int (*record_end)(cuda_stream stream, cuda_graph *out, int *nodes);
+    int (*graph_run)(cuda_graph graph, cuda_stream stream); /* what was kept, in its order */
+    int (*graph_free)(cuda_graph graph);
 
     /* The stages, by their names in stages.h without "cuda_". */
     __typeof__(cuda_embed) *embed;
