@@ -112,6 +112,8 @@ void comm_unshare(struct shared_memory *m);
  * longer. Not collective.
  */
 struct comm_stage {
+    /* Before any of them; false: it is not to be done now (worker/kernels.h, meet). */
+    bool (*meet)(void *arg);
     enum status (*get)(void *arg, void *to, const void *from, size_t bytes, struct error *err);
     enum status (*put)(void *arg, void *to, const void *from, size_t bytes, struct error *err);
     void *arg;

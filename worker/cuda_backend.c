@@ -1,16 +1,24 @@
 /*
  * The CUDA backend: see cuda_backend.h. A stage is launched on one stream and not waited for; the
  * first error is kept, with the stage's name, until `finish`. A step's batch goes to the device in
- * one copy.
+ * one copy. Decode steps are recorded at the start and then run again (cuda_graphs.h).
  */
 #include "worker/cuda_backend.h"
 #include "base/check.h"
+#include "base/log.h"
+#include "worker/cuda_graphs.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum step_mode {
+    STEP_PLAIN,
+    STEP_RECORD, /* stages are recorded, ranks do not meet */
+    STEP_REPLAY, /* stages do nothing: what was recorded runs where ranks meet, and at the end */
+};
 
 struct backend {
     const struct cuda_plugin *cuda;
@@ -24,6 +32,12 @@ struct backend {
     /* The step's numbers: one buffer here (pinned) and one there. */
     int32_t *host_batch, *device_batch;
     struct cuda_batch batch;
+    struct cuda_graphs graphs;
+    enum step_mode mode;
+    struct recorded_step *step; /* but for STEP_PLAIN */
+    int32_t segment;            /* the next of it to be replayed */
+    float *logits_to;           /* of this step, for `finish`; the host's */
+    size_t logits_bytes;
     void *partial;                         /* of attention */
     float *logits;                         /* [max_logits, padded] */
     struct cuda_ffn *ffn;                  /* as weights->ffns, of all layers */
@@ -50,6 +64,13 @@ static void note(struct backend *be, int code, const char *stage)
     if (code != 0 && be->err.code == OK)
         cuda_failed(be, code, stage, &be->err);
 }
+
+/* What a stage launches, unless it is being replayed. */
+#define STAGE(be, name, call)                                                                      \
+    do {                                                                                           \
+        if ((be)->mode != STEP_REPLAY)                                                             \
+            note(be, call, name);                                                                  \
+    } while (0)
 
 /* --- memory --- */
 
@@ -195,31 +216,126 @@ static int32_t flatten_tables(const struct backend *be, const struct batch *b, i
     return used;
 }
 
+/* The step's batch in a buffer at `at`, here or on the device. */
+static struct cuda_batch lay_out(int32_t *at, int32_t rows, int32_t logits, int32_t longest)
+{
+    return (struct cuda_batch){
+        .rows = rows,
+        .live = at,
+        .token = at + 1,
+        .pos = at + 1 + rows,
+        .table = at + 1 + 2 * rows,
+        .logit_row = at + 1 + 3 * rows,
+        .blocks = at + 1 + 3 * rows + logits,
+        .longest = longest,
+        .logits = logits,
+    };
+}
+
+/* Copies of the last row, with tables of their own; returns the blocks in use. */
+static int32_t fill_up(const struct backend *be, const struct batch *b, int32_t rows, int32_t *at,
+                       int32_t used)
+{
+    int32_t last = b->rows - 1, n = b->pos[last] / KV_BLOCK + 1;
+    int32_t *token = at + 1, *pos = token + rows, *table = pos + rows, *logit = table + rows;
+    int32_t *blocks = logit + rows;
+    for (int32_t i = b->rows; i < rows; i++, used += n) {
+        CHECK(used + n <= be->max_blocks, "%d blocks of a step's tables", used + n);
+        token[i] = token[last];
+        pos[i] = pos[last];
+        logit[i] = i;
+        table[i] = used;
+        memcpy(blocks + used, b->block_table[last], (size_t)n * sizeof *blocks);
+    }
+    return used;
+}
+
+/* One row of each sequence, all of which want logits: what is recorded. */
+static bool is_decode(const struct batch *b)
+{
+    for (int32_t i = 1; i < b->rows; i++)
+        if (b->block_table[i] == b->block_table[i - 1])
+            return false;
+    return b->logits == b->rows;
+}
+
 static void cuda_begin(struct backend *be, const struct batch *b)
 {
-    int32_t rows = b->rows, *at = be->host_batch, *there = be->device_batch, longest = 0;
-    CHECK(rows <= be->limits.max_rows && b->logits <= be->limits.max_logits, "%d rows, %d logits",
-          rows, b->logits);
-    memcpy(at, b->token, (size_t)rows * sizeof *at);
-    memcpy(at + rows, b->pos, (size_t)rows * sizeof *at);
-    if (b->logits > 0)
-        memcpy(at + 3 * rows, b->logit_row, (size_t)b->logits * sizeof *at);
-    int32_t fixed = 3 * rows + b->logits;
-    int32_t blocks = flatten_tables(be, b, at + 2 * rows, at + fixed);
+    int32_t rows = b->rows, logits = b->logits, *at = be->host_batch, longest = 0;
+    CHECK(rows <= be->limits.max_rows && logits <= be->limits.max_logits, "%d rows, %d logits",
+          rows, logits);
+    if (be->mode == STEP_RECORD) {
+        be->batch = lay_out(be->device_batch, rows, logits, be->step->longest);
+        note(be, be->cuda->record_begin(be->stream), "recording");
+        return;
+    }
     for (int32_t i = 0; i < rows; i++)
         longest = b->pos[i] + 1 > longest ? b->pos[i] + 1 : longest;
+    be->step = is_decode(b) ? cuda_graphs_find(&be->graphs, rows, longest) : NULL;
+    be->mode = be->step ? STEP_REPLAY : STEP_PLAIN;
+    be->segment = 0;
+    if (be->step)
+        rows = logits = be->step->rows;
+
+    *at = b->rows;
+    memcpy(at + 1, b->token, (size_t)b->rows * sizeof *at);
+    memcpy(at + 1 + rows, b->pos, (size_t)b->rows * sizeof *at);
+    if (b->logits > 0)
+        memcpy(at + 1 + 3 * rows, b->logit_row, (size_t)b->logits * sizeof *at);
+    int32_t fixed = 1 + 3 * rows + logits;
+    int32_t blocks = flatten_tables(be, b, at + 1 + 2 * rows, at + fixed);
+    if (be->step)
+        blocks = fill_up(be, b, rows, at, blocks);
     size_t bytes = (size_t)(fixed + blocks) * sizeof *at;
-    note(be, be->cuda->put(there, bytes, at, bytes, bytes, 1, be->stream), "batch");
-    be->batch = (struct cuda_batch){
-        .rows = rows,
-        .token = there,
-        .pos = there + rows,
-        .table = there + 2 * rows,
-        .blocks = there + fixed,
-        .longest = longest,
-        .logits = b->logits,
-        .logit_row = there + 3 * rows,
-    };
+    note(be, be->cuda->put(be->device_batch, bytes, at, bytes, bytes, 1, be->stream), "batch");
+    be->batch = lay_out(be->device_batch, rows, logits, longest);
+}
+
+/* --- recorded steps --- */
+
+static bool cuda_record(struct backend *be, int32_t i, struct batch *b)
+{
+    if (i >= be->graphs.count) {
+        const struct recorded_step *last = i > 0 ? &be->graphs.steps[i - 1] : NULL;
+        if (last && be->err.code == OK)
+            log_info("GPU %d: %d decode steps recorded, up to %d rows, %d nodes in the largest",
+                     be->device, i, last->rows, last->nodes);
+        return false;
+    }
+    be->step = &be->graphs.steps[i];
+    be->mode = STEP_RECORD;
+    *b = (struct batch){.rows = be->step->rows, .logits = be->step->rows};
+    return true;
+}
+
+static void replay_segment(struct backend *be)
+{
+    const struct recorded_step *s = be->step;
+    CHECK(be->segment < s->count, "segment %d of %d", be->segment, s->count);
+    note(be, be->cuda->graph_run(s->segments[be->segment++], be->stream), "a recorded step");
+}
+
+static bool cuda_meet(struct backend *be, bool captured)
+{
+    if (be->mode == STEP_PLAIN || (be->mode == STEP_RECORD && captured))
+        return true;
+    if (captured)
+        return false;
+    if (be->mode == STEP_REPLAY) {
+        replay_segment(be);
+        return true;
+    }
+    note(be, recorded_step_cut(be->step, be->cuda, be->stream), "recording");
+    note(be, be->cuda->record_begin(be->stream), "recording");
+    return false;
+}
+
+int32_t cuda_backend_recorded(const struct backend *be, int32_t rows, int32_t longest,
+                              int32_t *segments)
+{
+    const struct recorded_step *s = cuda_graphs_find(&be->graphs, rows, longest);
+    *segments = s ? s->count : 0;
+    return s ? s->nodes : 0;
 }
 
 /* --- stages: float pointers of activations hold bf16 where stages.h says so --- */
@@ -230,7 +346,7 @@ static void cuda_stage_embed(struct backend *be, const struct batch *b, const st
     (void)b;
     struct cuda_matrix m = matrix(w);
     m.cols = hidden; /* a rank without rows of the vocabulary too */
-    note(be, be->cuda->embed(&be->batch, m, first_row, x, sum, be->stream), "embed");
+    STAGE(be, "embed", be->cuda->embed(&be->batch, m, first_row, x, sum, be->stream));
 }
 
 static void cuda_stage_rope_angles(struct backend *be, const struct batch *b,
@@ -238,16 +354,15 @@ static void cuda_stage_rope_angles(struct backend *be, const struct batch *b,
                                    float *rope)
 {
     (void)b;
-    note(be, be->cuda->rope_angles(&be->batch, frequency, scale, head_dim, rope, be->stream),
-         "rope_angles");
+    STAGE(be, "rope_angles",
+          be->cuda->rope_angles(&be->batch, frequency, scale, head_dim, rope, be->stream));
 }
 
 static void cuda_stage_add_norm(struct backend *be, int32_t rows, int32_t hidden, double *sum,
                                 float *x, const float *norm, float eps, float *xn)
 {
-    note(be,
-         be->cuda->add_norm(rows, hidden, sum, x, norm, eps, (cuda_bf16 *)(void *)xn, be->stream),
-         "add_norm");
+    STAGE(be, "add_norm",
+          be->cuda->add_norm(rows, hidden, sum, x, norm, eps, (cuda_bf16 *)(void *)xn, be->stream));
 }
 
 static struct cuda_kv cache(const struct kv_layer *kv)
@@ -266,14 +381,12 @@ static void cuda_stage_qkv(struct backend *be, const struct batch *b, const stru
         {matrix(&w->k), w->k_bias, kv_tmp, 2 * nk},
         {matrix(&w->v), w->v_bias, kv_tmp + nk, 2 * nk},
     };
-    note(be,
-         be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, b->rows, parts, COUNT_OF(parts),
-                        be->stream),
-         "qkv products");
-    note(be,
-         be->cuda->finish_qkv(&be->batch, &be->attention, w->q_norm, w->k_norm, rope, q_tmp, kv_tmp,
-                              (cuda_bf16 *)(void *)q, cache(kv), be->stream),
-         "qkv");
+    STAGE(be, "qkv products",
+          be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, b->rows, parts, COUNT_OF(parts),
+                         be->stream));
+    STAGE(be, "qkv",
+          be->cuda->finish_qkv(&be->batch, &be->attention, w->q_norm, w->k_norm, rope, q_tmp,
+                               kv_tmp, (cuda_bf16 *)(void *)q, cache(kv), be->stream));
 }
 
 static void cuda_stage_attention(struct backend *be, const struct batch *b,
@@ -282,19 +395,17 @@ static void cuda_stage_attention(struct backend *be, const struct batch *b,
 {
     (void)b;
     (void)a;
-    note(be,
-         be->cuda->attention_run(&be->batch, &be->attention, (const cuda_bf16 *)(const void *)q,
-                                 cache(kv), be->partial, (cuda_bf16 *)(void *)out, be->stream),
-         "attention");
+    STAGE(be, "attention",
+          be->cuda->attention_run(&be->batch, &be->attention, (const cuda_bf16 *)(const void *)q,
+                                  cache(kv), be->partial, (cuda_bf16 *)(void *)out, be->stream));
 }
 
 static void cuda_stage_o_proj(struct backend *be, int32_t rows, const struct attention *a,
                               const struct matrix *o, const float *attn, double *sum)
 {
-    note(be,
-         be->cuda->gemm_leaf((const cuda_bf16 *)(const void *)attn, rows, matrix(o), a->head_dim,
-                             a->leaves, sum, be->out_of_range, be->stream),
-         "o_proj");
+    STAGE(be, "o_proj",
+          be->cuda->gemm_leaf((const cuda_bf16 *)(const void *)attn, rows, matrix(o), a->head_dim,
+                              a->leaves, sum, be->out_of_range, be->stream));
 }
 
 static struct cuda_route cuda_route_of(const struct route *r)
@@ -307,17 +418,16 @@ static void cuda_stage_router(struct backend *be, int32_t rows, const struct mat
                               float *logits, struct route *route)
 {
     const struct cuda_part part = {matrix(w), NULL, logits, w->rows};
-    note(be, be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, rows, &part, 1, be->stream),
-         "router products");
-    note(be,
-         be->cuda->route_experts(rows, w->rows, top_k, renormalise, local.begin, local.end, logits,
-                                 cuda_route_of(route), be->stream),
-         "router");
+    STAGE(be, "router products",
+          be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, rows, &part, 1, be->stream));
+    STAGE(be, "router",
+          be->cuda->route_experts(rows, w->rows, top_k, renormalise, local.begin, local.end, logits,
+                                  cuda_route_of(route), be->stream));
 }
 
 static void cuda_stage_route_dense(struct backend *be, int32_t rows, struct route *route)
 {
-    note(be, be->cuda->route_dense(rows, cuda_route_of(route), be->stream), "route_dense");
+    STAGE(be, "route_dense", be->cuda->route_dense(rows, cuda_route_of(route), be->stream));
 }
 
 /* At most so many slots are this rank's: all choices, or a dense layer's rows. */
@@ -335,11 +445,10 @@ static void cuda_stage_ffn_up(struct backend *be, const struct ffn *ffn, int32_t
     int32_t columns = count > 0 ? ffn[0].gate.rows : 0;
     if (columns == 0)
         return;
-    note(be,
-         be->cuda->ffn_up(be->ffn + (ffn - be->ffn_of), count, slots_of(be, ffn, count), columns,
-                          hidden, cuda_route_of(route), (const cuda_bf16 *)(const void *)xn,
-                          (cuda_bf16 *)(void *)h, be->stream),
-         "ffn_up");
+    STAGE(be, "ffn_up",
+          be->cuda->ffn_up(be->ffn + (ffn - be->ffn_of), count, slots_of(be, ffn, count), columns,
+                           hidden, cuda_route_of(route), (const cuda_bf16 *)(const void *)xn,
+                           (cuda_bf16 *)(void *)h, be->stream));
 }
 
 static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct ffn *ffn,
@@ -347,11 +456,11 @@ static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct f
                                 int32_t leaves, const float *h, double *sum)
 {
     int32_t columns = count > 0 ? ffn[0].gate.rows : 0;
-    note(be,
-         be->cuda->ffn_down(rows, be->ffn + (ffn - be->ffn_of), columns > 0 ? count : 0,
-                            slots_of(be, ffn, count), columns, hidden, cuda_route_of(route), leaves,
-                            (const cuda_bf16 *)(const void *)h, sum, be->out_of_range, be->stream),
-         "ffn_down");
+    STAGE(be, "ffn_down",
+          be->cuda->ffn_down(rows, be->ffn + (ffn - be->ffn_of), columns > 0 ? count : 0,
+                             slots_of(be, ffn, count), columns, hidden, cuda_route_of(route),
+                             leaves, (const cuda_bf16 *)(const void *)h, sum, be->out_of_range,
+                             be->stream));
 }
 
 static void cuda_stage_lm_head(struct backend *be, const struct batch *b, const struct matrix *w,
@@ -361,22 +470,28 @@ static void cuda_stage_lm_head(struct backend *be, const struct batch *b, const 
     const struct cuda_part part = {matrix(w), NULL, be->logits, padded};
     if (b->logits == 0)
         return;
-    note(be,
-         be->cuda->gemm((const cuda_bf16 *)(const void *)xn, be->batch.logit_row, b->logits, &part,
-                        1, be->stream),
-         "lm_head");
-    note(be, be->cuda->fill_padding(b->logits, w->rows, padded, be->logits, padded, be->stream),
-         "lm_head's padding");
-    note(be,
-         be->cuda->get(logits, be->logits, (size_t)b->logits * (size_t)padded * sizeof *logits,
-                       be->stream),
-         "logits");
+    STAGE(be, "lm_head",
+          be->cuda->gemm((const cuda_bf16 *)(const void *)xn, be->batch.logit_row, b->logits, &part,
+                         1, be->stream));
+    STAGE(be, "lm_head's padding",
+          be->cuda->fill_padding(b->logits, w->rows, padded, be->logits, padded, be->stream));
+    be->logits_to = logits;
+    be->logits_bytes = (size_t)b->logits * (size_t)padded * sizeof *logits;
 }
 
 /* --- life --- */
 
 static enum status cuda_finish(struct backend *be, struct error *err)
 {
+    enum step_mode mode = be->mode;
+    if (mode == STEP_RECORD)
+        note(be, recorded_step_cut(be->step, be->cuda, be->stream), "recording");
+    if (mode == STEP_REPLAY)
+        replay_segment(be);
+    be->mode = STEP_PLAIN;
+    if (mode != STEP_RECORD && be->logits_bytes > 0)
+        note(be, be->cuda->get(be->logits_to, be->logits, be->logits_bytes, be->stream), "logits");
+    be->logits_bytes = 0;
     note(be,
          be->cuda->get(be->host_out_of_range, be->out_of_range, sizeof *be->out_of_range,
                        be->stream),
@@ -397,6 +512,7 @@ static void cuda_destroy(struct backend *be)
     if (!be)
         return;
     be->cuda->use(be->device);
+    cuda_graphs_fini(&be->graphs, be->cuda);
     void *there[] = {be->device_batch, be->partial, be->logits, be->ffn, be->out_of_range};
     for (size_t i = 0; i < COUNT_OF(there); i++)
         device_free(&be->memory, there[i]);
@@ -431,7 +547,8 @@ static enum status allocate(struct backend *be, int32_t padded, struct error *er
         return error_set(err, ERR_LIMIT, "%d sequences of %d tokens are too many KV blocks",
                          l->max_seqs, l->context);
     be->max_blocks = (int32_t)tables;
-    uint64_t batch = (3 * (uint64_t)l->max_rows + (uint64_t)l->max_logits + (uint64_t)tables) *
+    TRY(cuda_graphs_init(&be->graphs, l, err));
+    uint64_t batch = (1 + 3 * (uint64_t)l->max_rows + (uint64_t)l->max_logits + (uint64_t)tables) *
                      sizeof *be->host_batch;
     uint64_t logits = (uint64_t)l->max_logits * (uint64_t)padded * sizeof *be->logits;
     uint64_t partial = be->cuda->attention_bytes(l->max_rows, l->context, &be->attention);
@@ -460,6 +577,8 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
         .memory = cuda_memory,
         .prepare = cuda_prepare,
         .begin = cuda_begin,
+        .record = cuda_record,
+        .meet = cuda_meet,
         .embed = cuda_stage_embed,
         .rope_angles = cuda_stage_rope_angles,
         .add_norm = cuda_stage_add_norm,

@@ -35,4 +35,9 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
                                 const struct engine_limits *limits, const struct kernels **kernels,
                                 struct backend **out, struct error *err);
 
+/* Kernels, copies and fills of the recorded step that a decode step of so many rows and positions
+ * runs, and its segments; 0: there is none. */
+int32_t cuda_backend_recorded(const struct backend *be, int32_t rows, int32_t longest,
+                              int32_t *segments);
+
 #endif

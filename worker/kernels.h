@@ -63,6 +63,14 @@ struct kernels {
     /* First in a step, whose stages are all given this batch. */
     void (*begin)(struct backend *be, const struct batch *b);
 
+    /* NULL, or: the i-th step that is worth recording, for which stages are called once in advance
+     * and nothing runs; false: there are no more. Of its batch only the counts are set. */
+    bool (*record)(struct backend *be, int32_t i, struct batch *b);
+
+    /* Before a collective over this memory, with a backend that records. `captured`: the collective
+     * puts itself on the backend's stream and may be recorded. False: it is not to be done now. */
+    bool (*meet)(struct backend *be, bool captured);
+
     /* sum[rows, hidden] (f64) = the embedding rows held here (vocabulary rows from first_row), zero
      * for tokens of other ranks; x[rows, hidden] = 0. */
     void (*embed)(struct backend *be, const struct batch *b, const struct matrix *w,

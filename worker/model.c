@@ -77,9 +77,9 @@ static enum status receive_rows(struct model *m, const struct batch *b, struct e
 
 static enum status send_rows(struct model *m, const struct batch *b, struct error *err)
 {
-    TRY(m->kernels->finish(m->backend, err));
-    return m->pipe->ops->send(m->pipe, m->rank->rank + m->plan->layout.w, m->ws.x,
-                              (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
+    TRY(m->pipe->ops->send(m->pipe, m->rank->rank + m->plan->layout.w, m->ws.x,
+                           (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err));
+    return m->kernels->finish(m->backend, err);
 }
 
 /* Vocabulary shards in rank order make a padded row. */

@@ -109,17 +109,23 @@ static enum status split_comms(struct model *m, struct error *err)
     return OK;
 }
 
+static bool meet_staged(void *arg)
+{
+    struct model *m = arg;
+    return m->kernels->meet(m->backend, false);
+}
+
 static enum status get_staged(void *arg, void *to, const void *from, size_t bytes,
                               struct error *err)
 {
-    struct memory *memory = arg;
+    struct memory *memory = ((struct model *)arg)->memory;
     return memory->get(memory, to, from, bytes, err);
 }
 
 static enum status put_staged(void *arg, void *to, const void *from, size_t bytes,
                               struct error *err)
 {
-    struct memory *memory = arg;
+    struct memory *memory = ((struct model *)arg)->memory;
     return memory->put(memory, to, bytes, from, bytes, bytes, 1, err);
 }
 
@@ -132,8 +138,8 @@ static enum status stage_comms(struct model *m, struct error *err)
     m->stage_buffer = malloc(MODEL_STAGE_BYTES);
     if (!m->stage_buffer)
         return error_set(err, ERR_NO_MEMORY, "no memory to meet other ranks by");
-    const struct comm_stage stage = {get_staged, put_staged, m->memory, m->stage_buffer,
-                                     MODEL_STAGE_BYTES};
+    const struct comm_stage stage = {meet_staged, get_staged,      put_staged,
+                                     m,           m->stage_buffer, MODEL_STAGE_BYTES};
     for (size_t i = 0; i < COUNT_OF(comms); i++) {
         TRY(comm_staged(*comms[i], &stage, comms[i], err));
         own(m, *comms[i]);
@@ -220,6 +226,15 @@ static enum status allocate_rest(struct model *m, struct error *err)
     TRY(allocate_rope(m, err));
     return kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, m->memory,
                    err);
+}
+
+/* Steps that the backend would rather run from a recording. Collective, though nothing crosses. */
+static enum status record_steps(struct model *m, struct error *err)
+{
+    struct batch b;
+    for (int32_t i = 0; m->kernels->record && m->kernels->record(m->backend, i, &b); i++)
+        TRY(model_forward(m, &b, err));
+    return OK;
 }
 
 /* Refused now, not by the kernel after minutes of loading. Collective over the machine's ranks. */
@@ -353,6 +368,8 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     /* After loading, whose buffers are given back by now. */
     if (st == OK)
         st = comm_agree(m->world, allocate_rest(m, err), err);
+    if (st == OK)
+        st = comm_agree(m->world, record_steps(m, err), err);
     checkpoint_close(ck);
     inventory_destroy(inv);
     return st;

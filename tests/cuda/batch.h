@@ -29,7 +29,15 @@ struct test_batch {
             blocks.insert(blocks.end(), s.blocks.begin(), s.blocks.end());
             longest = s.begin + s.rows > longest ? s.begin + s.rows : longest;
         }
-        b = {(int32_t)pos.size(), put(token), put(pos), put(table), put(blocks), longest, 0, NULL};
+        b = {(int32_t)pos.size(),
+             put(token),
+             put(pos),
+             put(table),
+             put(blocks),
+             longest,
+             0,
+             NULL,
+             NULL};
     }
     ~test_batch()
     {

@@ -50,7 +50,8 @@ struct run {
     const struct ask *asks;
     int32_t ask_count;
     struct answer answers[MAX_SEQS];
-    int32_t launches[MAX_STEPS], steps; /* of each step; of one rank */
+    int32_t launches[MAX_STEPS], steps;    /* of each step; of one rank */
+    int32_t nodes[MAX_SEQS + 1], segments; /* of rank 0's recorded steps, by rows */
 };
 
 static void on_logits(void *user, int32_t pos, const float *logits, int32_t vocab)
@@ -115,6 +116,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     const struct engine_options eo = {.chunk = r->chunk};
     enum engine_left left;
     TRY(model_create(&o, world, &m, err));
+    for (int32_t i = 1; world->rank == 0 && r->cuda && i <= MAX_SEQS; i++)
+        r->nodes[i] = cuda_backend_recorded(m->backend, i, MAX_LEN, &r->segments);
     enum status st = engine_create(m, &eo, &e, err);
     if (st == OK)
         st = world->rank == 0 ? answer_all(e, r, err) : engine_follow(e, &left, err);
@@ -327,10 +330,58 @@ static void launches_of_a_step(void **state)
     }
 }
 
+/* What a decode step gave from its recording, against the same positions in a prompt. */
+static void recorded_steps_give_the_same_bits(void **state)
+{
+    (void)state;
+    static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 1, 0}, {2, 1, 1, 0}};
+    static const int32_t segments[] = {1, 2 * 2 + 1 + 1, 2}; /* cut by every sum of 2 layers */
+    char dir[64];
+    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
+                               "--experts 8 --top-k 2 --moe-intermediate 256",
+                      .vocab = 200};
+    make_model(&s, dir);
+    for (size_t i = 0; i < COUNT_OF(layouts); i++) {
+        struct ask asks[MAX_SEQS], longer[MAX_SEQS];
+        make_asks(asks, MAX_SEQS, s.vocab);
+        for (int32_t k = 0; k < MAX_SEQS; k++)
+            asks[k].max_tokens = 3 + 3 * k; /* steps of three sequences, of two and of one */
+        struct run decode = {.shape = &s,
+                             .cuda = plugin(),
+                             .layout = layouts[i],
+                             .asks = asks,
+                             .ask_count = MAX_SEQS};
+        run_it(&decode);
+        assert_int_equal(decode.segments, segments[i]);
+        for (int32_t k = 0; k < MAX_SEQS; k++) {
+            const struct answer *a = &decode.answers[k];
+            assert_true(decode.nodes[k + 1] > 0);
+            assert_int_equal(a->count, asks[k].max_tokens);
+            longer[k] = asks[k];
+            for (int32_t t = 0; t + 1 < a->count; t++)
+                longer[k].prompt[longer[k].prompt_len++] = a->drawn[t];
+            longer[k].max_tokens = 1;
+            struct run prompt = decode;
+            prompt.asks = &longer[k];
+            prompt.ask_count = 1;
+            run_it(&prompt);
+            const struct answer *b = &prompt.answers[0];
+            assert_int_equal(b->drawn[0], a->drawn[a->count - 1]);
+            for (int32_t p = 0; p < longer[k].prompt_len; p++)
+                assert_memory_equal(a->logits + p * s.vocab, b->logits + p * s.vocab,
+                                    (size_t)s.vocab * sizeof *a->logits);
+            run_fini(&prompt);
+        }
+        run_fini(&decode);
+    }
+    remove_model(&s);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(near_the_cpu),
     cmocka_unit_test(the_same_bits),
     cmocka_unit_test(launches_of_a_step),
+    cmocka_unit_test(recorded_steps_give_the_same_bits),
 };
 
 UNIT_MAIN(tests)

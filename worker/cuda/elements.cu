@@ -214,6 +214,8 @@ static __global__ void __launch_bounds__(THREADS) finish_qkv(finish_job j)
         put_head(y, j.q_scale, a.head_dim, a.row, j.q + at * a.row, 1);
         return;
     }
+    if (j.b.live && row >= *j.b.live)
+        return;
     head -= a.q_heads;
     int pos = j.b.pos[row], slot = pos % CUDA_KV_BLOCK, kv_head = head % a.kv_heads;
     cuda_bf16 *k = kv_tile(j.kv, j.b, (int)row, pos, kv_head), *v = k + CUDA_KV_BLOCK * a.row;

@@ -55,6 +55,9 @@ struct cuda_batch {
     int32_t longest;          /* the largest pos + 1, or more (on the host: sizes grids) */
     int32_t logits;           /* rows that want logits */
     const int32_t *logit_row; /* [logits], ascending */
+    /* [1]: so many rows count; those after are copies of the last, with tables of their own, that
+     * write nothing into the cache. NULL: all count. */
+    const int32_t *live;
 };
 
 /* One rank's attention: query heads [q_begin, q_begin + q_heads) of the model; query head h reads
