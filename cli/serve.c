@@ -33,6 +33,7 @@ static const char usage[] =
     "  --name NAME        the model's name to clients (default: the folder's)\n"
     "  --tp N --ep N --pp N --w N\n"
     "                     layout of each group, as of `witan run`\n"
+    "  --device D         cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
     "  --groups N         copies of the model, each a group of its own (default 1)\n"
     "  --listen ADDRESS   HTTP, \"host:port\" (default 127.0.0.1:8000; port 0: any; off: none)\n"
     "  --grpc ADDRESS     gRPC (default 127.0.0.1:8001)\n"
@@ -63,7 +64,7 @@ enum { STOP_POLL_MS = 50, STOP_HURRY_MS = 20000, STOP_GIVE_UP_MS = 30000, LOG_PO
 
 struct flags {
     const char *file, *run_dir;
-    const char *model, *name, *http, *grpc, *cluster, *kv, *keys, *cert, *key, *pki;
+    const char *model, *name, *http, *grpc, *cluster, *kv, *keys, *cert, *key, *pki, *device;
     const char *manifest, *trust, *weights_cache;
     int32_t tp, ep, pp, w, groups;
     int32_t context, sequences, step_tokens, threads, threshold;
@@ -87,21 +88,14 @@ static int take_text(struct flags *f, const char *flag, const char *value)
         const char *name;
         const char **out;
     } texts[] = {
-        {"-c", &f->file},
-        {"--run-dir", &f->run_dir},
-        {"--model", &f->model},
-        {"--name", &f->name},
-        {"--listen", &f->http},
-        {"--grpc", &f->grpc},
-        {"--kv", &f->kv},
-        {"--cluster", &f->cluster},
-        {"--keys", &f->keys},
-        {"--cert", &f->cert},
-        {"--key", &f->key},
-        {"--pki", &f->pki},
-        {"--manifest", &f->manifest},
-        {"--trust", &f->trust},
-        {"--weights-cache", &f->weights_cache},
+        {"-c", &f->file},           {"--run-dir", &f->run_dir},
+        {"--model", &f->model},     {"--name", &f->name},
+        {"--listen", &f->http},     {"--grpc", &f->grpc},
+        {"--kv", &f->kv},           {"--device", &f->device},
+        {"--cluster", &f->cluster}, {"--keys", &f->keys},
+        {"--cert", &f->cert},       {"--key", &f->key},
+        {"--pki", &f->pki},         {"--manifest", &f->manifest},
+        {"--trust", &f->trust},     {"--weights-cache", &f->weights_cache},
     };
     for (size_t i = 0; i < COUNT_OF(texts); i++) {
         if (strcmp(flag, texts[i].name) != 0)
@@ -293,6 +287,7 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         {&c->listen.grpc, f->grpc},
         {&c->listen.cluster, f->cluster},
         {&c->limits.kv, f->kv},
+        {&c->model.device, f->device},
         {&c->listen.keys, f->keys},
         {&c->listen.tls.cert, f->cert},
         {&c->listen.tls.key, f->key},

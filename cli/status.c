@@ -66,12 +66,26 @@ static void show_memory(const rank *r)
     free(words);
 }
 
+static void show_device(const Witan__Inference__V1__Device *d)
+{
+    char *words = NULL;
+    if (!d)
+        return;
+    CHECK(asprintf(&words, "on %s, compute capability %s, %.1f GB, driver for CUDA %s, %s at %s",
+                   d->name, d->compute_capability, (double)d->memory_bytes * 1e-9, d->cuda_driver,
+                   d->uuid, d->pci) > 0,
+          "no memory for a line");
+    show_wrapped(words);
+    free(words);
+}
+
 static void show_rank(const rank *r)
 {
     printf("  rank %-3" PRIu32 " %.32s%s%.16s, process %" PRIu64 ": %.16s, step %" PRIu64
            ", heard %.1f s ago, %.10s\n",
            r->rank, r->host, *r->region ? " in " : "", r->region, r->pid, r->phase, r->step,
            r->heartbeat_seconds_ago, r->kernels);
+    show_device(r->device);
     if (*r->holds)
         show_wrapped(r->holds);
     show_memory(r);
@@ -123,17 +137,28 @@ static json_t *number(uint64_t n)
     return json_integer((json_int_t)n);
 }
 
+/* null where the rank computes on its processor. */
+static json_t *device_json(const Witan__Inference__V1__Device *d)
+{
+    if (!d)
+        return json_null();
+    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:s}", "name", d->name, "compute_capability",
+                     d->compute_capability, "memory_bytes", number(d->memory_bytes), "cuda_driver",
+                     d->cuda_driver, "uuid", d->uuid, "pci", d->pci);
+}
+
 static json_t *rank_json(const rank *r)
 {
     json_t *memory = json_object();
     for (size_t i = 0; i < r->n_memory; i++)
         json_object_set_new(memory, r->memory[i]->name, number(r->memory[i]->bytes));
-    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s, s:s}", "rank",
-                     number(r->rank), "host", r->host, "pid", number(r->pid), "region", r->region,
-                     "phase", r->phase, "step", number(r->step), "heartbeat_seconds_ago",
+    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s, s:s, s:o}",
+                     "rank", number(r->rank), "host", r->host, "pid", number(r->pid), "region",
+                     r->region, "phase", r->phase, "step", number(r->step), "heartbeat_seconds_ago",
                      r->heartbeat_seconds_ago, "processor", r->processor, "kernels", r->kernels,
                      "memory_bytes", memory, "resident_bytes", number(r->resident_bytes), "holds",
-                     r->holds, "manifest_digest", r->manifest_digest);
+                     r->holds, "manifest_digest", r->manifest_digest, "device",
+                     device_json(r->device));
 }
 
 static json_t *group_json(const group *g)

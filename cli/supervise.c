@@ -296,6 +296,10 @@ static void worker_words(const struct supervisor *s, const struct config_group *
         words_add(out, "--weights-cache");
         words_add(out, "%s", c->model.weights_cache);
     }
+    if (config_cuda(c)) {
+        words_add(out, "--device");
+        words_add(out, "cuda");
+    }
     if (c->verbose)
         words_add(out, "--verbose");
 }

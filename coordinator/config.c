@@ -39,6 +39,7 @@ enum status config_init(struct config *c, struct error *err)
     } presets[] = {
         {&c->name, "witan"},
         {&c->region, ""},
+        {&c->model.device, "cpu"},
         {&c->listen.http, "127.0.0.1:8000"},
         {&c->listen.grpc, "127.0.0.1:8001"},
         {&c->listen.cluster, "127.0.0.1:8002"},
@@ -156,6 +157,11 @@ enum status config_read(const char *path, struct config *c, struct error *err)
     enum status st = config_read_text(path, text, len, c, err);
     free(text);
     return st;
+}
+
+bool config_cuda(const struct config *c)
+{
+    return strcmp(c->model.device, "cuda") == 0;
 }
 
 int32_t config_group_world(const struct config_group *g)

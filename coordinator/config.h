@@ -54,6 +54,9 @@ struct config {
          * next start, with a manifest (worker/weights_cache.h); NULL: none. */
         char *weights_cache;
         int32_t threshold; /* trusted keys that must have signed; default 1 */
+        /* Where all ranks compute: "cpu" (default), "cuda". Of the model and not of a group, since
+         * all groups answer under its name and must give the same tokens. */
+        char *device;
     } model;
     struct {
         char *http;    /* "host:port"; default 127.0.0.1:8000; "off": none */
@@ -111,6 +114,9 @@ enum status config_print(const struct config *c, struct buf *out, struct error *
 bool address_is_loopback(const char *address);
 /* Cuts "host:port" into host (brackets removed) and port 0..65535. */
 enum status address_split(const char *address, char host[256], int *port, struct error *err);
+
+/* Do the ranks compute on GPUs? */
+bool config_cuda(const struct config *c);
 
 /* PP x W of a group. */
 int32_t config_group_world(const struct config_group *g);

@@ -46,6 +46,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(model.manifest)                                                                              \
     X(model.trust)                                                                                 \
     X(model.weights_cache)                                                                         \
+    X(model.device)                                                                                \
     X(listen.http)                                                                                 \
     X(listen.grpc)                                                                                 \
     X(listen.cluster)                                                                              \

@@ -131,6 +131,38 @@ static struct group *find_group(struct members *m, const char *name)
     return NULL;
 }
 
+/* All groups answer under one name, so all ranks must compute the same bits. */
+static bool right_class(struct member *r, const Witan__Cluster__V1__Hello *h)
+{
+    const struct members *m = r->members;
+    bool gpu = h->hardware && h->hardware->device, wanted = config_cuda(m->core->config);
+    const char *expected = wanted ? NUMERICS_CLASS_CUDA : NUMERICS_CLASS_CPU;
+    size_t same = wanted ? strlen(expected) : strlen(expected) + 1;
+    if (gpu != wanted) {
+        refuse(r, RPC_FAILED_PRECONDITION,
+               "rank %u computes on %s, and model.device is %s: start witan-worker with --device "
+               "%s, or change model.device",
+               h->rank, gpu ? "a GPU" : "its processor", m->core->config->model.device,
+               m->core->config->model.device);
+        return false;
+    }
+    if (strncmp(h->numerics_class, expected, same) != 0) {
+        refuse(r, RPC_FAILED_PRECONDITION, "numerics class %s: this coordinator serves %s",
+               h->numerics_class, expected);
+        return false;
+    }
+    for (const struct member *other = m->open; other; other = other->next)
+        if (other->hello && strcmp(other->hello->numerics_class, h->numerics_class) != 0) {
+            refuse(r, RPC_FAILED_PRECONDITION,
+                   "numerics class %s: rank %u of group %s has %s, and one model is served in one "
+                   "class: give all groups GPUs of the same compute capability",
+                   h->numerics_class, other->hello->rank, other->hello->group,
+                   other->hello->numerics_class);
+            return false;
+        }
+    return true;
+}
+
 /* Refuses what may not attach at all. */
 static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
 {
@@ -162,10 +194,7 @@ static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
         refuse(r, RPC_ABORTED, "ranks of an earlier start of group %s have not gone yet", h->group);
     else if (g->ranks[h->rank])
         refuse(r, RPC_ALREADY_EXISTS, "rank %u of group %s is attached already", h->rank, h->group);
-    else if (strcmp(h->numerics_class, NUMERICS_CLASS_CPU) != 0)
-        refuse(r, RPC_FAILED_PRECONDITION, "numerics class %s: this coordinator serves %s",
-               h->numerics_class, NUMERICS_CLASS_CPU);
-    else
+    else if (right_class(r, h))
         return g;
     return NULL;
 }
@@ -229,13 +258,15 @@ static void send_plan(struct group *g, struct member *r)
 static void start_loading(struct group *g)
 {
     struct error err;
+    enum status st = OK;
     uint64_t *share = check_calloc((size_t)group_world(g), sizeof *share);
     for (int32_t i = 0; i < group_world(g); i++) {
         const Witan__Cluster__V1__Hardware *hw = g->ranks[i]->hello->hardware;
         uint32_t ranks = hw && hw->ranks_here ? hw->ranks_here : 1;
         share[i] = hw ? hw->memory_bytes / ranks : 0;
     }
-    enum status st = deployment_size_cache(&g->deployment, share, &err);
+    if (!config_cuda(g->members->core->config)) /* GPUs: the ranks see what is free there */
+        st = deployment_size_cache(&g->deployment, share, &err);
     free(share);
     if (st != OK) {
         lose(g, err.msg);
@@ -266,6 +297,11 @@ static void plain_hello(Witan__Cluster__V1__Hello *h)
         plain(h->hardware->processor, MEMBERS_MAX_WORD);
         plain(h->hardware->kernels, MEMBERS_MAX_WORD);
     }
+    if (h->hardware && h->hardware->device) {
+        plain(h->hardware->device->name, MEMBERS_MAX_WORD);
+        plain(h->hardware->device->uuid, MEMBERS_MAX_WORD);
+        plain(h->hardware->device->pci, MEMBERS_MAX_WORD);
+    }
 }
 
 static void on_hello(struct member *r, rank_message *message)
@@ -289,6 +325,12 @@ static void on_hello(struct member *r, rank_message *message)
              r->hello->hardware ? r->hello->hardware->processor : "unknown processor",
              r->hello->hardware ? r->hello->hardware->cores : 0,
              r->hello->hardware ? r->hello->hardware->kernels : "unknown kernels");
+    const Witan__Cluster__V1__Device *d = r->hello->hardware ? r->hello->hardware->device : NULL;
+    if (d)
+        log_info("group %s: rank %u computes on %s %s (compute capability %u.%u, %.1f GB, driver "
+                 "for CUDA %u.%u)",
+                 g->config->name, r->hello->rank, d->name, d->uuid, d->major, d->minor,
+                 (double)d->memory_bytes * 1e-9, d->cuda_driver / 1000, d->cuda_driver % 1000 / 10);
     if (g->attached == group_world(g))
         start_loading(g);
 }

@@ -63,6 +63,20 @@ static void put_memory(const struct member *r, Witan__Inference__V1__Rank *out)
     out->resident_bytes = r->ready ? r->ready->resident_bytes : 0;
 }
 
+static void put_device(const Witan__Cluster__V1__Device *d, Witan__Inference__V1__Rank *out)
+{
+    if (!d)
+        return;
+    out->device = check_calloc(1, sizeof *out->device);
+    witan__inference__v1__device__init(out->device);
+    out->device->name = text("%s", d->name);
+    out->device->compute_capability = text("%u.%u", d->major, d->minor);
+    out->device->memory_bytes = d->memory_bytes;
+    out->device->cuda_driver = text("%u.%u", d->cuda_driver / 1000, d->cuda_driver % 1000 / 10);
+    out->device->uuid = text("%s", d->uuid);
+    out->device->pci = text("%s", d->pci);
+}
+
 static void put_rank(const struct member *r, const struct rank_plan *p,
                      Witan__Inference__V1__Rank *out)
 {
@@ -79,6 +93,7 @@ static void put_rank(const struct member *r, const struct rank_plan *p,
     out->holds = holds(p);
     out->manifest_digest = text("%s", r->ready ? r->ready->manifest_digest : "");
     put_memory(r, out);
+    put_device(hw ? hw->device : NULL, out);
 }
 
 static void put_group(const struct group *g, Witan__Inference__V1__Group *out)

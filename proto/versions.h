@@ -11,5 +11,7 @@ enum {
 
 /* Bits of cpu arithmetic: raised whenever any result may change (docs/decisions.md). */
 #define NUMERICS_CLASS_CPU "cpu-1"
+/* The same of the CUDA kernels; the GPU's compute capability follows: "cuda-1-sm90". */
+#define NUMERICS_CLASS_CUDA "cuda-1-sm"
 
 #endif

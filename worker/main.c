@@ -24,6 +24,7 @@ static const char usage[] =
     "  --group NAME             as cluster.yaml names it\n"
     "  --tls DIR                holds ca.pem, worker.pem and worker.key (witan pki)\n"
     "  --region NAME            where this machine stands\n"
+    "  --device D               cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
     "  --trust KEYS             take only a model whose manifest these PEM public keys have "
     "signed\n"
     "                           (a file or a folder of NAME.pem; default: as the coordinator "
@@ -59,9 +60,18 @@ static int take_threshold(const char *value, struct worker *w)
 }
 
 /* 0, or the exit code. */
+static int take_device(const char *value, struct worker *w)
+{
+    if (strcmp(value, "cpu") != 0 && strcmp(value, "cuda") != 0)
+        return bad("--device", "cpu or cuda", value);
+    w->options.cuda = strcmp(value, "cuda") == 0;
+    return 0;
+}
+
+/* 0, or the exit code. */
 static int parse(int argc, char **argv, struct worker *w)
 {
-    const char *threshold = NULL;
+    const char *threshold = NULL, *device = "cpu";
     struct {
         const char *flag;
         const char **value;
@@ -71,6 +81,7 @@ static int parse(int argc, char **argv, struct worker *w)
         {"--group", &w->options.group, true},
         {"--tls", &w->options.tls_dir, true},
         {"--region", &w->options.region, false},
+        {"--device", &device, false},
         {"--trust", &w->options.trust, false},
         {"--threshold", &threshold, false},
         {"--weights-cache", &w->options.weights_cache, false},
@@ -94,7 +105,8 @@ static int parse(int argc, char **argv, struct worker *w)
             return bad(texts[k].flag, "a value", NULL);
     if (!w->options.region)
         w->options.region = "";
-    return threshold ? take_threshold(threshold, w) : 0;
+    int code = take_device(device, w);
+    return code == 0 && threshold ? take_threshold(threshold, w) : code;
 }
 
 static bool in_mpi_job(void)

@@ -22,6 +22,7 @@ enum {
 };
 
 struct attach;
+struct cuda_device_info;
 
 struct attach_options {
     const char *coordinator; /* "host:port" */
@@ -30,12 +31,13 @@ struct attach_options {
     uint64_t incarnation; /* of the job */
     int rank, world;
     const char *host;
-    int ranks_here; /* ranks of the job on this host */
+    int ranks_here;                        /* ranks of the job on this host */
+    const struct cuda_device_info *device; /* NULL: this rank computes on its processor */
 };
 
 /* --- the engine thread --- */
 
-/* Loads the certificates and starts to connect. `o` is copied but for its texts. */
+/* Loads the certificates and starts to connect. `o` is copied but for its texts and device. */
 enum status attach_create(const struct attach_options *o, struct attach **out, struct error *err);
 
 /* Waits until the coordinator has said what this rank is to hold, trying again while it cannot be

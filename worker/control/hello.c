@@ -3,6 +3,7 @@
 #include "base/pool.h"
 #include "proto/versions.h"
 #include "worker/cpu/ops.h"
+#include "worker/cuda/plugin.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -39,6 +40,22 @@ static char *text(const char *s)
     return (char *)(uintptr_t)(s ? s : "");
 }
 
+/* A device's arithmetic is a class of its own for each compute capability. */
+static void fill_device(const struct cuda_device_info *d, struct hello *out)
+{
+    out->device = (Witan__Cluster__V1__Device)WITAN__CLUSTER__V1__DEVICE__INIT;
+    out->device.name = text(d->name);
+    out->device.major = (uint32_t)d->major;
+    out->device.minor = (uint32_t)d->minor;
+    out->device.memory_bytes = d->bytes;
+    out->device.cuda_driver = (uint32_t)d->driver;
+    out->device.uuid = text(d->uuid);
+    out->device.pci = text(d->pci);
+    out->hardware.device = &out->device;
+    out->hardware.kernels = text("cuda");
+    snprintf(out->class, sizeof out->class, "%s%d%d", NUMERICS_CLASS_CUDA, d->major, d->minor);
+}
+
 enum status hello_fill(const struct attach_options *o, struct hello *out, struct error *err)
 {
     const struct cpu_ops *ops;
@@ -50,6 +67,9 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
     out->hardware.cores = (uint32_t)cpu_count();
     out->hardware.ranks_here = (uint32_t)o->ranks_here;
     out->hardware.memory_bytes = memory_bytes();
+    snprintf(out->class, sizeof out->class, "%s", NUMERICS_CLASS_CPU);
+    if (o->device)
+        fill_device(o->device, out);
     Witan__Cluster__V1__Hello *m = &out->message;
     *m = (Witan__Cluster__V1__Hello)WITAN__CLUSTER__V1__HELLO__INIT;
     m->protocol_version = CLUSTER_PROTOCOL_VERSION;
@@ -61,7 +81,7 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
     m->host = text(o->host);
     m->pid = (uint64_t)getpid();
     m->region = text(o->region);
-    m->numerics_class = text(NUMERICS_CLASS_CPU);
+    m->numerics_class = out->class;
     m->hardware = &out->hardware;
     return OK;
 }

@@ -9,7 +9,9 @@
 struct hello {
     Witan__Cluster__V1__Hello message;
     Witan__Cluster__V1__Hardware hardware;
+    Witan__Cluster__V1__Device device;
     char processor[128];
+    char class[32];
 };
 
 /* The options' texts must outlive it. Do not copy it. */

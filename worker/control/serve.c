@@ -7,6 +7,7 @@
 #include "base/process.h"
 #include "worker/control/hello.h"
 #include "worker/control/lead.h"
+#include "worker/cuda_backend.h"
 
 #include <errno.h>
 #include <string.h>
@@ -21,6 +22,8 @@ struct rank {
     struct engine *engine;
     char host[HOST_NAME_BYTES];
     int ranks_here;
+    const struct cuda_plugin *cuda; /* NULL: on the processor */
+    struct cuda_device_info device; /* with cuda: this rank's */
 };
 
 /* The same number on all ranks, another for every job. */
@@ -33,9 +36,30 @@ static enum status draw_incarnation(struct comm *world, uint64_t *out, struct er
     return comm_broadcast(world, 0, out, sizeof *out, err);
 }
 
+static enum status take_device(struct rank *r, int rank_here, struct error *err)
+{
+    int count = 1;
+    TRY(cuda_plugin_open(NULL, &r->cuda, err));
+    TRY(cuda_plugin_devices(r->cuda, &count, err));
+    return cuda_plugin_device(r->cuda, rank_here % count, &r->device, err);
+}
+
+/* Before anybody is told of this rank, so that the launcher's log says what is missing here. */
+static enum status open_device(struct rank *r, const struct serve_options *o, struct error *err)
+{
+    struct comm *node = NULL;
+    if (!o->cuda)
+        return OK;
+    TRY(r->world->ops->split_node(r->world, &node, err));
+    int rank_here = node->rank; /* as worker/setup.c takes it */
+    node->ops->destroy(node);
+    return comm_agree(r->world, take_device(r, rank_here, err), err);
+}
+
 static enum status start_attach(struct rank *r, const struct serve_options *o, struct error *err)
 {
     uint64_t incarnation = 0;
+    TRY(open_device(r, o, err));
     TRY(draw_incarnation(r->world, &incarnation, err));
     TRY(host_ranks(r->world, r->host, &r->ranks_here, err));
     const struct attach_options options = {
@@ -48,6 +72,7 @@ static enum status start_attach(struct rank *r, const struct serve_options *o, s
         .world = r->world->size,
         .host = r->host,
         .ranks_here = r->ranks_here,
+        .device = r->cuda ? &r->device : NULL,
     };
     return comm_agree(r->world, attach_create(&options, &r->attach, err), err);
 }
@@ -116,6 +141,7 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
         .layout = r->plan.layout,
         .limits = r->plan.limits,
         .kernels = r->plan.kernels,
+        .cuda = r->cuda,
         .progress = true,
     };
     const struct engine_options eo = {

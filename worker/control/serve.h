@@ -7,6 +7,7 @@
 
 #include "transport/transport.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct serve_options {
@@ -21,6 +22,7 @@ struct serve_options {
      * rank's own command line like the keys: who names the folder can have other weights taken. */
     const char *weights_cache; /* NULL: none */
     int32_t threshold;         /* of them at least so many; 0: as many as the coordinator says */
+    bool cuda; /* on GPUs: each rank of a machine takes the next one; false: on the processor */
 };
 
 /* Who else knows of a failure. */

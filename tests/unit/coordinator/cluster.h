@@ -249,6 +249,8 @@ struct fake_hello {
     const char *group;
     uint32_t rank, world, version;
     uint64_t incarnation;
+    const char *device; /* the GPU's name; NULL: on its processor */
+    const char *class;  /* NULL: as of the device */
 };
 
 static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
@@ -269,7 +271,17 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
     hello.world = h.world;
     hello.host = "test";
     hello.pid = 4711;
-    hello.numerics_class = NUMERICS_CLASS_CPU;
+    Witan__Cluster__V1__Device device = WITAN__CLUSTER__V1__DEVICE__INIT;
+    device.name = (char *)h.device;
+    device.major = 9;
+    device.memory_bytes = (uint64_t)80 << 30;
+    device.cuda_driver = 13010;
+    device.uuid = "GPU-1";
+    device.pci = "00000000:18:00.0";
+    hw.device = h.device ? &device : NULL;
+    hello.numerics_class = (char *)(h.class    ? h.class
+                                    : h.device ? NUMERICS_CLASS_CUDA "90"
+                                               : NUMERICS_CLASS_CPU);
     hello.hardware = &hw;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
     m.hello = &hello;

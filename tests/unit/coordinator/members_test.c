@@ -65,6 +65,93 @@ static void refuses_by_name(void **state)
     cluster_stop(&c);
 }
 
+/* Where ranks compute is the cluster's to say, and all of them compute the same bits. */
+static void refuses_other_devices(void **state)
+{
+    (void)state;
+    static const struct {
+        bool cuda;
+        struct fake_hello hello;
+        const char *words;
+    } cases[] = {
+        {false,
+         {.world = 2, .device = "A GPU"},
+         "rank 0 computes on a GPU, and model.device is cpu: start witan-worker with --device cpu"},
+        {true, {.world = 2}, "rank 0 computes on its processor, and model.device is cuda"},
+        {true, {.world = 2, .device = "A GPU", .class = "cuda-2-sm90"}, "numerics class cuda-2-"},
+        {false, {.world = 2, .class = "cpu-10"}, "numerics class cpu-10: this coordinator serves"},
+        {true,
+         {.world = 2, .device = "A GPU", .class = "cuda-1-sm100"},
+         "numerics class cuda-1-sm100: rank 1 of group g0 has cuda-1-sm90"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct cluster c;
+        struct fake_rank r, first;
+        bool cuda = cases[i].cuda;
+        cluster_start_model(&c, cuda ? ", device: cuda" : "", "groups: [{name: g0, tp: 2}]\n");
+        fake_open_on(&first, c.channel);
+        fake_say_hello(&first,
+                       (struct fake_hello){.rank = 1, .world = 2, .device = cuda ? "A GPU" : NULL});
+        usleep(100000);
+        fake_open_on(&r, c.channel);
+        fake_say_hello(&r, cases[i].hello);
+        assert_int_equal(fake_wait_closed(&r), RPC_FAILED_PRECONDITION);
+        if (!strstr(r.message, cases[i].words))
+            fail_msg("expected \"%s\", found \"%s\"", cases[i].words, r.message);
+        fake_release(&r);
+        fake_release(&first);
+        cluster_stop(&c);
+    }
+}
+
+struct status_ask {
+    const struct cluster *cluster;
+    Witan__Inference__V1__GetStatusResponse *out;
+};
+
+static void ask_status(void *arg)
+{
+    struct status_ask *a = arg;
+    members_status(a->cluster->core->members, a->out);
+}
+
+/* As an answer to a client: to be freed by free_unpacked. */
+static Witan__Inference__V1__GetStatusResponse *status_of(struct cluster *c)
+{
+    struct status_ask a = {.cluster = c, .out = malloc(sizeof *a.out)};
+    assert_non_null(a.out);
+    witan__inference__v1__get_status_response__init(a.out);
+    on_loop(c, ask_status, &a);
+    return a.out;
+}
+
+static void shows_the_gpu_of_a_rank(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    cluster_start_model(&c, ", device: cuda", "limits: {sequences: 4, context: 256}\n");
+    fake_open_on(&r, c.channel);
+    fake_say_hello(&r, (struct fake_hello){.world = 1, .device = "NVIDIA\nH200"});
+    const told *m = fake_next(&r);
+    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN);
+    assert_int_equal(m->plan->limits->kv_blocks, 0); /* the rank's to choose */
+    Witan__Inference__V1__GetStatusResponse *s = status_of(&c);
+    assert_int_equal(s->n_groups, 1);
+    assert_string_equal(s->groups[0]->numerics_class, "cuda-1-sm90");
+    const Witan__Inference__V1__Device *d = s->groups[0]->ranks[0]->device;
+    assert_non_null(d);
+    assert_string_equal(d->name, "NVIDIA?H200"); /* one line */
+    assert_string_equal(d->compute_capability, "9.0");
+    assert_string_equal(d->cuda_driver, "13.1");
+    assert_string_equal(d->uuid, "GPU-1");
+    assert_string_equal(d->pci, "00000000:18:00.0");
+    assert_int_equal(d->memory_bytes, (uint64_t)80 << 30);
+    witan__inference__v1__get_status_response__free_unpacked(s, NULL);
+    fake_release(&r);
+    cluster_stop(&c);
+}
+
 static void refuses_a_rank_twice(void **state)
 {
     (void)state;
@@ -473,6 +560,8 @@ static void a_bad_request_is_refused(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(gives_each_rank_its_plan),
     cmocka_unit_test(refuses_by_name),
+    cmocka_unit_test(refuses_other_devices),
+    cmocka_unit_test(shows_the_gpu_of_a_rank),
     cmocka_unit_test(refuses_a_rank_twice),
     cmocka_unit_test(wants_a_hello_first),
     cmocka_unit_test(only_the_right_certificate_joins),

@@ -34,6 +34,7 @@ struct fake_rank {
     uint32_t protocol, rank, world, cores, ranks_here;
     uint64_t incarnation, pid, memory;
     char group[64], host[256], region[64], class[32], processor[128], kernels[32];
+    char device[128], uuid[64], pci[32]; /* "": on its processor */
     uint64_t planned_bytes, resident_bytes;
     int purposes;
     int heartbeats;
@@ -100,6 +101,11 @@ static inline void fake_hello(struct fake *f, struct rpc_call *call,
     FAKE_COPY(r->class, h->numerics_class);
     FAKE_COPY(r->processor, h->hardware->processor);
     FAKE_COPY(r->kernels, h->hardware->kernels);
+    if (h->hardware->device) {
+        FAKE_COPY(r->device, h->hardware->device->name);
+        FAKE_COPY(r->uuid, h->hardware->device->uuid);
+        FAKE_COPY(r->pci, h->hardware->device->pci);
+    }
 }
 
 static inline void fake_ready(struct fake_rank *r, const Witan__Cluster__V1__Ready *m)

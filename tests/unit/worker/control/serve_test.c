@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "worker/control/serve.h"
+#include "worker/cuda_backend.h"
 #include "worker/engine.h"
 
 #define MODEL "tests/golden/oracle/odd"
@@ -42,21 +43,30 @@ static void *group_thread(void *arg)
     return NULL;
 }
 
-/* `trust` and `threshold`: what the ranks are started with (NULL, 0: nothing). */
-static void group_start_trusting(struct group *g, const struct fake *f, int world,
-                                 const char *trust, int threshold)
+static void group_run(struct group *g, const struct fake *f, int world,
+                      struct serve_options options)
 {
     for (int32_t i = 0; i < PROMPT; i++)
         prompt[i] = (i * 37 + 11) % 150;
     log_set_level(LOG_WARN);
-    *g = (struct group){.world = world,
-                        .options = {.coordinator = f->address,
-                                    .group = "left",
-                                    .tls_dir = f->dir,
-                                    .region = "north",
-                                    .trust = trust,
-                                    .threshold = threshold}};
+    options.coordinator = f->address;
+    options.group = "left";
+    options.tls_dir = f->dir;
+    options.region = "north";
+    *g = (struct group){.world = world, .options = options};
     assert_int_equal(pthread_create(&g->thread, NULL, group_thread, g), 0);
+}
+
+/* `trust` and `threshold`: what the ranks are started with (NULL, 0: nothing). */
+static void group_start_trusting(struct group *g, const struct fake *f, int world,
+                                 const char *trust, int threshold)
+{
+    group_run(g, f, world, (struct serve_options){.trust = trust, .threshold = threshold});
+}
+
+static void group_start_on(struct group *g, const struct fake *f, int world, bool cuda)
+{
+    group_run(g, f, world, (struct serve_options){.cuda = cuda});
 }
 
 static void group_start(struct group *g, const struct fake *f, int world)
@@ -192,11 +202,53 @@ static void hello_says_who_and_where(void **state)
         assert_int_equal(r->pid, getpid());
         assert_true(r->cores > 0 && r->memory > 1 << 20);
         assert_true(strlen(r->processor) > 0 && strlen(r->kernels) > 0);
+        assert_string_equal(r->device, "");
         assert_int_not_equal(r->incarnation, 0);
     }
     assert_int_equal(f->ranks[0].incarnation, f->ranks[1].incarnation);
     fake_stop(f, 2); /* before there is a plan */
     group_wait(&g, OK);
+    fake_end(f);
+}
+
+/* Two ranks of a machine with two GPUs. */
+static void hello_says_which_gpu(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct error err;
+    const struct cuda_plugin *plugin;
+    setenv("FAKE_CUDA_COUNT", "2", 1);
+    assert_int_equal(cuda_plugin_open(FAKE_CUDA_PLUGIN, &plugin, &err), OK); /* for good */
+    group_start_on(&g, f, 2, true);
+    FAKE_WAIT(f, f->ranks[0].hello && f->ranks[1].hello);
+    for (int i = 0; i < 2; i++) {
+        assert_string_equal(f->ranks[i].class, "cuda-1-sm90");
+        assert_string_equal(f->ranks[i].kernels, "cuda");
+        assert_string_equal(f->ranks[i].device, "Fake GPU");
+        assert_string_equal(f->ranks[i].uuid, i == 0 ? "GPU-00000000-0000-0000-0000-000000000000"
+                                                     : "GPU-00000000-0000-0000-0000-000000000001");
+    }
+    fake_stop(f, 2);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
+/* Nobody is told of a rank that has no GPU. */
+static void no_gpu_no_hello(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct error err;
+    const struct cuda_plugin *plugin;
+    setenv("FAKE_CUDA_DRIVER", "0", 1);
+    assert_int_equal(cuda_plugin_open(FAKE_CUDA_PLUGIN, &plugin, &err), OK);
+    group_start_on(&g, f, 1, true);
+    group_wait(&g, ERR_NOT_FOUND);
+    assert_non_null(strstr(g.err.msg, "no GPU: expected NVIDIA's driver, found none"));
+    assert_false(f->ranks[0].hello);
     fake_end(f);
 }
 
@@ -582,6 +634,8 @@ static void the_end_of_the_stream_ends_a_parked_group(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(hello_says_who_and_where),
+    cmocka_unit_test(hello_says_which_gpu),
+    cmocka_unit_test(no_gpu_no_hello),
     cmocka_unit_test(tokens_are_the_engine_s),
     cmocka_unit_test(one_message_a_step),
     cmocka_unit_test(two_ranks_park_and_wake),
