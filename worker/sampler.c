@@ -1,7 +1,6 @@
 /* Choosing the next token: see sampler.h. State: scratch for candidates only. */
 #include "worker/sampler.h"
-#include "worker/cpu/ops.h"
-#include "worker/detmath.h"
+#include "worker/sampler_inline.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -34,31 +33,7 @@ void sampler_destroy(struct sampler *s)
 
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
-    uint32_t c[4] = {counter[0], counter[1], counter[2], counter[3]};
-    uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
-        uint32_t n0 = (uint32_t)(b >> 32) ^ c[1] ^ k0, n2 = (uint32_t)(a >> 32) ^ c[3] ^ k1;
-        c[1] = (uint32_t)b;
-        c[3] = (uint32_t)a;
-        c[0] = n0;
-        c[2] = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    for (int i = 0; i < 4; i++)
-        out[i] = c[i];
-}
-
-/* -log(-log(u)), u uniform in (0, 1) with 53 bits. */
-static double gumbel(uint64_t seed, int32_t position, int32_t id)
-{
-    uint32_t r[4];
-    philox4x32((const uint32_t[]){(uint32_t)id, (uint32_t)position, 0, 0},
-               (const uint32_t[]){(uint32_t)seed, (uint32_t)(seed >> 32)}, r);
-    uint64_t bits = ((uint64_t)r[0] << 32 | r[1]) >> 11;
-    double u = ((double)bits + 0.5) * 0x1p-53;
-    return -det_log(-det_log(u));
+    sampler_philox(counter, key, out);
 }
 
 /* Is a before b in descending order of logits, ties by ascending id? */
@@ -112,19 +87,13 @@ static int32_t select_top(struct sampler *s, const float *logits, int32_t vocab,
     return k;
 }
 
-static double mass(float logit, float max, float temperature)
-{
-    return exact_round(
-        det_exp((double)logit / (double)temperature - (double)max / (double)temperature));
-}
-
 /* Length of the shortest prefix of n ordered candidates that holds `target`; 0 when all fall short.
  */
 static int32_t nucleus(const struct sampler *s, int32_t n, float temperature, double target)
 {
     double sum = 0.0;
     for (int32_t i = 0; i < n; i++) {
-        sum += mass(s->candidates[i].logit, s->candidates[0].logit, temperature);
+        sum += sampler_mass(s->candidates[i].logit, s->candidates[0].logit, temperature);
         if (sum >= target)
             return i + 1;
     }
@@ -137,7 +106,7 @@ static int32_t nucleus_of_all(struct sampler *s, const float *logits, int32_t vo
 {
     double total = 0.0;
     for (int32_t i = 0; i < vocab; i++)
-        total += mass(logits[i], max, p->temperature);
+        total += sampler_mass(logits[i], max, p->temperature);
     for (int32_t k = 64;; k *= 16) {
         int32_t n = select_top(s, logits, vocab, k);
         int32_t cut = nucleus(s, n, p->temperature, (double)p->top_p * total);
@@ -170,7 +139,7 @@ int32_t sampler_draw(struct sampler *s, const float *logits, int32_t vocab,
         if (p->top_p < 1.0f) {
             double total = 0.0;
             for (int32_t i = 0; i < n; i++)
-                total += mass(s->candidates[i].logit, max, p->temperature);
+                total += sampler_mass(s->candidates[i].logit, max, p->temperature);
             int32_t cut = nucleus(s, n, p->temperature, (double)p->top_p * total);
             n = cut > 0 ? cut : n;
         }
@@ -183,9 +152,10 @@ int32_t sampler_draw(struct sampler *s, const float *logits, int32_t vocab,
     double top = -INFINITY;
     for (int32_t i = 0; i < n; i++) {
         struct candidate c = listed ? s->candidates[i] : (struct candidate){logits[i], i};
-        if (p->min_p > 0.0f && mass(c.logit, max, p->temperature) < (double)p->min_p)
+        if (p->min_p > 0.0f && sampler_mass(c.logit, max, p->temperature) < (double)p->min_p)
             continue;
-        double score = (double)c.logit / (double)p->temperature + gumbel(p->seed, position, c.id);
+        double score = (double)c.logit / (double)p->temperature +
+                       sampler_gumbel(sampler_bits(p->seed, position, c.id));
         if (score > top || (score == top && c.id < drawn)) {
             top = score;
             drawn = c.id;

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/pool.h"
 #include "worker/kernels.h"
+#include "worker/sampler.h"
 
 void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency, float scale,
                         int32_t head_dim, float *rope)
@@ -18,4 +19,19 @@ void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency
     k->rope_angles(be, &b, frequency, scale, head_dim, rope);
     k->destroy(be);
     pool_destroy(pool);
+}
+
+int32_t cpu_sample_reference(const float *logits, int32_t vocab, const struct cuda_draw *draw)
+{
+    struct error err;
+    struct sampler *sampler = NULL;
+    const struct sampling p = {.temperature = draw->temperature,
+                               .top_p = draw->top_p,
+                               .min_p = draw->min_p,
+                               .top_k = draw->top_k,
+                               .seed = draw->seed};
+    CHECK(sampler_create(vocab, &sampler, &err) == OK, "the sampler for a test");
+    int32_t token = sampler_draw(sampler, logits, vocab, &p, draw->position);
+    sampler_destroy(sampler);
+    return token;
 }

@@ -2,7 +2,7 @@
 #ifndef WITAN_TESTS_CUDA_CPU_REFERENCE_H
 #define WITAN_TESTS_CUDA_CPU_REFERENCE_H
 
-#include <stdint.h>
+#include "worker/cuda/stages.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -11,6 +11,9 @@ extern "C" {
 /* rope[rows, head_dim] for positions pos[rows], as worker/kernels.h says; all on the host. */
 void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency, float scale,
                         int32_t head_dim, float *rope);
+
+/* What worker/sampler.c draws from logits[vocab]; draw->row is not read. */
+int32_t cpu_sample_reference(const float *logits, int32_t vocab, const struct cuda_draw *draw);
 
 #ifdef __cplusplus
 }

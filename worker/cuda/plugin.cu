@@ -263,6 +263,8 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         cuda_gemm_leaf,
         cuda_ffn_up,
         cuda_ffn_down,
+        cuda_sample,
+        cuda_sample_bytes,
     };
     return version == CUDA_PLUGIN_VERSION ? &table : NULL;
 }

@@ -81,6 +81,8 @@ struct cuda_plugin {
     __typeof__(cuda_gemm_leaf) *gemm_leaf;
     __typeof__(cuda_ffn_up) *ffn_up;
     __typeof__(cuda_ffn_down) *ffn_down;
+    __typeof__(cuda_sample) *sample;
+    __typeof__(cuda_sample_bytes) *sample_bytes;
 };
 
 /* What the plug-in exports, by this name: NULL where it does not know the version. */
