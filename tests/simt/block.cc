@@ -335,6 +335,10 @@ int simt_launch(const simt_kernel *kernel, const launch_shape *shape)
         shuffle_blocks();
         for (size_t i = 0; i < run.order.size() && !run.failed; i++)
             run_block(run.order[i]);
+        if (!run.failed && !run.waited)
+            fault(NULL, {},
+                  "no thread waited for the launch before (grid_dependency_wait), which "
+                  "this one may overlap: launches after it would not wait either");
         counts_finish();
     } else {
         run.failed = true;

@@ -3,7 +3,8 @@
  * __syncwarp between lanes of a warp, and chains of these. Threads of different blocks of a launch:
  * only an atomic that both did on one address, the first after a __threadfence (the way in which
  * the last block to finish reads what the others wrote). Launches are ordered, but for one that may
- * overlap its predecessor (launch_shape), until grid_dependency_wait.
+ * overlap its predecessor (launch_shape), until grid_dependency_wait: before it nothing orders it
+ * after any launch of a chain of these, which therefore all must wait.
  *
  * Exact for barriers and __syncwarp: each lane knows for each lane of its warp, and each warp for
  * each warp, the tick before which its accesses are ordered. See runtime.h for ticks and tags.
@@ -57,10 +58,12 @@ void order_launch(bool overlap)
 {
     if (run.tick >= TICK_END / 2)
         forget_all();
-    tick_t before = run.launch_start;
+    /* Of the chain: a launch may start as soon as its predecessor has, which may overlap too. */
+    tick_t before = run.overlap_start;
     next_tick();
     run.overlap_start = overlap && run.chained ? before : run.tick;
     run.chained = true;
+    run.waited = !overlap;
     run.launch_start = run.tick;
     run.starts.clear();
     released.clear();
@@ -219,6 +222,7 @@ void order_atomic(struct thread *t, uintptr_t address)
 void simt_dependency_wait()
 {
     simt_self->follows = true;
+    run.waited = true;
 }
 
 void simt_fence()
@@ -229,7 +233,7 @@ void simt_fence()
 std::string tag_text(uint32_t tag)
 {
     if (tag >> TAG_SHIFT < run.launch_start)
-        return "the launch before (this one may overlap it, and has not waited for it)";
+        return "a launch before (this one may overlap it, and has not waited for it)";
     unsigned id = tag & TAG_THREAD;
     const dim3 &b = run.block, &g = run.grid;
     size_t place = block_of(tag >> TAG_SHIFT);

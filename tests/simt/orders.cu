@@ -149,6 +149,13 @@ static __global__ void overlapping(bool wrong, int *out, int *scratch)
     grid_dependency_launch();
 }
 
+static __global__ void between(bool wrong)
+{
+    if (!wrong)
+        grid_dependency_wait();
+    grid_dependency_launch();
+}
+
 int run_order(enum order_kind kind, bool wrong, int *out, int *scratch)
 {
     auto shape = [](int grid, int block) {
@@ -183,6 +190,9 @@ int run_order(enum order_kind kind, bool wrong, int *out, int *scratch)
         launch_shape overlap = shape(32, 64);
         overlap.overlap = true;
         int code = launch(write_one, shape(32, 1), scratch);
+        if (!code && kind != ORDER_OVERLAP)
+            code = launch(between, overlap, wrong && kind == ORDER_OVERLAP_LINK);
+        wrong = wrong && kind != ORDER_OVERLAP_LINK;
         return code ? code : launch(overlapping, overlap, wrong, out, scratch);
     }
     }

@@ -15,8 +15,10 @@ enum order_kind {
     ORDER_TICKET, /* lanes write, meet, one publishes, the last block reads; wrong: they do not meet
                    */
     ORDER_COPY,   /* cp.async, wait, barrier, others read; wrong: no barrier */
-    ORDER_NEXT_LAUNCH, /* one launch writes, the next reads; wrong: blocks of one launch do */
-    ORDER_OVERLAP,     /* a launch that may overlap waits, then reads; wrong: it does not wait */
+    ORDER_NEXT_LAUNCH,   /* one launch writes, the next reads; wrong: blocks of one launch do */
+    ORDER_OVERLAP,       /* a launch that may overlap waits, then reads; wrong: it does not wait */
+    ORDER_OVERLAP_CHAIN, /* the same with a launch between that waits and touches nothing */
+    ORDER_OVERLAP_LINK,  /* wrong: the launch between does not wait, the last one does */
     ORDERS
 };
 

@@ -93,7 +93,8 @@ struct launch {
     std::vector<int> ready;
     uint64_t idle;                                 /* atomics since something else happened */
     tick_t tick, launch_start, block_start, floor; /* floor: of the last barrier of all */
-    tick_t overlap_start;        /* of the launch that this one may overlap; or its own */
+    tick_t overlap_start;        /* of the first launch that this one may overlap; or its own */
+    bool waited;                 /* a thread of it, for the launch before */
     bool chained;                /* the last thing that the host did was a launch */
     std::vector<tick_t> starts;  /* of the blocks, in the order in which they run */
     std::vector<uint32_t> order; /* block numbers in that order */

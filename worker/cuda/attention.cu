@@ -200,6 +200,7 @@ template <int STEPS> static __global__ void __launch_bounds__(THREADS) attend(at
     SHARED_DYNAMIC(cuda_bf16, tiles); /* [2 buffers][K, V] */
     __shared__ attention_exchange x;
     grid_dependency_wait();
+    grid_dependency_launch();
     attention_part p = part_of(j);
     if (p.begin >= p.end || p.heads <= 0)
         return;

@@ -10,6 +10,7 @@ static __global__ void embed(const int32_t *token, cuda_matrix w, int32_t first_
                              double *sum)
 {
     grid_dependency_wait();
+    grid_dependency_launch();
     int row = token[blockIdx.x] - first_row;
     bool here = row >= 0 && row < w.rows;
     const cuda_bf16 *from = w.data + (size_t)(here ? row : 0) * w.cols;
@@ -43,6 +44,7 @@ static __global__ void rope_angles(const int32_t *pos, const float *frequency, f
                                    int32_t rows, int32_t half, float *rope)
 {
     grid_dependency_wait();
+    grid_dependency_launch();
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     int64_t row = at / half, d = at % half;
     if (row >= rows)
@@ -97,6 +99,7 @@ static __global__ void __launch_bounds__(THREADS)
     add_norm(int32_t hidden, double *sum, float *x, const float *norm, float eps, cuda_bf16 *xn)
 {
     grid_dependency_wait();
+    grid_dependency_launch();
     size_t row = (size_t)blockIdx.x * hidden;
     x += row;
     float squares = 0.0f;
@@ -198,6 +201,7 @@ DEVICE void put_head(const float (&y)[PAIRS][2], float scale, int head_dim, int 
 static __global__ void __launch_bounds__(THREADS) finish_qkv(finish_job j)
 {
     grid_dependency_wait();
+    grid_dependency_launch();
     const cuda_attention &a = j.a;
     int heads = a.q_heads + 2 * a.kv_heads;
     /* Rows next to each other, which a prompt's are in the cache too. */

@@ -11,7 +11,8 @@
  *
  * At few tokens the memory's latency is all there is, and few warps must keep much on its way: each
  * lane copies the 16-byte pieces that it will want through a ring in shared memory, which no other
- * lane touches, so that nothing but its own copies is waited for.
+ * lane touches, so that nothing but its own copies is waited for. The first weights may be on their
+ * way before the launch that makes the tokens has ended (product_open, product_join).
  */
 #ifndef WITAN_WORKER_CUDA_PRODUCT_CUH
 #define WITAN_WORKER_CUDA_PRODUCT_CUH
@@ -71,17 +72,26 @@ DEVICE void product_advance(struct product_place *at, int leaf, int end)
     }
 }
 
-/* Starts copies of the next block; columns past the leaf's end become zeros. */
-template <int MATRICES, int NT> DEVICE void product_fetch(product_stream<MATRICES, NT> &s)
+/* Starts copies of a block's weights; columns past the leaf's end become zeros. */
+template <int MATRICES, int NT>
+DEVICE void product_fetch_weights(product_stream<MATRICES, NT> &s, struct product_place at,
+                                  int slot)
 {
-    typedef product_ring<MATRICES, NT> ring;
-    int k = s.fetched.k, bytes = k + s.mine < s.fetched.stop ? 16 : 0;
-    uint4 *to = s.ring + s.fetch_slot * (ring::pieces * 32);
+    int bytes = at.k + s.mine < at.stop ? 16 : 0;
+    uint4 *to = s.ring + slot * (product_ring<MATRICES, NT>::pieces * 32);
 #pragma unroll
     for (int i = 0; i < MATRICES; i++)
 #pragma unroll
         for (int half = 0; half < 2; half++)
-            cp_async<16>(to + (2 * i + half) * 32, s.rows.w[i][half] + k, bytes);
+            cp_async<16>(to + (2 * i + half) * 32, s.rows.w[i][half] + at.k, bytes);
+}
+
+/* The same of the next block's tokens, which makes its copies whole. */
+template <int MATRICES, int NT> DEVICE void product_fetch_tokens(product_stream<MATRICES, NT> &s)
+{
+    typedef product_ring<MATRICES, NT> ring;
+    int k = s.fetched.k, bytes = k + s.mine < s.fetched.stop ? 16 : 0;
+    uint4 *to = s.ring + s.fetch_slot * (ring::pieces * 32);
 #pragma unroll
     for (int n = 0; ring::tokens && n < NT; n++)
         cp_async_cached(to + (2 * MATRICES + n) * 32, s.rows.x[n] + k, bytes);
@@ -140,7 +150,8 @@ DEVICE void product_multiply(product_sums<MATRICES, NT> &sums, const product_blo
 }
 
 /* Begins with the leaf of columns [begin, begin + leaf), of which `end` is the last one's end; all
- * are multiples of 8. ring: product_ring::bytes of shared memory, the warp's own. */
+ * are multiples of 8. ring: product_ring::bytes of shared memory, the warp's own. Reads weights
+ * alone: tokens may still be written by the launch before. product_join comes next. */
 template <int MATRICES, int NT>
 DEVICE void product_open(product_stream<MATRICES, NT> &s, const product_rows<MATRICES, NT> &rows,
                          uint4 *ring, int begin, int leaf, int end)
@@ -160,8 +171,20 @@ DEVICE void product_open(product_stream<MATRICES, NT> &s, const product_rows<MAT
     s.fetched.stop = s.taken.stop = min(begin + leaf, end);
     s.fetch_slot = s.take_slot = 0;
 #pragma unroll
+    for (int b = 0; b < blocks; b++) {
+        product_fetch_weights(s, s.fetched, b);
+        product_advance(&s.fetched, leaf, end);
+    }
+    s.fetched = s.taken; /* of the tokens */
+}
+
+/* The tokens are there. */
+template <int MATRICES, int NT> DEVICE void product_join(product_stream<MATRICES, NT> &s)
+{
+    const int blocks = product_ring<MATRICES, NT>::blocks;
+#pragma unroll
     for (int b = 0; b < blocks; b++)
-        product_fetch(s);
+        product_fetch_tokens(s);
     cp_async_wait<blocks - 1>();
     product_take(s, s.block);
 }
@@ -185,7 +208,8 @@ DEVICE void product_leaf(product_stream<MATRICES, NT> &s, product_sums<MATRICES,
         cp_async_wait<blocks - 2>();
         product_take(s, next);
         product_multiply(sums, s.block);
-        product_fetch(s); /* where the block just multiplied lay */
+        product_fetch_weights(s, s.fetched, s.fetch_slot); /* where the block just multiplied lay */
+        product_fetch_tokens(s);
         s.block = next;
     }
 }

@@ -16,6 +16,10 @@
  * the rings' depths, these follow from sizes and latencies alone: no GPU has run this yet. */
 enum { MAX_WARPS = 4, ENOUGH_WARPS = 2048 };
 
+/* Columns (1 KiB a row) that a warp asks for ahead of its ring where it waits for the launch
+ * before: of ENOUGH_WARPS strips 32 MiB, which the L2 cache of such a GPU holds. */
+enum { PREFETCH = 512 };
+
 /* The most eights of tokens in a tile, as far as the registers go. */
 enum { GEMM_TILE = 8, LEAF_TILE = 4, UP_TILE = 4 };
 
@@ -65,6 +69,15 @@ DEVICE uint4 *ring_of_warp(int bytes)
     return rings + threadIdx.x / 32 * (unsigned)bytes / 16;
 }
 
+/* Into the L2 cache, while the launch before still runs: PREFETCH columns of a strip. */
+DEVICE void prefetch_strip(const uint16_t *w, int strip, int rows, int cols, int begin)
+{
+    int lane = lane_id(), row = min(strip * PRODUCT_ROWS + lane / 2, rows - 1);
+    const uint16_t *from = w + (size_t)row * (size_t)cols;
+    for (int k = begin + lane % 2 * 64; k < min(begin + PREFETCH, cols); k += 128)
+        prefetch_l2(from + k);
+}
+
 /* Token g of the tile's n-th eight, or the last before `end`. */
 DEVICE int token_loaded(int first, int n, int end)
 {
@@ -109,6 +122,10 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
         rows.x[n] = x + (size_t)(index ? index[i] : i) * (size_t)cols;
     }
     product_open(stream, rows, ring_of_warp(product_ring<1, NT>::bytes), 0, cols, cols);
+    prefetch_strip(p.w.data, strip, p.w.rows, cols, product_ring<1, NT>::blocks * PRODUCT_BLOCK);
+    grid_dependency_wait();
+    grid_dependency_launch();
+    product_join(stream);
     product_leaf(stream, sums, cols);
     product_close();
 #pragma unroll
@@ -150,7 +167,7 @@ int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct 
         dim3 grid((unsigned)tiles, (unsigned)pieces(strips, warps));
         size_t shared = (size_t)warps * product_ring<1, nt>::bytes;
         return launch(gemm<nt>,
-                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, x,
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, x,
                       index, m, parts[0].w.cols, all);
     });
 }
@@ -160,6 +177,8 @@ int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct 
 static __global__ void fill_padding(int begin, int end, float *y, int64_t ldy)
 {
     int j = begin + (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    grid_dependency_wait();
+    grid_dependency_launch();
     if (j < end)
         y[(int64_t)blockIdx.y * ldy + j] = __int_as_float((int)0xff800000u);
 }
@@ -170,7 +189,7 @@ int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t l
     if (m <= 0 || begin >= end)
         return 0;
     dim3 grid((unsigned)pieces(end - begin, 256), (unsigned)m);
-    return launch(fill_padding, {grid, dim3(256), 0, (device_stream)stream, false}, begin, end, y,
+    return launch(fill_padding, {grid, dim3(256), 0, (device_stream)stream, true}, begin, end, y,
                   ldy);
 }
 
@@ -178,7 +197,7 @@ int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t l
 
 /* Adds leaves [begin, end) of one strip to the sums of a tile's tokens: to row row[n][which] of
  * sum with weight[n][which]; row -1: no such token. */
-template <int NT>
+template <bool WAIT, int NT>
 DEVICE void add_leaves(const struct leaf_sum &s, const product_rows<1, NT> &rows, uint4 *ring,
                        int strip, int begin, int end, const int (&row)[NT][2],
                        const float (&weight)[NT][2])
@@ -193,6 +212,11 @@ DEVICE void add_leaves(const struct leaf_sum &s, const product_rows<1, NT> &rows
             sum[n][e] = 0.0;
     int j = strip * PRODUCT_ROWS + lane_id() / 4;
     product_open(stream, rows, ring, begin * s.leaf, s.leaf, min(end * s.leaf, s.cols));
+    if constexpr (WAIT) {
+        grid_dependency_wait();
+        grid_dependency_launch();
+    }
+    product_join(stream);
     for (int leaf = begin; leaf < end; leaf++) {
         product_sums<1, NT> dot;
         product_leaf(stream, dot, min(s.leaf, s.cols - leaf * s.leaf));
@@ -242,7 +266,8 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
             weight[n][which] = 1.0f;
         }
     }
-    add_leaves(s, rows, ring_of_warp(product_ring<1, NT>::bytes), strip, begin, end, row, weight);
+    add_leaves<true>(s, rows, ring_of_warp(product_ring<1, NT>::bytes), strip, begin, end, row,
+                     weight);
 }
 
 int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t leaf,
@@ -260,8 +285,8 @@ int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t 
         dim3 grid((unsigned)tiles, (unsigned)pieces(strips, warps), (unsigned)runs);
         size_t shared = (size_t)warps * product_ring<1, nt>::bytes;
         return launch(gemm_leaf<nt>,
-                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, x,
-                      m, w.data, s);
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, x, m,
+                      w.data, s);
     });
 }
 
@@ -297,6 +322,7 @@ DEVICE void up_tile(const struct up &a, const struct cuda_ffn &ffn, uint4 *ring,
     for (int n = 0; n < NT; n++)
         rows.x[n] = a.xn + (size_t)a.route.row[token_loaded(first, n, end)] * (size_t)a.hidden;
     product_open(stream, rows, ring, 0, a.hidden, a.hidden);
+    product_join(stream);
     product_leaf(stream, sums, a.hidden);
     product_close();
 #pragma unroll
@@ -314,11 +340,19 @@ DEVICE void up_tile(const struct up &a, const struct cuda_ffn &ffn, uint4 *ring,
 template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_up(struct up a)
 {
     const int size = NT * PRODUCT_TOKENS;
-    int expert = (int)blockIdx.z, strip = strip_of_warp(), end = a.route.first[expert + 1];
-    int slot = a.route.first[expert] + (int)blockIdx.x * size;
-    if (slot >= end || strip * PRODUCT_ROWS >= a.columns)
+    int expert = (int)blockIdx.z, strip = strip_of_warp();
+    if (strip * PRODUCT_ROWS >= a.columns)
         return;
     const struct cuda_ffn ffn = a.ffn[expert];
+    if (gridDim.z == 1) { /* which expert it is needs no router */
+        prefetch_strip(ffn.gate, strip, a.columns, a.hidden, 0);
+        prefetch_strip(ffn.up, strip, a.columns, a.hidden, 0);
+    }
+    grid_dependency_wait();
+    grid_dependency_launch();
+    int end = a.route.first[expert + 1], slot = a.route.first[expert] + (int)blockIdx.x * size;
+    if (slot >= end)
+        return;
     uint4 *ring = ring_of_warp(product_ring<2, 1>::bytes);
     for (; slot < end; slot += (int)gridDim.x * size)
         up_tile<NT>(a, ffn, ring, strip, slot, min(slot + size, end));
@@ -339,7 +373,7 @@ int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_
         dim3 grid((unsigned)shares, (unsigned)pieces(strips, warps), (unsigned)count);
         size_t shared = (size_t)warps * product_ring<2, 1>::bytes;
         return launch(ffn_up<nt>,
-                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, a);
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, a);
     });
 }
 
@@ -378,18 +412,26 @@ DEVICE void down_tile(const struct down &a, const uint16_t *w, uint4 *ring, int 
             weight[n][which] = slot < end ? a.route.weight[slot] : 0.0f;
         }
     }
-    add_leaves(a.s, rows, ring, strip, leaf_begin, leaf_end, row, weight);
+    add_leaves<false>(a.s, rows, ring, strip, leaf_begin, leaf_end, row, weight);
 }
 
 template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_down(struct down a)
 {
     const int size = NT * PRODUCT_TOKENS;
     int expert = (int)blockIdx.z / a.runs, strip = strip_of_warp(), begin, leaf_end;
+    if (strip * PRODUCT_ROWS >= a.s.rows)
+        return;
+    const uint16_t *w = a.ffn[expert].down;
+    if ((int)gridDim.z == a.runs) { /* which expert it is needs no router */
+        leaves_of_run(a.s, (int)blockIdx.z, a.runs, &begin, &leaf_end);
+        prefetch_strip(w, strip, a.s.rows, a.s.cols, begin * a.s.leaf);
+    }
+    grid_dependency_wait();
+    grid_dependency_launch();
     int slot = a.route.first[expert] + (int)blockIdx.x * size, end = a.route.first[expert + 1];
-    if (slot >= end || strip * PRODUCT_ROWS >= a.s.rows)
+    if (slot >= end)
         return;
     leaves_of_run(a.s, (int)blockIdx.z % a.runs, a.runs, &begin, &leaf_end);
-    const uint16_t *w = a.ffn[expert].down;
     uint4 *ring = ring_of_warp(product_ring<1, 1>::bytes);
     for (; slot < end; slot += (int)gridDim.x * size)
         down_tile<NT>(a, w, ring, strip, slot, min(slot + size, end), begin, leaf_end);
@@ -414,6 +456,6 @@ int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32
         dim3 grid((unsigned)shares, (unsigned)pieces(strips, warps), (unsigned)(count * a.runs));
         size_t shared = (size_t)warps * product_ring<1, 1>::bytes;
         return launch(ffn_down<nt>,
-                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, false}, a);
+                      {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, a);
     });
 }

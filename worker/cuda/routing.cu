@@ -31,6 +31,7 @@ static __global__ void __launch_bounds__(32 * CHOOSE_WARPS)
 {
     SHARED_DYNAMIC(unsigned, keys); /* [CHOOSE_WARPS][experts] */
     grid_dependency_wait();
+    grid_dependency_launch();
     int warp = threadIdx.x / 32, row = blockIdx.x * CHOOSE_WARPS + warp, lane = lane_id();
     if (row >= rows)
         return;
@@ -76,6 +77,7 @@ static __global__ void __launch_bounds__(SORT_THREADS)
 {
     __shared__ int before[SORT_WARPS], own[SORT_WARPS];
     grid_dependency_wait();
+    grid_dependency_launch();
     int expert = begin + blockIdx.x, warp = threadIdx.x / 32, lane = lane_id();
     bool end = blockIdx.x == gridDim.x - 1; /* no expert's: `first` alone */
     int stretch = (choices + SORT_THREADS - 1) / SORT_THREADS * 32;
@@ -138,6 +140,7 @@ int cuda_route_experts(int32_t rows, int32_t experts, int32_t top_k, int32_t ren
 static __global__ void route_dense(int32_t rows, int32_t *first, int32_t *row, float *weight)
 {
     grid_dependency_wait();
+    grid_dependency_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i == 0) {
         first[0] = 0;
