@@ -1,12 +1,14 @@
 /*
  * Collectives between the ranks of one worker group, behind one table of functions: `local` (ranks
- * are threads of one process) and `mpi`. Only worker/model.c, worker/moe.c and the engine's step
- * hand-over call these.
+ * are threads of one process) and `mpi`, and over these, for what lies on a device, `staged` and
+ * `nccl` (nccl.h). Only worker/model.c, worker/moe.c and the engine's step hand-over call these.
  *
  * Contract, for every operation on a communicator:
  * - Collective: all its ranks call the same operations with the same sizes in the same order, each
  *   from one thread (the rank's engine thread). Sizes that differ are a broken invariant.
- * - Blocking; on return the buffers are the caller's again.
+ * - Blocking; on return the buffers are the caller's again. `nccl`'s all-reduce, all-gather, send
+ *   and recv return once they are on the device's stream, whose the buffers then are until it has
+ *   run so far.
  * - After a failure (ERR_PEER: another rank aborted or died) the communicator and all its relatives
  *   are unusable; only comm_destroy is allowed.
  * - Allocates nothing after creation but what the library underneath does; a message of any size.
@@ -27,7 +29,7 @@
 struct comm;
 
 struct comm_ops {
-    const char *name; /* "local", "mpi" */
+    const char *name; /* "local", "mpi", "staged", "nccl" */
     /* x[count] becomes the sum over ranks, in place. */
     enum status (*allreduce_f64)(struct comm *c, double *x, size_t count, struct error *err);
     /* recv[size * bytes]: every rank's `bytes` bytes in rank order. `send` may not overlap recv. */
