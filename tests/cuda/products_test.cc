@@ -4,6 +4,7 @@
  * kernel, and exact sums the same however columns, experts and slots are cut.
  */
 #include "tests/cuda/batch.h"
+#include "tests/cuda/slots.h"
 
 typedef std::vector<uint16_t> halves;
 
@@ -363,7 +364,6 @@ struct expert {
     struct matrix gate, up, down;
 };
 
-/* Experts on the device, and which slots they have: row[s], weight[s]. */
 struct experts {
     std::vector<struct expert> of;
     int columns, hidden;
@@ -377,26 +377,6 @@ static struct experts random_experts(uint64_t seed, int count, int columns, int 
                         random_matrix(seed + 1, columns, hidden),
                         random_matrix(seed + 2, hidden, columns)});
     return e;
-}
-
-struct slots {
-    std::vector<int32_t> first, row;
-    std::vector<float> weight;
-};
-
-/* Every row in slots of the experts for which `takes` says so. */
-template <class F> static struct slots slots_of(int experts, int rows, F takes)
-{
-    struct slots s = {{0}, {}, {}};
-    for (int e = 0; e < experts; e++) {
-        for (int i = 0; i < rows; i++)
-            if (takes(e, i)) {
-                s.row.push_back(i);
-                s.weight.push_back((float)(1 + (7 * e + 3 * i) % 16) / 11.0f);
-            }
-        s.first.push_back((int32_t)s.row.size());
-    }
-    return s;
 }
 
 struct mixed {

@@ -21,3 +21,7 @@ function(device_objects name)
     add_custom_target(${name} ALL DEPENDS ${objects})
     set(${name}_objects ${objects} PARENT_SCOPE)
 endfunction()
+
+# Kernels of instructions that the emulator (tests/simt) does not have: nvcc alone compiles them, and their
+# tests, tests/cuda/*_test.cu, want a GPU.
+set(WITAN_CUDA_DEVICE_ONLY ${CMAKE_SOURCE_DIR}/worker/cuda/hopper.cu CACHE INTERNAL "")
