@@ -263,6 +263,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         .dir = a->o->dir,
         .manifest = a->o->manifest,
         .weights_cache = a->o->weights_cache,
+        .random_weights = a->o->random_weights,
         .layout = a->o->layout,
         .limits = a->o->limits,
         .kernels = a->o->kernels,

@@ -22,6 +22,7 @@ struct group_options {
     const char *manifest_path, *trust;
     int32_t threshold;
     const char *weights_cache; /* a folder; NULL: none */
+    bool random_weights;       /* see worker/model.h; no flag of the group's */
     struct manifest *manifest; /* opened by group_open_manifest; group_fini closes it */
 };
 

@@ -12,6 +12,7 @@ struct command {
 };
 
 static const struct command commands[] = {
+#ifndef WITAN_ENGINE_ONLY
     {"serve", cmd_serve, "a coordinator and its worker groups, until stopped"},
     {"chat", cmd_chat, "a conversation with a coordinator"},
     {"status", cmd_status, "what a coordinator's groups and ranks do"},
@@ -25,6 +26,8 @@ static const struct command commands[] = {
     {"key", cmd_key, "make and list API keys"},
     {"pki", cmd_pki, "make the cluster's certificates"},
     {"manifest", cmd_manifest, "list, sign and prove a model's files"},
+#endif
+    {"bench", cmd_bench, "how fast this machine runs a model, against its limits"},
 };
 
 static int usage(void)

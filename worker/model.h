@@ -61,6 +61,7 @@ struct model_options {
     const struct manifest
         *manifest;             /* of that folder (NULL: none): what is read must be as signed */
     const char *weights_cache; /* a folder (weights_cache.h), with a manifest; NULL: none */
+    bool random_weights;       /* none are read: `dir` needs its config.json alone (benchmarks) */
     struct layout layout;
     struct engine_limits limits;    /* kv_blocks 0: enough for max_seqs full contexts */
     const char *kernels;            /* for cpu_ops_choose */

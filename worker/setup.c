@@ -294,6 +294,9 @@ static enum status load(struct model *m, const struct model_options *o, const st
     TRY(comm_agree(m->world, check_memory(m, err), err));
     enum status st = weights_create(&m->config, inv, m->plan, m->rank, m->memory, &m->weights, err);
     TRY(comm_agree(m->world, st, err));
+    if (o->random_weights)
+        return comm_agree(m->world, weights_random(m->weights, 1 + (uint64_t)m->rank->rank, err),
+                          err);
     return fill_weights(m, o, inv, ck, err);
 }
 
@@ -310,6 +313,8 @@ static enum status prove(struct model *m, const struct model_options *o, struct 
         return error_set(err, ERR_INVALID, "the layout has %d ranks, but %d were started",
                          m->plan->world, m->world->size);
     m->rank = &m->plan->ranks[m->world->rank];
+    if (o->random_weights)
+        return OK;
     TRY(checkpoint_open_proven(o->dir, o->manifest, ck, err));
     return inventory_bind(*inv, &m->config, *ck, err);
 }

@@ -77,6 +77,11 @@ enum status weights_load(struct weights *w, const struct inventory *inv, struct 
                          const struct plan *plan, const struct rank_plan *rank, struct comm *world,
                          struct comm *node, load_progress progress, void *progress_arg,
                          struct error *err);
+
+/* Instead of weights_load, for benchmarks: random numbers that keep activations' size, norms and
+ * biases of 1. Of bf16 and fp32 matrices; ERR_UNSUPPORTED for others. Not collective. */
+enum status weights_random(struct weights *w, uint64_t seed, struct error *err);
+
 void weights_destroy(struct weights *w);
 
 #endif
