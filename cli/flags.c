@@ -61,3 +61,13 @@ bool flags_int(const char *command, const char *name, const char *text, int min,
     *out = (int)n;
     return true;
 }
+
+bool flags_fraction(const char *text, int *percent)
+{
+    char *end = NULL;
+    double part = strtod(text, &end);
+    if (!*text || *end || !(part >= 0.01 && part <= 1))
+        return false;
+    *percent = (int)(part * 100 + 0.5);
+    return true;
+}

@@ -24,4 +24,7 @@ bool flags_ask_help(int argc, char **argv);
 /* Decimal digits as a number of `min` to `max`; false with a line on standard error. */
 bool flags_int(const char *command, const char *name, const char *text, int min, int max, int *out);
 
+/* A part of a whole, 0.01 to 1, in hundredths; false, saying nothing, for any other text. */
+bool flags_fraction(const char *text, int *percent);
+
 #endif

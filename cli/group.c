@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "cli/flags.h"
 #include "cli/launch.h"
 #include "worker/cuda_backend.h"
 
@@ -25,6 +26,9 @@ const char group_help[] =
     "  --step-tokens N    tokens of one step over all sequences (default 512)\n"
     "  --chunk N          prompt tokens of one sequence a step (default: no bound)\n"
     "  --device D         cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
+    "  --gpu-memory F     with --device cuda: the part of a GPU that its ranks may fill (default "
+    "0.9)\n"
+    "  --kv-blocks N      blocks of the KV cache (default: for all sequences, or what fits a GPU)\n"
     "  --kernels K        auto, avx512, avx2 or portable (the same tokens, bit for bit)\n"
     "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
     "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
@@ -88,6 +92,7 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         {"--max-seqs", 1 << 16, &o->limits.max_seqs},
         {"--step-tokens", 1 << 20, &o->limits.max_rows},
         {"--chunk", 1 << 20, &o->chunk},
+        {"--kv-blocks", 1 << 30, &o->limits.kv_blocks},
         {"--threshold", MANIFEST_MAX_KEYS, &o->threshold},
     };
     struct {
@@ -115,7 +120,8 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         return 1;
     }
     if (strcmp(flag, "--kernels") != 0 && strcmp(flag, "--transport") != 0 &&
-        strcmp(flag, "--kv") != 0 && strcmp(flag, "--device") != 0)
+        strcmp(flag, "--kv") != 0 && strcmp(flag, "--device") != 0 &&
+        strcmp(flag, "--gpu-memory") != 0)
         return 0;
     ++*i;
     if (!value)
@@ -126,6 +132,9 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         if (strcmp(value, "cpu") != 0 && strcmp(value, "cuda") != 0)
             return bad(flag, "cpu or cuda", value);
         o->cuda = strcmp(value, "cuda") == 0;
+    } else if (strcmp(flag, "--gpu-memory") == 0) {
+        if (!flags_fraction(value, &o->limits.gpu_percent))
+            return bad(flag, "0.01 to 1", value);
     } else if (strcmp(flag, "--transport") == 0) {
         if (strcmp(value, "local") != 0 && strcmp(value, "mpi") != 0)
             return bad(flag, "local or mpi", value);

@@ -3,6 +3,7 @@
  * in the foreground or detached. What keeps them together is supervise.c.
  */
 #include "cli/cli.h"
+#include "cli/flags.h"
 #include "cli/run_folder.h"
 #include "cli/supervise.h"
 
@@ -34,6 +35,8 @@ static const char usage[] =
     "  --tp N --ep N --pp N --w N\n"
     "                     layout of each group, as of `witan run`\n"
     "  --device D         cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
+    "  --gpu-memory F     the part of a GPU's memory that its ranks may fill with it (default "
+    "0.9)\n"
     "  --groups N         copies of the model, each a group of its own (default 1)\n"
     "  --listen ADDRESS   HTTP, \"host:port\" (default 127.0.0.1:8000; port 0: any; off: none)\n"
     "  --grpc ADDRESS     gRPC (default 127.0.0.1:8001)\n"
@@ -65,6 +68,7 @@ enum { STOP_POLL_MS = 50, STOP_HURRY_MS = 20000, STOP_GIVE_UP_MS = 30000, LOG_PO
 struct flags {
     const char *file, *run_dir;
     const char *model, *name, *http, *grpc, *cluster, *kv, *keys, *cert, *key, *pki, *device;
+    const char *gpu_memory;
     const char *manifest, *trust, *weights_cache;
     int32_t tp, ep, pp, w, groups;
     int32_t context, sequences, step_tokens, threads, threshold;
@@ -88,14 +92,23 @@ static int take_text(struct flags *f, const char *flag, const char *value)
         const char *name;
         const char **out;
     } texts[] = {
-        {"-c", &f->file},           {"--run-dir", &f->run_dir},
-        {"--model", &f->model},     {"--name", &f->name},
-        {"--listen", &f->http},     {"--grpc", &f->grpc},
-        {"--kv", &f->kv},           {"--device", &f->device},
-        {"--cluster", &f->cluster}, {"--keys", &f->keys},
-        {"--cert", &f->cert},       {"--key", &f->key},
-        {"--pki", &f->pki},         {"--manifest", &f->manifest},
-        {"--trust", &f->trust},     {"--weights-cache", &f->weights_cache},
+        {"-c", &f->file},
+        {"--run-dir", &f->run_dir},
+        {"--model", &f->model},
+        {"--name", &f->name},
+        {"--listen", &f->http},
+        {"--grpc", &f->grpc},
+        {"--kv", &f->kv},
+        {"--device", &f->device},
+        {"--gpu-memory", &f->gpu_memory},
+        {"--cluster", &f->cluster},
+        {"--keys", &f->keys},
+        {"--cert", &f->cert},
+        {"--key", &f->key},
+        {"--pki", &f->pki},
+        {"--manifest", &f->manifest},
+        {"--trust", &f->trust},
+        {"--weights-cache", &f->weights_cache},
     };
     for (size_t i = 0; i < COUNT_OF(texts); i++) {
         if (strcmp(flag, texts[i].name) != 0)
@@ -313,6 +326,9 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         TRY(make_groups(c, f->groups ? f->groups : 1, err));
     set_layouts(c, f);
     set_limits(c, f);
+    if (f->gpu_memory && !flags_fraction(f->gpu_memory, &c->limits.gpu_percent))
+        return error_set(err, ERR_INVALID, "--gpu-memory: expected 0.01 to 1, found %.40s",
+                         f->gpu_memory);
     TRY(config_check(c, err));
     for (uint32_t i = 0; i < c->groups_count; i++)
         if (c->groups[i].external && !c->pki)

@@ -77,8 +77,9 @@ struct config {
         int32_t sequences;         /* of one group at once; default 64 */
         int32_t step_tokens;       /* of one step; default 512 */
         int32_t chunk;             /* of one prompt a step; 0: step_tokens */
-        int32_t kv_blocks;         /* 0: sequences x context */
+        int32_t kv_blocks;         /* 0: sequences x context, or what there is room for */
         int32_t threads;           /* of a rank; 0: the host's cores over its ranks */
+        int32_t gpu_percent;       /* of a GPU's memory that its ranks may fill; default 90 */
         char *kv;                  /* "bf16" (default), "f32" */
         char *kernels;             /* "auto" (default), "avx512", "avx2", "portable" */
         int32_t requests;          /* in the coordinator at once; default 1024; over it 429 */

@@ -20,6 +20,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(chunk, 0, 0, 1 << 20)                                                                        \
     X(kv_blocks, 0, 0, 1 << 30)                                                                    \
     X(threads, 0, 0, 1024)                                                                         \
+    X(gpu_percent, 90, 1, 100)                                                                     \
     X(requests, 1024, 1, 1 << 20)                                                                  \
     X(connections, 4096, 1, 1 << 20)                                                               \
     X(body_kb, 8192, 1, 1 << 20)                                                                   \

@@ -14,6 +14,7 @@ static struct engine_limits limits_of(const struct config *c, int32_t context)
         .context = context,
         .kv_blocks = c->limits.kv_blocks,
         .threads = c->limits.threads,
+        .gpu_percent = c->limits.gpu_percent,
         .kv_dtype = strcmp(c->limits.kv, "f32") == 0 ? KV_F32 : KV_BF16,
     };
     if (l.max_rows < l.max_seqs)

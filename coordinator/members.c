@@ -222,6 +222,7 @@ static void send_plan(struct group *g, struct member *r)
     limits.max_rows = n->max_rows, limits.max_seqs = n->max_seqs, limits.context = n->context;
     limits.kv_blocks = n->kv_blocks, limits.threads = n->threads;
     limits.kv_f32 = n->kv_dtype == KV_F32;
+    limits.gpu_percent = n->gpu_percent;
     const struct range cuts[] = {p->layers,   p->q_heads,    p->kv_heads, p->experts,
                                  p->moe_cols, p->dense_cols, p->vocab};
     Witan__Cluster__V1__Range **fields[] = {&slices.layers,  &slices.q_heads,  &slices.kv_heads,

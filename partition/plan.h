@@ -30,12 +30,13 @@ enum kv_dtype { KV_BF16, KV_F32 };
 
 /* What a group is sized for. Every buffer of a rank follows from this and the plan. */
 struct engine_limits {
-    int32_t max_rows;   /* tokens of one step, over all sequences */
-    int32_t max_seqs;   /* sequences running at once */
-    int32_t max_logits; /* rows of one step that want logits; max_seqs, or max_rows for --all */
-    int32_t context;    /* tokens of one sequence, prompt and answer */
-    int32_t kv_blocks;  /* KV blocks of the pool; 0 = max_seqs full contexts */
-    int32_t threads;    /* compute threads of a rank */
+    int32_t max_rows;    /* tokens of one step, over all sequences */
+    int32_t max_seqs;    /* sequences running at once */
+    int32_t max_logits;  /* rows of one step that want logits; max_seqs, or max_rows for --all */
+    int32_t context;     /* tokens of one sequence, prompt and answer */
+    int32_t kv_blocks;   /* KV blocks of the pool; 0 = max_seqs full contexts */
+    int32_t threads;     /* compute threads of a rank */
+    int32_t gpu_percent; /* of a GPU's memory that its ranks may fill with it; 0 = 90 */
     enum kv_dtype kv_dtype;
 };
 

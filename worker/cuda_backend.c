@@ -539,30 +539,67 @@ static enum status check_model(const struct backend *be, struct error *err)
     return OK;
 }
 
-static enum status allocate(struct backend *be, int32_t padded, struct error *err)
+static struct cuda_attention attention_of(const struct model_config *config,
+                                          const struct rank_plan *rank)
+{
+    return (struct cuda_attention){
+        .q_begin = rank->q_heads.begin,
+        .q_heads = range_size(rank->q_heads),
+        .kv_begin = rank->kv_heads.begin,
+        .kv_heads = range_size(rank->kv_heads),
+        .group = config->q_heads / config->kv_heads,
+        .head_dim = config->head_dim,
+        .row = head_row(config->head_dim),
+        .eps = config->rms_eps,
+    };
+}
+
+/* KV blocks of all tables of a step. */
+static int64_t table_blocks(const struct engine_limits *l)
+{
+    return (int64_t)l->max_seqs * ((l->context + KV_BLOCK - 1) / KV_BLOCK);
+}
+
+struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
+                                             const struct model_config *config,
+                                             const struct rank_plan *rank,
+                                             const struct engine_limits *l)
+{
+    struct cuda_attention a = attention_of(config, rank);
+    uint64_t ffns = 0;
+    for (int32_t i = rank->layers.begin; i < rank->layers.end; i++)
+        ffns += config->layer_is_moe[i] ? (uint64_t)range_size(rank->experts) : 1;
+    return (struct cuda_backend_bytes){
+        .batch = (1 + 3 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
+                  (uint64_t)table_blocks(l)) *
+                 sizeof(int32_t),
+        .tables = ffns * sizeof(struct cuda_ffn) + sizeof(unsigned long long),
+        .logits = (uint64_t)l->max_logits * (uint64_t)rank->vocab_padded * sizeof(float),
+        .partial = plugin->attention_bytes(l->max_rows, l->context, &a),
+    };
+}
+
+static enum status allocate(struct backend *be, const struct rank_plan *rank, struct error *err)
 {
     const struct engine_limits *l = &be->limits;
-    int64_t tables = (int64_t)l->max_seqs * ((l->context + KV_BLOCK - 1) / KV_BLOCK);
+    int64_t tables = table_blocks(l);
     if (tables > INT32_MAX)
         return error_set(err, ERR_LIMIT, "%d sequences of %d tokens are too many KV blocks",
                          l->max_seqs, l->context);
     be->max_blocks = (int32_t)tables;
     TRY(cuda_graphs_init(&be->graphs, l, err));
-    uint64_t batch = (1 + 3 * (uint64_t)l->max_rows + (uint64_t)l->max_logits + (uint64_t)tables) *
-                     sizeof *be->host_batch;
-    uint64_t logits = (uint64_t)l->max_logits * (uint64_t)padded * sizeof *be->logits;
-    uint64_t partial = be->cuda->attention_bytes(l->max_rows, l->context, &be->attention);
-    be->device_batch = device_alloc(&be->memory, batch, false);
-    be->logits = device_alloc(&be->memory, logits, false);
-    be->partial = device_alloc(&be->memory, partial, true); /* as stages.h asks */
+    struct cuda_backend_bytes n = cuda_backend_bytes(be->cuda, &be->config, rank, l);
+    be->device_batch = device_alloc(&be->memory, n.batch, false);
+    be->logits = device_alloc(&be->memory, n.logits, false);
+    be->partial = device_alloc(&be->memory, n.partial, true); /* as stages.h asks */
     be->out_of_range = device_alloc(&be->memory, sizeof *be->out_of_range, true);
     if (!be->device_batch || !be->logits || !be->partial || !be->out_of_range ||
-        be->cuda->alloc_host((void **)&be->host_batch, batch) != 0 ||
+        be->cuda->alloc_host((void **)&be->host_batch, n.batch) != 0 ||
         be->cuda->alloc_host((void **)&be->host_out_of_range, sizeof *be->out_of_range) != 0)
         return error_set(err, ERR_NO_MEMORY,
                          "GPU %d: no memory for %" PRIu64 " bytes of a step's buffers: lower "
                          "--step-tokens, --max-seqs or --context",
-                         be->device, batch + logits + partial);
+                         be->device, n.batch + n.logits + n.partial);
     *be->host_out_of_range = 0;
     return OK;
 }
@@ -602,16 +639,7 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
     be->memory = (struct memory){false, device_alloc, device_free, device_put, device_get};
     be->config = *config;
     be->limits = *limits;
-    be->attention = (struct cuda_attention){
-        .q_begin = rank->q_heads.begin,
-        .q_heads = range_size(rank->q_heads),
-        .kv_begin = rank->kv_heads.begin,
-        .kv_heads = range_size(rank->kv_heads),
-        .group = config->q_heads / config->kv_heads,
-        .head_dim = config->head_dim,
-        .row = head_row(config->head_dim),
-        .eps = config->rms_eps,
-    };
+    be->attention = attention_of(config, rank);
     struct cuda_device_info info;
     enum status st = check_model(be, err);
     if (st == OK)
@@ -623,7 +651,7 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
         free(be);
         return st;
     }
-    st = allocate(be, rank->vocab_padded, err);
+    st = allocate(be, rank, err);
     if (st != OK) {
         cuda_destroy(be);
         return st;

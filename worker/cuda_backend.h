@@ -24,6 +24,20 @@ enum status cuda_plugin_devices(const struct cuda_plugin *plugin, int *out, stru
 enum status cuda_plugin_device(const struct cuda_plugin *plugin, int device,
                                struct cuda_device_info *out, struct error *err);
 
+/* What a backend allocates on its device for itself, in bytes. */
+struct cuda_backend_bytes {
+    uint64_t batch;   /* a step's numbers */
+    uint64_t tables;  /* where the experts' weights lie, and a counter */
+    uint64_t logits;  /* f32 [max_logits, vocabulary of the rank, padded] */
+    uint64_t partial; /* of attention (cuda_attention_bytes) */
+};
+
+/* Any thread. */
+struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
+                                             const struct model_config *config,
+                                             const struct rank_plan *rank,
+                                             const struct engine_limits *limits);
+
 /*
  * A backend on the device, for a model and a rank's part of it. ERR_UNSUPPORTED for what these
  * kernels do not do: weights other than bf16, rows whose length is not a multiple of 8, heads above

@@ -51,6 +51,8 @@ struct model {
     struct comm *pipe;  /* the world, for what lies in the backend's memory */
     struct comm *owned[MODEL_MAX_COMMS]; /* those of the above to be destroyed, last first */
     int owned_count;
+    const struct cuda_plugin *cuda; /* options' */
+    int32_t device;                 /* with cuda: of this machine's, from 0 */
     void *stage_buffer; /* of the host: sums on their way between a device and other ranks */
     struct memory_plan memory_plan; /* what the plan says this rank takes */
 };
@@ -63,7 +65,8 @@ struct model_options {
     const char *weights_cache; /* a folder (weights_cache.h), with a manifest; NULL: none */
     bool random_weights;       /* none are read: `dir` needs its config.json alone (benchmarks) */
     struct layout layout;
-    struct engine_limits limits;    /* kv_blocks 0: enough for max_seqs full contexts */
+    /* kv_blocks 0: enough for max_seqs full contexts; on a GPU, of that what it has room for */
+    struct engine_limits limits;
     const char *kernels;            /* for cpu_ops_choose */
     const struct cuda_plugin *cuda; /* NULL: compute on this processor; else the machine's ranks
                                        take its GPUs in turn */

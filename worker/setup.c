@@ -8,6 +8,7 @@
 #include "base/process.h"
 #include "partition/manifest.h"
 #include "worker/cuda_backend.h"
+#include "worker/gpu_memory.h"
 #include "worker/model.h"
 #include "worker/rope.h"
 #include "worker/weights_cache.h"
@@ -170,7 +171,9 @@ static void log_start(const struct model *m)
                   (double)m->memory_plan.field * 1e-6);
     MEMORY_PURPOSES(X)
 #undef X
-    log_info("memory: %s; in all %.1f MB", line, (double)memory_plan_total(&m->memory_plan) * 1e-6);
+    if (!m->cuda) /* a GPU's is told when its KV cache has been sized */
+        log_info("memory: %s; in all %.1f MB", line,
+                 (double)memory_plan_total(&m->memory_plan) * 1e-6);
     uint64_t blocks = ((uint64_t)m->limits.context + KV_BLOCK - 1) / KV_BLOCK;
     log_info("a sequence of %d tokens takes %.1f MB of the KV cache", m->limits.context,
              (double)(blocks * plan_kv_block_bytes(&m->config, m->rank, m->limits.kv_dtype)) *
@@ -192,23 +195,28 @@ static enum status check_limits(struct model *m, struct error *err)
         return error_set(err, ERR_INVALID,
                          "%d rows a step: expected at least one for each of %d sequences",
                          l->max_rows, l->max_seqs);
-    if (l->kv_blocks == 0) {
-        int64_t blocks = (int64_t)l->max_seqs * ((l->context + KV_BLOCK - 1) / KV_BLOCK);
-        if (blocks > INT32_MAX)
-            return error_set(err, ERR_INVALID, "%d sequences of %d tokens are too many KV blocks",
-                             l->max_seqs, l->context);
+    int64_t blocks = (int64_t)l->max_seqs * ((l->context + KV_BLOCK - 1) / KV_BLOCK);
+    if (blocks > INT32_MAX)
+        return error_set(err, ERR_INVALID, "%d sequences of %d tokens are too many KV blocks",
+                         l->max_seqs, l->context);
+    if (l->kv_blocks == 0 && !m->cuda) /* a GPU's is sized last */
         l->kv_blocks = (int32_t)blocks;
-    }
+    return OK;
+}
+
+static enum status choose_device(struct model *m, struct error *err)
+{
+    int devices = 1;
+    TRY(cuda_plugin_devices(m->cuda, &devices, err));
+    m->device = m->node->rank % devices;
     return OK;
 }
 
 static enum status create_backend(struct model *m, const struct model_options *o, struct error *err)
 {
     if (o->cuda) {
-        int devices = 1;
-        TRY(cuda_plugin_devices(o->cuda, &devices, err));
-        TRY(cuda_backend_create(o->cuda, m->node->rank % devices, &m->config, m->rank, &m->limits,
-                                &m->kernels, &m->backend, err));
+        TRY(cuda_backend_create(o->cuda, m->device, &m->config, m->rank, &m->limits, &m->kernels,
+                                &m->backend, err));
     } else {
         TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
         TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
@@ -218,12 +226,16 @@ static enum status create_backend(struct model *m, const struct model_options *o
     return stage_comms(m, err);
 }
 
-/* Everything but the weights. */
+/* Everything but the weights and the KV cache. */
 static enum status allocate_rest(struct model *m, struct error *err)
 {
     TRY(m->kernels->prepare(m->backend, m->weights, err));
     TRY(allocate_workspace(m, err));
-    TRY(allocate_rope(m, err));
+    return allocate_rope(m, err);
+}
+
+static enum status allocate_cache(struct model *m, struct error *err)
+{
     return kv_init(&m->kv, &m->config, m->rank, m->limits.kv_dtype, m->limits.kv_blocks, m->memory,
                    err);
 }
@@ -242,6 +254,9 @@ static enum status check_memory(struct model *m, struct error *err)
 {
     uint64_t available = process_available_bytes();
     double need = (double)memory_plan_total(&m->memory_plan);
+    if (m->cuda)
+        need = MODEL_STAGE_BYTES +
+               (double)plan_workspace(&m->config, m->plan, m->rank, &m->limits).logits;
     TRY(comm_allreduce_f64(m->node, &need, 1, err));
     if (available == 0 || need <= (double)available)
         return OK;
@@ -289,7 +304,8 @@ static enum status fill_weights(struct model *m, const struct model_options *o,
 static enum status load(struct model *m, const struct model_options *o, const struct inventory *inv,
                         struct checkpoint *ck, struct error *err)
 {
-    m->memory_plan = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
+    if (!m->cuda)
+        m->memory_plan = plan_memory(&m->config, inv, m->plan, m->rank, &m->limits);
     log_start(m);
     TRY(comm_agree(m->world, check_memory(m, err), err));
     enum status st = weights_create(&m->config, inv, m->plan, m->rank, m->memory, &m->weights, err);
@@ -328,7 +344,8 @@ static enum status check_same_limits(struct model *m, struct error *err)
     enum status st = OK;
     if (l->max_rows != first.max_rows || l->max_seqs != first.max_seqs ||
         l->max_logits != first.max_logits || l->context != first.context ||
-        l->kv_blocks != first.kv_blocks || l->kv_dtype != first.kv_dtype)
+        l->kv_blocks != first.kv_blocks || l->kv_dtype != first.kv_dtype ||
+        l->gpu_percent != first.gpu_percent)
         st = error_set(err, ERR_INVALID,
                        "sized for %d rows, %d sequences of %d tokens, %d KV blocks, but rank 0 for "
                        "%d, %d of %d, %d: start all ranks with the same flags",
@@ -366,6 +383,10 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
         st = check_same_manifest(m, o->manifest, err);
     if (st == OK)
         st = split_comms(m, err);
+    if (st == OK && m->cuda)
+        st = comm_agree(m->world, choose_device(m, err), err);
+    if (st == OK && m->cuda)
+        st = gpu_memory_check(m, inv, err);
     if (st == OK)
         st = comm_agree(m->world, create_backend(m, o, err), err);
     if (st == OK)
@@ -373,6 +394,10 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     /* After loading, whose buffers are given back by now. */
     if (st == OK)
         st = comm_agree(m->world, allocate_rest(m, err), err);
+    if (st == OK && m->cuda)
+        st = gpu_memory_size_cache(m, err);
+    if (st == OK)
+        st = comm_agree(m->world, allocate_cache(m, err), err);
     if (st == OK)
         st = comm_agree(m->world, record_steps(m, err), err);
     checkpoint_close(ck);
@@ -388,6 +413,7 @@ enum status model_create(const struct model_options *options, struct comm *world
         return error_set(err, ERR_NO_MEMORY, "no memory for the model");
     m->world = world;
     m->limits = options->limits;
+    m->cuda = options->cuda;
     enum status st = bring_up(m, options, err);
     if (st != OK) {
         model_destroy(m);

@@ -57,11 +57,11 @@ struct simt_counts {
 /* Of the last launch. */
 const struct simt_counts *simt_last_counts(void);
 
+/* Launches of kernels since the program began. */
+uint64_t simt_launches(void);
+
 #ifdef __cplusplus
 }
 #endif
-
-/* Launches of kernels since the program began. */
-extern "C" uint64_t simt_launches(void);
 
 #endif

@@ -48,6 +48,7 @@ static enum status check_numbers(const Witan__Cluster__V1__Plan *p, struct error
         {"limits.context", l->context, 1, 1 << 24},
         {"limits.kv_blocks", l->kv_blocks, 0, INT32_MAX},
         {"limits.threads", l->threads, 0, POOL_MAX_THREADS},
+        {"limits.gpu_percent", l->gpu_percent, 0, 100},
         {"vocab_limit", p->vocab_limit, 0, INT32_MAX},
         {"chunk", p->chunk, 0, INT32_MAX},
         {"heartbeat_ms", p->heartbeat_ms, HEARTBEAT_MIN_MS, HEARTBEAT_MAX_MS},
@@ -127,6 +128,7 @@ enum status assignment_read(const Witan__Cluster__V1__Plan *p, struct assignment
         .context = p->limits->context,
         .kv_blocks = p->limits->kv_blocks,
         .threads = p->limits->threads,
+        .gpu_percent = p->limits->gpu_percent,
         .kv_dtype = p->limits->kv_f32 ? KV_F32 : KV_BF16,
     };
     out->vocab_limit = p->vocab_limit;

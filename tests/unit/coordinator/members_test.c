@@ -130,12 +130,14 @@ static void shows_the_gpu_of_a_rank(void **state)
     (void)state;
     struct cluster c;
     struct fake_rank r;
-    cluster_start_model(&c, ", device: cuda", "limits: {sequences: 4, context: 256}\n");
+    cluster_start_model(&c, ", device: cuda",
+                        "limits: {sequences: 4, context: 256, gpu_percent: 70}\n");
     fake_open_on(&r, c.channel);
     fake_say_hello(&r, (struct fake_hello){.world = 1, .device = "NVIDIA\nH200"});
     const told *m = fake_next(&r);
     assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN);
     assert_int_equal(m->plan->limits->kv_blocks, 0); /* the rank's to choose */
+    assert_int_equal(m->plan->limits->gpu_percent, 70);
     Witan__Inference__V1__GetStatusResponse *s = status_of(&c);
     assert_int_equal(s->n_groups, 1);
     assert_string_equal(s->groups[0]->numerics_class, "cuda-1-sm90");
