@@ -374,6 +374,7 @@ static void cuda_stage_qkv(struct backend *be, const struct batch *b, const stru
                            const struct layer_weights *w, const float *xn, const float *rope,
                            float *q_tmp, float *kv_tmp, float *q, const struct kv_layer *kv)
 {
+    (void)b;
     (void)a;
     int64_t nq = w->q.rows, nk = w->k.rows;
     const struct cuda_part parts[] = {
@@ -381,12 +382,9 @@ static void cuda_stage_qkv(struct backend *be, const struct batch *b, const stru
         {matrix(&w->k), w->k_bias, kv_tmp, 2 * nk},
         {matrix(&w->v), w->v_bias, kv_tmp + nk, 2 * nk},
     };
-    STAGE(be, "qkv products",
-          be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, b->rows, parts, COUNT_OF(parts),
-                         be->stream));
     STAGE(be, "qkv",
-          be->cuda->finish_qkv(&be->batch, &be->attention, w->q_norm, w->k_norm, rope, q_tmp,
-                               kv_tmp, (cuda_bf16 *)(void *)q, cache(kv), be->stream));
+          be->cuda->qkv(&be->batch, &be->attention, (const cuda_bf16 *)(const void *)xn, parts,
+                        w->q_norm, w->k_norm, rope, (cuda_bf16 *)(void *)q, cache(kv), be->stream));
 }
 
 static void cuda_stage_attention(struct backend *be, const struct batch *b,

@@ -1,6 +1,7 @@
 /* Embedding, angles, norms, and what happens to q, k and v between their products and attention:
  * see stages.h. What is summed here is summed in an order that the vector's length alone fixes. */
 #include "worker/cuda/common.cuh"
+#include "worker/cuda/heads.cuh"
 
 enum { THREADS = 256, WARPS = THREADS / 32 };
 
@@ -68,13 +69,6 @@ int cuda_rope_angles(const struct cuda_batch *b, const float *frequency, float s
 
 /* ---- Residual and norm: a block a row ---- */
 
-/* 1 / sqrt(mean + eps) */
-DEVICE float rms_scale(float sum_of_squares, int n, float eps)
-{
-    float mean = __fdiv_rn(sum_of_squares, (float)n);
-    return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, eps)));
-}
-
 /* Of the whole block; its warps' sums are added in their order. */
 DEVICE float block_sum(float x)
 {
@@ -139,98 +133,27 @@ int cuda_add_norm(int32_t rows, int32_t hidden, double *sum, float *x, const flo
                   sum, x, norm, eps, xn);
 }
 
-/* ---- q, k, v: a warp a head of a row; a lane has up to PAIRS pairs (d, d + half) ---- */
-
-enum { PAIRS = CUDA_MAX_HEAD / 2 / 32 };
+/* ---- q, k, v: a warp a head of a row ---- */
 
 struct finish_job {
-    cuda_batch b;
-    cuda_attention a;
-    const float *q_norm, *k_norm, *rope, *q_tmp, *kv_tmp;
-    cuda_bf16 *q;
-    cuda_kv kv;
-    float q_scale;
+    struct head_job h;
+    const float *q_tmp, *kv_tmp;
 };
-
-/* A head normed (where `norm` is not NULL) and rotated: y[p][0] is element d = lane + 32 p, y[p][1]
- * element d + half. */
-DEVICE void norm_and_rotate(const float *x, const float *norm, const float *rope, int head_dim,
-                            float eps, float (&y)[PAIRS][2])
-{
-    int half = head_dim / 2, lane = lane_id();
-    float squares = 0.0f;
-#pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
-        int d = lane + 32 * p;
-        y[p][0] = d < half ? x[d] : 0.0f;
-        y[p][1] = d < half ? x[d + half] : 0.0f;
-        squares = __fmaf_rn(y[p][0], y[p][0], squares);
-        squares = __fmaf_rn(y[p][1], y[p][1], squares);
-    }
-    float r = norm ? rms_scale(lanes_sum(squares, 32), head_dim, eps) : 1.0f;
-#pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
-        int d = lane + 32 * p;
-        if (d >= half)
-            continue;
-        float a = norm ? __fmul_rn(norm[d], __fmul_rn(y[p][0], r)) : y[p][0];
-        float b = norm ? __fmul_rn(norm[d + half], __fmul_rn(y[p][1], r)) : y[p][1];
-        float c = rope[d], s = rope[d + half];
-        y[p][0] = __fsub_rn(__fmul_rn(a, c), __fmul_rn(b, s));
-        y[p][1] = __fadd_rn(__fmul_rn(b, c), __fmul_rn(a, s));
-    }
-}
-
-/* to[d * stride] = y, and zeros from head_dim to row. */
-DEVICE void put_head(const float (&y)[PAIRS][2], float scale, int head_dim, int row, cuda_bf16 *to,
-                     int stride)
-{
-    int half = head_dim / 2;
-#pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
-        int d = lane_id() + 32 * p;
-        if (d < half) {
-            to[d * stride] = bf16_from_f32(__fmul_rn(y[p][0], scale));
-            to[(d + half) * stride] = bf16_from_f32(__fmul_rn(y[p][1], scale));
-        }
-    }
-    for (int d = head_dim + lane_id(); d < row; d += 32)
-        to[d * stride] = 0;
-}
 
 static __global__ void __launch_bounds__(THREADS) finish_qkv(finish_job j)
 {
     grid_dependency_wait();
     grid_dependency_launch();
-    const cuda_attention &a = j.a;
-    int heads = a.q_heads + 2 * a.kv_heads;
+    const cuda_attention &a = j.h.a;
     /* Rows next to each other, which a prompt's are in the cache too. */
     int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
-    int64_t row = item % j.b.rows;
-    int head = (int)(item / j.b.rows);
-    if (head >= heads)
+    int64_t row = item % j.h.b.rows;
+    int head = (int)(item / j.h.b.rows);
+    if (head >= a.q_heads + 2 * a.kv_heads)
         return;
-    const float *rope = j.rope + row * a.head_dim;
-    float y[PAIRS][2];
-    if (head < a.q_heads) {
-        int64_t at = row * a.q_heads + head;
-        norm_and_rotate(j.q_tmp + at * a.head_dim, j.q_norm, rope, a.head_dim, a.eps, y);
-        put_head(y, j.q_scale, a.head_dim, a.row, j.q + at * a.row, 1);
-        return;
-    }
-    if (j.b.live && row >= *j.b.live)
-        return;
-    head -= a.q_heads;
-    int pos = j.b.pos[row], slot = pos % CUDA_KV_BLOCK, kv_head = head % a.kv_heads;
-    cuda_bf16 *k = kv_tile(j.kv, j.b, (int)row, pos, kv_head), *v = k + CUDA_KV_BLOCK * a.row;
-    const float *from = j.kv_tmp + (row * 2 * a.kv_heads + head) * a.head_dim;
-    if (head < a.kv_heads) {
-        norm_and_rotate(from, j.k_norm, rope, a.head_dim, a.eps, y);
-        put_head(y, 1.0f, a.head_dim, a.row, k + slot, CUDA_KV_BLOCK);
-        return;
-    }
-    for (int d = lane_id(); d < a.row; d += 32)
-        v[slot * a.row + d] = d < a.head_dim ? bf16_from_f32(from[d]) : (cuda_bf16)0;
+    const float *q = j.q_tmp + (row * a.q_heads + head) * a.head_dim;
+    const float *kv = j.kv_tmp + (row * 2 * a.kv_heads + head - a.q_heads) * a.head_dim;
+    head_finish(j.h, (int)row, head, head < a.q_heads ? q : kv);
 }
 
 int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const float *q_norm,
@@ -239,8 +162,7 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
 {
     if (b->rows == 0)
         return 0;
-    finish_job j = {*b, *a, q_norm, k_norm, rope, q_tmp, kv_tmp, q, kv, 0.0f};
-    j.q_scale = 1.0f / __builtin_sqrtf((float)a->head_dim);
+    finish_job j = {head_job_of(b, a, q_norm, k_norm, rope, q, kv), q_tmp, kv_tmp};
     int64_t items = (int64_t)b->rows * (a->q_heads + 2 * a->kv_heads);
     dim3 grid((unsigned)((items + WARPS - 1) / WARPS));
     return launch(finish_qkv, {grid, dim3(THREADS), 0, (device_stream)stream, true}, j);

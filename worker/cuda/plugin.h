@@ -71,12 +71,12 @@ struct cuda_plugin {
     __typeof__(cuda_embed) *embed;
     __typeof__(cuda_rope_angles) *rope_angles;
     __typeof__(cuda_add_norm) *add_norm;
-    __typeof__(cuda_finish_qkv) *finish_qkv;
     __typeof__(cuda_attention_run) *attention_run;
     __typeof__(cuda_attention_bytes) *attention_bytes;
     __typeof__(cuda_route_experts) *route_experts;
     __typeof__(cuda_route_dense) *route_dense;
     __typeof__(cuda_gemm) *gemm;
+    __typeof__(cuda_qkv) *qkv;
     __typeof__(cuda_fill_padding) *fill_padding;
     __typeof__(cuda_gemm_leaf) *gemm_leaf;
     __typeof__(cuda_ffn_up) *ffn_up;

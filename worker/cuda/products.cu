@@ -6,6 +6,7 @@
  */
 #include "worker/cuda/common.cuh"
 #include "worker/cuda/epilogue.cuh"
+#include "worker/cuda/heads.cuh"
 #include "worker/cuda/product.cuh"
 #include "worker/cuda/stages.h"
 
@@ -169,6 +170,100 @@ int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct 
         return launch(gemm<nt>,
                       {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, x,
                       index, m, parts[0].w.cols, all);
+    });
+}
+
+/* ---- cuda_qkv of few rows: a block a head, a warp a strip of it; its sums go through shared
+ * memory to warps that each finish rows of the head. x tiles of tokens, y heads of q, k and v ----
+ */
+
+enum { QKV_WARPS = CUDA_MAX_HEAD / PRODUCT_ROWS };
+
+struct qkv_job {
+    struct head_job h;
+    struct cuda_part part[3]; /* y is not used */
+    const uint16_t *xn;
+};
+
+/* From one token to the next: no bank conflicts. */
+DEVICE int qkv_pitch(int head_dim)
+{
+    return head_dim + 4;
+}
+
+template <int NT> static __global__ void __launch_bounds__(32 * QKV_WARPS) qkv(struct qkv_job job)
+{
+    const struct cuda_attention &a = job.h.a;
+    int which = (int)blockIdx.y < a.q_heads ? 0 : (int)blockIdx.y < a.q_heads + a.kv_heads ? 1 : 2;
+    int head = (int)blockIdx.y - (which > 0 ? a.q_heads : 0) - (which > 1 ? a.kv_heads : 0);
+    const struct cuda_part p = which == 0 ? job.part[0] : which == 1 ? job.part[1] : job.part[2];
+    const uint16_t *w = p.w.data + (size_t)head * (size_t)a.head_dim * (size_t)p.w.cols;
+    int strip = (int)threadIdx.x / 32, token = (int)blockIdx.x * NT * PRODUCT_TOKENS;
+    int cols = p.w.cols, m = job.h.b.rows;
+
+    product_rows<1, NT> rows;
+    product_stream<1, NT> stream;
+    product_sums<1, NT> sums;
+    for (int half = 0; half < 2; half++)
+        rows.w[0][half] = weight_row(w, strip, half, a.head_dim, cols);
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+        rows.x[n] = job.xn + (size_t)token_loaded(token, n, m) * (size_t)cols;
+    product_open(stream, rows, ring_of_warp(product_ring<1, NT>::bytes), 0, cols, cols);
+    prefetch_strip(w, strip, a.head_dim, cols, product_ring<1, NT>::blocks * PRODUCT_BLOCK);
+    grid_dependency_wait();
+    grid_dependency_launch();
+    product_join(stream);
+    product_leaf(stream, sums, cols);
+    product_close();
+
+    SHARED_DYNAMIC(float, y); /* [8 NT][qkv_pitch], where the rings were */
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        int j = strip * PRODUCT_ROWS + lane_id() / 4 + e / 2 * 8;
+        if (j >= a.head_dim)
+            continue;
+        float bias = p.bias ? p.bias[head * a.head_dim + j] : 0.0f;
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            float s = sums.d[0][n][e];
+            y[token_summed(0, n, e % 2) * qkv_pitch(a.head_dim) + j] = p.bias ? __fadd_rn(s, bias)
+                                                                              : s;
+        }
+    }
+    __syncthreads();
+    int end = min(m - token, NT * PRODUCT_TOKENS);
+    for (int i = strip; i < end; i += (int)blockDim.x / 32)
+        head_finish(job.h, token + i, (int)blockIdx.y, y + i * qkv_pitch(a.head_dim));
+}
+
+int cuda_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const cuda_bf16 *xn,
+             const struct cuda_part *parts, const float *q_norm, const float *k_norm,
+             const float *rope, cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream)
+{
+    int32_t heads = a->q_heads + 2 * a->kv_heads;
+    if (b->rows <= 0 || heads == 0)
+        return 0;
+    if (b->rows > CUDA_QKV_ROWS) {
+        int e = cuda_gemm(xn, NULL, b->rows, parts, 3, stream);
+        return e ? e
+                 : cuda_finish_qkv(b, a, q_norm, k_norm, rope, parts[0].y, parts[1].y, q, kv,
+                                   stream);
+    }
+    struct qkv_job job = {head_job_of(b, a, q_norm, k_norm, rope, q, kv), {}, xn};
+    for (int i = 0; i < 3; i++)
+        job.part[i] = parts[i];
+    return with_tile<GEMM_TILE>(b->rows, [&](auto tile) {
+        const int nt = decltype(tile)::value;
+        int64_t warps = pieces(a->head_dim, PRODUCT_ROWS);
+        dim3 grid((unsigned)pieces(b->rows, nt * PRODUCT_TOKENS), (unsigned)heads);
+        size_t rings = (size_t)warps * product_ring<1, nt>::bytes;
+        size_t sums = sizeof(float) * nt * PRODUCT_TOKENS * (size_t)(a->head_dim + 4);
+        return launch(qkv<nt>,
+                      {grid, dim3(32 * (unsigned)warps), rings > sums ? rings : sums,
+                       (device_stream)stream, true},
+                      job);
     });
 }
 

@@ -164,6 +164,14 @@ enum { CUDA_MAX_PARTS = 3 };
 int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct cuda_part *parts,
               int32_t count, cuda_stream stream);
 
+/* The products of q, k and v (parts, in this order; k's and v's y: kv_tmp and so many columns on)
+ * and then cuda_finish_qkv: of at most CUDA_QKV_ROWS rows in one launch, which leaves the parts' y
+ * alone. Bytes: all weights once, the rows of q and of the cache; R x rows x cols multiply-adds. */
+enum { CUDA_QKV_ROWS = 64 };
+int cuda_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const cuda_bf16 *xn,
+             const struct cuda_part *parts, const float *q_norm, const float *k_norm,
+             const float *rope, cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream);
+
 /* y[i, j] = -infinity for j in [begin, end), i < m. */
 int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t ldy,
                       cuda_stream stream);
