@@ -286,9 +286,18 @@ static void cuda_begin(struct backend *be, const struct batch *b)
     int32_t blocks = flatten_tables(be, b, at + 1 + 2 * rows, at + fixed);
     if (be->step)
         blocks = fill_up(be, b, rows, at, blocks);
-    size_t bytes = (size_t)(fixed + blocks) * sizeof *at;
-    note(be, be->cuda->put(be->device_batch, bytes, at, bytes, bytes, 1, be->stream), "batch");
+    fixed += blocks;
     be->batch = lay_out(be->device_batch, rows, logits, longest);
+    if (!be->step) { /* recorded steps have no runs */
+        struct cuda_batch *batch = &be->batch;
+        batch->unit = (const struct cuda_unit *)(be->device_batch + fixed);
+        batch->runs = be->cuda->attention_units(&be->attention, rows, at + 1 + rows,
+                                                at + 1 + 2 * rows, (struct cuda_unit *)(at + fixed),
+                                                &batch->alone);
+        fixed += 2 * (batch->runs + batch->alone);
+    }
+    size_t bytes = (size_t)fixed * sizeof *at;
+    note(be, be->cuda->put(be->device_batch, bytes, at, bytes, bytes, 1, be->stream), "batch");
 }
 
 /* --- recorded steps --- */
@@ -568,7 +577,7 @@ struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
     for (int32_t i = rank->layers.begin; i < rank->layers.end; i++)
         ffns += config->layer_is_moe[i] ? (uint64_t)range_size(rank->experts) : 1;
     return (struct cuda_backend_bytes){
-        .batch = (1 + 3 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
+        .batch = (1 + 5 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
                   (uint64_t)table_blocks(l)) *
                  sizeof(int32_t),
         .tables = ffns * sizeof(struct cuda_ffn) + sizeof(unsigned long long),

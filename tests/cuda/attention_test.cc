@@ -1,7 +1,7 @@
 /*
  * Attention against softmax in double precision, and its bits against themselves: alone and in a
- * batch, whatever the chunks, the blocks and the cut of the heads. The cache is NaN wherever a test
- * wrote nothing.
+ * batch, rows of a sequence together and row by row, whatever the chunks, the blocks and the cut of
+ * the heads. The cache is NaN wherever a test wrote nothing.
  */
 #include "tests/cuda/batch.h"
 
@@ -55,19 +55,23 @@ struct cut {
     int32_t q_begin, q_heads;
 };
 
+enum { AS_FED = -1 };
+
 struct step {
     std::vector<chunk> chunks;
     cut heads;
-    int32_t cached;       /* positions of a sequence that are in the cache; the rest is NaN */
+    int32_t cached;       /* positions of a sequence that are in the cache, or AS_FED: up to the
+                           * step's last row; the rest is NaN */
     uint64_t blocks_seed; /* which blocks the sequences have */
     int32_t longest;      /* 0: as it is */
     int32_t times;        /* launched one after the other over one workspace */
+    bool apart;           /* each row alone, also those of one sequence */
 };
 
 /* The whole step, as it is. */
 static step whole(const model &m, const std::vector<chunk> &chunks)
 {
-    return {chunks, {0, m.kv_heads * m.group}, INT32_MAX, 1, 0, 1};
+    return {chunks, {0, m.kv_heads * m.group}, INT32_MAX, 1, 0, 1, false};
 }
 
 static std::vector<std::vector<int32_t>> deal_blocks(const model &m, uint64_t seed, int32_t *total)
@@ -88,15 +92,25 @@ static std::vector<std::vector<int32_t>> deal_blocks(const model &m, uint64_t se
     return blocks;
 }
 
+/* Positions of each sequence that are in the cache. */
+static std::vector<int32_t> cached_of(const model &m, const step &st)
+{
+    std::vector<int32_t> cached(m.k.size(), st.cached == AS_FED ? 0 : st.cached);
+    for (const chunk &c : st.chunks)
+        if (st.cached == AS_FED)
+            cached[c.s] = std::max(cached[c.s], c.begin + c.rows);
+    return cached;
+}
+
 /* A rank's cache: K [row][KV_BLOCK], V [KV_BLOCK][row], padding zero. */
 static std::vector<cuda_bf16> fill_cache(const model &m, int32_t kv_begin, int32_t kv_heads,
-                                         int32_t cached, int32_t total,
+                                         const std::vector<int32_t> &cached, int32_t total,
                                          const std::vector<std::vector<int32_t>> &blocks)
 {
     int32_t row = m.row();
     std::vector<cuda_bf16> cache((size_t)(total * kv_heads * 2 * CUDA_KV_BLOCK * row), NAN_BITS);
     for (size_t s = 0; s < blocks.size(); s++)
-        for (int32_t p = 0; p < m.length(s) && p < cached; p++)
+        for (int32_t p = 0; p < m.length(s) && p < cached[s]; p++)
             for (int32_t h = 0; h < kv_heads; h++) {
                 int32_t block = blocks[s][(size_t)(p / CUDA_KV_BLOCK)], slot = p % CUDA_KV_BLOCK;
                 cuda_bf16 *k = cache.data() + (block * kv_heads + h) * 2 * CUDA_KV_BLOCK * row;
@@ -125,8 +139,10 @@ static std::vector<cuda_bf16> fill_q(const model &m, const step &st)
     return q;
 }
 
-/* out[rows, heads of the cut, head_dim] */
-static std::vector<cuda_bf16> run(const model &m, const step &st)
+/* out[rows, heads of the cut, head_dim]. parts, if any: what was written of the workspace, sorted.
+ */
+static std::vector<cuda_bf16> run(const model &m, const step &st,
+                                  std::vector<uint32_t> *parts = NULL)
 {
     int32_t total;
     std::vector<std::vector<int32_t>> blocks = deal_blocks(m, st.blocks_seed, &total);
@@ -134,18 +150,23 @@ static std::vector<cuda_bf16> run(const model &m, const step &st)
     for (const chunk &c : st.chunks)
         sequences.push_back({c.begin, c.rows, blocks[c.s]});
     test_batch t(sequences);
-    t.b.longest = st.longest ? st.longest : t.b.longest;
     int32_t kv_begin = st.heads.q_begin / m.group;
     int32_t kv_end = (st.heads.q_begin + st.heads.q_heads + m.group - 1) / m.group;
     cuda_attention a = {st.heads.q_begin, st.heads.q_heads, kv_begin, kv_end - kv_begin,
                         m.group,          m.head_dim,       m.row(),  1e-6f};
+    if (!st.apart)
+        t.cut(a);
+    t.b.longest = st.longest ? st.longest : t.b.longest;
     device_array<cuda_bf16> q(fill_q(m, st));
-    device_array<cuda_bf16> cache(fill_cache(m, kv_begin, a.kv_heads, st.cached, total, blocks));
+    device_array<cuda_bf16> cache(
+        fill_cache(m, kv_begin, a.kv_heads, cached_of(m, st), total, blocks));
     device_array<cuda_bf16> out((size_t)(t.b.rows * a.q_heads * m.head_dim));
     simt_protect(q.p, true);
     simt_protect(cache.p, true);
     uint64_t bytes = cuda_attention_bytes(t.b.rows, t.b.longest, &a);
     device_array<uint8_t> partial(bytes ? bytes : 1);
+    if (parts)
+        assert_int_equal(device_fill(partial.p, 0xff, partial.n, NULL), 0);
     if (bytes)
         assert_int_equal(device_fill(partial.p, 0, CUDA_ATTENTION_ZEROS, NULL), 0);
     for (int32_t i = 0; i < st.times; i++) {
@@ -153,6 +174,14 @@ static std::vector<cuda_bf16> run(const model &m, const step &st)
             assert_int_equal(device_fill(out.p, 0xff, out.n * sizeof *out.p, NULL), 0);
         assert_ran(cuda_attention_run(&t.b, &a, q.p, {cache.p, a.kv_heads, a.row},
                                       bytes ? partial.p : NULL, out.p, NULL));
+    }
+    if (parts) {
+        std::vector<uint8_t> words = partial.read();
+        parts->resize(words.size() / 4);
+        memcpy(parts->data(), words.data(), words.size());
+        parts->erase(parts->begin(), parts->begin() + CUDA_ATTENTION_ZEROS / 4);
+        parts->erase(std::remove(parts->begin(), parts->end(), UINT32_MAX), parts->end());
+        std::sort(parts->begin(), parts->end());
     }
     return out.read();
 }
@@ -345,16 +374,189 @@ static void an_overstated_length(void **state)
     assert_same(run(m, st), expected);
 }
 
+/* The bits of a step's rows together are those of its rows one by one. */
+static void assert_as_apart(const model &m, const step &together)
+{
+    step apart = together;
+    apart.apart = true;
+    assert_same(run(m, together), run(m, apart));
+}
+
+/* Runs that begin and end anywhere in tiles and splits, rows alone between them. */
+static const std::vector<chunk> mixed = {{0, 0, 70},   {1, 699, 1}, {2, 505, 30}, {3, 63, 1},
+                                         {4, 120, 9},  {5, 0, 1},   {6, 1020, 9}, {2, 511, 2},
+                                         {7, 448, 65}, {0, 62, 3},  {6, 0, 2}};
+static const std::vector<int32_t> mixed_lengths = {130, 700, 600, 64, 300, 1, 1500, 530};
+
+static void runs_in_a_mixed_step(void **state)
+{
+    (void)state;
+    uint64_t seed = 0;
+    for (int32_t group : {1, 3, 8, 16}) {
+        simt_seed(++seed);
+        model m(group == 8 ? 2 : 1, group, group == 8 ? 32 : 16, mixed_lengths);
+        step st = whole(m, mixed);
+        st.cached = AS_FED;
+        assert_as_apart(m, st);
+    }
+}
+
+static void runs_of_any_shape(void **state)
+{
+    (void)state;
+    uint64_t seed = 20;
+    for (int32_t head_dim : {64, 80, 96, 128})
+        for (int32_t group : {2, 5, 7, 8, 12, 16}) {
+            std::vector<chunk> chunks;
+            for (size_t s = 0; s < 4; s++) {
+                int32_t begin = random_int(&seed, 0, s == 0 ? 590 : 120);
+                chunks.push_back({s, begin, random_int(&seed, 1, 10)});
+            }
+            simt_seed(seed);
+            model m(head_dim == 64 ? 3 : 1, group, head_dim, {600, 130, 130, 130});
+            step st = whole(m, chunks);
+            st.cached = AS_FED;
+            assert_as_apart(m, st);
+        }
+}
+
+/* The longest prompt that fits one step, up to its third split, and sharp scores. */
+static void a_prompt_together(void **state)
+{
+    (void)state;
+    for (double q_scale : {0.0, 4.0, 400.0}) {
+        model m(1, 8, 16, {1100}, q_scale);
+        step st = whole(m, {{0, 0, 130}, {0, 480, 50}, {0, 1000, 60}});
+        assert_as_apart(m, st);
+    }
+}
+
+/* Before they are joined and rounded to bf16, which would hide a last bit. */
+static void splits_in_all_their_bits(void **state)
+{
+    (void)state;
+    for (int32_t group : {3, 8}) {
+        model m(2, group, 48, {1100, 700});
+        step st = whole(m, {{0, 1017, 20}, {1, 600, 32}, {0, 520, 5}}), apart = st;
+        std::vector<uint32_t> parts, expected;
+        apart.apart = true;
+        assert_same(run(m, st, &parts), run(m, apart, &expected));
+        assert_in_range(expected.size(), 57 * 2 * 2 * group * 50, 57 * 3 * 2 * group * 50);
+        assert_same(parts, expected);
+    }
+}
+
+/* So many that a block goes over all splits of its rows and joins them itself. */
+static void enough_runs_to_fill_a_device(void **state)
+{
+    (void)state;
+    model m(4, 16, 16, {1100, 530});
+    std::vector<chunk> chunks;
+    uint64_t seed = 7;
+    for (int32_t i = 0; i < 32; i++)
+        chunks.push_back({0, random_int(&seed, 0, 1090), random_int(&seed, 2, 8)});
+    chunks.push_back({1, 510, 8});
+    chunks.push_back({1, 505, 20});
+    chunks.push_back({0, 1020, 10});
+    step st = whole(m, chunks);
+    simt_seed(3);
+    assert_as_apart(m, st);
+}
+
+/* What a later row of the chunk has in the cache does not touch the rows before it. */
+static void infinities_in_a_chunk(void **state)
+{
+    (void)state;
+    for (int32_t group : {1, 5, 8}) {
+        model m(1, group, 32, {140, 530});
+        for (size_t s = 0; s < 2; s++)
+            for (int32_t p : {5, 64, 77, 100, 515}) {
+                if (p >= m.length(s))
+                    continue;
+                cuda_bf16 what = p == 77 ? NAN_BITS : p == 64 ? 0xff80 : 0x7f80;
+                m.v[s][(size_t)(p * 32 + p % 32)] = what;
+                if (p % 2)
+                    m.k[s][(size_t)(p * 32 + 3)] = what;
+            }
+        simt_seed((uint64_t)group);
+        step st = whole(m, {{0, 0, 80}, {0, 60, 50}, {1, 508, 12}});
+        st.cached = AS_FED;
+        assert_as_apart(m, st);
+        std::vector<cuda_bf16> out = run(m, st);
+        for (int32_t i = 0; i < 5 * group * 32; i++) /* rows before all of them */
+            assert_true(fabs((double)bf16_value(out[(size_t)i])) < 2.0);
+    }
+}
+
+static void runs_under_a_cut_of_the_heads(void **state)
+{
+    (void)state;
+    model m(3, 8, 16, {30, 600});
+    step st = whole(m, {{0, 3, 20}, {1, 500, 24}});
+    std::vector<cuda_bf16> all = run(m, st);
+    for (cut heads : {cut{0, 16}, {4, 4}, {3, 7}, {15, 1}, {7, 10}, {1, 23}}) {
+        st.heads = heads;
+        assert_as_apart(m, st);
+        std::vector<cuda_bf16> found = run(m, st);
+        for (size_t i = 0; i < 44; i++)
+            assert_same(
+                part(found, i * (size_t)(heads.q_heads * 16), (size_t)(heads.q_heads * 16)),
+                part(all, (i * 24 + (size_t)heads.q_begin) * 16, (size_t)(heads.q_heads * 16)));
+    }
+    model wide(1, 40, 16, {70}), wider(1, 70, 16, {70}); /* 3 rows of a run; 1 */
+    assert_as_apart(wide, whole(wide, {{0, 60, 10}}));
+    assert_as_apart(wider, whole(wider, {{0, 66, 4}}));
+}
+
+/* Every row is in one unit, of one sequence, at positions one after the other. */
+static void cutting_into_units(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    for (int32_t group : {1, 8, 40, 64, 65, 200}) {
+        std::vector<test_sequence> sequences;
+        for (int32_t i = 0; i < 40; i++)
+            sequences.push_back({random_int(&seed, 0, 500),
+                                 random_int(&seed, 0, 2) ? 1 : random_int(&seed, 1, 300),
+                                 {0}});
+        test_batch t(sequences);
+        t.pos[10] = t.pos[9]; /* not one after the other */
+        cuda_attention a = {0, 2 * group, 0, 2, group, 16, 16, 1e-6f};
+        size_t rows = t.pos.size();
+        std::vector<cuda_unit> unit(rows);
+        std::vector<int> seen(rows, 0);
+        int32_t alone;
+        int32_t runs = cuda_attention_units(&a, t.b.rows, t.pos.data(), t.table.data(), unit.data(),
+                                            &alone);
+        assert_in_range(runs, group > 64 ? 0 : 1, rows);
+        for (int32_t u = 0; u < runs + alone; u++) {
+            cuda_unit x = unit[(size_t)u];
+            assert_true(u < runs ? x.rows > 1 && x.rows * group <= 128 : x.rows == 1);
+            for (int32_t r = x.row; r < x.row + x.rows; r++) {
+                seen[(size_t)r]++;
+                assert_int_equal(t.table[(size_t)r], t.table[(size_t)x.row]);
+                assert_int_equal(t.pos[(size_t)r], t.pos[(size_t)x.row] + r - x.row);
+            }
+        }
+        for (int s : seen)
+            assert_int_equal(s, 1);
+        for (int32_t u = 1; u < runs; u++)
+            assert_true(unit[(size_t)u].row < unit[(size_t)u - 1].row);
+    }
+}
+
 /* As a graph does: each launch finds the workspace as the one before left it. */
 static void launched_again(void **state)
 {
     (void)state;
     model m(2, 4, 64, {600, 30, 1300, 513});
-    step st = whole(m, decode(m));
-    std::vector<cuda_bf16> expected = run(m, st);
-    st.times = 3;
-    simt_seed(5);
-    assert_same(run(m, st), expected);
+    for (const std::vector<chunk> &chunks : {decode(m), {{0, 505, 40}, {2, 1290, 2}}}) {
+        step st = whole(m, chunks);
+        std::vector<cuda_bf16> expected = run(m, st);
+        st.times = 3;
+        simt_seed(5);
+        assert_same(run(m, st), expected);
+    }
 }
 
 static void bytes_of_the_workspace(void **state)
@@ -392,6 +594,14 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(any_blocks),
     cmocka_unit_test(any_cut_of_the_heads),
     cmocka_unit_test(an_overstated_length),
+    cmocka_unit_test(runs_in_a_mixed_step),
+    cmocka_unit_test(runs_of_any_shape),
+    cmocka_unit_test(a_prompt_together),
+    cmocka_unit_test(splits_in_all_their_bits),
+    cmocka_unit_test(enough_runs_to_fill_a_device),
+    cmocka_unit_test(infinities_in_a_chunk),
+    cmocka_unit_test(runs_under_a_cut_of_the_heads),
+    cmocka_unit_test(cutting_into_units),
     cmocka_unit_test(launched_again),
     cmocka_unit_test(bytes_of_the_workspace),
     cmocka_unit_test(nothing_to_do),

@@ -37,12 +37,29 @@ struct test_batch {
              longest,
              0,
              NULL,
-             NULL};
+             NULL,
+             NULL,
+             0,
+             0};
+    }
+    /* Rows of a sequence together. */
+    void cut(const cuda_attention &a)
+    {
+        std::vector<cuda_unit> unit(pos.size());
+        b.runs = cuda_attention_units(&a, b.rows, pos.data(), table.data(), unit.data(), &b.alone);
+        unit.resize((size_t)(b.runs + b.alone));
+        std::vector<int32_t> flat;
+        for (const cuda_unit &u : unit) {
+            flat.push_back(u.row);
+            flat.push_back(u.rows);
+        }
+        b.unit = (const cuda_unit *)put(flat);
     }
     ~test_batch()
     {
         for (const int32_t *p : {b.token, b.pos, b.table, b.blocks})
             device_free((void *)p);
+        device_free((void *)b.unit);
     }
     test_batch(const test_batch &) = delete;
     test_batch &operator=(const test_batch &) = delete;

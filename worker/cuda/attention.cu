@@ -4,6 +4,8 @@
  * head's bits depend on is its q, its position and the cache alone. */
 #include "worker/cuda/attention.cuh"
 
+#include <algorithm>
+
 enum {
     HEADS = 16,
     WARPS = 4, /* each has 16 positions of a tile's scores, every fourth 16 columns of values */
@@ -22,6 +24,8 @@ DEVICE attention_part part_of(const attention_job &j)
     int tiles = (a.group + HEADS - 1) / HEADS;
     attention_part p;
     p.row = j.first + blockIdx.x;
+    if (j.b.runs > 0)
+        p.row = j.b.unit[j.b.runs + p.row].row;
     p.kv_head = blockIdx.y / tiles;
     int first = (a.kv_begin + p.kv_head) * a.group, last = first + a.group;
     first += blockIdx.y % tiles * HEADS;
@@ -257,21 +261,48 @@ int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *
         return 0;
     int64_t splits = splits_of(b->longest), parts = a->q_heads * splits;
     unsigned heads = (unsigned)(a->kv_heads * ((a->group + HEADS - 1) / HEADS));
-    int64_t at_once = splits == 1 ? b->rows : most_rows(parts, heads);
+    int64_t alone = b->runs > 0 ? b->alone : b->rows;
+    int64_t at_once = splits == 1 ? alone : most_rows(parts, heads);
     attention_job j = {*b, *a, q, kv, (unsigned *)partial, NULL, NULL, out, 0, (int32_t)splits};
-    for (int64_t row = 0; row < b->rows; row += at_once) {
-        int64_t rows = b->rows - row < at_once ? b->rows - row : at_once;
+    int e = attention_runs(j, stream);
+    for (int64_t row = 0; row < alone && e == 0; row += at_once) {
+        int64_t rows = alone - row < at_once ? alone - row : at_once;
         j.first = (int32_t)row;
         if (splits > 1) {
             j.o = (float *)(j.arrived + ATTENTION_UNITS);
             j.ml = (float2 *)(j.o + rows * parts * a->row);
         }
         dim3 grid((unsigned)rows, heads, (unsigned)splits);
-        int e = by_row[a->row / 16 - 1](j, grid, stream);
-        if (e)
-            return e;
+        e = by_row[a->row / 16 - 1](j, grid, stream);
     }
-    return 0;
+    return e;
+}
+
+/* Rows of a run that one block takes. */
+static int32_t run_rows(const struct cuda_attention *a)
+{
+    int32_t heads = a->group < a->q_heads ? a->group : a->q_heads;
+    return heads > 0 && heads < ATTENTION_RUN ? ATTENTION_RUN / heads : 1;
+}
+
+int32_t cuda_attention_units(const struct cuda_attention *a, int32_t rows, const int32_t *pos,
+                             const int32_t *table, struct cuda_unit *unit, int32_t *alone)
+{
+    int32_t most = run_rows(a), runs = 0, single = 0;
+    for (int32_t i = 0, n; i < rows; i += n) {
+        for (n = 1; n < most && i + n < rows; n++)
+            if (table[i + n] != table[i] || pos[i + n] != pos[i] + n)
+                break;
+        if (n > 1)
+            unit[runs++] = {i, n};
+        else
+            unit[rows - ++single] = {i, 1};
+    }
+    std::reverse(unit, unit + runs);
+    std::reverse(unit + rows - single, unit + rows);
+    std::move(unit + rows - single, unit + rows, unit + runs);
+    *alone = single;
+    return runs;
 }
 
 uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_attention *a)
@@ -279,7 +310,11 @@ uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_a
     int64_t splits = splits_of(context), one = a->q_heads * splits;
     if (rows == 0 || splits <= 1)
         return 0;
-    int64_t parts = rows * one < ATTENTION_PARTS ? rows * one : ATTENTION_PARTS;
-    return CUDA_ATTENTION_ZEROS +
-           (uint64_t)(parts > one ? parts : one) * (uint64_t)(a->row + 2) * sizeof(float);
+    int64_t run = ATTENTION_RUN * splits, most = rows * one > rows / 2 * a->kv_heads * run
+                                                     ? rows * one
+                                                     : rows / 2 * a->kv_heads * run;
+    int64_t parts = most < ATTENTION_PARTS ? most : ATTENTION_PARTS;
+    parts = parts > one ? parts : one;
+    parts = rows > 1 && parts < run ? run : parts;
+    return CUDA_ATTENTION_ZEROS + (uint64_t)parts * (uint64_t)(a->row + 2) * sizeof(float);
 }

@@ -5,7 +5,10 @@
 
 #include "worker/cuda/common.cuh"
 
-enum { ATTENTION_PITCH = CUDA_KV_BLOCK + 8 }; /* of K in shared memory: no bank conflicts */
+enum {
+    ATTENTION_PITCH = CUDA_KV_BLOCK + 8, /* of K in shared memory: no bank conflicts */
+    ATTENTION_RUN = 128,                 /* a block's pairs of row and query head, of a run */
+};
 
 /* Of a launch: parts (heads of rows x splits) and units whose splits are counted. */
 static const int64_t ATTENTION_PARTS = 65536, ATTENTION_UNITS = CUDA_ATTENTION_ZEROS / 4;
@@ -19,8 +22,11 @@ struct attention_job {
     float *o;          /* [parts, row]: weighted values */
     float2 *ml;        /* [parts]: maximum, sum of weights */
     cuda_bf16 *out;
-    int32_t first, splits; /* the launch's first unit; splits of its grid */
+    int32_t first, splits; /* the launch's first; splits of the longest row */
 };
+
+/* Launches the batch's runs (attention_runs.cu); j but for o, ml and first. */
+int attention_runs(attention_job j, cuda_stream stream);
 
 /* Elements of one tile in shared memory: K [ROW][ATTENTION_PITCH], V [CUDA_KV_BLOCK][ROW + 8]. */
 template <int ROW> struct attention_tile {

@@ -254,6 +254,7 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         cuda_rope_angles,
         cuda_add_norm,
         cuda_attention_run,
+        cuda_attention_units,
         cuda_attention_bytes,
         cuda_route_experts,
         cuda_route_dense,

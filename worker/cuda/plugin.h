@@ -72,6 +72,7 @@ struct cuda_plugin {
     __typeof__(cuda_rope_angles) *rope_angles;
     __typeof__(cuda_add_norm) *add_norm;
     __typeof__(cuda_attention_run) *attention_run;
+    __typeof__(cuda_attention_units) *attention_units;
     __typeof__(cuda_attention_bytes) *attention_bytes;
     __typeof__(cuda_route_experts) *route_experts;
     __typeof__(cuda_route_dense) *route_dense;

@@ -45,6 +45,11 @@ struct cuda_matrix {
     int32_t rows, cols;
 };
 
+/* Rows [row, row + rows) of a step: one sequence's, at positions that ascend by one. */
+struct cuda_unit {
+    int32_t row, rows;
+};
+
 /* The rows of one step. */
 struct cuda_batch {
     int32_t rows;
@@ -58,6 +63,11 @@ struct cuda_batch {
     /* [1]: so many rows count; those after are copies of the last, with tables of their own, that
      * write nothing into the cache. NULL: all count. */
     const int32_t *live;
+    /* [runs + alone]: every row once, as cuda_attention_units cuts them, first `runs` units of
+     * several rows. runs 0: all rows stand alone, and unit is not read. runs and alone are on the
+     * host: they size grids. */
+    const struct cuda_unit *unit;
+    int32_t runs, alone;
 };
 
 /* One rank's attention: query heads [q_begin, q_begin + q_heads) of the model; query head h reads
@@ -126,12 +136,23 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
  * that are summed up; what was summed before is rescaled at each tile. A result of zero is +0.
  * partial: workspace of cuda_attention_bytes; NULL will do where that is 0. Whoever allocates it
  * sets its first CUDA_ATTENTION_ZEROS bytes to zero, once: a launch leaves them so, also one that a
- * graph replays. One launch at a time may use it. Bytes: the cache of the positions seen, once a
- * sequence in a step of one row each. */
+ * graph replays. One launch at a time may use it.
+ *
+ * One launch for rows that stand alone, and one for runs of rows of one sequence, which give a row
+ * the same bits; more launches where `partial` would grow. Bytes: the cache of the positions seen,
+ * once a sequence; and once a run from the L2 cache, which makes P^2 / (2 n) x 4 x row a KV head of
+ * a prompt of P rows in runs of n = 128 / group. Multiply-adds: q_heads x 2 x row for each row and
+ * position that it sees. */
 enum { CUDA_SPLIT = 512, CUDA_ATTENTION_ZEROS = 256 * 1024 };
 int cuda_attention_run(const struct cuda_batch *b, const struct cuda_attention *a,
                        const cuda_bf16 *q, struct cuda_kv kv, void *partial, cuda_bf16 *out,
                        cuda_stream stream);
+/* Cuts a step's rows, whose positions and tables are given, into units for cuda_batch: runs of at
+ * most as many rows as a block takes, the later ones of a sequence first for they take longest;
+ * then rows alone. All pointers are to the host's memory; unit: [rows]. Returns how many are runs.
+ */
+int32_t cuda_attention_units(const struct cuda_attention *a, int32_t rows, const int32_t *pos,
+                             const int32_t *table, struct cuda_unit *unit, int32_t *alone);
 /* Bytes of `partial` for steps of at most `rows` rows over at most `context` positions; either 0 or
  * more than CUDA_ATTENTION_ZEROS. */
 uint64_t cuda_attention_bytes(int32_t rows, int32_t context, const struct cuda_attention *a);
