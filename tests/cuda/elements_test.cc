@@ -273,6 +273,36 @@ static void a_row_alone_has_the_same_heads(void **state)
     assert_same(cache, together.cache);
 }
 
+/* K goes through tiles of 64 rows where a step has runs: the same bits in the same places. */
+static void runs_have_the_heads_of_rows(void **state)
+{
+    (void)state;
+    const qkv_case cases[] = {{3, 2, 80, 80, true}, {2, 1, 24, 32, false}, {1, 3, 128, 128, true}};
+    const std::vector<std::vector<test_sequence>> steps = {
+        {{0, 70, {4, 1}}, {37, 75, {2, 0}}, {191, 1, {7, 7, 5}}, {64, 3, {6, 3}}},
+        {{63, 2, {3, 1}}, {62, 1, {5}}, {20, 40, {0}}, {1, 1, {6}}, {59, 60, {4, 2}}}};
+    for (const qkv_case &c : cases)
+        for (const std::vector<test_sequence> &sequences : steps) {
+            test_batch apart(sequences), together(sequences);
+            size_t rows = apart.pos.size();
+            int32_t live = (int32_t)rows - 7;
+            device_array<int32_t> counted(std::vector<int32_t>(1, live));
+            together.cut({0, c.q_heads, 0, c.kv_heads, 1, c.head_dim, c.row, 1e-6f});
+            assert_true(together.b.runs > 0);
+            size_t per = (size_t)c.head_dim;
+            std::vector<float> rope = random_numbers(11, rows * per);
+            std::vector<float> q_tmp = random_numbers(12, rows * per * (size_t)c.q_heads);
+            std::vector<float> kv_tmp = random_numbers(13, rows * per * 2 * (size_t)c.kv_heads);
+            for (const int32_t *only : {(const int32_t *)NULL, (const int32_t *)counted.p}) {
+                apart.b.live = together.b.live = only;
+                qkv_result expected = finish(c, apart, rope, q_tmp, kv_tmp);
+                qkv_result found = finish(c, together, rope, q_tmp, kv_tmp);
+                assert_same(found.q, expected.q);
+                assert_same(found.cache, expected.cache);
+            }
+        }
+}
+
 static void nothing_to_do(void **state)
 {
     (void)state;
@@ -294,6 +324,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_row_alone_has_the_same_norm),
     cmocka_unit_test(heads_normed_and_rotated),
     cmocka_unit_test(a_row_alone_has_the_same_heads),
+    cmocka_unit_test(runs_have_the_heads_of_rows),
     cmocka_unit_test(nothing_to_do),
 };
 

@@ -133,27 +133,78 @@ int cuda_add_norm(int32_t rows, int32_t hidden, double *sum, float *x, const flo
                   sum, x, norm, eps, xn);
 }
 
-/* ---- q, k, v: a warp a head of a row ---- */
+/* ---- q, k, v: a warp a head of a row; where a step has runs, whose rows' K lies side by side in
+ * the cache, the first blocks take K_ROWS rows of a K head each ---- */
 
 struct finish_job {
     struct head_job h;
     const float *q_tmp, *kv_tmp;
+    int k_blocks;
 };
+
+enum { K_ROWS = 64, K_PITCH = K_ROWS + 2 }; /* no bank conflicts, by rows and by columns */
+
+DEVICE const float *kv_product(const finish_job &j, int row, int head)
+{
+    return j.kv_tmp + ((size_t)row * 2 * j.h.a.kv_heads + head) * j.h.a.head_dim;
+}
+
+/* Where K's first column of a row goes; NULL: nowhere. */
+DEVICE cuda_bf16 *k_place(const head_job &h, int row, int head)
+{
+    if (row >= h.b.rows || (h.b.live && row >= *h.b.live))
+        return NULL;
+    int pos = h.b.pos[row];
+    return kv_tile(h.kv, h.b, row, pos, head) + pos % CUDA_KV_BLOCK;
+}
+
+/* K of rows from `first` on, through shared memory, so that a warp writes a column of them. */
+DEVICE void finish_k(const finish_job &j, int first, int head)
+{
+    __shared__ __align__(16) cuda_bf16 tile[CUDA_MAX_HEAD * K_PITCH];
+    const cuda_attention &a = j.h.a;
+    int warp = threadIdx.x / 32, i = 2 * lane_id();
+    for (int r = warp; r < K_ROWS && first + r < j.h.b.rows; r += WARPS) {
+        const float *rope = j.h.rope + (size_t)(first + r) * a.head_dim;
+        float y[PAIRS][2];
+        norm_and_rotate(kv_product(j, first + r, head), j.h.k_norm, rope, a.head_dim, a.eps, y);
+        put_head(y, 1.0f, a.head_dim, a.row, tile + r, K_PITCH);
+    }
+    __syncthreads();
+    cuda_bf16 *low = k_place(j.h, first + i, head), *high = k_place(j.h, first + i + 1, head);
+    bool pair = low && high == low + 1 && (uintptr_t)low % 4 == 0;
+    for (int d = warp; d < a.row; d += WARPS) {
+        const cuda_bf16 *from = tile + d * K_PITCH + i;
+        int at = d * CUDA_KV_BLOCK;
+        if (pair)
+            *(uint32_t *)(low + at) = *(const uint32_t *)from;
+        if (!pair && low)
+            low[at] = from[0];
+        if (!pair && high)
+            high[at] = from[1];
+    }
+}
 
 static __global__ void __launch_bounds__(THREADS) finish_qkv(finish_job j)
 {
     grid_dependency_wait();
     grid_dependency_launch();
     const cuda_attention &a = j.h.a;
-    /* Rows next to each other, which a prompt's are in the cache too. */
-    int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
+    int block = (int)blockIdx.x;
+    if (block < j.k_blocks) {
+        finish_k(j, block / a.kv_heads * K_ROWS, block % a.kv_heads);
+        return;
+    }
+    int64_t item = (int64_t)(block - j.k_blocks) * WARPS + threadIdx.x / 32;
     int64_t row = item % j.h.b.rows;
     int head = (int)(item / j.h.b.rows);
+    if (j.k_blocks > 0 && head >= a.q_heads)
+        head += a.kv_heads;
     if (head >= a.q_heads + 2 * a.kv_heads)
         return;
     const float *q = j.q_tmp + (row * a.q_heads + head) * a.head_dim;
-    const float *kv = j.kv_tmp + (row * 2 * a.kv_heads + head - a.q_heads) * a.head_dim;
-    head_finish(j.h, (int)row, head, head < a.q_heads ? q : kv);
+    head_finish(j.h, (int)row, head,
+                head < a.q_heads ? q : kv_product(j, (int)row, head - a.q_heads));
 }
 
 int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const float *q_norm,
@@ -162,8 +213,10 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
 {
     if (b->rows == 0)
         return 0;
-    finish_job j = {head_job_of(b, a, q_norm, k_norm, rope, q, kv), q_tmp, kv_tmp};
-    int64_t items = (int64_t)b->rows * (a->q_heads + 2 * a->kv_heads);
-    dim3 grid((unsigned)((items + WARPS - 1) / WARPS));
+    finish_job j = {head_job_of(b, a, q_norm, k_norm, rope, q, kv), q_tmp, kv_tmp, 0};
+    if (b->runs > 0)
+        j.k_blocks = (b->rows + K_ROWS - 1) / K_ROWS * a->kv_heads;
+    int64_t items = (int64_t)b->rows * (a->q_heads + (b->runs > 0 ? 1 : 2) * a->kv_heads);
+    dim3 grid((unsigned)(j.k_blocks + (items + WARPS - 1) / WARPS));
     return launch(finish_qkv, {grid, dim3(THREADS), 0, (device_stream)stream, true}, j);
 }

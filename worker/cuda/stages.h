@@ -123,7 +123,8 @@ int cuda_add_norm(int32_t rows, int32_t hidden, double *sum, float *x, const flo
 /* From the products q_tmp[rows, q_heads x head_dim] and kv_tmp[rows, 2 x kv_heads x head_dim] (k
  * heads, then v heads), fp32: q and k normed by head (where a norm is given), rotated by halves, q
  * scaled by 1 / sqrt(head_dim) into q[rows, q_heads, row] bf16; k and v as bf16 into the cache, its
- * padding as zeros. */
+ * padding as zeros. Bytes: R x (q_heads + 2 x kv_heads) x (4 x head_dim + 2 x row); K of a row
+ * alone takes a sector of 32 bytes for each column. */
 int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const float *q_norm,
                     const float *k_norm, const float *rope, const float *q_tmp, const float *kv_tmp,
                     cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream);
