@@ -63,6 +63,8 @@ struct nccl_comm {
     const char *name;
     int *members;       /* [size]: ranks of the world */
     nccl_handle handle; /* NULL: not yet, or aborted */
+    bool aborting;      /* by this thread */
+    pthread_t aborter;
     struct nccl_comm *next, **link;
 };
 
@@ -117,17 +119,46 @@ static void own_text(const struct nccl *n, char out[96])
 
 /* ---- failing ---- */
 
+struct abort_job {
+    int (*abort)(nccl_handle c);
+    nccl_handle handle;
+};
+
+static void *abort_main(void *arg)
+{
+    struct abort_job job = *(struct abort_job *)arg;
+    free(arg);
+    job.abort(job.handle);
+    return NULL;
+}
+
+/* Under n->lock. NCCL tells the GPU to give up at once, but returns only when no recorded graph
+ * refers to the communicator: so a thread of its own waits for that. */
+static void start_abort(struct nccl_comm *c)
+{
+    struct abort_job *job = malloc(sizeof *job);
+    if (!c->handle) {
+        free(job);
+        return;
+    }
+    if (job)
+        *job = (struct abort_job){c->n->lib.abort, c->handle};
+    c->aborting = job && pthread_create(&c->aborter, NULL, abort_main, job) == 0;
+    if (!c->aborting) {
+        c->n->lib.abort(c->handle);
+        free(job);
+    }
+    c->handle = NULL;
+}
+
 /* Ends all communicators of this rank; the first reason stays. Takes n->lock. */
 static enum status nccl_fail(struct nccl *n, const struct error *why, struct error *err)
 {
     pthread_mutex_lock(&n->lock);
     if (n->failed.code == OK) {
         n->failed = *why;
-        for (struct nccl_comm *c = n->comms; c; c = c->next) {
-            if (c->handle)
-                n->lib.abort(c->handle);
-            c->handle = NULL;
-        }
+        for (struct nccl_comm *c = n->comms; c; c = c->next)
+            start_abort(c);
     }
     if (err)
         *err = n->failed;
@@ -393,12 +424,24 @@ static void close_handle(struct nccl *n, nccl_handle handle)
         n->lib.abort(handle);
 }
 
+/* What an abort still waits for after this long, it waits for alone. */
+static void join_abort(const struct nccl_comm *c)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += NCCL_FINALIZE_MS / 1000;
+    if (pthread_timedjoin_np(c->aborter, NULL, &until) != 0)
+        pthread_detach(c->aborter);
+}
+
 static void nccl_comm_destroy(struct comm *base)
 {
     struct nccl_comm *c = nccl_comm(base);
     nccl_handle handle = unlist(c);
     if (handle)
         close_handle(c->n, handle);
+    if (c->aborting)
+        join_abort(c);
     if (c->owns_inner && c->inner)
         c->inner->ops->destroy(c->inner);
     free(c->members);

@@ -7,7 +7,8 @@
  * for.
  *
  * Whatever fails between GPUs ends all of a rank's communicators (ncclCommAbort): every later
- * operation says why, with ERR_PEER.
+ * operation says why, with ERR_PEER. CUDA graphs that hold their operations are destroyed before
+ * them: NCCL waits for that.
  */
 #ifndef WITAN_TRANSPORT_NCCL_H
 #define WITAN_TRANSPORT_NCCL_H
@@ -54,7 +55,7 @@ enum status comm_nccl(struct nccl *n, struct comm *inner, const char *name, stru
 /*
  * For a rank that has waited `waited_ms` for its stream to run `what`, by the thread of its
  * operations: OK, wait on; ERR_PEER: an operation on it has failed, or the deadline has passed.
- * Then all communicators of this rank have been aborted, the stream runs out, and the message names
+ * Then all communicators of this rank are aborted, the stream runs out, and the message names
  * the ranks to look at.
  */
 enum status nccl_watch(struct nccl *n, const char *what, int64_t waited_ms, struct error *err);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     SYSTEM_ERROR = 2,
@@ -58,19 +59,26 @@ struct ncclComm {
     int polls;       /* before the last call has */
     bool never;      /* it will not */
     int async_error; /* from now on */
-    bool stuck;      /* counted by `busy` */
+    bool stuck;      /* an operation of it will never be done */
     int operations;
+    pthread_t maker;
+    struct ncclComm *next;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct clique *cliques;
+static struct ncclComm *comms;
 static uint64_t last_id;
-static _Thread_local int stuck_here;
 
 static bool busy(void)
 {
-    return stuck_here > 0;
+    bool stuck = false;
+    pthread_mutex_lock(&lock);
+    for (const struct ncclComm *c = comms; c; c = c->next)
+        stuck = stuck || (c->stuck && pthread_equal(c->maker, pthread_self()));
+    pthread_mutex_unlock(&lock);
+    return stuck;
 }
 
 static struct fake_nccl control = {
@@ -162,6 +170,9 @@ int ncclCommInitRankConfig(nccl_handle *out, int size, struct nccl_id id, int ra
     c->rank = rank;
     c->polls = control.polls + 1;
     c->never = control.init_hangs;
+    c->maker = pthread_self();
+    c->next = comms;
+    comms = c;
     *out = c;
     pthread_mutex_unlock(&lock);
     atomic_fetch_add(&control.inits, 1);
@@ -192,7 +203,10 @@ int ncclCommFinalize(nccl_handle c)
 
 static void release(nccl_handle c)
 {
-    stuck_here -= c->stuck;
+    struct ncclComm **at = &comms;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
     leave(c->clique);
     free(c);
 }
@@ -213,6 +227,8 @@ int ncclCommAbort(nccl_handle c)
     pthread_cond_broadcast(&changed);
     release(c);
     pthread_mutex_unlock(&lock);
+    while (control.abort_waits)
+        usleep(1000);
     atomic_fetch_add(&control.aborted, 1);
     return NCCL_OK;
 }
@@ -334,32 +350,55 @@ static int hand_on(nccl_handle c, int peer, const struct call *mine)
     return same ? NCCL_OK : INVALID_ARGUMENT;
 }
 
-/* Does it, or what is to befall it. peer -1: a collective. */
-static int run(nccl_handle c, int peer, struct call mine)
+/* One operation, now or at each run of a recording. peer -1: a collective. */
+struct operation {
+    nccl_handle c;
+    int peer;
+    struct call mine;
+};
+
+/* Does it, or what is to befall it. Under the lock. */
+static int perform(const struct operation *o)
 {
-    int result = NCCL_OK;
-    pthread_mutex_lock(&lock);
+    struct ncclComm *c = o->c;
     int number = c->operations++;
     bool befalls = control.at >= 0 && number >= control.at &&
                    (control.at_rank < 0 || control.at_rank == c->rank);
+    atomic_fetch_add(&control.operations, 1);
+    if (befalls && control.stream_hangs)
+        c->stuck = true;
+    else if (befalls && control.never_queued)
+        c->never = true;
+    else if (befalls && control.async_error)
+        c->async_error = control.async_error;
+    else
+        return o->peer < 0 ? collective(c, &o->mine) : hand_on(c, o->peer, &o->mine);
+    return NCCL_OK;
+}
+
+static int run_recorded(const void *arg)
+{
+    const struct operation *o = arg;
+    pthread_mutex_lock(&lock);
+    int result = perform(o);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+static int run(nccl_handle c, int peer, struct call mine)
+{
+    const struct operation o = {c, peer, mine};
+    int result = NCCL_OK;
+    pthread_mutex_lock(&lock);
     if (!c->ready || c->polls > 0 || c->never || peer >= c->clique->size)
         result = INVALID_USAGE;
-    else if (befalls && control.stream_hangs) {
-        stuck_here += !c->stuck;
-        c->stuck = true;
-    } else if (befalls && control.never_queued) {
-        c->never = true;
-    } else if (befalls && control.async_error) {
-        c->async_error = control.async_error;
-    } else {
-        result = peer < 0 ? collective(c, &mine) : hand_on(c, peer, &mine);
-        if (result == NCCL_OK)
-            c->polls = control.polls;
-    }
+    else if (!control.record || !control.record(run_recorded, &o, sizeof o))
+        result = perform(&o);
+    if (result == NCCL_OK)
+        c->polls = control.polls;
     if (result == NCCL_OK && (c->polls > 0 || c->never))
         result = NCCL_IN_PROGRESS;
     pthread_mutex_unlock(&lock);
-    atomic_fetch_add(&control.operations, 1);
     return result;
 }
 

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 struct fake_nccl {
     int version;
@@ -21,7 +22,12 @@ struct fake_nccl {
     bool stream_hangs; /* they are never done: busy() */
     bool never_queued; /* they stay in progress */
     int async_error;   /* an ncclResult_t; 0: none. They seem to work, and are found by polling */
-    /* Of this thread's communicators: is there an operation that will never be done? */
+    _Atomic bool
+        abort_waits; /* an abort does not return until this is false, as with graphs that live */
+    /* NULL, or where the calling thread's stream is recorded: keeps a copy of the argument, has
+     * the function called with it at each run and returns true. */
+    bool (*record)(int (*fn)(const void *arg), const void *arg, size_t bytes);
+    /* Of the communicators that this thread made: will an operation never be done? */
     bool (*busy)(void);
     _Atomic int inits, operations, destroyed, aborted;
 };

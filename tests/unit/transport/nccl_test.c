@@ -39,6 +39,7 @@ static void reset(struct fake_nccl *f)
     f->init_hangs = f->id_fails = f->finalize_hangs = f->stream_hangs = f->never_queued = false;
     f->at_rank = f->at = -1;
     f->async_error = 0;
+    f->abort_waits = false;
     f->inits = f->operations = f->destroyed = f->aborted = 0;
 }
 
@@ -387,7 +388,9 @@ static enum status step_twice(struct nccl *n, struct comm *c, const struct scene
     enum status st = step(n, c, s, err);
     if (st == OK)
         return OK;
-    CHECK(st == ERR_PEER && !fake()->busy(), "%d", st);
+    CHECK(st == ERR_PEER, "%d", st);
+    while (fake()->busy()) /* the abort ends what the stream has */
+        usleep(1000);
     CHECK(c->ops->allreduce_f64(c, &x, 1, &again) == ERR_PEER, "%s", again.msg);
     CHECK(strcmp(again.msg, err->msg) == 0, "%s, not %s", again.msg, err->msg);
     CHECK(nccl_watch(n, "a step", 0, &again) == ERR_PEER, "%s", again.msg);
@@ -460,6 +463,29 @@ static void an_operation_that_is_never_queued(void **state)
     fake()->at = 1;
     fake()->never_queued = true;
     FAILS(&s, ERR_PEER, "has not connected the 2 ranks of the stage", "for an all-reduce");
+}
+
+/* The abort waits for this rank's graphs, which this rank destroys once it has been told. */
+static enum status step_then_let_go(struct nccl *n, struct comm *c, const struct scene *s,
+                                    struct error *err)
+{
+    enum status st = step_twice(n, c, s, err);
+    CHECK(fake()->aborted == 0, "%d", fake()->aborted);
+    fake()->abort_waits = false;
+    return st;
+}
+
+static void an_abort_that_waits_for_graphs(void **state)
+{
+    (void)state;
+    struct scene s = scene_of(1);
+    s.fn = step_then_let_go;
+    s.step_ms = SHORT_MS;
+    fake()->stream_hangs = true;
+    fake()->at = 0;
+    fake()->abort_waits = true;
+    FAILS(&s, ERR_PEER, "its GPU has not finished a step");
+    assert_int_equal(fake()->aborted, 1);
 }
 
 struct aborter {
@@ -573,6 +599,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(no_deadline),
     cmocka_unit_test(an_error_of_another_rank),
     cmocka_unit_test(an_operation_that_is_never_queued),
+    cmocka_unit_test(an_abort_that_waits_for_graphs),
     cmocka_unit_test(an_abort_from_another_thread),
     cmocka_unit_test(a_finalize_that_never_ends),
     cmocka_unit_test(the_installed_library),
