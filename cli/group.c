@@ -29,6 +29,10 @@ const char group_help[] =
     "  --gpu-memory F     with --device cuda: the part of a GPU that its ranks may fill (default "
     "0.9)\n"
     "  --kv-blocks N      blocks of the KV cache (default: for all sequences, or what fits a GPU)\n"
+    "  --collectives C    how ranks on GPUs meet: nccl, staged (through the host) or auto "
+    "(default:\n"
+    "                     nccl where every rank has a GPU of its own)\n"
+    "  --step-timeout N   seconds after which ranks give up GPUs that wait (nccl; default 60)\n"
     "  --kernels K        auto, avx512, avx2 or portable (the same tokens, bit for bit)\n"
     "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
     "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
@@ -47,6 +51,8 @@ void group_init(struct group_options *o)
         .limits = {.kv_dtype = KV_BF16},
         .transport = "local",
         .kernels = "auto",
+        .collectives = "auto",
+        .step_timeout_s = MODEL_STEP_TIMEOUT_S,
     };
 }
 
@@ -93,6 +99,7 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         {"--step-tokens", 1 << 20, &o->limits.max_rows},
         {"--chunk", 1 << 20, &o->chunk},
         {"--kv-blocks", 1 << 30, &o->limits.kv_blocks},
+        {"--step-timeout", 24 * 3600, &o->step_timeout_s},
         {"--threshold", MANIFEST_MAX_KEYS, &o->threshold},
     };
     struct {
@@ -121,7 +128,7 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
     }
     if (strcmp(flag, "--kernels") != 0 && strcmp(flag, "--transport") != 0 &&
         strcmp(flag, "--kv") != 0 && strcmp(flag, "--device") != 0 &&
-        strcmp(flag, "--gpu-memory") != 0)
+        strcmp(flag, "--gpu-memory") != 0 && strcmp(flag, "--collectives") != 0)
         return 0;
     ++*i;
     if (!value)
@@ -135,6 +142,11 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
     } else if (strcmp(flag, "--gpu-memory") == 0) {
         if (!flags_fraction(value, &o->limits.gpu_percent))
             return bad(flag, "0.01 to 1", value);
+    } else if (strcmp(flag, "--collectives") == 0) {
+        if (strcmp(value, "auto") != 0 && strcmp(value, "nccl") != 0 &&
+            strcmp(value, "staged") != 0)
+            return bad(flag, "auto, nccl or staged", value);
+        o->collectives = value;
     } else if (strcmp(flag, "--transport") == 0) {
         if (strcmp(value, "local") != 0 && strcmp(value, "mpi") != 0)
             return bad(flag, "local or mpi", value);
@@ -276,6 +288,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         .layout = a->o->layout,
         .limits = a->o->limits,
         .kernels = a->o->kernels,
+        .collectives = a->o->collectives,
+        .step_timeout_s = a->o->step_timeout_s,
         .spin = a->spin,
         .progress = true,
     };

@@ -15,7 +15,9 @@ struct group_options {
     struct engine_limits limits; /* 0 = choose: see group_defaults */
     const char *transport;       /* "local" or "mpi" */
     const char *kernels;
-    bool cuda; /* on GPUs: each rank of a machine takes the next one */
+    bool cuda;               /* on GPUs: each rank of a machine takes the next one */
+    const char *collectives; /* "auto", "nccl" or "staged" */
+    int32_t step_timeout_s;
     int32_t chunk;
     bool verbose;
     /* The folder's manifest: which, trusted keys, how many must have signed (0: 1). */

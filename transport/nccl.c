@@ -40,6 +40,7 @@ struct nccl {
     int64_t init_ms, step_ms;
     bool (*meet)(void *arg);
     void *arg;
+    char version[24];
     struct place mine, *places; /* [world's size] */
     bool placed;                /* places are known */
     bool *here;                 /* [world's size], for arrive */
@@ -726,6 +727,7 @@ static enum status open_here(struct nccl *n, const struct nccl_options *o, struc
     copy_text(n->mine.gpu, sizeof n->mine.gpu, o->gpu);
     copy_text(n->mine.model, sizeof n->mine.model, o->gpu_model);
     n->mine.version = n->lib.version;
+    nccl_version_text(n->lib.version, n->version);
     return OK;
 }
 
@@ -774,7 +776,7 @@ void nccl_destroy(struct nccl *n)
     free(n);
 }
 
-int nccl_version(const struct nccl *n)
+const char *nccl_version(const struct nccl *n)
 {
-    return n->lib.version;
+    return n->version;
 }

@@ -60,7 +60,7 @@ enum status comm_nccl(struct nccl *n, struct comm *inner, const char *name, stru
  */
 enum status nccl_watch(struct nccl *n, const char *what, int64_t waited_ms, struct error *err);
 
-/* 22809 is 2.28.9. */
-int nccl_version(const struct nccl *n);
+/* "2.28.9" */
+const char *nccl_version(const struct nccl *n);
 
 #endif

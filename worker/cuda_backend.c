@@ -5,6 +5,7 @@
  */
 #include "worker/cuda_backend.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "worker/cuda_graphs.h"
 
@@ -13,6 +14,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { SPIN_NS = 5000000, PAUSE_US = 50 }; /* of a wait under a watch */
 
 enum step_mode {
     STEP_PLAIN,
@@ -24,7 +28,8 @@ struct backend {
     const struct cuda_plugin *cuda;
     int device;
     cuda_stream stream;
-    struct memory memory; /* this backend's: its functions find their way back */
+    struct cuda_watch watch; /* look NULL: nobody */
+    struct memory memory;    /* this backend's: its functions find their way back */
     struct model_config config;
     struct cuda_attention attention;
     struct engine_limits limits;
@@ -65,6 +70,24 @@ static void note(struct backend *be, int code, const char *stage)
         cuda_failed(be, code, stage, &be->err);
 }
 
+/* Until the stream has run. Under a watch it is asked, at first without a pause, for decode steps
+ * take a few milliseconds. */
+static enum status wait_for(struct backend *be, const char *what, struct error *err)
+{
+    int64_t start = clock_now_ns();
+    bool done = false;
+    int e = be->watch.look ? 0 : be->cuda->wait(be->stream);
+    while (be->watch.look && e == 0 && !done) {
+        e = be->cuda->query(be->stream, &done);
+        int64_t waited = clock_now_ns() - start;
+        if (e != 0 || done || waited < SPIN_NS)
+            continue;
+        TRY(be->watch.look(be->watch.arg, what, waited / 1000000, err));
+        usleep(PAUSE_US);
+    }
+    return e == 0 ? OK : cuda_failed(be, e, what, err);
+}
+
 /* What a stage launches, unless it is being replayed. */
 #define STAGE(be, name, call)                                                                      \
     do {                                                                                           \
@@ -101,9 +124,7 @@ static enum status device_put(struct memory *m, void *to, uint64_t to_stride, co
     int e = be->cuda->use(be->device);
     if (e == 0)
         e = be->cuda->put(to, to_stride, from, from_stride, run, rows, be->stream);
-    if (e == 0)
-        e = be->cuda->wait(be->stream);
-    return e == 0 ? OK : cuda_failed(be, e, "copying to it", err);
+    return e == 0 ? wait_for(be, "copying to it", err) : cuda_failed(be, e, "copying to it", err);
 }
 
 static enum status device_get(struct memory *m, void *to, const void *from, uint64_t bytes,
@@ -111,11 +132,12 @@ static enum status device_get(struct memory *m, void *to, const void *from, uint
 {
     struct backend *be = backend_of(m);
     int e = be->cuda->use(be->device);
+    if (e == 0 && be->watch.look) /* the copy below may wait by itself */
+        TRY(wait_for(be, "copying from it", err));
     if (e == 0)
         e = be->cuda->get(to, from, bytes, be->stream);
-    if (e == 0)
-        e = be->cuda->wait(be->stream);
-    return e == 0 ? OK : cuda_failed(be, e, "copying from it", err);
+    return e == 0 ? wait_for(be, "copying from it", err)
+                  : cuda_failed(be, e, "copying from it", err);
 }
 
 static struct memory *cuda_memory(struct backend *be)
@@ -488,6 +510,14 @@ static void cuda_stage_lm_head(struct backend *be, const struct batch *b, const 
 
 /* --- life --- */
 
+/* Keeps the first failure. */
+static void finish_wait(struct backend *be)
+{
+    struct error e;
+    if (wait_for(be, "a stage of this step", &e) != OK && be->err.code == OK)
+        be->err = e;
+}
+
 static enum status cuda_finish(struct backend *be, struct error *err)
 {
     enum step_mode mode = be->mode;
@@ -496,17 +526,29 @@ static enum status cuda_finish(struct backend *be, struct error *err)
     if (mode == STEP_REPLAY)
         replay_segment(be);
     be->mode = STEP_PLAIN;
-    if (mode != STEP_RECORD && be->logits_bytes > 0)
+    if (be->watch.look) /* the copy below may wait by itself */
+        finish_wait(be);
+    if (mode != STEP_RECORD && be->logits_bytes > 0 && be->err.code == OK)
         note(be, be->cuda->get(be->logits_to, be->logits, be->logits_bytes, be->stream), "logits");
     be->logits_bytes = 0;
     note(be,
          be->cuda->get(be->host_out_of_range, be->out_of_range, sizeof *be->out_of_range,
                        be->stream),
          "finish");
-    note(be, be->cuda->wait(be->stream), "a stage of this step");
+    finish_wait(be);
     if (be->err.code != OK && err)
         *err = be->err;
     return be->err.code;
+}
+
+cuda_stream cuda_backend_stream(const struct backend *be)
+{
+    return be->stream;
+}
+
+void cuda_backend_watch(struct backend *be, const struct cuda_watch *watch)
+{
+    be->watch = *watch;
 }
 
 static uint64_t cuda_range_exceeded(const struct backend *be)

@@ -49,6 +49,19 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
                                 const struct engine_limits *limits, const struct kernels **kernels,
                                 struct backend **out, struct error *err);
 
+/* What all stages are put on. */
+cuda_stream cuda_backend_stream(const struct backend *be);
+
+/* Looks after others' work on the stream: called again and again while the backend waits for it to
+ * run `what`, by that thread. Not OK: the wait is given up with this error, and a step is not
+ * finished ever. */
+struct cuda_watch {
+    enum status (*look)(void *arg, const char *what, int64_t waited_ms, struct error *err);
+    void *arg;
+};
+
+void cuda_backend_watch(struct backend *be, const struct cuda_watch *watch);
+
 /* Kernels, copies and fills of the recorded step that a decode step of so many rows and positions
  * runs, and its segments; 0: there is none. */
 int32_t cuda_backend_recorded(const struct backend *be, int32_t rows, int32_t longest,

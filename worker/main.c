@@ -25,6 +25,8 @@ static const char usage[] =
     "  --tls DIR                holds ca.pem, worker.pem and worker.key (witan pki)\n"
     "  --region NAME            where this machine stands\n"
     "  --device D               cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
+    "  --collectives C          how ranks on GPUs meet: nccl, staged (through the host) or auto\n"
+    "                           (default: nccl where every rank has a GPU of its own)\n"
     "  --trust KEYS             take only a model whose manifest these PEM public keys have "
     "signed\n"
     "                           (a file or a folder of NAME.pem; default: as the coordinator "
@@ -60,6 +62,14 @@ static int take_threshold(const char *value, struct worker *w)
 }
 
 /* 0, or the exit code. */
+static int take_collectives(const char *value)
+{
+    bool known = !value || strcmp(value, "auto") == 0 || strcmp(value, "nccl") == 0 ||
+                 strcmp(value, "staged") == 0;
+    return known ? 0 : bad("--collectives", "auto, nccl or staged", value);
+}
+
+/* 0, or the exit code. */
 static int take_device(const char *value, struct worker *w)
 {
     if (strcmp(value, "cpu") != 0 && strcmp(value, "cuda") != 0)
@@ -82,6 +92,7 @@ static int parse(int argc, char **argv, struct worker *w)
         {"--tls", &w->options.tls_dir, true},
         {"--region", &w->options.region, false},
         {"--device", &device, false},
+        {"--collectives", &w->options.collectives, false},
         {"--trust", &w->options.trust, false},
         {"--threshold", &threshold, false},
         {"--weights-cache", &w->options.weights_cache, false},
@@ -105,7 +116,8 @@ static int parse(int argc, char **argv, struct worker *w)
             return bad(texts[k].flag, "a value", NULL);
     if (!w->options.region)
         w->options.region = "";
-    int code = take_device(device, w);
+    int code = take_collectives(w->options.collectives);
+    code = code == 0 ? take_device(device, w) : code;
     return code == 0 && threshold ? take_threshold(threshold, w) : code;
 }
 

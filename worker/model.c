@@ -86,9 +86,9 @@ static enum status send_rows(struct model *m, const struct batch *b, struct erro
 static enum status gather_logits(struct model *m, const struct batch *b, struct error *err)
 {
     size_t shard = (size_t)m->rank->vocab_padded, row = (size_t)model_vocab_padded(m);
-    for (int32_t i = 0; m->stage->size > 1 && i < b->logits; i++)
-        TRY(m->stage->ops->allgather(m->stage, m->ws.shard + (size_t)i * shard,
-                                     shard * sizeof(float), m->ws.logits + (size_t)i * row, err));
+    for (int32_t i = 0; m->gather->size > 1 && i < b->logits; i++)
+        TRY(m->gather->ops->allgather(m->gather, m->ws.shard + (size_t)i * shard,
+                                      shard * sizeof(float), m->ws.logits + (size_t)i * row, err));
     return OK;
 }
 

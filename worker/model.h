@@ -27,8 +27,14 @@ struct workspace {
 
 struct cuda_plugin;
 struct manifest;
+struct nccl;
 
-enum { MODEL_MAX_COMMS = 8, MODEL_STAGE_BYTES = 4 << 20 };
+enum {
+    MODEL_MAX_COMMS = 8,
+    MODEL_STAGE_BYTES = 4 << 20,
+    MODEL_STEP_TIMEOUT_S = 60,     /* what commands take where nobody says otherwise */
+    MODEL_CONNECT_TIMEOUT_S = 120, /* for NCCL's inits */
+};
 
 struct model {
     struct model_config config;
@@ -42,17 +48,20 @@ struct model {
     struct memory *memory; /* the backend's */
     struct pool *pool;
     struct workspace ws;
-    float *frequency;   /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
-    float rope_scale;   /* on its cosines and sines */
-    struct comm *world; /* the runner's */
-    struct comm *node;  /* the ranks of this machine */
-    struct comm *stage; /* the W ranks of this pipeline stage */
-    struct comm *attn;  /* the attn_tp ranks that share an o_proj sum */
-    struct comm *pipe;  /* the world, for what lies in the backend's memory */
+    float *frequency;    /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
+    float rope_scale;    /* on its cosines and sines */
+    struct comm *world;  /* the runner's */
+    struct comm *node;   /* the ranks of this machine */
+    struct comm *stage;  /* the W ranks of this pipeline stage */
+    struct comm *attn;   /* the attn_tp ranks that share an o_proj sum */
+    struct comm *pipe;   /* the world, for what lies in the backend's memory */
+    struct comm *gather; /* as stage, for what lies in the host's */
     struct comm *owned[MODEL_MAX_COMMS]; /* those of the above to be destroyed, last first */
     int owned_count;
     const struct cuda_plugin *cuda; /* options' */
     int32_t device;                 /* with cuda: of this machine's, from 0 */
+    struct nccl *nccl;              /* NULL: ranks do not meet by it */
+    bool captured;      /* ranks meet on the backend's stream alone, in recordings too */
     void *stage_buffer; /* of the host: sums on their way between a device and other ranks */
     struct memory_plan memory_plan; /* what the plan says this rank takes */
 };
@@ -70,8 +79,13 @@ struct model_options {
     const char *kernels;            /* for cpu_ops_choose */
     const struct cuda_plugin *cuda; /* NULL: compute on this processor; else the machine's ranks
                                        take its GPUs in turn */
-    bool spin;     /* compute threads may spin (threads of all ranks fit the cores) */
-    bool progress; /* rank 0 shows loading on standard error */
+    /* How ranks on GPUs meet: "nccl", "staged" (by way of the host's memory) or "auto" (NULL too):
+     * by NCCL where it serves them, else staged, saying why. */
+    const char *collectives;
+    const char *nccl;       /* its library; NULL: libnccl.so.2 from where the loader looks */
+    int32_t step_timeout_s; /* with NCCL: a rank waits so long for its GPU; 0: for ever */
+    bool spin;              /* compute threads may spin (threads of all ranks fit the cores) */
+    bool progress;          /* rank 0 shows loading on standard error */
 };
 
 /*

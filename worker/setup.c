@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "partition/manifest.h"
+#include "transport/nccl.h"
 #include "worker/cuda_backend.h"
 #include "worker/gpu_memory.h"
 #include "worker/model.h"
@@ -103,6 +104,7 @@ static enum status split_comms(struct model *m, struct error *err)
     own(m, m->node);
     TRY(m->world->ops->split(m->world, r->stage, r->rank, &m->stage, err));
     own(m, m->stage);
+    m->gather = m->stage;
     int color = r->stage * m->plan->layout.w + r->attn_dp;
     TRY(m->world->ops->split(m->world, color, r->rank, &m->attn, err));
     own(m, m->attn);
@@ -134,8 +136,6 @@ static enum status put_staged(void *arg, void *to, const void *from, size_t byte
 static enum status stage_comms(struct model *m, struct error *err)
 {
     struct comm **comms[] = {&m->stage, &m->attn, &m->pipe};
-    if (m->memory->host || m->world->size == 1)
-        return OK;
     m->stage_buffer = malloc(MODEL_STAGE_BYTES);
     if (!m->stage_buffer)
         return error_set(err, ERR_NO_MEMORY, "no memory to meet other ranks by");
@@ -146,6 +146,96 @@ static enum status stage_comms(struct model *m, struct error *err)
         own(m, *comms[i]);
     }
     return OK;
+}
+
+static bool meet_nccl(void *arg)
+{
+    struct model *m = arg;
+    return m->kernels->meet(m->backend, m->captured);
+}
+
+/* Collective: the same status in all ranks. */
+static enum status open_nccl(struct model *m, const struct model_options *o, struct error *err)
+{
+    struct cuda_device_info gpu = {.name = ""};
+    enum status st = cuda_plugin_device(m->cuda, m->device, &gpu, err);
+    TRY(comm_agree(m->world, st, err));
+    const struct nccl_options n = {
+        .library = o->nccl,
+        .stream = cuda_backend_stream(m->backend),
+        .gpu = gpu.uuid,
+        .gpu_model = gpu.name,
+        .init_ms = MODEL_CONNECT_TIMEOUT_S * 1000,
+        .step_ms = (int64_t)o->step_timeout_s * 1000,
+        .meet = meet_nccl,
+        .arg = m,
+    };
+    return nccl_create(m->world, &n, &m->nccl, err);
+}
+
+/* Over `*c`, which becomes it, where it has more ranks than one. Collective over the world. */
+static enum status nccl_over(struct model *m, struct comm **c, const char *name, struct error *err)
+{
+    if ((*c)->size == 1)
+        return OK;
+    TRY(comm_nccl(m->nccl, *c, name, c, err));
+    own(m, *c);
+    return OK;
+}
+
+static enum status nccl_comms(struct model *m, struct error *err)
+{
+    bool same = m->attn->size == m->stage->size;
+    TRY(nccl_over(m, &m->stage, "its stage", err));
+    if (same)
+        m->attn = m->stage;
+    else
+        TRY(nccl_over(m, &m->attn, "its attention", err));
+    if (m->plan->layout.pp > 1)
+        TRY(nccl_over(m, &m->pipe, "all stages", err));
+    double not = m->plan->layout.pp > 1 && !comm_capturable(m->pipe);
+    not += !comm_capturable(m->stage) || !comm_capturable(m->attn);
+    /* All or none: one that records an operation may wait for the others to begin it. */
+    TRY(comm_allreduce_f64(m->world, &not, 1, err));
+    m->captured = not == 0;
+    if (m->world->rank == 0)
+        log_info("%d ranks meet by NCCL %s%s", m->world->size, nccl_version(m->nccl),
+                 m->captured ? "" : ", which does not record across machines in this version");
+    return OK;
+}
+
+/* Makes the communicators for what lies on devices. */
+static enum status connect_ranks(struct model *m, const struct model_options *o, struct error *err)
+{
+    bool choose = !o->collectives || strcmp(o->collectives, "auto") == 0;
+    if (m->memory->host || m->world->size == 1)
+        return OK;
+    if (choose || strcmp(o->collectives, "nccl") == 0) {
+        struct error why;
+        enum status st = open_nccl(m, o, &why);
+        if (st == OK)
+            return nccl_comms(m, err);
+        if (!choose || (st != ERR_NOT_FOUND && st != ERR_UNSUPPORTED)) {
+            if (err)
+                *err = why;
+            return st;
+        }
+        if (m->world->rank == 0)
+            log_warn("ranks meet by way of the host's memory, which is slow: %s", why.msg);
+    }
+    return comm_agree(m->world, stage_comms(m, err), err);
+}
+
+static enum status look_at_nccl(void *arg, const char *what, int64_t waited_ms, struct error *err)
+{
+    return nccl_watch(arg, what, waited_ms, err);
+}
+
+/* From the first step on. */
+static void watch_ranks(struct model *m)
+{
+    if (m->nccl)
+        cuda_backend_watch(m->backend, &(struct cuda_watch){look_at_nccl, m->nccl});
 }
 
 static enum status allocate_rope(struct model *m, struct error *err)
@@ -223,7 +313,7 @@ static enum status create_backend(struct model *m, const struct model_options *o
                                &m->kernels, &m->backend, err));
     }
     m->memory = m->kernels->memory(m->backend);
-    return stage_comms(m, err);
+    return OK;
 }
 
 /* Everything but the weights and the KV cache. */
@@ -390,6 +480,8 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     if (st == OK)
         st = comm_agree(m->world, create_backend(m, o, err), err);
     if (st == OK)
+        st = connect_ranks(m, o, err);
+    if (st == OK)
         st = load(m, o, inv, ck, err);
     /* After loading, whose buffers are given back by now. */
     if (st == OK)
@@ -398,6 +490,8 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
         st = gpu_memory_size_cache(m, err);
     if (st == OK)
         st = comm_agree(m->world, allocate_cache(m, err), err);
+    if (st == OK)
+        watch_ranks(m);
     if (st == OK)
         st = comm_agree(m->world, record_steps(m, err), err);
     checkpoint_close(ck);
@@ -435,13 +529,14 @@ void model_destroy(struct model *m)
     for (size_t i = 0; m->memory && i < COUNT_OF(owned); i++)
         m->memory->free(m->memory, owned[i]);
     free(ws->shard);
-    if (m->kernels)
+    if (m->kernels) /* before communicators that recorded steps refer to */
         m->kernels->destroy(m->backend);
     pool_destroy(m->pool);
     while (m->owned_count > 0) {
         struct comm *c = m->owned[--m->owned_count];
         c->ops->destroy(c);
     }
+    nccl_destroy(m->nccl);
     free(m->stage_buffer);
     plan_destroy(m->plan);
     free(m);

@@ -5,21 +5,100 @@
 #include "tests/unit/unit.h"
 
 #include "base/check.h"
+#include "base/log.h"
+#include "tests/fake_nccl/fake_nccl.h"
 #include "worker/cuda_backend.h"
 #include "worker/engine.h"
 
+#include <dlfcn.h>
 #include <math.h>
 
-enum { MAX_SEQS = 3, MAX_LEN = 96, MAX_VOCAB = 600, MAX_STEPS = 8 };
+enum { MAX_SEQS = 3, MAX_LEN = 96, MAX_VOCAB = 600, MAX_STEPS = 8, STEP_TIMEOUT_S = 1 };
 
 /* Launches of kernels so far; 0 where nobody counts them. */
 #ifdef WITAN_EMULATED
 uint64_t simt_launches(void);
+bool simt_record(int (*fn)(const void *arg), const void *arg, size_t bytes);
 #else
 static uint64_t simt_launches(void)
 {
     return 0;
 }
+#endif
+
+#ifdef WITAN_EMULATED
+
+static struct fake_nccl *fake(void)
+{
+    struct fake_nccl *(*get)(void) = NULL;
+    void *so = dlopen(FAKE_NCCL, RTLD_NOW | RTLD_LOCAL);
+    void *symbol = so ? dlsym(so, "fake_nccl") : NULL;
+    assert_non_null(symbol);
+    memcpy(&get, &symbol, sizeof get);
+    return get();
+}
+
+static const char *nccl_library(void)
+{
+    return FAKE_NCCL;
+}
+
+/* --- many GPUs of the one that the emulator has --- */
+
+static int many_count(int *count)
+{
+    *count = 8;
+    return 0;
+}
+
+static int many_use(int device)
+{
+    return witan_cuda_plugin(CUDA_PLUGIN_VERSION)->use(device < 8 ? 0 : device);
+}
+
+static int many_info(int device, struct cuda_device_info *out)
+{
+    int e = witan_cuda_plugin(CUDA_PLUGIN_VERSION)->device_info(0, out);
+    snprintf(out->uuid, sizeof out->uuid, "GPU-emulator-%d", device);
+    return e;
+}
+
+/* An operation that the fake one never does holds the stream up. */
+static int many_query(cuda_stream stream, bool *done)
+{
+    int e = witan_cuda_plugin(CUDA_PLUGIN_VERSION)->query(stream, done);
+    *done = *done && !fake()->busy();
+    return e;
+}
+
+static const struct cuda_plugin *gpus(int count)
+{
+    static struct cuda_plugin many;
+    assert_in_range(count, 1, 8);
+    many = *witan_cuda_plugin(CUDA_PLUGIN_VERSION);
+    many.device_count = many_count;
+    many.use = many_use;
+    many.device_info = many_info;
+    many.query = many_query;
+    fake()->record = simt_record;
+    return &many;
+}
+
+#else
+
+static const char *nccl_library(void)
+{
+    return NULL;
+}
+
+/* NULL: there are not so many. */
+static const struct cuda_plugin *gpus(int count)
+{
+    const struct cuda_plugin *p = witan_cuda_plugin(CUDA_PLUGIN_VERSION);
+    int found = 0;
+    return p->device_count(&found) == 0 && found >= count ? p : NULL;
+}
+
 #endif
 
 /* A model of random bf16 weights, and what it is asked. */
@@ -46,6 +125,8 @@ struct run {
     const struct shape *shape;
     const struct cuda_plugin *cuda; /* NULL: the CPU backend */
     struct layout layout;
+    const char *collectives; /* NULL: staged */
+    const char *library;     /* NCCL's; NULL: the fake one on the emulator, else the installed */
     int32_t chunk;
     const struct ask *asks;
     int32_t ask_count;
@@ -112,6 +193,9 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
                    .kv_dtype = KV_BF16},
         .kernels = "auto",
         .cuda = r->cuda,
+        .collectives = r->collectives ? r->collectives : "staged",
+        .nccl = r->library ? r->library : nccl_library(),
+        .step_timeout_s = STEP_TIMEOUT_S,
     };
     const struct engine_options eo = {.chunk = r->chunk};
     enum engine_left left;
@@ -126,17 +210,25 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     return st;
 }
 
-static void run_it(struct run *r)
+static int ranks_of(const struct layout *l)
 {
-    struct error err;
-    struct layout l = r->layout;
-    int world = l.pp * (l.w > 0 ? l.w : l.tp > l.ep ? l.tp : l.ep);
+    return l->pp * (l->w > 0 ? l->w : l->tp > l->ep ? l->tp : l->ep);
+}
+
+static enum status try_it(struct run *r, struct error *err)
+{
     for (int32_t i = 0; i < r->ask_count; i++) {
         r->answers[i] = (struct answer){.vocab = r->shape->vocab};
         r->answers[i].logits = calloc((size_t)MAX_LEN * (size_t)r->shape->vocab, sizeof(float));
         assert_non_null(r->answers[i].logits);
     }
-    if (comm_local_run(world, rank_main, r, &err) != OK)
+    return comm_local_run(ranks_of(&r->layout), rank_main, r, err);
+}
+
+static void run_it(struct run *r)
+{
+    struct error err;
+    if (try_it(r, &err) != OK)
         fail_msg("%s", err.msg);
 }
 
@@ -296,6 +388,131 @@ static void the_same_bits(void **state)
     remove_model(&s);
 }
 
+/* Ranks that meet by NCCL, against one rank. */
+static void the_same_bits_by_nccl(void **state)
+{
+    (void)state;
+    static const struct {
+        struct layout layout;
+        int32_t chunk;
+    } ways[] = {{{1, 2, 1, 0}, 0}, {{1, 2, 2, 0}, 33}, {{1, 1, 4, 0}, 0},
+                {{2, 1, 2, 0}, 7}, {{1, 4, 2, 0}, 0},  {{2, 2, 2, 0}, 0}};
+    char dir[64];
+    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
+                               "--experts 8 --top-k 2 --moe-intermediate 256",
+                      .vocab = 200};
+    struct ask asks[MAX_SEQS];
+    int ran = 0;
+    make_model(&s, dir);
+    make_asks(asks, MAX_SEQS, s.vocab);
+    struct run one = {
+        .shape = &s, .cuda = plugin(), .layout = {1, 1, 1, 0}, .asks = asks, .ask_count = MAX_SEQS};
+    run_it(&one);
+    for (size_t i = 0; i < COUNT_OF(ways); i++) {
+        struct run other = one;
+        other.layout = ways[i].layout;
+        other.chunk = ways[i].chunk;
+        other.collectives = "nccl";
+        other.cuda = gpus(ranks_of(&other.layout));
+        if (!other.cuda)
+            continue;
+        ran++;
+        run_it(&other);
+        for (int32_t k = 0; k < MAX_SEQS; k++)
+            assert_same(&one.answers[k], &other.answers[k]);
+        run_fini(&other);
+    }
+    run_fini(&one);
+    remove_model(&s);
+    if (ran == 0) {
+        printf("skipped: fewer than two GPUs\n");
+        exit(77);
+    }
+#ifdef WITAN_EMULATED
+    assert_true(fake()->operations > 100);
+    assert_int_equal(fake()->inits, fake()->destroyed);
+    assert_int_equal(fake()->aborted, 0);
+#endif
+}
+
+#ifdef WITAN_EMULATED
+
+/* A small model over two ranks. */
+static enum status try_two(struct run *r, struct error *err)
+{
+    char dir[64];
+    struct shape s = {.flags = "--hidden 64 --layers 1 --heads 2 --kv-heads 1 --head-dim 32 "
+                               "--experts 4 --top-k 2 --moe-intermediate 128",
+                      .vocab = 64};
+    struct ask asks[1];
+    make_model(&s, dir);
+    make_asks(asks, 1, s.vocab);
+    r->shape = &s;
+    r->layout = (struct layout){1, 2, 1, 0};
+    r->asks = asks;
+    r->ask_count = 1;
+    enum status st = try_it(r, err);
+    run_fini(r);
+    remove_model(&s);
+    return st;
+}
+
+/* The stream never runs a sum: every rank gives up in time, says so, and comes down. */
+static void a_step_that_hangs(void **state)
+{
+    struct error err;
+    (void)state;
+    struct run r = {.cuda = gpus(2), .collectives = "nccl"};
+    fake()->stream_hangs = true;
+    fake()->at = 3;
+    assert_int_equal(try_two(&r, &err), ERR_PEER);
+    assert_non_null(strstr(err.msg, "has not finished a stage of this step within 1 s"));
+    assert_non_null(strstr(err.msg, "an all-reduce of"));
+    assert_int_equal(fake()->aborted, 2);
+    assert_int_equal(fake()->destroyed, 0);
+}
+
+/* Without NCCL, or with GPUs that it cannot serve: refused, or by way of the host. */
+static void collectives_that_do_not_serve(void **state)
+{
+    static const struct {
+        const char *library, *words;
+        bool shared; /* all ranks on one GPU */
+        enum status refused;
+    } cases[] = {
+        {"/nowhere/libnccl.so.2", "NCCL cannot be loaded", false, ERR_NOT_FOUND},
+        {NULL, "under both rank 0", true, ERR_UNSUPPORTED},
+    };
+    struct error err;
+    (void)state;
+    log_set_level(LOG_ERROR);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct run r = {.cuda = cases[i].shared ? plugin() : gpus(2),
+                        .collectives = "nccl",
+                        .library = cases[i].library};
+        assert_int_equal(try_two(&r, &err), cases[i].refused);
+        assert_non_null(strstr(err.msg, cases[i].words));
+        r.collectives = "auto";
+        if (try_two(&r, &err) != OK)
+            fail_msg("%s", err.msg);
+        assert_int_equal(r.answers[0].count, 3);
+        assert_int_equal(fake()->inits, 0);
+    }
+}
+
+static void auto_takes_nccl(void **state)
+{
+    struct error err;
+    (void)state;
+    struct run r = {.cuda = gpus(2), .collectives = "auto"};
+    if (try_two(&r, &err) != OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(r.answers[0].count, 3);
+    assert_int_equal(fake()->inits, 2);
+}
+
+#endif
+
 /* A step of three rows: so many launches a layer, and besides: embed, angles, the last norm,
  * logits.
  */
@@ -334,25 +551,39 @@ static void launches_of_a_step(void **state)
 static void recorded_steps_give_the_same_bits(void **state)
 {
     (void)state;
-    static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 1, 0}, {2, 1, 1, 0}};
-    static const int32_t segments[] = {1, 2 * 2 + 1 + 1, 2}; /* cut by every sum of 2 layers */
+    static const struct {
+        struct layout layout;
+        const char *collectives;
+        int32_t segments;
+    } ways[] = {
+        {{1, 1, 1, 0}, "staged", 1},
+        {{1, 2, 1, 0}, "staged", 2 * 2 + 1 + 1}, /* cut by every sum of 2 layers */
+        {{2, 1, 1, 0}, "staged", 2},
+        {{1, 2, 1, 0}, "nccl", 1}, /* which holds the sums */
+        {{2, 1, 2, 0}, "nccl", 1},
+    };
     char dir[64];
     struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
                                "--experts 8 --top-k 2 --moe-intermediate 256",
                       .vocab = 200};
     make_model(&s, dir);
-    for (size_t i = 0; i < COUNT_OF(layouts); i++) {
+    for (size_t i = 0; i < COUNT_OF(ways); i++) {
         struct ask asks[MAX_SEQS], longer[MAX_SEQS];
+        bool nccl = strcmp(ways[i].collectives, "nccl") == 0;
+        const struct cuda_plugin *cuda = nccl ? gpus(ranks_of(&ways[i].layout)) : plugin();
+        if (!cuda)
+            continue;
         make_asks(asks, MAX_SEQS, s.vocab);
         for (int32_t k = 0; k < MAX_SEQS; k++)
             asks[k].max_tokens = 3 + 3 * k; /* steps of three sequences, of two and of one */
         struct run decode = {.shape = &s,
-                             .cuda = plugin(),
-                             .layout = layouts[i],
+                             .cuda = cuda,
+                             .collectives = ways[i].collectives,
+                             .layout = ways[i].layout,
                              .asks = asks,
                              .ask_count = MAX_SEQS};
         run_it(&decode);
-        assert_int_equal(decode.segments, segments[i]);
+        assert_int_equal(decode.segments, ways[i].segments);
         for (int32_t k = 0; k < MAX_SEQS; k++) {
             const struct answer *a = &decode.answers[k];
             assert_true(decode.nodes[k + 1] > 0);
@@ -378,10 +609,13 @@ static void recorded_steps_give_the_same_bits(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(near_the_cpu),
-    cmocka_unit_test(the_same_bits),
-    cmocka_unit_test(launches_of_a_step),
-    cmocka_unit_test(recorded_steps_give_the_same_bits),
+    cmocka_unit_test(near_the_cpu),          cmocka_unit_test(the_same_bits),
+    cmocka_unit_test(the_same_bits_by_nccl),
+#ifdef WITAN_EMULATED
+    cmocka_unit_test(a_step_that_hangs),     cmocka_unit_test(collectives_that_do_not_serve),
+    cmocka_unit_test(auto_takes_nccl),
+#endif
+    cmocka_unit_test(launches_of_a_step),    cmocka_unit_test(recorded_steps_give_the_same_bits),
 };
 
 UNIT_MAIN(tests)

@@ -46,6 +46,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         .limits = t->limits,
         .kernels = "auto",
         .cuda = witan_cuda_plugin(CUDA_PLUGIN_VERSION),
+        .collectives = "staged",
     };
     TRY(model_create(&o, world, &m, err));
     struct workspace_bytes w = plan_workspace(&m->config, m->plan, m->rank, &m->limits);

@@ -37,6 +37,11 @@ void simt_memory(uint64_t bytes);
 /* Bytes that are allocated on the device, but for the host's pinned ones. */
 uint64_t simt_allocated(void);
 
+/* False where this thread does not record (device_record_begin). Else a copy of the argument is
+ * kept, and each run of the recording calls the function with it, whose status is the run's: for
+ * what tests put on a stream beside kernels. */
+bool simt_record(int (*fn)(const void *arg), const void *arg, size_t bytes);
+
 /* Counted while on (it halves the speed): what the memory system of a GPU would have been asked
  * for. A request is one load or store instruction of one warp. */
 void simt_count(bool on);

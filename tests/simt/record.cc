@@ -56,6 +56,14 @@ bool record_launch(const simt_kernel *kernel, const launch_shape *shape)
     });
 }
 
+bool simt_record(int (*fn)(const void *arg), const void *arg, size_t bytes)
+{
+    if (!recording)
+        return false;
+    std::vector<char> copy((const char *)arg, (const char *)arg + bytes);
+    return record_node([=] { return fn(copy.data()); });
+}
+
 int device_record_begin(device_stream)
 {
     if (recording)

@@ -142,6 +142,8 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
         .limits = r->plan.limits,
         .kernels = r->plan.kernels,
         .cuda = r->cuda,
+        .collectives = o->collectives,
+        .step_timeout_s = MODEL_STEP_TIMEOUT_S,
         .progress = true,
     };
     const struct engine_options eo = {

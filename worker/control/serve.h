@@ -22,6 +22,7 @@ struct serve_options {
      * rank's own command line like the keys: who names the folder can have other weights taken. */
     const char *weights_cache; /* NULL: none */
     int32_t threshold;         /* of them at least so many; 0: as many as the coordinator says */
+    const char *collectives;   /* of ranks on GPUs, as model_options has it */
     bool cuda; /* on GPUs: each rank of a machine takes the next one; false: on the processor */
 };
 

@@ -93,6 +93,13 @@ static int stream_destroy(cuda_stream stream)
     return (int)cudaStreamDestroy((cudaStream_t)stream);
 }
 
+static int query(cuda_stream stream, bool *done)
+{
+    cudaError_t e = cudaStreamQuery((cudaStream_t)stream);
+    *done = e == cudaSuccess;
+    return e == cudaErrorNotReady ? 0 : (int)e;
+}
+
 static int put(void *to, size_t to_stride, const void *from, size_t from_stride, size_t run,
                size_t rows, cuda_stream stream)
 {
@@ -151,6 +158,13 @@ static int stream_create(cuda_stream *out)
 static int stream_destroy(cuda_stream)
 {
     return 0;
+}
+
+static int query(cuda_stream stream, bool *done)
+{
+    int e = device_wait((device_stream)stream);
+    *done = e == 0;
+    return e;
 }
 
 static int put(void *to, size_t to_stride, const void *from, size_t from_stride, size_t run,
@@ -246,6 +260,7 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         get,
         zero,
         wait,
+        query,
         record_begin,
         record_end,
         graph_run,

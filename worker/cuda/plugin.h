@@ -11,6 +11,7 @@
 
 #include "worker/cuda/stages.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -59,6 +60,7 @@ struct cuda_plugin {
     int (*zero)(void *to, size_t bytes, cuda_stream stream);
     /* All of the stream has run: the first error of any of it. */
     int (*wait)(cuda_stream stream);
+    int (*query)(cuda_stream stream, bool *done); /* has it? Without waiting. */
     /* Between these two the calling thread's work on the stream is kept instead of done; `wait`,
      * allocating and freeing are errors then. *nodes: kernels, copies and fills; a graph may be of
      * none. */
