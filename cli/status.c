@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +80,54 @@ static void show_device(const Witan__Inference__V1__Device *d)
     free(words);
 }
 
+static double figure(const rank *r, const char *name)
+{
+    for (size_t i = 0; i < r->n_figures; i++)
+        if (strcmp(r->figures[i]->name, name) == 0)
+            return r->figures[i]->value;
+    return NAN;
+}
+
+/* The GPU's figures that are measured. */
+static void show_figures(const rank *r)
+{
+    static const struct {
+        const char *name, *before, *after;
+        int digits;
+        double scale;
+    } shown[] = {
+        {"power_w", "", " W", 0, 1},
+        {"energy_j", "", " kJ since the start", 3, 1e-3},
+        {"step_j", "", " J a step", 3, 1},
+        {"sm_mhz", "SM ", " MHz", 0, 1},
+        {"memory_mhz", "memory ", " MHz", 0, 1},
+        {"temperature_c", "", " C", 0, 1},
+        {"ecc_corrected", "", " memory errors corrected", 0, 1},
+        {"ecc_uncorrected", "", " not", 0, 1},
+    };
+    char *words = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&words, &len);
+    CHECK(f, "no memory for a line");
+    const char *between = "";
+    for (size_t i = 0; i < COUNT_OF(shown); i++) {
+        double value = figure(r, shown[i].name);
+        if (isnan(value))
+            continue;
+        fprintf(f, "%s%s%.*f%s", between, shown[i].before, shown[i].digits, value * shown[i].scale,
+                shown[i].after);
+        between = ", ";
+    }
+    for (size_t i = 0; i < r->n_held_down_by; i++)
+        fprintf(f, "%s%s", i > 0 ? ", " : "; clocks held down by ", r->held_down_by[i]);
+    for (size_t i = 0; i < r->n_xids; i++)
+        fprintf(f, "%s%" PRIu32, i > 0 ? ", " : "; Xid ", r->xids[i]);
+    fclose(f);
+    if (len > 0)
+        show_wrapped(words);
+    free(words);
+}
+
 static void show_rank(const rank *r)
 {
     printf("  rank %-3" PRIu32 " %.32s%s%.16s, process %" PRIu64 ": %.16s, step %" PRIu64
@@ -86,6 +135,7 @@ static void show_rank(const rank *r)
            r->rank, r->host, *r->region ? " in " : "", r->region, r->pid, r->phase, r->step,
            r->heartbeat_seconds_ago, r->kernels);
     show_device(r->device);
+    show_figures(r);
     if (*r->holds)
         show_wrapped(r->holds);
     show_memory(r);
@@ -147,6 +197,23 @@ static json_t *device_json(const Witan__Inference__V1__Device *d)
                      d->cuda_driver, "uuid", d->uuid, "pci", d->pci);
 }
 
+/* What is measured alone; null without a GPU. */
+static json_t *gpu_json(const rank *r)
+{
+    if (!r->device)
+        return json_null();
+    json_t *o = json_object(), *reasons = json_array(), *xids = json_array();
+    for (size_t i = 0; i < r->n_figures; i++)
+        json_object_set_new(o, r->figures[i]->name, json_real(r->figures[i]->value));
+    for (size_t i = 0; i < r->n_held_down_by; i++)
+        json_array_append_new(reasons, json_string(r->held_down_by[i]));
+    for (size_t i = 0; i < r->n_xids; i++)
+        json_array_append_new(xids, number(r->xids[i]));
+    json_object_set_new(o, "held_down_by", reasons);
+    json_object_set_new(o, "xids", xids);
+    return o;
+}
+
 static json_t *rank_json(const rank *r)
 {
     json_t *memory = json_object();
@@ -158,7 +225,7 @@ static json_t *rank_json(const rank *r)
                      r->heartbeat_seconds_ago, "processor", r->processor, "kernels", r->kernels,
                      "memory_bytes", memory, "resident_bytes", number(r->resident_bytes), "holds",
                      r->holds, "manifest_digest", r->manifest_digest, "device",
-                     device_json(r->device));
+                     device_json(r->device), "gpu", gpu_json(r));
 }
 
 static json_t *group_json(const group *g)

@@ -394,12 +394,21 @@ static void on_ready(struct member *r, rank_message *message)
     send_probe(g);
 }
 
+static void hear_gpu(struct member *r, const Witan__Cluster__V1__Gpu *gpu)
+{
+    char rank[320], who[400];
+    describe(r, rank, sizeof rank);
+    snprintf(who, sizeof who, "group %.70s: %s", r->group->config->name, rank);
+    gpu_heard(&r->gpu, who, gpu, clock_now_ns());
+}
+
 static void on_heartbeat(struct member *r, const Witan__Cluster__V1__Heartbeat *h)
 {
     struct group *g = r->group;
     r->heartbeat_ns = clock_now_ns();
     r->step = h->step;
     r->phase = (int)h->phase;
+    hear_gpu(r, h->gpu);
     if (r->hello->rank != 0)
         return;
     g->running = h->running;

@@ -3,6 +3,7 @@
 #define WITAN_COORDINATOR_MEMBERS_PRIVATE_H
 
 #include "coordinator/deployment.h"
+#include "coordinator/gpus.h"
 #include "coordinator/members.h"
 #include "proto/cluster.pb-c.h"
 
@@ -31,6 +32,7 @@ struct member {
     int64_t heartbeat_ns;
     uint64_t step;
     int phase;
+    struct gpu_view gpu;
     char failed[640]; /* what the rank itself said before it gave up */
 };
 

@@ -94,6 +94,7 @@ static void put_rank(const struct member *r, const struct rank_plan *p,
     out->manifest_digest = text("%s", r->ready ? r->ready->manifest_digest : "");
     put_memory(r, out);
     put_device(hw ? hw->device : NULL, out);
+    gpu_put(&r->gpu, out);
 }
 
 static void put_group(const struct group *g, Witan__Inference__V1__Group *out)

@@ -9,6 +9,8 @@
 #include "proto/pki.h"
 #include "proto/rpc.h"
 #include "worker/control/hello.h"
+#include "worker/cuda/plugin.h"
+#include "worker/meter.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -34,7 +36,14 @@ struct attach {
     atomic_int phase;
     atomic_llong phase_ns; /* when it began */
     atomic_uint running, waiting, kv_blocks_free, kv_blocks;
+    struct meter *meter; /* of the GPU; NULL: none */
 };
+
+#define X(name)                                                                                    \
+    _Static_assert((int)METER_##name == (int)WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_##name,       \
+                   "kinds of figures are numbered alike");
+METER_FIGURES(X)
+#undef X
 
 /* --- the rpc thread --------------------------------------------------------------------------- */
 
@@ -63,8 +72,37 @@ static void watch(struct attach *a, int64_t now)
         give_up("the coordinator said to stop");
 }
 
+/* A heartbeat's part about the GPU, and what it points to. */
+struct gpu_beat {
+    Witan__Cluster__V1__Gpu gpu;
+    Witan__Cluster__V1__Figure figures[METER_COUNT], *list[METER_COUNT];
+    struct meter_reading reading;
+};
+
+static Witan__Cluster__V1__Gpu *fill_gpu(struct attach *a, struct gpu_beat *b)
+{
+    if (!meter_read(a->meter, &b->reading))
+        return NULL;
+    b->gpu = (Witan__Cluster__V1__Gpu)WITAN__CLUSTER__V1__GPU__INIT;
+    for (int i = 0; i < METER_COUNT; i++) {
+        if (!b->reading.has[i])
+            continue;
+        Witan__Cluster__V1__Figure *f = &b->figures[i];
+        *f = (Witan__Cluster__V1__Figure)WITAN__CLUSTER__V1__FIGURE__INIT;
+        f->kind = (Witan__Cluster__V1__FigureKind)i;
+        f->value = b->reading.value[i];
+        b->list[b->gpu.n_figures++] = f;
+    }
+    b->gpu.figures = b->list;
+    b->gpu.xid_count = b->reading.xid_count;
+    b->gpu.xids = b->reading.xids;
+    b->gpu.n_xids = (size_t)b->reading.xids_held;
+    return &b->gpu;
+}
+
 static void send_heartbeat(struct attach *a, int64_t now)
 {
+    struct gpu_beat gpu;
     Witan__Cluster__V1__Heartbeat beat = WITAN__CLUSTER__V1__HEARTBEAT__INIT;
     Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
     int64_t ms = (now - atomic_load(&a->phase_ns)) / 1000000;
@@ -75,6 +113,7 @@ static void send_heartbeat(struct attach *a, int64_t now)
     beat.waiting = atomic_load(&a->waiting);
     beat.kv_blocks_free = atomic_load(&a->kv_blocks_free);
     beat.kv_blocks = atomic_load(&a->kv_blocks);
+    beat.gpu = fill_gpu(a, &gpu);
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT;
     m.heartbeat = &beat;
     struct error ignored; /* a stream that has ended, or is full, says so elsewhere */
@@ -174,12 +213,24 @@ static enum status connect(struct attach *a, struct error *err)
     return st == ERR_CANCELLED ? OK : st;
 }
 
+static enum status start_meter(struct attach *a, struct error *err)
+{
+    const struct attach_options *o = &a->options;
+    if (!o->device)
+        return OK;
+    const struct meter_options m = {
+        .library = o->nvml, .uuid = o->device->uuid, .pci = o->device->pci, .rank = o->rank};
+    return meter_create(&m, &a->meter, err);
+}
+
 enum status attach_create(const struct attach_options *o, struct attach **out, struct error *err)
 {
     struct attach *a = check_calloc(1, sizeof *a);
     a->options = *o;
     atomic_store(&a->phase_ns, clock_now_ns());
     enum status st = mailbox_create(&a->mailbox, err);
+    if (st == OK)
+        st = start_meter(a, err);
     if (st == OK)
         st = pki_load(o->tls_dir, "worker", &a->files, err);
     if (st == OK)
@@ -255,6 +306,7 @@ void attach_close(struct attach *a, const struct error *failed)
     }
     rpc_channel_destroy(a->channel);
     rpc_destroy(a->rpc);
+    meter_destroy(a->meter);
     if (a->call)
         rpc_call_unref(a->call);
     pki_files_fini(&a->files);
@@ -276,6 +328,7 @@ void attach_phase(struct attach *a, Witan__Cluster__V1__Phase phase)
 void attach_stepped(struct attach *a)
 {
     atomic_fetch_add(&a->steps, 1);
+    meter_stepped(a->meter);
 }
 
 void attach_load(struct attach *a, const struct attach_load *load)

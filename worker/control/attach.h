@@ -33,6 +33,8 @@ struct attach_options {
     const char *host;
     int ranks_here;                        /* ranks of the job on this host */
     const struct cuda_device_info *device; /* NULL: this rank computes on its processor */
+    const char
+        *nvml; /* with device: its library (worker/meter.h); NULL: where the loader finds it */
 };
 
 /* --- the engine thread --- */

@@ -150,6 +150,30 @@ static void shows_the_gpu_of_a_rank(void **state)
     assert_string_equal(d->pci, "00000000:18:00.0");
     assert_int_equal(d->memory_bytes, (uint64_t)80 << 30);
     witan__inference__v1__get_status_response__free_unpacked(s, NULL);
+    /* And what its heartbeats say of it. */
+    Witan__Cluster__V1__RankMessage beat = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    Witan__Cluster__V1__Heartbeat heartbeat = WITAN__CLUSTER__V1__HEARTBEAT__INIT;
+    Witan__Cluster__V1__Gpu gpu = WITAN__CLUSTER__V1__GPU__INIT;
+    Witan__Cluster__V1__Figure power = WITAN__CLUSTER__V1__FIGURE__INIT, *figures[] = {&power};
+    power.kind = WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_POWER_W;
+    power.value = 250;
+    gpu.figures = figures;
+    gpu.n_figures = 1;
+    heartbeat.gpu = &gpu;
+    heartbeat.step = 7;
+    beat.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT;
+    beat.heartbeat = &heartbeat;
+    fake_send(&r, &beat);
+    for (uint64_t step = 0; step != 7;) {
+        s = status_of(&c);
+        const Witan__Inference__V1__Rank *rank = s->groups[0]->ranks[0];
+        step = rank->step;
+        assert_int_equal(rank->n_figures, step == 7 ? 1 : 0);
+        if (step == 7)
+            assert_true(rank->figures[0]->value == 250);
+        witan__inference__v1__get_status_response__free_unpacked(s, NULL);
+        usleep(1000);
+    }
     fake_release(&r);
     cluster_stop(&c);
 }

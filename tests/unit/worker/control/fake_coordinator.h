@@ -42,6 +42,11 @@ struct fake_rank {
     int phase;
     uint64_t wakes; /* generation of the last WakePeers */
     char failed[1024], manifest[80];
+    bool gpu; /* a heartbeat has told of it: what the last one said */
+    bool has[9];
+    double figure[9];
+    uint64_t xid_count;
+    uint32_t xid; /* the last */
 };
 
 struct fake {
@@ -125,6 +130,16 @@ static inline void fake_beat(struct fake_rank *r, const Witan__Cluster__V1__Hear
     r->phase = (int)m->phase;
     r->kv_blocks_free = m->kv_blocks_free;
     r->kv_blocks = m->kv_blocks;
+    r->gpu |= m->gpu != NULL;
+    for (size_t i = 0; m->gpu && i < m->gpu->n_figures; i++) {
+        CHECK(m->gpu->figures[i]->kind < COUNT_OF(r->figure), "a kind of figure");
+        r->has[m->gpu->figures[i]->kind] = true;
+        r->figure[m->gpu->figures[i]->kind] = m->gpu->figures[i]->value;
+    }
+    if (m->gpu && m->gpu->n_xids > 0) {
+        r->xid_count = m->gpu->xid_count;
+        r->xid = m->gpu->xids[m->gpu->n_xids - 1];
+    }
 }
 
 static inline void fake_take_tokens(struct fake *f, const Witan__Cluster__V1__Tokens *m)

@@ -1,0 +1,95 @@
+/* A rank's control stream by itself: what its heartbeats say of its GPU, with a library in NVML's
+ * place. */
+#include "tests/tools/fake_nvml.h"
+#include "tests/unit/worker/control/fake_coordinator.h"
+
+#include "base/log.h"
+#include "worker/control/attach.h"
+#include "worker/cuda/plugin.h"
+
+#include <dlfcn.h>
+
+static const struct cuda_device_info gpu = {
+    .name = "A GPU", .uuid = "GPU-7", .pci = "00000000:18:00.0", .major = 9, .driver = 13000};
+
+static struct attach *attach_to(const struct fake *f, const char *nvml)
+{
+    struct attach *a = NULL;
+    struct error err;
+    const struct attach_options o = {.coordinator = f->address,
+                                     .tls_dir = f->dir,
+                                     .group = "left",
+                                     .region = "",
+                                     .incarnation = 1,
+                                     .world = 1,
+                                     .host = "here",
+                                     .ranks_here = 1,
+                                     .device = &gpu,
+                                     .nvml = nvml};
+    log_set_level(LOG_WARN);
+    if (attach_create(&o, &a, &err) != OK)
+        fail_msg("%s", err.msg);
+    return a;
+}
+
+/* Heartbeats begin with the plan. */
+static void give_plan(struct fake *f, struct attach *a)
+{
+    struct assignment plan;
+    struct error err;
+    const struct rank_plan rank = {.layers = {0, 1}};
+    const struct fake_plan p = {
+        .dir = "none", .layout = {1, 1, 1, 1}, .max_seqs = 1, .context = 64, .rows = 1};
+    FAKE_WAIT(f, f->ranks[0].hello);
+    fake_send_plan(f, &p, &rank, false);
+    if (attach_wait_plan(a, &plan, &err) != OK)
+        fail_msg("%s", err.msg);
+}
+
+static void heartbeats_tell_of_the_gpu(void **state)
+{
+    (void)state;
+    void *so = dlopen(FAKE_NVML, RTLD_NOW | RTLD_LOCAL);
+    struct fake_nvml *nvml = so ? dlsym(so, "fake_nvml") : NULL;
+    assert_non_null(nvml);
+    nvml->power_mw = 250000;
+    nvml->energy_mj = 1000;
+    nvml->no_ecc = 1;
+    nvml->xids[0] = 31;
+    nvml->posted = 1;
+    struct fake *f = fake_start();
+    struct attach *a = attach_to(f, FAKE_NVML);
+    give_plan(f, a);
+    const struct fake_rank *r = &f->ranks[0];
+    FAKE_WAIT(f, r->gpu && r->figure[WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_POWER_W] == 250 &&
+                     !r->has[WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_STEP_J] &&
+                     !r->has[WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_ECC_CORRECTED] &&
+                     r->xid_count == 1 && r->xid == 31);
+    assert_string_equal(nvml->uuid, "GPU-7");
+    attach_stepped(a);
+    attach_stepped(a);
+    nvml->energy_mj = 5000;
+    FAKE_WAIT(f, r->figure[WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_ENERGY_J] == 4 &&
+                     r->has[WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_STEP_J]);
+    attach_close(a, NULL);
+    assert_int_equal(nvml->open, 0);
+    fake_end(f);
+}
+
+static void no_library_no_figures(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct attach *a = attach_to(f, "/nowhere/libnvidia-ml.so.1");
+    give_plan(f, a);
+    FAKE_WAIT(f, f->ranks[0].heartbeats >= 3 && !f->ranks[0].gpu);
+    attach_close(a, NULL);
+    fake_end(f);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(heartbeats_tell_of_the_gpu),
+    cmocka_unit_test(no_library_no_figures),
+};
+
+UNIT_MAIN(tests)
