@@ -2,13 +2,14 @@
  * Matrix products (stages.h says which): weights stream once from memory to the tensor cores, a
  * warp a strip of 16 weight rows (product.cuh), so that a step of few tokens runs at the speed of
  * memory. A block's warps take neighbouring strips; which tiles of tokens, leaves or strips a warp
- * takes is chosen for speed and changes no bit.
+ * takes is chosen for speed and changes no bit. Steps of many rows go to tiles.cu.
  */
 #include "worker/cuda/common.cuh"
 #include "worker/cuda/epilogue.cuh"
 #include "worker/cuda/heads.cuh"
 #include "worker/cuda/product.cuh"
 #include "worker/cuda/stages.h"
+#include "worker/cuda/tiles.h"
 
 #include <type_traits>
 
@@ -151,17 +152,20 @@ int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct 
               int32_t count, cuda_stream stream)
 {
     struct gemm_parts all = {};
-    int64_t strips = 0;
+    int64_t strips = 0, rows = 0;
     for (int32_t i = 0; i < CUDA_MAX_PARTS; i++) {
         all.first[i] = (int)strips;
         if (i < count) {
             all.part[i] = parts[i];
-            strips += pieces(parts[i].w.rows, PRODUCT_ROWS);
+            strips += pieces(parts[i].w.rows, PRODUCT_ROWS), rows += parts[i].w.rows;
         }
     }
     all.first[CUDA_MAX_PARTS] = (int)strips;
     if (m <= 0 || strips == 0)
         return 0;
+    int tokens = tiles_choose({1, m, rows, parts[0].w.cols, false});
+    if (tokens > 0)
+        return tiles_gemm(tokens, x, index, m, parts, count, stream);
     return with_tile<GEMM_TILE>(m, [&](auto tile) {
         const int nt = decltype(tile)::value;
         int64_t tiles = pieces(m, nt * PRODUCT_TOKENS), warps = warps_of(strips * tiles);
@@ -371,6 +375,9 @@ int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t 
 {
     if (m <= 0 || w.rows <= 0 || w.cols <= 0)
         return 0;
+    int tokens = tiles_choose({1, m, w.rows, w.cols, true});
+    if (tokens > 0)
+        return tiles_gemm_leaf(tokens, x, m, w, leaf, leaves, sum, out_of_range, stream);
     struct leaf_sum s = leaf_sum_of(w.rows, w.cols, leaf, leaves, sum, out_of_range);
     return with_tile<LEAF_TILE>(m, [&](auto tile) {
         const int nt = decltype(tile)::value;
@@ -459,10 +466,14 @@ int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_
 {
     if (count <= 0 || slots <= 0 || columns <= 0)
         return 0;
+    int64_t active = count < slots ? count : slots;
+    int tokens = tiles_choose({active, pieces(slots, active), 2 * (int64_t)columns, hidden, false});
+    if (tokens > 0)
+        return tiles_ffn_up(tokens, ffn, count, slots, columns, hidden, route, xn, h, stream);
     struct up a = {ffn, route, xn, h, columns, hidden};
     return with_tile<UP_TILE>(slots, [&](auto tile) {
         const int nt = decltype(tile)::value;
-        int64_t strips = pieces(columns, PRODUCT_ROWS), active = count < slots ? count : slots;
+        int64_t strips = pieces(columns, PRODUCT_ROWS);
         int shares = cut_of(strips * active, pieces(slots, nt * PRODUCT_TOKENS));
         int64_t warps = warps_of(strips * active * shares);
         dim3 grid((unsigned)shares, (unsigned)pieces(strips, warps), (unsigned)count);
@@ -539,11 +550,16 @@ int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32
 {
     if (rows <= 0 || hidden <= 0 || count <= 0 || slots <= 0 || columns <= 0)
         return 0;
+    int64_t active = count < slots ? count : slots;
+    int tokens = tiles_choose({active, pieces(slots, active), hidden, columns, true});
+    if (tokens > 0)
+        return tiles_ffn_down(tokens, ffn, count, slots, columns, hidden, route, leaves, h, sum,
+                              out_of_range, stream);
     struct down a = {ffn, route, h,
                      leaf_sum_of(hidden, columns, CUDA_FFN_BLOCK, leaves, sum, out_of_range), 1};
     return with_tile<LEAF_TILE>(rows < slots ? rows : slots, [&](auto tile) {
         const int nt = decltype(tile)::value;
-        int64_t strips = pieces(hidden, PRODUCT_ROWS), active = count < slots ? count : slots;
+        int64_t strips = pieces(hidden, PRODUCT_ROWS);
         int64_t most = rows < slots ? rows : slots; /* of one expert */
         a.runs = cut_of(strips * active, pieces(columns, CUDA_FFN_BLOCK));
         int shares = cut_of(strips * active * a.runs, pieces(most, nt * PRODUCT_TOKENS));

@@ -168,7 +168,7 @@ int cuda_route_experts(int32_t rows, int32_t experts, int32_t top_k, int32_t ren
 /* One expert, every row, weight 1. */
 int cuda_route_dense(int32_t rows, struct cuda_route route, cuda_stream stream);
 
-/* --- matrix products (products.cu) --- */
+/* --- matrix products (products.cu for few rows, tiles.cu for many) --- */
 
 /* One weight of a product: y[i * ldy + j] = x row i . w row j (+ bias[j]), fp32. */
 struct cuda_part {
