@@ -219,7 +219,7 @@ static json_t *rank_json(const rank *r)
     json_t *memory = json_object();
     for (size_t i = 0; i < r->n_memory; i++)
         json_object_set_new(memory, r->memory[i]->name, number(r->memory[i]->bytes));
-    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s, s:s, s:o}",
+    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o}",
                      "rank", number(r->rank), "host", r->host, "pid", number(r->pid), "region",
                      r->region, "phase", r->phase, "step", number(r->step), "heartbeat_seconds_ago",
                      r->heartbeat_seconds_ago, "processor", r->processor, "kernels", r->kernels,

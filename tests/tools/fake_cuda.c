@@ -1,14 +1,14 @@
 /*
  * A CUDA plug-in without a GPU, whose answers a test chooses: what `witan` says to machines on
- * which it cannot run. It computes nothing: its stages are NULL. State: the environment alone, read
- * at each call: FAKE_CUDA_VERSION, _DRIVER, _DRIVER_ERROR, _COUNT, _COUNT_ERROR, _MAJOR, _MINOR,
- * _RUNS.
+ * which it cannot run. It computes nothing: a backend on it fails when it wants a stream, and where
+ * FAKE_CUDA_HOLD names a file, not before that is gone. State: the environment alone, read at each
+ * call: FAKE_CUDA_VERSION, _DRIVER, _DRIVER_ERROR, _COUNT, _COUNT_ERROR, _MAJOR, _MINOR, _RUNS.
  */
 #include "worker/cuda/plugin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
 static int answer(const char *name, int otherwise)
 {
@@ -56,6 +56,23 @@ static int runs(void)
     return answer("FAKE_CUDA_RUNS", 0);
 }
 
+static uint64_t attention_bytes(int32_t rows, int32_t context, const struct cuda_attention *a)
+{
+    (void)rows;
+    (void)context;
+    (void)a;
+    return 4096;
+}
+
+static int stream_create(cuda_stream *out)
+{
+    const char *hold = getenv("FAKE_CUDA_HOLD");
+    while (hold && access(hold, F_OK) == 0)
+        usleep(10000);
+    *out = NULL;
+    return 46;
+}
+
 const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
 {
     static const int32_t architectures[] = {800, 900, 1000, 0};
@@ -70,6 +87,8 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         .use = use,
         .device_info = device_info,
         .runs = runs,
+        .stream_create = stream_create,
+        .attention_bytes = attention_bytes,
     };
     return version == (uint32_t)answer("FAKE_CUDA_VERSION", CUDA_PLUGIN_VERSION) ? &table : NULL;
 }
