@@ -348,34 +348,53 @@ static void near_the_cpu(void **state)
     }
 }
 
+struct way {
+    struct layout layout;
+    int32_t chunk;
+};
+
+/* The same requests over other layouts and chunks, ranks meeting so; how many there are GPUs for.
+ */
+static int same_in_all_ways(const struct run *one, const struct way *ways, size_t count,
+                            const char *collectives)
+{
+    int ran = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct run other = *one;
+        other.layout = ways[i].layout;
+        other.chunk = ways[i].chunk;
+        other.collectives = collectives;
+        if (strcmp(collectives, "nccl") == 0)
+            other.cuda = gpus(ranks_of(&other.layout));
+        if (!other.cuda)
+            continue;
+        ran++;
+        run_it(&other);
+        for (int32_t k = 0; k < MAX_SEQS; k++)
+            assert_same(&one->answers[k], &other.answers[k]);
+        run_fini(&other);
+    }
+    return ran;
+}
+
+static const char eight_experts[] = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
+                                    "--experts 8 --top-k 2 --moe-intermediate 256";
+
 /* One rank with everything at once, against chunks, requests alone and layouts of ranks. */
 static void the_same_bits(void **state)
 {
     (void)state;
-    static const struct {
-        struct layout layout;
-        int32_t chunk;
-    } ways[] = {{{1, 1, 1, 0}, 7}, {{1, 2, 1, 0}, 0}, {{1, 2, 2, 0}, 33},
-                {{1, 1, 4, 0}, 0}, {{2, 1, 2, 0}, 0}, {{1, 4, 2, 0}, 0}};
+    static const struct way ways[] = {{{1, 1, 1, 0}, 7}, {{1, 2, 1, 0}, 0}, {{1, 2, 2, 0}, 33},
+                                      {{1, 1, 4, 0}, 0}, {{2, 1, 2, 0}, 0}, {{1, 4, 2, 0}, 0}};
     char dir[64];
-    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
-                               "--experts 8 --top-k 2 --moe-intermediate 256",
-                      .vocab = 200};
+    struct shape s = {.flags = eight_experts, .vocab = 200};
     struct ask asks[MAX_SEQS];
     make_model(&s, dir);
     make_asks(asks, MAX_SEQS, s.vocab);
     struct run all = {
         .shape = &s, .cuda = plugin(), .layout = {1, 1, 1, 0}, .asks = asks, .ask_count = MAX_SEQS};
     run_it(&all);
-    for (size_t i = 0; i < COUNT_OF(ways); i++) {
-        struct run other = all;
-        other.layout = ways[i].layout;
-        other.chunk = ways[i].chunk;
-        run_it(&other);
-        for (int32_t k = 0; k < MAX_SEQS; k++)
-            assert_same(&all.answers[k], &other.answers[k]);
-        run_fini(&other);
-    }
+    assert_int_equal(same_in_all_ways(&all, ways, COUNT_OF(ways), "staged"), COUNT_OF(ways));
     for (int32_t k = 0; k < MAX_SEQS; k++) {
         struct run alone = all;
         alone.asks = asks + k;
@@ -392,36 +411,17 @@ static void the_same_bits(void **state)
 static void the_same_bits_by_nccl(void **state)
 {
     (void)state;
-    static const struct {
-        struct layout layout;
-        int32_t chunk;
-    } ways[] = {{{1, 2, 1, 0}, 0}, {{1, 2, 2, 0}, 33}, {{1, 1, 4, 0}, 0},
-                {{2, 1, 2, 0}, 7}, {{1, 4, 2, 0}, 0},  {{2, 2, 2, 0}, 0}};
+    static const struct way ways[] = {{{1, 2, 1, 0}, 0}, {{1, 2, 2, 0}, 33}, {{1, 1, 4, 0}, 0},
+                                      {{2, 1, 2, 0}, 7}, {{1, 4, 2, 0}, 0},  {{2, 2, 2, 0}, 0}};
     char dir[64];
-    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
-                               "--experts 8 --top-k 2 --moe-intermediate 256",
-                      .vocab = 200};
+    struct shape s = {.flags = eight_experts, .vocab = 200};
     struct ask asks[MAX_SEQS];
-    int ran = 0;
     make_model(&s, dir);
     make_asks(asks, MAX_SEQS, s.vocab);
     struct run one = {
         .shape = &s, .cuda = plugin(), .layout = {1, 1, 1, 0}, .asks = asks, .ask_count = MAX_SEQS};
     run_it(&one);
-    for (size_t i = 0; i < COUNT_OF(ways); i++) {
-        struct run other = one;
-        other.layout = ways[i].layout;
-        other.chunk = ways[i].chunk;
-        other.collectives = "nccl";
-        other.cuda = gpus(ranks_of(&other.layout));
-        if (!other.cuda)
-            continue;
-        ran++;
-        run_it(&other);
-        for (int32_t k = 0; k < MAX_SEQS; k++)
-            assert_same(&one.answers[k], &other.answers[k]);
-        run_fini(&other);
-    }
+    int ran = same_in_all_ways(&one, ways, COUNT_OF(ways), "nccl");
     run_fini(&one);
     remove_model(&s);
     if (ran == 0) {
@@ -429,6 +429,7 @@ static void the_same_bits_by_nccl(void **state)
         exit(77);
     }
 #ifdef WITAN_EMULATED
+    assert_int_equal(ran, COUNT_OF(ways));
     assert_true(fake()->operations > 100);
     assert_int_equal(fake()->inits, fake()->destroyed);
     assert_int_equal(fake()->aborted, 0);
@@ -509,6 +510,8 @@ static void auto_takes_nccl(void **state)
         fail_msg("%s", err.msg);
     assert_int_equal(r.answers[0].count, 3);
     assert_int_equal(fake()->inits, 2);
+    /* On two ranks three steps of three sums, each once, whether it was recorded or not. */
+    assert_int_equal(fake()->operations, 2 * 3 * 3);
 }
 
 #endif
@@ -563,9 +566,7 @@ static void recorded_steps_give_the_same_bits(void **state)
         {{2, 1, 2, 0}, "nccl", 1},
     };
     char dir[64];
-    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
-                               "--experts 8 --top-k 2 --moe-intermediate 256",
-                      .vocab = 200};
+    struct shape s = {.flags = eight_experts, .vocab = 200};
     make_model(&s, dir);
     for (size_t i = 0; i < COUNT_OF(ways); i++) {
         struct ask asks[MAX_SEQS], longer[MAX_SEQS];
