@@ -44,6 +44,7 @@ struct backend {
     float *logits_to;           /* of this step, for `finish`; the host's */
     size_t logits_bytes;
     void *partial;                         /* of attention */
+    void *router_zeros;                    /* as stages.h asks */
     float *logits;                         /* [max_logits, padded] */
     struct cuda_ffn *ffn;                  /* as weights->ffns, of all layers */
     const struct ffn *ffn_of;              /* weights->ffns */
@@ -442,16 +443,14 @@ static struct cuda_route cuda_route_of(const struct route *r)
     return (struct cuda_route){r->chosen, r->chosen_weight, r->first, r->row, r->weight};
 }
 
-static void cuda_stage_router(struct backend *be, int32_t rows, const struct matrix *w,
-                              int32_t top_k, bool renormalise, struct range local, const float *xn,
-                              float *logits, struct route *route)
+static void cuda_stage_router(struct backend *be, int32_t rows, const struct residual *r,
+                              const struct matrix *w, int32_t top_k, bool renormalise,
+                              struct range local, float *logits, struct route *route)
 {
-    const struct cuda_part part = {matrix(w), NULL, logits, w->rows};
-    STAGE(be, "router products",
-          be->cuda->gemm((const cuda_bf16 *)(const void *)xn, NULL, rows, &part, 1, be->stream));
     STAGE(be, "router",
-          be->cuda->route_experts(rows, w->rows, top_k, renormalise, local.begin, local.end, logits,
-                                  cuda_route_of(route), be->stream));
+          be->cuda->router(rows, r->hidden, r->sum, r->x, r->norm, r->eps, matrix(w), top_k,
+                           renormalise, local.begin, local.end, be->router_zeros,
+                           (cuda_bf16 *)(void *)r->xn, logits, cuda_route_of(route), be->stream));
 }
 
 static void cuda_stage_route_dense(struct backend *be, int32_t rows, struct route *route)
@@ -562,7 +561,8 @@ static void cuda_destroy(struct backend *be)
         return;
     be->cuda->use(be->device);
     cuda_graphs_fini(&be->graphs, be->cuda);
-    void *there[] = {be->device_batch, be->partial, be->logits, be->ffn, be->out_of_range};
+    void *there[] = {be->device_batch, be->partial, be->router_zeros,
+                     be->logits,       be->ffn,     be->out_of_range};
     for (size_t i = 0; i < COUNT_OF(there); i++)
         device_free(&be->memory, there[i]);
     if (be->host_batch)
@@ -641,9 +641,10 @@ static enum status allocate(struct backend *be, const struct rank_plan *rank, st
     be->device_batch = device_alloc(&be->memory, n.batch, false);
     be->logits = device_alloc(&be->memory, n.logits, false);
     be->partial = device_alloc(&be->memory, n.partial, true); /* as stages.h asks */
+    be->router_zeros = device_alloc(&be->memory, CUDA_ROUTER_ZEROS, true);
     be->out_of_range = device_alloc(&be->memory, sizeof *be->out_of_range, true);
-    if (!be->device_batch || !be->logits || !be->partial || !be->out_of_range ||
-        be->cuda->alloc_host((void **)&be->host_batch, n.batch) != 0 ||
+    if (!be->device_batch || !be->logits || !be->partial || !be->router_zeros ||
+        !be->out_of_range || be->cuda->alloc_host((void **)&be->host_batch, n.batch) != 0 ||
         be->cuda->alloc_host((void **)&be->host_out_of_range, sizeof *be->out_of_range) != 0)
         return error_set(err, ERR_NO_MEMORY,
                          "GPU %d: no memory for %" PRIu64 " bytes of a step's buffers: lower "

@@ -39,6 +39,16 @@ struct attention {
     float eps;
 };
 
+/* What add_norm is given, for a stage that begins with it. */
+struct residual {
+    int32_t hidden;
+    double *sum;
+    float *x;
+    const float *norm;
+    float eps;
+    float *xn;
+};
+
 /* Who computes what in an FFN: the slots (row, weight) of each local expert, by expert, rows
  * ascending. A dense layer is one expert with every row at weight 1. */
 struct route {
@@ -104,11 +114,11 @@ struct kernels {
     void (*o_proj)(struct backend *be, int32_t rows, const struct attention *a,
                    const struct matrix *o, const float *attn, double *sum);
 
-    /* softmax(router . xn), top_k largest (ties to the lower id), renormalised if `renormalise`;
-     * then the slots of experts [local.begin, local.end). */
-    void (*router)(struct backend *be, int32_t rows, const struct matrix *w, int32_t top_k,
-                   bool renormalise, struct range local, const float *xn, float *logits,
-                   struct route *route);
+    /* add_norm; then softmax(router . xn), top_k largest (ties to the lower id), renormalised if
+     * `renormalise`; then the slots of experts [local.begin, local.end). */
+    void (*router)(struct backend *be, int32_t rows, const struct residual *r,
+                   const struct matrix *w, int32_t top_k, bool renormalise, struct range local,
+                   float *logits, struct route *route);
 
     /* One expert, every row, weight 1. */
     void (*route_dense)(struct backend *be, int32_t rows, struct route *route);

@@ -53,7 +53,6 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
         k->o_proj(be, b->rows, &a, &l->o, ws->attn, ws->sum);                 /* [R, H] */
         TRY(comm_allreduce_f64(m->attn, ws->sum, sums, err));
 
-        k->add_norm(be, b->rows, c->hidden, ws->sum, ws->x, l->post_norm, c->rms_eps, ws->xn);
         TRY(ffn_forward(m, l, c->layer_is_moe[r->layers.begin + i], b->rows, err)); /* sum [R, H] */
         pending = ws->sum;
     }

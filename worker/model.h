@@ -106,7 +106,8 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
 /* Row stride of ws.logits. Entries from config.vocab on are -infinity. */
 int32_t model_vocab_padded(const struct model *m);
 
-/* The FFN of one layer, dense or MoE, from ws.xn into ws.sum, reduced over the stage (moe.c). */
+/* The FFN of one layer, dense or MoE, with the norm before it: takes ws.sum into ws.x; the FFN's
+ * own sum into ws.sum, reduced over the stage (moe.c). */
 enum status ffn_forward(struct model *m, const struct layer_weights *w, bool moe, int32_t rows,
                         struct error *err);
 

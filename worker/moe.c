@@ -1,6 +1,7 @@
 /*
- * The feed-forward half of a layer: router, this rank's experts (or its columns of them), and the
- * sum over the stage. A dense layer is one expert that every row takes at weight 1.
+ * The feed-forward half of a layer: residual and norm, router, this rank's experts (or its columns
+ * of them), and the sum over the stage. A dense layer is one expert that every row takes at
+ * weight 1.
  */
 #include "worker/model.h"
 
@@ -18,11 +19,14 @@ enum status ffn_forward(struct model *m, const struct layer_weights *w, bool moe
     /* Leaves that the whole group adds to one element of the sum. */
     int32_t leaves = moe ? c->top_k * blocks(c->moe_intermediate) : blocks(c->intermediate);
 
-    if (moe)
-        k->router(m->backend, rows, &w->router, c->top_k, c->norm_topk_prob, m->rank->experts,
-                  ws->xn, ws->router, &ws->route);
-    else
+    const struct residual r = {c->hidden, ws->sum, ws->x, w->post_norm, c->rms_eps, ws->xn};
+    if (moe) {
+        k->router(m->backend, rows, &r, &w->router, c->top_k, c->norm_topk_prob, m->rank->experts,
+                  ws->router, &ws->route);
+    } else {
+        k->add_norm(m->backend, rows, r.hidden, r.sum, r.x, r.norm, r.eps, r.xn);
         k->route_dense(m->backend, rows, &ws->route);
+    }
     k->ffn_up(m->backend, w->ffn, w->ffn_count, &ws->route, c->hidden, ws->xn, ws->h);
     k->ffn_down(m->backend, rows, w->ffn, w->ffn_count, &ws->route, c->hidden, leaves, ws->h,
                 ws->sum);

@@ -186,6 +186,106 @@ static void the_largest_step(void **state)
     check({rows, experts, 8, 5, 8, true}, coarse_logits(6, rows, experts, 30));
 }
 
+/* --- norm, router and routes in one launch --- */
+
+struct router_shape {
+    int32_t rows, hidden, experts, top_k, begin, end;
+};
+
+struct router_result {
+    std::vector<float> x, logits;
+    std::vector<double> sum;
+    std::vector<cuda_bf16> xn;
+    routed r;
+};
+
+static router_result run_router(const router_shape &c, bool fused, bool summed, int32_t times)
+{
+    size_t n = (size_t)(c.rows * c.hidden), choices = (size_t)(c.rows * c.top_k);
+    std::vector<float> halves = random_numbers(3, n);
+    std::vector<double> sum_values(halves.begin(), halves.end());
+    device_array<float> x(random_numbers(1, n)), norm(random_numbers(2, (size_t)c.hidden));
+    device_array<double> sum(sum_values);
+    device_array<cuda_bf16> w(bf16_of(random_numbers(4, (size_t)(c.experts * c.hidden)))), xn(n);
+    device_array<float> logits((size_t)(c.rows * c.experts)), chosen_weight(choices);
+    device_array<float> weight(choices);
+    device_array<int32_t> chosen(choices), first((size_t)(c.end - c.begin + 1)), row(choices);
+    device_array<uint8_t> zeros(std::vector<uint8_t>(CUDA_ROUTER_ZEROS, 0));
+    struct cuda_route route = {chosen.p, chosen_weight.p, first.p, row.p, weight.p};
+    struct cuda_matrix m = {};
+    m.data = w.p, m.rows = c.experts, m.cols = c.hidden;
+    double *s = summed ? sum.p : NULL;
+    for (int32_t i = 0; i < times; i++) {
+        if (fused) {
+            assert_ran(cuda_router(c.rows, c.hidden, s, x.p, norm.p, 1e-6f, m, c.top_k, 1, c.begin,
+                                   c.end, zeros.p, xn.p, logits.p, route, NULL));
+            continue;
+        }
+        const struct cuda_part part = {m, NULL, logits.p, c.experts};
+        assert_ran(cuda_add_norm(c.rows, c.hidden, s, x.p, norm.p, 1e-6f, xn.p, NULL));
+        assert_ran(cuda_gemm(xn.p, NULL, c.rows, &part, 1, NULL));
+        assert_ran(cuda_route_experts(c.rows, c.experts, c.top_k, 1, c.begin, c.end, logits.p,
+                                      route, NULL));
+    }
+    assert_same(zeros.read(), std::vector<uint8_t>(CUDA_ROUTER_ZEROS, 0));
+    router_result out = {x.read(), logits.read(), sum.read(), xn.read(), {}};
+    out.r = {chosen.read(), first.read(), {}, chosen_weight.read(), {}};
+    size_t slots = (size_t)out.r.first.back();
+    out.r.row.resize(slots), out.r.weight.resize(slots);
+    if (slots > 0) {
+        assert_int_equal(device_read(out.r.row.data(), row.p, slots * 4, NULL), 0);
+        assert_int_equal(device_read(out.r.weight.data(), weight.p, slots * 4, NULL), 0);
+    }
+    return out;
+}
+
+static void check_router(const router_shape &c, bool summed = true, int32_t times = 1)
+{
+    simt_seed((uint64_t)(c.rows + c.hidden));
+    router_result one = run_router(c, true, summed, times);
+    router_result four = run_router(c, false, summed, times);
+    assert_same(one.x, four.x);
+    assert_same(one.sum, four.sum);
+    assert_same(one.xn, four.xn);
+    assert_same(one.logits, four.logits);
+    assert_same(one.r.chosen, four.r.chosen);
+    assert_same(one.r.chosen_weight, four.r.chosen_weight);
+    assert_same(one.r.first, four.r.first);
+    assert_same(one.r.row, four.r.row);
+    assert_same(one.r.weight, four.r.weight);
+}
+
+static void router_in_one_launch_has_the_same_bits(void **state)
+{
+    (void)state;
+    check_router({1, 64, 8, 2, 0, 8});
+    check_router({3, 8, 4, 4, 0, 4});
+    check_router({8, 1032, 33, 5, 7, 30});
+    check_router({9, 264, 128, 8, 0, 128});
+    check_router({17, 2080, 40, 3, 32, 40}); /* more columns than are on their way at once */
+    check_router({33, 72, 160, 8, 0, 160});
+    check_router({65, 40, 16, 16, 3, 16});
+    check_router({CUDA_ROUTER_ROWS, 32, 64, 8, 0, 64});
+    check_router({CUDA_ROUTER_ROWS + 1, 32, 64, 8, 0, 64}); /* in four launches again */
+}
+
+static void router_of_no_sum_and_no_experts(void **state)
+{
+    (void)state;
+    check_router({5, 136, 24, 4, 0, 24}, false);
+    check_router({5, 136, 24, 4, 24, 24}); /* none are local */
+    check_router({5, 136, 24, 4, 8, 8});
+    assert_int_equal(
+        cuda_router(0, 8, NULL, NULL, NULL, 0.0f, {}, 1, 1, 0, 1, NULL, NULL, NULL, {}, NULL), 0);
+}
+
+/* What a launch leaves serves the next one. */
+static void router_again_and_again(void **state)
+{
+    (void)state;
+    check_router({20, 136, 48, 4, 0, 48}, true, 3);
+}
+
 static void dense(void **state)
 {
     (void)state;
@@ -210,6 +310,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_row_of_nan),
     cmocka_unit_test(a_row_alone_goes_the_same_way),
     cmocka_unit_test(the_largest_step),
+    cmocka_unit_test(router_in_one_launch_has_the_same_bits),
+    cmocka_unit_test(router_of_no_sum_and_no_experts),
+    cmocka_unit_test(router_again_and_again),
     cmocka_unit_test(dense),
 };
 

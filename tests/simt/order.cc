@@ -200,6 +200,11 @@ void order_atomic(struct thread *t, uintptr_t address)
     if (it != released.end())
         for (const auto &entry : it->second) {
             release r = entry.second;
+            auto have = known.find(entry.first);
+            if (have != known.end() && have->second.thread == r.thread &&
+                have->second.tick == r.tick &&
+                ordered_in_block(t, have->second.at, have->second.by))
+                continue; /* learned before, and those who met since then know it too */
             r.by = t->id;
             r.at = t->tag >> TAG_SHIFT;
             known[entry.first] = r;

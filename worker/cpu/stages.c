@@ -411,11 +411,12 @@ static void router_thread(void *arg, int thread)
     }
 }
 
-static void cpu_router(struct backend *be, int32_t rows, const struct matrix *w, int32_t top_k,
-                       bool renormalise, struct range local, const float *xn, float *logits,
-                       struct route *route)
+static void cpu_router(struct backend *be, int32_t rows, const struct residual *r,
+                       const struct matrix *w, int32_t top_k, bool renormalise, struct range local,
+                       float *logits, struct route *route)
 {
-    struct router_job j = {be, rows, top_k, w, renormalise, xn, logits, route};
+    struct router_job j = {be, rows, top_k, w, renormalise, r->xn, logits, route};
+    cpu_add_norm(be, rows, r->hidden, r->sum, r->x, r->norm, r->eps, r->xn);
     pool_run(be->pool, router_thread, &j);
     /* Slots by expert: a counting sort of the choices that fall to this rank. */
     int32_t count = range_size(local), *first = route->first;

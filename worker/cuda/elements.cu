@@ -2,8 +2,9 @@
  * see stages.h. What is summed here is summed in an order that the vector's length alone fixes. */
 #include "worker/cuda/common.cuh"
 #include "worker/cuda/heads.cuh"
+#include "worker/cuda/norm.cuh"
 
-enum { THREADS = 256, WARPS = THREADS / 32 };
+enum { THREADS = NORM_THREADS, WARPS = THREADS / 32 };
 
 /* ---- Embedding: a block a row ---- */
 
@@ -83,12 +84,6 @@ DEVICE float block_sum(float x)
     return sum;
 }
 
-DEVICE float4 add_rounded(float4 x, double2 low, double2 high)
-{
-    return make_float4(__fadd_rn(x.x, (float)low.x), __fadd_rn(x.y, (float)low.y),
-                       __fadd_rn(x.z, (float)high.x), __fadd_rn(x.w, (float)high.y));
-}
-
 static __global__ void __launch_bounds__(THREADS)
     add_norm(int32_t hidden, double *sum, float *x, const float *norm, float eps, cuda_bf16 *xn)
 {
@@ -106,21 +101,13 @@ static __global__ void __launch_bounds__(THREADS)
             from[0] = make_double2(0.0, 0.0);
             from[1] = make_double2(0.0, 0.0);
         }
-        squares = __fmaf_rn(v.x, v.x, squares);
-        squares = __fmaf_rn(v.y, v.y, squares);
-        squares = __fmaf_rn(v.z, v.z, squares);
-        squares = __fmaf_rn(v.w, v.w, squares);
+        squares = norm_add_squares(v, squares);
     }
     if (!norm)
         return;
     float r = rms_scale(block_sum(squares), hidden, eps);
     for (int i = 4 * threadIdx.x; i < hidden; i += 4 * THREADS) { /* each thread its own again */
-        float4 v = *(const float4 *)(x + i), n = *(const float4 *)(norm + i);
-        uint32_t low = bf16x2_from_f32(__fmul_rn(n.x, __fmul_rn(v.x, r)),
-                                       __fmul_rn(n.y, __fmul_rn(v.y, r)));
-        uint32_t high = bf16x2_from_f32(__fmul_rn(n.z, __fmul_rn(v.z, r)),
-                                        __fmul_rn(n.w, __fmul_rn(v.w, r)));
-        *(uint2 *)(xn + row + i) = make_uint2(low, high);
+        *(uint2 *)(xn + row + i) = normed(*(const float4 *)(x + i), *(const float4 *)(norm + i), r);
     }
 }
 

@@ -1,9 +1,10 @@
-/* What happens to a head of q, k or v between its product and attention (stages.h, cuda_qkv), and
- * the scale of a norm. A warp a head of a row; a lane has up to PAIRS pairs (d, d + half). */
+/* What happens to a head of q, k or v between its product and attention (stages.h, cuda_qkv). A
+ * warp a head of a row; a lane has up to PAIRS pairs (d, d + half). */
 #ifndef WITAN_WORKER_CUDA_HEADS_CUH
 #define WITAN_WORKER_CUDA_HEADS_CUH
 
 #include "worker/cuda/common.cuh"
+#include "worker/cuda/norm.cuh"
 
 enum { PAIRS = CUDA_MAX_HEAD / 2 / 32 };
 
@@ -23,13 +24,6 @@ static inline struct head_job head_job_of(const struct cuda_batch *b,
 {
     float q_scale = 1.0f / __builtin_sqrtf((float)a->head_dim);
     return {*b, *a, q_norm, k_norm, rope, q, kv, q_scale};
-}
-
-/* 1 / sqrt(mean + eps) */
-DEVICE float rms_scale(float sum_of_squares, int n, float eps)
-{
-    float mean = __fdiv_rn(sum_of_squares, (float)n);
-    return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, eps)));
 }
 
 /* A head normed (where `norm` is not NULL) and rotated: y[p][0] is element d = lane + 32 p, y[p][1]

@@ -76,10 +76,10 @@ struct cuda_plugin {
     __typeof__(cuda_attention_run) *attention_run;
     __typeof__(cuda_attention_units) *attention_units;
     __typeof__(cuda_attention_bytes) *attention_bytes;
-    __typeof__(cuda_route_experts) *route_experts;
     __typeof__(cuda_route_dense) *route_dense;
     __typeof__(cuda_gemm) *gemm;
     __typeof__(cuda_qkv) *qkv;
+    __typeof__(cuda_router) *router;
     __typeof__(cuda_fill_padding) *fill_padding;
     __typeof__(cuda_gemm_leaf) *gemm_leaf;
     __typeof__(cuda_ffn_up) *ffn_up;

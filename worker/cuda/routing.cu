@@ -1,28 +1,7 @@
 /* Which experts a row goes to, and the rows of each local expert: see stages.h. */
-#include "worker/cuda/common.cuh"
+#include "worker/cuda/routing.cuh"
 
 enum { CHOOSE_WARPS = 4, SORT_THREADS = 1024, SORT_WARPS = SORT_THREADS / 32 };
-
-/* The order of probabilities as unsigned integers above 0, a NaN the largest: 0 is for those that
- * were chosen before. */
-DEVICE unsigned order_of(float p)
-{
-    return (__float_as_uint(p) & 0x7fffffffu) + 1u;
-}
-
-/* The largest of a warp's keys, the lowest index where several have it. */
-DEVICE int arg_max(const unsigned *key, int n)
-{
-    unsigned best = 0;
-    int at = n;
-    for (int e = lane_id(); e < n; e += 32)
-        if (key[e] > best) {
-            best = key[e];
-            at = e;
-        }
-    unsigned top = __reduce_max_sync(ALL_LANES, best);
-    return __reduce_min_sync(ALL_LANES, best == top ? at : n);
-}
 
 /* A warp a row. */
 static __global__ void __launch_bounds__(32 * CHOOSE_WARPS)
@@ -32,40 +11,11 @@ static __global__ void __launch_bounds__(32 * CHOOSE_WARPS)
     SHARED_DYNAMIC(unsigned, keys); /* [CHOOSE_WARPS][experts] */
     grid_dependency_wait();
     grid_dependency_launch();
-    int warp = threadIdx.x / 32, row = blockIdx.x * CHOOSE_WARPS + warp, lane = lane_id();
+    int warp = threadIdx.x / 32, row = blockIdx.x * CHOOSE_WARPS + warp;
     if (row >= rows)
         return;
-    unsigned *key = keys + warp * experts;
-    logits += (size_t)row * experts;
-
-    float top = -INFINITY, sum = 0.0f;
-    for (int e = lane; e < experts; e += 32)
-        top = max(top, logits[e]);
-    top = lanes_max(top, 32);
-    for (int e = lane; e < experts; e += 32)
-        sum = __fadd_rn(sum, detmath_expf(__fsub_rn(logits[e], top)));
-    sum = lanes_sum(sum, 32);
-    for (int e = lane; e < experts; e += 32)
-        key[e] = order_of(__fdiv_rn(detmath_expf(__fsub_rn(logits[e], top)), sum));
-    __syncwarp();
-
-    float total = 0.0f, weight = 0.0f; /* of lane k: its k-th choice */
-    int expert = 0;
-    for (int k = 0; k < top_k; k++) {
-        int e = arg_max(key, experts);
-        float p = __uint_as_float(key[e] - 1u);
-        total = __fadd_rn(total, p);
-        weight = lane == k ? p : weight;
-        expert = lane == k ? e : expert;
-        __syncwarp();
-        if (lane == 0)
-            key[e] = 0;
-        __syncwarp();
-    }
-    if (lane < top_k) {
-        chosen[(size_t)row * top_k + lane] = expert;
-        chosen_weight[(size_t)row * top_k + lane] = renormalise ? __fdiv_rn(weight, total) : weight;
-    }
+    route_choose(logits + (size_t)row * experts, experts, top_k, renormalise, keys + warp * experts,
+                 chosen + (size_t)row * top_k, chosen_weight + (size_t)row * top_k);
 }
 
 /* A block an expert, and one for the end. Every block counts the choices of the experts before its

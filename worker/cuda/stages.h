@@ -194,6 +194,17 @@ int cuda_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const c
              const struct cuda_part *parts, const float *q_norm, const float *k_norm,
              const float *rope, cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream);
 
+/* cuda_add_norm, the product with the router's weights w [experts, hidden] into logits [rows,
+ * experts], and cuda_route_experts: of at most CUDA_ROUTER_ROWS rows (and where eight of them fit
+ * into shared memory) in one launch. zeros: CUDA_ROUTER_ZEROS bytes, which whoever allocates them
+ * sets to zero, once, and a launch leaves zero; one launch at a time may use them. Bytes: w once,
+ * and cuda_add_norm's; R x experts x hidden multiply-adds. */
+enum { CUDA_ROUTER_ROWS = 128, CUDA_ROUTER_ZEROS = 256 };
+int cuda_router(int32_t rows, int32_t hidden, double *sum, float *x, const float *norm, float eps,
+                struct cuda_matrix w, int32_t top_k, int32_t renormalise, int32_t begin,
+                int32_t end, void *zeros, cuda_bf16 *xn, float *logits, struct cuda_route route,
+                cuda_stream stream);
+
 /* y[i, j] = -infinity for j in [begin, end), i < m. */
 int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t ldy,
                       cuda_stream stream);
