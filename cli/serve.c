@@ -35,6 +35,7 @@ static const char usage[] =
     "  --tp N --ep N --pp N --w N\n"
     "                     layout of each group, as of `witan run`\n"
     "  --device D         cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
+    "  --collectives C    how ranks on GPUs meet: nccl, staged (through the host) or auto\n"
     "  --gpu-memory F     the part of a GPU's memory that its ranks may fill with it (default "
     "0.9)\n"
     "  --groups N         copies of the model, each a group of its own (default 1)\n"
@@ -68,7 +69,7 @@ enum { STOP_POLL_MS = 50, STOP_HURRY_MS = 20000, STOP_GIVE_UP_MS = 30000, LOG_PO
 struct flags {
     const char *file, *run_dir;
     const char *model, *name, *http, *grpc, *cluster, *kv, *keys, *cert, *key, *pki, *device;
-    const char *gpu_memory;
+    const char *gpu_memory, *collectives;
     const char *manifest, *trust, *weights_cache;
     int32_t tp, ep, pp, w, groups;
     int32_t context, sequences, step_tokens, threads, threshold;
@@ -100,6 +101,7 @@ static int take_text(struct flags *f, const char *flag, const char *value)
         {"--grpc", &f->grpc},
         {"--kv", &f->kv},
         {"--device", &f->device},
+        {"--collectives", &f->collectives},
         {"--gpu-memory", &f->gpu_memory},
         {"--cluster", &f->cluster},
         {"--keys", &f->keys},
@@ -301,6 +303,7 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         {&c->listen.cluster, f->cluster},
         {&c->limits.kv, f->kv},
         {&c->model.device, f->device},
+        {&c->model.collectives, f->collectives},
         {&c->listen.keys, f->keys},
         {&c->listen.tls.cert, f->cert},
         {&c->listen.tls.key, f->key},

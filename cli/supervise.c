@@ -299,6 +299,8 @@ static void worker_words(const struct supervisor *s, const struct config_group *
     if (config_cuda(c)) {
         words_add(out, "--device");
         words_add(out, "cuda");
+        words_add(out, "--collectives");
+        words_add(out, "%s", c->model.collectives);
     }
     if (c->verbose)
         words_add(out, "--verbose");

@@ -40,6 +40,7 @@ enum status config_init(struct config *c, struct error *err)
         {&c->name, "witan"},
         {&c->region, ""},
         {&c->model.device, "cpu"},
+        {&c->model.collectives, "auto"},
         {&c->listen.http, "127.0.0.1:8000"},
         {&c->listen.grpc, "127.0.0.1:8001"},
         {&c->listen.cluster, "127.0.0.1:8002"},

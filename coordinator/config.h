@@ -57,6 +57,8 @@ struct config {
         /* Where all ranks compute: "cpu" (default), "cuda". Of the model and not of a group, since
          * all groups answer under its name and must give the same tokens. */
         char *device;
+        /* How ranks on GPUs meet: "auto" (default), "nccl", "staged" (worker/model.h). */
+        char *collectives;
     } model;
     struct {
         char *http;    /* "host:port"; default 127.0.0.1:8000; "off": none */

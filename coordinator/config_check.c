@@ -79,12 +79,14 @@ static enum status check_limits(const struct config *c, struct error *err)
     static const char *const kv[] = {"bf16", "f32", NULL};
     static const char *const kernels[] = {"auto", "avx512", "avx2", "portable", NULL};
     static const char *const devices[] = {"cpu", "cuda", NULL};
+    static const char *const collectives[] = {"auto", "nccl", "staged", NULL};
 #define X(key, preset, min, max) TRY(check_int("limits." #key, c->limits.key, min, max, err));
     CONFIG_LIMITS(X)
 #undef X
     TRY(check_choice("limits.kv", c->limits.kv, kv, err));
     TRY(check_choice("limits.kernels", c->limits.kernels, kernels, err));
     TRY(check_choice("model.device", c->model.device, devices, err));
+    TRY(check_choice("model.collectives", c->model.collectives, collectives, err));
     if (config_cuda(c) && strcmp(c->limits.kv, "bf16") != 0)
         return error_set(err, ERR_INVALID,
                          "limits.kv: expected \"bf16\" with model.device: cuda, found \"%s\"",

@@ -48,6 +48,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(model.trust)                                                                                 \
     X(model.weights_cache)                                                                         \
     X(model.device)                                                                                \
+    X(model.collectives)                                                                           \
     X(listen.http)                                                                                 \
     X(listen.grpc)                                                                                 \
     X(listen.cluster)                                                                              \

@@ -57,6 +57,7 @@ static const cyaml_schema_field_t model_fields[] = {
     FIELD_TEXT(MODEL, trust),
     FIELD_TEXT(MODEL, weights_cache),
     FIELD_TEXT(MODEL, device),
+    FIELD_TEXT(MODEL, collectives),
 #define X(key, preset, min, max) FIELD_INT(MODEL, key),
     CONFIG_MODEL_INTS(X)
 #undef X

@@ -267,6 +267,8 @@ DOES_NOT_FIT(other_kv, MODEL "limits: {kv: fp8}\n", "limits.kv: expected one of 
              "found \"fp8\"")
 DOES_NOT_FIT(other_device, "model: {path: /m, device: gpu}\n",
              "model.device: expected one of \"cpu\", \"cuda\"", "found \"gpu\"")
+DOES_NOT_FIT(other_collectives, "model: {path: /m, collectives: mpi}\n",
+             "model.collectives: expected one of \"auto\", \"nccl\", \"staged\"", "found \"mpi\"")
 DOES_NOT_FIT(gpu_with_f32, "model: {path: /m, device: cuda}\nlimits: {kv: f32}\n",
              "limits.kv: expected \"bf16\" with model.device: cuda", "found \"f32\"")
 DOES_NOT_FIT(other_kernels, MODEL "limits: {kernels: sse}\n",
@@ -310,6 +312,7 @@ static void defaults(void **state)
     assert_null(c.model.trust);
     assert_null(c.model.weights_cache);
     assert_string_equal(c.model.device, "cpu");
+    assert_string_equal(c.model.collectives, "auto");
     assert_int_equal(c.model.threshold, 1);
     assert_string_equal(c.listen.http, "127.0.0.1:8000");
     assert_string_equal(c.listen.cluster, "127.0.0.1:8002");
@@ -415,7 +418,7 @@ static void print_round_trip(void **state)
         MODEL,
         MODEL "verbose: true\npki: 'null'\nlisten: {keys: '~', tls: {cert: 'true', key: '1'}}\n",
         "model: {path: /m/qwen, manifest: /m/list.json, trust: /k, threshold: 3, weights_cache: "
-        "/c, device: cuda}\n",
+        "/c, device: cuda, collectives: staged}\n",
         "model: {path: \"/\\u00e4 \\\"'#: {\\\\ \\U0001F600\", name: a/b}\n",
         MODEL REMOTE "groups:\n  - {name: a, tp: 4, data_plane: eth0, " TWO_HOSTS "}\n"
                      "  - {name: b, pp: 2, ep: 3, w: 3, external: true}\n"
@@ -602,6 +605,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(empty_cache),
     cmocka_unit_test(other_kv),
     cmocka_unit_test(other_device),
+    cmocka_unit_test(other_collectives),
     cmocka_unit_test(gpu_with_f32),
     cmocka_unit_test(other_kernels),
     cmocka_unit_test(flags_are_checked),
