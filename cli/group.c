@@ -277,6 +277,27 @@ static double planned_peak(const struct model *m)
     return (double)(loading > total ? loading : total);
 }
 
+/* What a GPU holds is not resident here, and told of elsewhere (worker/gpu_memory.c). */
+static void log_resident(const struct model *m, uint64_t before)
+{
+    if (m->cuda)
+        log_info("resident: %.1f MB before loading, %.1f MB now", (double)before * 1e-6,
+                 (double)process_resident_bytes() * 1e-6);
+    else
+        log_info("resident: %.1f MB before loading, %.1f MB now, planned %.1f MB",
+                 (double)before * 1e-6, (double)process_resident_bytes() * 1e-6,
+                 (double)(before + memory_plan_total(&m->memory_plan)) * 1e-6);
+}
+
+static void log_peak(const struct model *m, uint64_t before)
+{
+    if (m->cuda)
+        log_info("resident: at most %.1f MB", peak_mb());
+    else
+        log_info("resident: at most %.1f MB, planned %.1f MB", peak_mb(),
+                 (double)before * 1e-6 + planned_peak(m) * 1e-6);
+}
+
 static enum status rank_main(struct comm *world, void *arg, struct error *err)
 {
     const struct group_run_args *a = arg;
@@ -301,9 +322,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     struct engine_options eo = {.chunk = a->o->chunk, .vocab_limit = a->vocab_limit};
     enum status st = engine_create(m, &eo, &e, err);
     if (st == OK) {
-        log_info("resident: %.1f MB before loading, %.1f MB now, planned %.1f MB",
-                 (double)before * 1e-6, (double)process_resident_bytes() * 1e-6,
-                 (double)(before + memory_plan_total(&m->memory_plan)) * 1e-6);
+        log_resident(m, before);
         if (world->rank == 0) {
             st = a->fn(e, m, a->arg, err);
             struct error ignored;
@@ -313,8 +332,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
             enum engine_left ignored; /* rank 0 of a command never parks */
             st = engine_follow(e, &ignored, err);
         }
-        log_info("resident: at most %.1f MB, planned %.1f MB", peak_mb(),
-                 (double)before * 1e-6 + planned_peak(m) * 1e-6);
+        log_peak(m, before);
     }
     engine_destroy(e);
     model_destroy(m);

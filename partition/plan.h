@@ -59,7 +59,7 @@ struct slice {
     X(kv_cache, "KV cache")                                                                        \
     X(activations, "activations")                                                                  \
     X(logits, "logits")                                                                            \
-    X(scratch, "thread scratch and tables")
+    X(scratch, "scratch and tables")
 
 struct memory_plan {
 #define X(field, words) uint64_t field;
