@@ -467,8 +467,8 @@ struct workspace_bytes plan_workspace(const struct model_config *config, const s
         .attn = rows * ql * (uint64_t)config->head_dim * f,
         .rope = rows * (uint64_t)config->head_dim * f,
         .router = rows * (uint64_t)config->experts * f,
-        /* Slots twice (by row, by expert), an offset an expert. */
-        .route = rows * top_k * 2 * 12 + ((uint64_t)config->experts + 2) * 8,
+        /* Slots twice (by row, by expert), an offset an expert; a dense layer's rows. */
+        .route = rows * top_k * 2 * 12 + ((uint64_t)config->experts + 2) * 8 + 8 + rows * 8,
         .h = rows * max_u64(moe, dense) * f,
         .logits = last ? (uint64_t)limits->max_logits * vocab * f * (1 + (uint64_t)plan->layout.w)
                        : 0,

@@ -120,7 +120,7 @@ struct kernels {
                    const struct matrix *w, int32_t top_k, bool renormalise, struct range local,
                    float *logits, struct route *route);
 
-    /* One expert, every row, weight 1. */
+    /* One expert, every row, weight 1: once a step, for all dense layers. */
     void (*route_dense)(struct backend *be, int32_t rows, struct route *route);
 
     /* h[slots, columns] = silu(gate . xn[row]) * (up . xn[row]) */

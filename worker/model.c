@@ -42,6 +42,8 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
         TRY(receive_rows(m, b, err)); /* x [R, H] of the stage before */
     }
     k->rope_angles(be, b, m->frequency, m->rope_scale, c->head_dim, ws->rope); /* [R, D] */
+    if (ws->dense.first)
+        k->route_dense(be, b->rows, &ws->dense);
 
     for (int32_t i = 0; i < w->layer_count; i++) {
         const struct layer_weights *l = &w->layers[i];

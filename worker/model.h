@@ -23,6 +23,7 @@ struct workspace {
     float *shard;  /* [logits, vocabulary of a rank]; last stage */
     float *logits; /* [logits, vocabulary padded to the stage's ranks]; last stage */
     struct route route;
+    struct route dense; /* every dense layer's; NULLs where there is none */
 };
 
 struct cuda_plugin;

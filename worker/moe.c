@@ -18,17 +18,15 @@ enum status ffn_forward(struct model *m, const struct layer_weights *w, bool moe
     struct workspace *ws = &m->ws;
     /* Leaves that the whole group adds to one element of the sum. */
     int32_t leaves = moe ? c->top_k * blocks(c->moe_intermediate) : blocks(c->intermediate);
-
+    const struct route *route = moe ? &ws->route : &ws->dense;
     const struct residual r = {c->hidden, ws->sum, ws->x, w->post_norm, c->rms_eps, ws->xn};
     if (moe) {
         k->router(m->backend, rows, &r, &w->router, c->top_k, c->norm_topk_prob, m->rank->experts,
                   ws->router, &ws->route);
     } else {
         k->add_norm(m->backend, rows, r.hidden, r.sum, r.x, r.norm, r.eps, r.xn);
-        k->route_dense(m->backend, rows, &ws->route);
     }
-    k->ffn_up(m->backend, w->ffn, w->ffn_count, &ws->route, c->hidden, ws->xn, ws->h);
-    k->ffn_down(m->backend, rows, w->ffn, w->ffn_count, &ws->route, c->hidden, leaves, ws->h,
-                ws->sum);
+    k->ffn_up(m->backend, w->ffn, w->ffn_count, route, c->hidden, ws->xn, ws->h);
+    k->ffn_down(m->backend, rows, w->ffn, w->ffn_count, route, c->hidden, leaves, ws->h, ws->sum);
     return comm_allreduce_f64(m->stage, ws->sum, (size_t)rows * (size_t)c->hidden, err);
 }

@@ -82,6 +82,13 @@ static enum status allocate_workspace(struct model *m, struct error *err)
     ws->route.chosen_weight = (float *)(void *)(ws->route.row + slots);
     ws->route.weight = ws->route.chosen_weight + slots;
     ws->route.first = (int32_t *)(void *)(ws->route.weight + slots);
+    for (int32_t i = m->rank->layers.begin; i < m->rank->layers.end; i++)
+        if (!m->config.layer_is_moe[i])
+            ws->dense.first = ws->route.first + m->config.experts + 2;
+    if (ws->dense.first) {
+        ws->dense.row = ws->dense.first + 2;
+        ws->dense.weight = (float *)(void *)(ws->dense.row + m->limits.max_rows);
+    }
     if (n.logits > 0) {
         size_t shard = (size_t)m->limits.max_logits * (size_t)m->rank->vocab_padded;
         TRY(allocate(memory_host(), &ws->shard, n.logits, "logits", err));

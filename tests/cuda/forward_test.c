@@ -318,6 +318,8 @@ static void near_the_cpu(void **state)
     static const char *const flags[] = {
         "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 --experts 4 --top-k 4 "
         "--moe-intermediate 136",
+        "--hidden 64 --layers 3 --heads 4 --kv-heads 2 --head-dim 32 --experts 4 --top-k 4 "
+        "--moe-intermediate 64 --dense 2",
         "--hidden 128 --layers 1 --heads 8 --kv-heads 1 --head-dim 128 --experts 2 --top-k 2 "
         "--moe-intermediate 256",
     };
@@ -524,11 +526,13 @@ static void launches_of_a_step(void **state)
     (void)state;
     static const struct {
         const char *flags;
-        int32_t layers, each;
+        int32_t layers, each, fixed;
     } cases[] = {{"--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 --experts 8 "
                   "--top-k 2 --moe-intermediate 128",
-                  2, 7}};
-    enum { FIXED = 4 };
+                  2, 7, 4},
+                 {"--hidden 64 --layers 3 --heads 4 --kv-heads 2 --head-dim 32 --experts 8 "
+                  "--top-k 2 --moe-intermediate 64 --dense 2", /* and the route of both of them */
+                  3, 7, 4 + 1}};
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         char dir[64];
         struct shape s = {.flags = cases[i].flags, .vocab = 256};
@@ -544,7 +548,8 @@ static void launches_of_a_step(void **state)
         assert_int_equal(r.steps, 3);
         for (int32_t step = 1; step < r.steps; step++)
             if (simt_launches() > 0)
-                assert_int_equal(r.launches[step], cases[i].layers * cases[i].each + FIXED);
+                assert_int_equal(r.launches[step],
+                                 cases[i].layers * cases[i].each + cases[i].fixed);
         run_fini(&r);
         remove_model(&s);
     }

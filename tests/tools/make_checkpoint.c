@@ -14,7 +14,7 @@
 
 struct shape {
     int hidden, layers, heads, kv_heads, head_dim, experts, top_k, moe_intermediate, vocab, context;
-    int seed;
+    int seed, dense; /* dense: so many first layers have no experts */
 };
 
 struct writer {
@@ -111,6 +111,12 @@ static void layer(struct writer *w, const struct shape *s, int i)
     layer_tensor(w, i, "self_attn.q_norm", s->head_dim, 0);
     layer_tensor(w, i, "self_attn.k_norm", s->head_dim, 0);
     layer_tensor(w, i, "post_attention_layernorm", s->hidden, 0);
+    if (i < s->dense) {
+        layer_tensor(w, i, "mlp.gate_proj", 4 * s->moe_intermediate, s->hidden);
+        layer_tensor(w, i, "mlp.up_proj", 4 * s->moe_intermediate, s->hidden);
+        layer_tensor(w, i, "mlp.down_proj", s->hidden, 4 * s->moe_intermediate);
+        return;
+    }
     layer_tensor(w, i, "mlp.gate", s->experts, s->hidden);
     for (int e = 0; e < s->experts; e++) {
         snprintf(part, sizeof part, "mlp.experts.%d.gate_proj", e);
@@ -168,7 +174,7 @@ static void write_config(const char *folder, const struct shape *s)
     fprintf(f,
             "{\n  \"architectures\": [\"Qwen3MoeForCausalLM\"],\n  \"model_type\": \"qwen3_moe\",\n"
             "  \"attention_bias\": false,\n  \"decoder_sparse_step\": 1,\n"
-            "  \"hidden_act\": \"silu\",\n  \"mlp_only_layers\": [],\n"
+            "  \"hidden_act\": \"silu\",\n"
             "  \"norm_topk_prob\": true,\n  \"rms_norm_eps\": 1e-06,\n"
             "  \"rope_scaling\": null,\n  \"rope_theta\": 1000000.0,\n"
             "  \"tie_word_embeddings\": false,\n  \"torch_dtype\": \"bfloat16\",\n"
@@ -177,9 +183,13 @@ static void write_config(const char *folder, const struct shape *s)
             "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n"
             "  \"head_dim\": %d,\n  \"num_experts\": %d,\n  \"num_experts_per_tok\": %d,\n"
             "  \"moe_intermediate_size\": %d,\n  \"intermediate_size\": %d,\n"
-            "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d\n}\n",
+            "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n",
             s->hidden, s->layers, s->heads, s->kv_heads, s->head_dim, s->experts, s->top_k,
             s->moe_intermediate, 4 * s->moe_intermediate, s->vocab, s->context);
+    fprintf(f, "  \"mlp_only_layers\": [");
+    for (int i = 0; i < s->dense; i++)
+        fprintf(f, "%s%d", i ? ", " : "", i);
+    fprintf(f, "]\n}\n");
     if (fclose(f) != 0)
         die(path);
 }
@@ -206,7 +216,7 @@ int main(int argc, char **argv)
         {"--head-dim", &s.head_dim}, {"--experts", &s.experts},
         {"--top-k", &s.top_k},       {"--moe-intermediate", &s.moe_intermediate},
         {"--vocab", &s.vocab},       {"--context", &s.context},
-        {"--seed", &s.seed},
+        {"--seed", &s.seed},         {"--dense", &s.dense},
     };
     enum { OPTIONS = sizeof options / sizeof options[0] };
     bool good = argc >= 2 && argc % 2 == 0;
