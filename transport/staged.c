@@ -68,8 +68,19 @@ static enum status staged_recv(struct comm *c, int from, void *x, size_t bytes, 
 static enum status staged_allgather(struct comm *c, const void *send, size_t bytes, void *recv,
                                     struct error *err)
 {
-    struct comm *inner = staged(c)->inner;
-    return inner->ops->allgather(inner, send, bytes, recv, err);
+    const struct staged_comm *s = staged(c);
+    size_t ranks = (size_t)c->size, most = s->stage.bytes / (ranks + 1) / 8 * 8;
+    char *mine = s->stage.buffer, *all = mine + most;
+    if (!s->stage.meet(s->stage.arg))
+        return OK;
+    for (size_t at = 0; at < bytes; at += most) {
+        size_t n = bytes - at < most ? bytes - at : most;
+        TRY(s->stage.get(s->stage.arg, mine, (const char *)send + at, n, err));
+        TRY(s->inner->ops->allgather(s->inner, mine, n, all, err));
+        for (size_t r = 0; r < ranks; r++)
+            TRY(s->stage.put(s->stage.arg, (char *)recv + r * bytes + at, all + r * n, n, err));
+    }
+    return OK;
 }
 
 static enum status staged_broadcast(struct comm *c, int root, void *x, size_t bytes,
@@ -126,8 +137,9 @@ static const struct comm_ops staged_ops = {
 enum status comm_staged(struct comm *inner, const struct comm_stage *stage, struct comm **out,
                         struct error *err)
 {
-    CHECK(stage->bytes >= sizeof(double) && stage->bytes % sizeof(double) == 0, "%zu bytes",
-          stage->bytes);
+    CHECK(stage->bytes >= ((size_t)inner->size + 1) * sizeof(double) &&
+              stage->bytes % sizeof(double) == 0,
+          "%zu bytes for %d ranks", stage->bytes, inner->size);
     struct staged_comm *s = malloc(sizeof *s);
     if (!s)
         return error_set(err, ERR_NO_MEMORY, "no memory for a communicator");

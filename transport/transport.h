@@ -108,10 +108,10 @@ enum status comm_share(struct comm *node, size_t bytes, struct shared_memory *ou
 void comm_unshare(struct shared_memory *m);
 
 /*
- * A device's memory by way of the host's: all-reduce, send and recv of the new communicator take
- * pointers that `get` and `put` understand and go in pieces through `buffer`, one at a time; the
- * rest is inner's. `get` comes after all work on what it reads. Inner stays its owner's and lives
- * longer. Not collective.
+ * A device's memory by way of the host's: all-reduce, all-gather, send and recv of the new
+ * communicator take pointers that `get` and `put` understand and go in pieces through `buffer`, one
+ * at a time; the rest is inner's. `get` comes after all work on what it reads. Inner stays its
+ * owner's and lives longer. Not collective.
  */
 struct comm_stage {
     /* Before any of them; false: it is not to be done now (worker/kernels.h, meet). */
@@ -120,7 +120,7 @@ struct comm_stage {
     enum status (*put)(void *arg, void *to, const void *from, size_t bytes, struct error *err);
     void *arg;
     void *buffer; /* of the host */
-    size_t bytes; /* of it: a multiple of 8 */
+    size_t bytes; /* of it: a multiple of 8, and of at least 8 for each rank and one more */
 };
 
 enum status comm_staged(struct comm *inner, const struct comm_stage *stage, struct comm **out,

@@ -1,7 +1,8 @@
 /*
  * The CUDA backend: see cuda_backend.h. A stage is launched on one stream and not waited for; the
  * first error is kept, with the stage's name, until `finish`. A step's batch goes to the device in
- * one copy. Decode steps are recorded at the start and then run again (cuda_graphs.h).
+ * one copy. Decode steps are recorded at the start and then run again (cuda_graphs.h), all but the
+ * draw: what it launches depends on what is asked for.
  */
 #include "worker/cuda_backend.h"
 #include "base/check.h"
@@ -35,17 +36,21 @@ struct backend {
     struct engine_limits limits;
     int32_t max_blocks; /* of all tables of a step */
     /* The step's numbers: one buffer here (pinned) and one there. */
-    int32_t *host_batch, *device_batch;
+    struct cuda_draw *host_draw, *device_draw; /* [max_seqs], where it begins */
+    int32_t *host_batch, *device_batch;        /* behind them */
     struct cuda_batch batch;
     struct cuda_graphs graphs;
     enum step_mode mode;
     struct recorded_step *step; /* but for STEP_PLAIN */
     int32_t segment;            /* the next of it to be replayed */
-    float *logits_to;           /* of this step, for `finish`; the host's */
-    size_t logits_bytes;
+    bool gathered;              /* its logits, by what is recorded: all rows of the recording */
+    int32_t draws;              /* of this step */
+    int32_t logit_rows;         /* of this step in a shard, as gathered */
+    int32_t *drawn;             /* [max_seqs], on the device */
+    int32_t *host_drawn;        /* the same, pinned; as of the last finish */
+    void *sample_work;
     void *partial;                         /* of attention */
     void *router_zeros;                    /* as stages.h asks */
-    float *logits;                         /* [max_logits, padded] */
     struct cuda_ffn *ffn;                  /* as weights->ffns, of all layers */
     const struct ffn *ffn_of;              /* weights->ffns */
     unsigned long long *out_of_range;      /* on the device */
@@ -282,6 +287,26 @@ static bool is_decode(const struct batch *b)
     return b->logits == b->rows;
 }
 
+static size_t draw_bytes(const struct engine_limits *l)
+{
+    return (size_t)l->max_seqs * sizeof(struct cuda_draw);
+}
+
+static void lay_out_draws(struct backend *be, const struct batch *b)
+{
+    CHECK(b->draws <= be->limits.max_seqs, "%d draws", b->draws);
+    for (int32_t i = 0; i < b->draws; i++) {
+        const struct draw *d = &b->draw[i];
+        be->host_draw[i] = (struct cuda_draw){.row = d->row,
+                                              .position = d->position,
+                                              .seed = d->sampling.seed,
+                                              .temperature = d->sampling.temperature,
+                                              .top_p = d->sampling.top_p,
+                                              .min_p = d->sampling.min_p,
+                                              .top_k = d->sampling.top_k};
+    }
+}
+
 static void cuda_begin(struct backend *be, const struct batch *b)
 {
     int32_t rows = b->rows, logits = b->logits, *at = be->host_batch, longest = 0;
@@ -297,6 +322,7 @@ static void cuda_begin(struct backend *be, const struct batch *b)
     be->step = is_decode(b) ? cuda_graphs_find(&be->graphs, rows, longest) : NULL;
     be->mode = be->step ? STEP_REPLAY : STEP_PLAIN;
     be->segment = 0;
+    be->draws = 0;
     if (be->step)
         rows = logits = be->step->rows;
 
@@ -310,6 +336,7 @@ static void cuda_begin(struct backend *be, const struct batch *b)
     if (be->step)
         blocks = fill_up(be, b, rows, at, blocks);
     fixed += blocks;
+    lay_out_draws(be, b);
     be->batch = lay_out(be->device_batch, rows, logits, longest);
     if (!be->step) { /* recorded steps have no runs */
         struct cuda_batch *batch = &be->batch;
@@ -319,8 +346,9 @@ static void cuda_begin(struct backend *be, const struct batch *b)
                                                 &batch->alone);
         fixed += 2 * (batch->runs + batch->alone);
     }
-    size_t bytes = (size_t)fixed * sizeof *at;
-    note(be, be->cuda->put(be->device_batch, bytes, at, bytes, bytes, 1, be->stream), "batch");
+    size_t bytes = draw_bytes(&be->limits) + (size_t)fixed * sizeof *at;
+    note(be, be->cuda->put(be->device_draw, bytes, be->host_draw, bytes, bytes, 1, be->stream),
+         "batch");
 }
 
 /* --- recorded steps --- */
@@ -349,6 +377,7 @@ static void replay_segment(struct backend *be)
 
 static bool cuda_meet(struct backend *be, bool captured)
 {
+    be->gathered = captured; /* the last to meet before a draw gather its logits */
     if (be->mode == STEP_PLAIN || (be->mode == STEP_RECORD && captured))
         return true;
     if (captured)
@@ -495,16 +524,55 @@ static void cuda_stage_lm_head(struct backend *be, const struct batch *b, const 
                                int32_t padded, const float *xn, int32_t hidden, float *logits)
 {
     (void)hidden;
-    const struct cuda_part part = {matrix(w), NULL, be->logits, padded};
+    const struct cuda_part part = {matrix(w), NULL, logits, padded};
     if (b->logits == 0)
         return;
     STAGE(be, "lm_head",
           be->cuda->gemm((const cuda_bf16 *)(const void *)xn, be->batch.logit_row, b->logits, &part,
                          1, be->stream));
     STAGE(be, "lm_head's padding",
-          be->cuda->fill_padding(b->logits, w->rows, padded, be->logits, padded, be->stream));
-    be->logits_to = logits;
-    be->logits_bytes = (size_t)b->logits * (size_t)padded * sizeof *logits;
+          be->cuda->fill_padding(b->logits, w->rows, padded, logits, padded, be->stream));
+}
+
+static void cuda_stage_draw(struct backend *be, const struct batch *b, const float *logits,
+                            int32_t shards, int32_t padded)
+{
+    (void)shards; /* those that hold ids below the limit follow from `padded` */
+    if (be->mode == STEP_RECORD)
+        return;
+    bool all = be->mode == STEP_REPLAY && be->gathered;
+    be->logit_rows = all ? be->batch.logits : b->logits;
+    be->draws = b->draws;
+    if (be->mode == STEP_REPLAY) {
+        replay_segment(be);
+        be->mode = STEP_PLAIN;
+    }
+    bool cuts = false;
+    for (int32_t i = 0; i < b->draws; i++)
+        cuts |= b->draw[i].sampling.top_k > 0 || b->draw[i].sampling.top_p < 1.0f;
+    const struct cuda_logits l = {logits, be->logit_rows, padded};
+    note(be,
+         be->cuda->sample(b->draws, be->device_draw, &l, b->vocab_limit, cuts, be->sample_work,
+                          be->drawn, be->stream),
+         "draw");
+}
+
+static const int32_t *cuda_drawn(const struct backend *be)
+{
+    return be->host_drawn;
+}
+
+static enum status cuda_read_logits(struct backend *be, const struct batch *b, const float *logits,
+                                    int32_t shards, int32_t padded, float *rows, struct error *err)
+{
+    size_t row = (size_t)padded * sizeof *rows;
+    if (shards == 1)
+        return device_get(&be->memory, rows, logits, (size_t)b->logits * row, err);
+    for (int32_t i = 0; i < b->logits; i++)
+        for (int32_t s = 0; s < shards; s++)
+            TRY(device_get(&be->memory, rows + ((int64_t)i * shards + s) * padded,
+                           logits + ((int64_t)s * be->logit_rows + i) * padded, row, err));
+    return OK;
 }
 
 /* --- life --- */
@@ -525,11 +593,11 @@ static enum status cuda_finish(struct backend *be, struct error *err)
     if (mode == STEP_REPLAY)
         replay_segment(be);
     be->mode = STEP_PLAIN;
-    if (be->watch.look) /* the copy below may wait by itself */
-        finish_wait(be);
-    if (mode != STEP_RECORD && be->logits_bytes > 0 && be->err.code == OK)
-        note(be, be->cuda->get(be->logits_to, be->logits, be->logits_bytes, be->stream), "logits");
-    be->logits_bytes = 0;
+    if (be->draws > 0)
+        note(be,
+             be->cuda->get(be->host_drawn, be->drawn, (size_t)be->draws * sizeof *be->drawn,
+                           be->stream),
+             "drawn tokens");
     note(be,
          be->cuda->get(be->host_out_of_range, be->out_of_range, sizeof *be->out_of_range,
                        be->stream),
@@ -561,12 +629,14 @@ static void cuda_destroy(struct backend *be)
         return;
     be->cuda->use(be->device);
     cuda_graphs_fini(&be->graphs, be->cuda);
-    void *there[] = {be->device_batch, be->partial, be->router_zeros,
-                     be->logits,       be->ffn,     be->out_of_range};
+    void *there[] = {be->device_draw,  be->drawn, be->sample_work, be->partial,
+                     be->router_zeros, be->ffn,   be->out_of_range};
     for (size_t i = 0; i < COUNT_OF(there); i++)
         device_free(&be->memory, there[i]);
-    if (be->host_batch)
-        be->cuda->free_host(be->host_batch);
+    if (be->host_draw)
+        be->cuda->free_host(be->host_draw);
+    if (be->host_drawn)
+        be->cuda->free_host(be->host_drawn);
     if (be->host_out_of_range)
         be->cuda->free_host(be->host_out_of_range);
     be->cuda->stream_destroy(be->stream);
@@ -616,14 +686,18 @@ struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
 {
     struct cuda_attention a = attention_of(config, rank);
     uint64_t ffns = 0;
+    int32_t shards = 0;
+    if (rank->layers.end == config->layers) /* the last stage draws */
+        shards = (config->vocab + rank->vocab_padded - 1) / rank->vocab_padded;
     for (int32_t i = rank->layers.begin; i < rank->layers.end; i++)
         ffns += config->layer_is_moe[i] ? (uint64_t)range_size(rank->experts) : 1;
     return (struct cuda_backend_bytes){
-        .batch = (1 + 5 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
-                  (uint64_t)table_blocks(l)) *
-                 sizeof(int32_t),
+        .batch = draw_bytes(l) + (1 + 5 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
+                                  (uint64_t)table_blocks(l)) *
+                                     sizeof(int32_t),
         .tables = ffns * sizeof(struct cuda_ffn) + sizeof(unsigned long long),
-        .logits = (uint64_t)l->max_logits * (uint64_t)rank->vocab_padded * sizeof(float),
+        .sampling = (uint64_t)l->max_seqs * sizeof(int32_t) +
+                    (shards > 0 ? plugin->sample_bytes(l->max_seqs, shards) : 0),
         .partial = plugin->attention_bytes(l->max_rows, l->context, &a),
     };
 }
@@ -638,18 +712,24 @@ static enum status allocate(struct backend *be, const struct rank_plan *rank, st
     be->max_blocks = (int32_t)tables;
     TRY(cuda_graphs_init(&be->graphs, l, err));
     struct cuda_backend_bytes n = cuda_backend_bytes(be->cuda, &be->config, rank, l);
-    be->device_batch = device_alloc(&be->memory, n.batch, false);
-    be->logits = device_alloc(&be->memory, n.logits, false);
+    uint64_t drawn = (uint64_t)l->max_seqs * sizeof *be->drawn;
+    be->device_draw = device_alloc(&be->memory, n.batch, false);
+    be->drawn = device_alloc(&be->memory, drawn, true);
+    be->sample_work = device_alloc(&be->memory, n.sampling - drawn, false);
     be->partial = device_alloc(&be->memory, n.partial, true); /* as stages.h asks */
     be->router_zeros = device_alloc(&be->memory, CUDA_ROUTER_ZEROS, true);
     be->out_of_range = device_alloc(&be->memory, sizeof *be->out_of_range, true);
-    if (!be->device_batch || !be->logits || !be->partial || !be->router_zeros ||
-        !be->out_of_range || be->cuda->alloc_host((void **)&be->host_batch, n.batch) != 0 ||
+    if (!be->device_draw || !be->drawn || !be->sample_work || !be->partial || !be->router_zeros ||
+        !be->out_of_range || be->cuda->alloc_host((void **)&be->host_draw, n.batch) != 0 ||
+        be->cuda->alloc_host((void **)&be->host_drawn, drawn) != 0 ||
         be->cuda->alloc_host((void **)&be->host_out_of_range, sizeof *be->out_of_range) != 0)
         return error_set(err, ERR_NO_MEMORY,
                          "GPU %d: no memory for %" PRIu64 " bytes of a step's buffers: lower "
                          "--step-tokens, --max-seqs or --context",
-                         be->device, n.batch + n.logits + n.partial);
+                         be->device, n.batch + n.sampling + n.partial);
+    memset(be->host_draw, 0, draw_bytes(l));
+    be->device_batch = (int32_t *)(void *)(be->device_draw + l->max_seqs);
+    be->host_batch = (int32_t *)(void *)(be->host_draw + l->max_seqs);
     *be->host_out_of_range = 0;
     return OK;
 }
@@ -677,6 +757,9 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
         .ffn_up = cuda_stage_ffn_up,
         .ffn_down = cuda_stage_ffn_down,
         .lm_head = cuda_stage_lm_head,
+        .draw = cuda_stage_draw,
+        .drawn = cuda_drawn,
+        .read_logits = cuda_read_logits,
         .finish = cuda_finish,
         .range_exceeded = cuda_range_exceeded,
         .destroy = cuda_destroy,

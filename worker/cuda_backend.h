@@ -26,10 +26,10 @@ enum status cuda_plugin_device(const struct cuda_plugin *plugin, int device,
 
 /* What a backend allocates on its device for itself, in bytes. */
 struct cuda_backend_bytes {
-    uint64_t batch;   /* a step's numbers */
-    uint64_t tables;  /* where the experts' weights lie, and a counter */
-    uint64_t logits;  /* f32 [max_logits, vocabulary of the rank, padded] */
-    uint64_t partial; /* of attention (cuda_attention_bytes) */
+    uint64_t batch;    /* a step's numbers */
+    uint64_t tables;   /* where the experts' weights lie, and a counter */
+    uint64_t sampling; /* drawn tokens, and cuda_sample_bytes */
+    uint64_t partial;  /* of attention (cuda_attention_bytes) */
 };
 
 /* Any thread. */

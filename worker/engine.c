@@ -14,9 +14,11 @@ struct engine {
     int32_t vocab_limit;
     struct step step;
     struct scheduler *scheduler; /* rank 0 */
-    struct sampler *sampler;     /* the drawing rank */
-    int32_t *drawn;              /* [max_seqs] */
-    float *logits; /* [max_logits, padded vocabulary]: rank 0's copy where it does not draw */
+    /* Of the last step, on rank 0 and on the drawing rank. */
+    const int32_t *drawn;
+    const float *kept; /* logits [.., padded vocabulary]; NULL: none are */
+    int32_t *received; /* [max_seqs]: rank 0's copy of what another drew */
+    float *logits;     /* [max_logits, padded vocabulary]: a copy, where one has been needed */
     bool warned_range;
     struct engine_stats stats;
 };
@@ -25,11 +27,9 @@ static enum status create_here(struct engine *e, const struct engine_options *o,
 {
     const struct model *m = e->model;
     TRY(step_init(&e->step, &m->limits, err));
-    e->drawn = calloc((size_t)m->limits.max_seqs, sizeof *e->drawn);
-    if (!e->drawn)
+    e->received = calloc((size_t)m->limits.max_seqs, sizeof *e->received);
+    if (!e->received)
         return error_set(err, ERR_NO_MEMORY, "no memory for the engine");
-    if (e->world->rank == e->drawer)
-        TRY(sampler_create(m->config.vocab, &e->sampler, err));
     if (e->world->rank == 0)
         TRY(sched_create(&m->limits, o->chunk, m->config.eos, m->config.eos_count, &e->scheduler,
                          err));
@@ -63,73 +63,59 @@ void engine_destroy(struct engine *e)
     if (!e)
         return;
     sched_destroy(e->scheduler);
-    sampler_destroy(e->sampler);
     step_fini(&e->step);
-    free(e->drawn);
+    free(e->received);
     free(e->logits);
     free(e);
 }
 
-/* One token for each sequence that draws, from the last of its logits rows. */
-static int32_t draw(struct engine *e)
+/* The first step that keeps logits pays for a copy of them. */
+static enum status reserve_logits(struct engine *e, struct error *err)
 {
-    const struct step *s = &e->step;
-    int64_t start = clock_now_ns(), stride = model_vocab_padded(e->model);
-    const float *row = e->model->ws.logits;
-    int32_t n = 0;
-    for (int32_t i = 0; i < s->header.seqs; i++) {
-        const struct step_seq *q = &s->seqs[i];
-        int32_t rows = q->logits == STEP_LOGITS_ALL    ? q->count
-                       : q->logits == STEP_LOGITS_LAST ? 1
-                                                       : 0;
-        row += (int64_t)rows * stride;
-        if (q->draw)
-            e->drawn[n++] = sampler_draw(e->sampler, row - stride, s->header.vocab_limit,
-                                         &q->sampling, q->pos + q->count);
-    }
-    e->stats.draw_ns += clock_now_ns() - start;
-    e->stats.drawn += (uint64_t)n;
-    return n;
+    if (e->logits)
+        return OK;
+    size_t n = (size_t)e->model->limits.max_logits * (size_t)model_vocab_padded(e->model);
+    e->logits = calloc(n, sizeof *e->logits);
+    return e->logits ? OK : error_set(err, ERR_NO_MEMORY, "no memory for %zu logits", n);
 }
 
-static int32_t draws_of(const struct step *s)
+/* The drawing rank's logits in the host's memory. */
+static enum status kept_logits(struct engine *e, const struct batch *b, const float **out,
+                               struct error *err)
 {
-    int32_t n = 0;
-    for (int32_t i = 0; i < s->header.seqs; i++)
-        n += s->seqs[i].draw;
-    return n;
+    *out = model_logits_in_place(e->model);
+    if (*out)
+        return OK;
+    TRY(reserve_logits(e, err));
+    *out = e->logits;
+    return model_read_logits(e->model, b, e->logits, err);
 }
 
 /* What the drawing rank sends to rank 0 where they differ: tokens, and logits if it keeps them. */
 static enum status hand_over(struct engine *e, const struct batch *b, struct error *err)
 {
     struct comm *w = e->world;
-    int32_t n = draws_of(&e->step);
-    size_t tokens = (size_t)n * sizeof *e->drawn;
-    size_t logits = (size_t)b->logits * (size_t)model_vocab_padded(e->model) * sizeof(float);
-    bool keep = e->step.header.keep_logits && logits > 0;
-    if (e->drawer == 0)
-        return OK;
+    size_t tokens = (size_t)b->draws * sizeof *e->drawn;
+    size_t bytes = (size_t)b->logits * (size_t)model_vocab_padded(e->model) * sizeof(float);
+    bool keep = e->step.header.keep_logits && bytes > 0;
+    e->kept = NULL;
     if (w->rank == e->drawer) {
-        if (tokens > 0)
+        e->drawn = e->model->kernels->drawn(e->model->backend);
+        if (keep)
+            TRY(kept_logits(e, b, &e->kept, err));
+        if (e->drawer != 0 && tokens > 0)
             TRY(w->ops->send(w, 0, e->drawn, tokens, err));
-        return keep ? w->ops->send(w, 0, e->model->ws.logits, logits, err) : OK;
+        return e->drawer != 0 && keep ? w->ops->send(w, 0, e->kept, bytes, err) : OK;
     }
     if (w->rank != 0)
         return OK;
+    e->drawn = e->received;
     if (tokens > 0)
-        TRY(w->ops->recv(w, e->drawer, e->drawn, tokens, err));
-    return keep ? w->ops->recv(w, e->drawer, e->logits, logits, err) : OK;
-}
-
-/* Rank 0 of a pipeline has no logits of its own; the first request that asks for them pays. */
-static enum status reserve_logits(struct engine *e, struct error *err)
-{
-    if (e->drawer == 0 || e->logits)
+        TRY(w->ops->recv(w, e->drawer, e->received, tokens, err));
+    if (!keep)
         return OK;
-    size_t n = (size_t)e->model->limits.max_logits * (size_t)model_vocab_padded(e->model);
-    e->logits = calloc(n, sizeof *e->logits);
-    return e->logits ? OK : error_set(err, ERR_NO_MEMORY, "no memory for %zu logits", n);
+    e->kept = e->logits;
+    return w->ops->recv(w, e->drawer, e->logits, bytes, err);
 }
 
 static void warn_range(struct engine *e)
@@ -149,17 +135,28 @@ static void tell_phase(struct engine *e, enum engine_phase phase)
         e->options.on_phase(e->options.user, phase);
 }
 
+/* On devices all ranks of the last stage draw, the same tokens: it costs nothing, and they are then
+ * where the next step may want them. */
+static bool draws_here(const struct engine *e)
+{
+    return e->world->rank == e->drawer || (e->world->rank > e->drawer && !e->model->memory->host);
+}
+
 static enum status run_step(struct engine *e, struct batch *b, struct error *err)
 {
     tell_phase(e, ENGINE_FORWARD);
     int64_t start = clock_now_ns();
     step_batch(&e->step, b);
+    int32_t draws = b->draws;
+    if (!draws_here(e))
+        b->draws = 0;
     TRY(model_forward(e->model, b, err));
+    b->draws = draws;
     e->stats.forward_ns += clock_now_ns() - start;
     e->stats.steps++;
     e->stats.rows += (uint64_t)b->rows;
     if (e->world->rank == e->drawer)
-        draw(e);
+        e->stats.drawn += (uint64_t)draws;
     warn_range(e);
     TRY(hand_over(e, b, err));
     tell_phase(e, ENGINE_WAITING);
@@ -188,7 +185,7 @@ enum status engine_submit(struct engine *e, const struct request *request, uint6
                              request->prompt[i], e->model->config.vocab - 1);
     if (request->all_logits && e->model->limits.max_logits < e->model->limits.max_rows)
         return error_set(err, ERR_INVALID, "logits of every position need max_logits = max_rows");
-    if (request->on_logits)
+    if (request->on_logits && !model_logits_in_place(e->model))
         TRY(reserve_logits(e, err));
     return sched_submit(e->scheduler, request, id, err);
 }
@@ -206,9 +203,8 @@ enum status engine_step(struct engine *e, bool *ran, struct error *err)
     struct batch b;
     TRY(step_broadcast(&e->step, e->world, err));
     TRY(run_step(e, &b, err));
-    const float *logits = e->drawer == 0 ? e->model->ws.logits : e->logits;
-    sched_done(e->scheduler, &e->step, e->drawn, e->step.header.keep_logits ? logits : NULL,
-               model_vocab_padded(e->model), e->model->config.vocab);
+    sched_done(e->scheduler, &e->step, e->drawn, e->kept, model_vocab_padded(e->model),
+               e->model->config.vocab);
     return OK;
 }
 

@@ -59,8 +59,7 @@ struct engine_stats {
     uint64_t steps;
     uint64_t rows;
     uint64_t drawn;
-    int64_t forward_ns; /* in model_forward */
-    int64_t draw_ns;    /* in the sampler */
+    int64_t forward_ns; /* in model_forward, which draws */
 };
 
 const struct engine_stats *engine_stats(const struct engine *e);

@@ -29,8 +29,8 @@ struct gpu_need gpu_need_of(const struct cuda_plugin *cuda, const struct model_c
         .weights = p.weights,
         .kv_cache = p.kv_cache,
         .activations = p.activations + w.rope,
-        .batch = b.batch + b.tables,
-        .logits = b.logits,
+        .batch = b.batch + b.tables + b.sampling,
+        .logits = w.logits,
         .partial = b.partial,
     };
 }
@@ -152,12 +152,11 @@ static enum status refuse(const struct model *m, const struct inventory *inv,
 /* Everything that the rank takes, for `Ready` and `witan status`. */
 static void fill_plan(struct model *m, const struct gpu_need *n)
 {
-    struct workspace_bytes w = plan_workspace(&m->config, m->plan, m->rank, &m->limits);
     m->memory_plan = (struct memory_plan){
         .weights = n->weights,
         .kv_cache = n->kv_cache,
         .activations = n->activations,
-        .logits = n->logits + w.logits, /* on the GPU and here */
+        .logits = n->logits,
         .scratch = n->batch + n->partial,
     };
 }

@@ -13,7 +13,7 @@
     X(weights, "weights")                                                                          \
     X(kv_cache, "KV cache")                                                                        \
     X(activations, "activations")                                                                  \
-    X(batch, "batch and tables")                                                                   \
+    X(batch, "batch, tables and sampling")                                                         \
     X(logits, "logits")                                                                            \
     X(partial, "attention partials")
 

@@ -4,18 +4,26 @@
  * other ranks between them.
  *
  * Contract: called from the rank's engine thread. A stage reads and writes only the buffers it is
- * given, in the memory of its backend (but for a step's batch and its logits, which are the
- * host's), and may return before it has run (a backend with a stream orders its stages; `finish`
- * waits, and says what went wrong in any). It allocates nothing. Row counts may differ at every
- * call and never change a row's arithmetic. What lies in activations is the backend's affair: one
- * may keep them narrower than the types here.
+ * given, in the memory of its backend (but for a step's batch, which is the host's), and may return
+ * before it has run (a backend with a stream orders its stages; `finish` waits, and says what went
+ * wrong in any). It allocates nothing. Row counts may differ at every call and never change a row's
+ * arithmetic. What lies in activations is the backend's affair: one may keep them narrower than the
+ * types here.
  */
 #ifndef WITAN_WORKER_KERNELS_H
 #define WITAN_WORKER_KERNELS_H
 
+#include "partition/sampling.h"
 #include "worker/kv.h"
 #include "worker/memory.h"
 #include "worker/weights.h"
+
+/* A token to draw. */
+struct draw {
+    int32_t row;      /* of the batch's logits */
+    int32_t position; /* of the token in its sequence */
+    struct sampling sampling;
+};
 
 /* The rows of one step: every token of every sequence that it feeds. Arrays live as long as the
  * step. */
@@ -26,6 +34,9 @@ struct batch {
     const int32_t *const *block_table; /* [rows]: KV block of each KV_BLOCK positions */
     int32_t logits;                    /* rows that want logits */
     const int32_t *logit_row;          /* [logits], ascending */
+    int32_t draws;                     /* tokens to draw, at most one a sequence */
+    const struct draw *draw;           /* [draws] */
+    int32_t vocab_limit;               /* ids from here on are never drawn */
 };
 
 /* Attention of one layer on one rank. */
@@ -64,7 +75,7 @@ struct backend;
 struct kernels {
     const char *name;
 
-    /* Where everything but batch and logits lies; the backend's. */
+    /* Where everything but the batch lies; the backend's. */
     struct memory *(*memory)(struct backend *be);
 
     /* Once, after loading, before any stage: weights stay where they are. */
@@ -134,9 +145,20 @@ struct kernels {
                      double *sum);
 
     /* logits[logits, padded] of the batch's logit rows over this rank's vocabulary rows; -infinity
-     * in the padding. In the host's memory, there once `finish` has returned. */
+     * in the padding. */
     void (*lm_head)(struct backend *be, const struct batch *b, const struct matrix *w,
                     int32_t padded, const float *xn, int32_t hidden, float *logits);
+
+    /* Last in a step: draws the batch's tokens (worker/sampler.h) from its logits as the stage's
+     * ranks gather them: [shards][logits][padded], a token's column being its id. */
+    void (*draw)(struct backend *be, const struct batch *b, const float *logits, int32_t shards,
+                 int32_t padded);
+
+    /* What the last step drew, [draws] in the host's memory, and its logits copied there as
+     * rows[logits, shards * padded]. Once `finish` has returned, until the next step begins. */
+    const int32_t *(*drawn)(const struct backend *be);
+    enum status (*read_logits)(struct backend *be, const struct batch *b, const float *logits,
+                               int32_t shards, int32_t padded, float *rows, struct error *err);
 
     /* All stages so far have run. */
     enum status (*finish)(struct backend *be, struct error *err);
@@ -149,9 +171,10 @@ struct kernels {
 };
 
 /* The CPU backend. `ops`: a name for cpu_ops_choose. The pool stays the caller's; `scratch_bytes`
- * for each of its threads is the backend's. */
+ * for each of its threads is the backend's. A step draws at most `draws` tokens (0: this rank draws
+ * none) from rows of at most `vocab` logits, padding included. */
 enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scratch_bytes,
-                               const struct kernels **kernels, struct backend **out,
-                               struct error *err);
+                               int32_t draws, int32_t vocab, const struct kernels **kernels,
+                               struct backend **out, struct error *err);
 
 #endif

@@ -65,8 +65,9 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
     }
     k->add_norm(be, b->rows, c->hidden, pending, ws->x, w->final_norm, c->rms_eps, ws->xn);
     k->lm_head(be, b, &w->lm_head, r->vocab_padded, ws->xn, c->hidden, ws->shard); /* [.., V] */
-    TRY(k->finish(be, err));
-    return gather_logits(m, b, err); /* [logits, padded vocabulary] */
+    TRY(gather_logits(m, b, err));                                                 /* [W][.., V] */
+    k->draw(be, b, ws->logits, m->stage->size, r->vocab_padded);
+    return k->finish(be, err);
 }
 
 /* Rank i of a stage hands its x to rank i of the next. */
@@ -83,14 +84,24 @@ static enum status send_rows(struct model *m, const struct batch *b, struct erro
     return m->kernels->finish(m->backend, err);
 }
 
-/* Vocabulary shards in rank order make a padded row. */
 static enum status gather_logits(struct model *m, const struct batch *b, struct error *err)
 {
-    size_t shard = (size_t)m->rank->vocab_padded, row = (size_t)model_vocab_padded(m);
-    for (int32_t i = 0; m->gather->size > 1 && i < b->logits; i++)
-        TRY(m->gather->ops->allgather(m->gather, m->ws.shard + (size_t)i * shard,
-                                      shard * sizeof(float), m->ws.logits + (size_t)i * row, err));
-    return OK;
+    size_t bytes = (size_t)b->logits * (size_t)m->rank->vocab_padded * sizeof(float);
+    if (m->stage->size == 1 || bytes == 0)
+        return OK; /* one rank's shard is all */
+    return m->stage->ops->allgather(m->stage, m->ws.shard, bytes, m->ws.logits, err);
+}
+
+enum status model_read_logits(struct model *m, const struct batch *b, float *rows,
+                              struct error *err)
+{
+    return m->kernels->read_logits(m->backend, b, m->ws.logits, m->plan->layout.w,
+                                   m->rank->vocab_padded, rows, err);
+}
+
+const float *model_logits_in_place(const struct model *m)
+{
+    return m->memory->host && m->plan->layout.w == 1 ? m->ws.logits : NULL;
 }
 
 int32_t model_vocab_padded(const struct model *m)

@@ -21,7 +21,7 @@ struct workspace {
     float *router; /* [rows, experts] */
     float *h;      /* [slots, local FFN columns] */
     float *shard;  /* [logits, vocabulary of a rank]; last stage */
-    float *logits; /* [logits, vocabulary padded to the stage's ranks]; last stage */
+    float *logits; /* [ranks of the stage][logits, vocabulary of a rank]; last stage */
     struct route route;
     struct route dense; /* every dense layer's; NULLs where there is none */
 };
@@ -49,14 +49,13 @@ struct model {
     struct memory *memory; /* the backend's */
     struct pool *pool;
     struct workspace ws;
-    float *frequency;    /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
-    float rope_scale;    /* on its cosines and sines */
-    struct comm *world;  /* the runner's */
-    struct comm *node;   /* the ranks of this machine */
-    struct comm *stage;  /* the W ranks of this pipeline stage */
-    struct comm *attn;   /* the attn_tp ranks that share an o_proj sum */
-    struct comm *pipe;   /* the world, for what lies in the backend's memory */
-    struct comm *gather; /* as stage, for what lies in the host's */
+    float *frequency;   /* [head_dim / 2]: RoPE's inverse frequencies (worker/rope.h) */
+    float rope_scale;   /* on its cosines and sines */
+    struct comm *world; /* the runner's */
+    struct comm *node;  /* the ranks of this machine */
+    struct comm *stage; /* the W ranks of this pipeline stage */
+    struct comm *attn;  /* the attn_tp ranks that share an o_proj sum */
+    struct comm *pipe;  /* the world, for what lies in the backend's memory */
     struct comm *owned[MODEL_MAX_COMMS]; /* those of the above to be destroyed, last first */
     int owned_count;
     const struct cuda_plugin *cuda; /* options' */
@@ -98,13 +97,18 @@ enum status model_create(const struct model_options *options, struct comm *world
 void model_destroy(struct model *m);
 
 /*
- * One step over all rows of the batch, collective over the group. On ranks of the last stage,
- * ws.logits then holds [batch->logits, model_vocab_padded] of the rows that want them, the same
- * bits on each. A failed collective gives ERR_PEER and the model is unusable.
+ * One step over all rows of the batch, collective over the group. Ranks of the last stage then have
+ * its logits, the same bits on each, and the tokens that their batch asks for
+ * (kernels->drawn). A failed collective gives ERR_PEER and the model is unusable.
  */
 enum status model_forward(struct model *m, const struct batch *b, struct error *err);
 
-/* Row stride of ws.logits. Entries from config.vocab on are -infinity. */
+/* After a step, on ranks of the last stage: its logits as rows[batch->logits, model_vocab_padded]
+ * in the host's memory. Entries from config.vocab on are -infinity. NULL in model_logits_in_place:
+ * they do not lie so already and must be read. */
+enum status model_read_logits(struct model *m, const struct batch *b, float *rows,
+                              struct error *err);
+const float *model_logits_in_place(const struct model *m);
 int32_t model_vocab_padded(const struct model *m);
 
 /* The FFN of one layer, dense or MoE, with the norm before it: takes ws.sum into ws.x; the FFN's

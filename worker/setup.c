@@ -91,7 +91,7 @@ static enum status allocate_workspace(struct model *m, struct error *err)
     }
     if (n.logits > 0) {
         size_t shard = (size_t)m->limits.max_logits * (size_t)m->rank->vocab_padded;
-        TRY(allocate(memory_host(), &ws->shard, n.logits, "logits", err));
+        TRY(allocate(mem, &ws->shard, n.logits, "logits", err));
         /* One rank has the whole row in its shard. */
         ws->logits = m->plan->layout.w > 1 ? ws->shard + shard : ws->shard;
     }
@@ -111,7 +111,6 @@ static enum status split_comms(struct model *m, struct error *err)
     own(m, m->node);
     TRY(m->world->ops->split(m->world, r->stage, r->rank, &m->stage, err));
     own(m, m->stage);
-    m->gather = m->stage;
     int color = r->stage * m->plan->layout.w + r->attn_dp;
     TRY(m->world->ops->split(m->world, color, r->rank, &m->attn, err));
     own(m, m->attn);
@@ -316,8 +315,10 @@ static enum status create_backend(struct model *m, const struct model_options *o
                                 &m->backend, err));
     } else {
         TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
+        bool last = m->rank->stage == m->plan->layout.pp - 1;
         TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
-                               &m->kernels, &m->backend, err));
+                               last ? m->limits.max_seqs : 0, model_vocab_padded(m), &m->kernels,
+                               &m->backend, err));
     }
     m->memory = m->kernels->memory(m->backend);
     return OK;
@@ -352,8 +353,7 @@ static enum status check_memory(struct model *m, struct error *err)
     uint64_t available = process_available_bytes();
     double need = (double)memory_plan_total(&m->memory_plan);
     if (m->cuda)
-        need = MODEL_STAGE_BYTES +
-               (double)plan_workspace(&m->config, m->plan, m->rank, &m->limits).logits;
+        need = MODEL_STAGE_BYTES;
     TRY(comm_allreduce_f64(m->node, &need, 1, err));
     if (available == 0 || need <= (double)available)
         return OK;
@@ -531,11 +531,10 @@ void model_destroy(struct model *m)
     weights_destroy(m->weights);
     kv_fini(&m->kv);
     struct workspace *ws = &m->ws;
-    void *owned[] = {ws->x,      ws->xn, ws->sum,          ws->q,       ws->kv, ws->attn, ws->rope,
-                     ws->router, ws->h,  ws->route.chosen, m->frequency};
+    void *owned[] = {ws->x,    ws->xn,     ws->sum, ws->q,     ws->kv,           ws->attn,
+                     ws->rope, ws->router, ws->h,   ws->shard, ws->route.chosen, m->frequency};
     for (size_t i = 0; m->memory && i < COUNT_OF(owned); i++)
         m->memory->free(m->memory, owned[i]);
-    free(ws->shard);
     if (m->kernels) /* before communicators that recorded steps refer to */
         m->kernels->destroy(m->backend);
     pool_destroy(m->pool);

@@ -25,8 +25,9 @@ enum status step_init(struct step *s, const struct engine_limits *limits, struct
     s->pos = calloc(rows, sizeof *s->pos);
     s->row_table = calloc(rows, sizeof *s->row_table);
     s->logit_row = calloc(rows, sizeof *s->logit_row);
+    s->draw = calloc(seqs, sizeof *s->draw);
     if (s->seqs && s->tokens && s->blocks && s->message && s->tables && s->pos && s->row_table &&
-        s->logit_row)
+        s->logit_row && s->draw)
         return OK;
     step_fini(s);
     return error_set(err, ERR_NO_MEMORY, "no memory for the step description");
@@ -42,6 +43,7 @@ void step_fini(struct step *s)
     free(s->pos);
     free((void *)s->row_table);
     free(s->logit_row);
+    free(s->draw);
     memset(s, 0, sizeof *s);
 }
 
@@ -117,7 +119,7 @@ enum status step_broadcast(struct step *s, struct comm *world, struct error *err
 void step_batch(struct step *s, struct batch *batch)
 {
     const int32_t *blocks = s->blocks;
-    int32_t row = 0, logits = 0;
+    int32_t row = 0, logits = 0, draws = 0;
     for (int32_t i = 0; i < s->header.seqs; i++) {
         const struct step_seq *q = &s->seqs[i];
         CHECK(q->slot >= 0 && q->slot < s->max_seqs && q->first_block + q->blocks <= s->table,
@@ -132,11 +134,16 @@ void step_batch(struct step *s, struct batch *batch)
             if (q->logits == STEP_LOGITS_ALL || (q->logits == STEP_LOGITS_LAST && last))
                 s->logit_row[logits++] = row;
         }
+        if (q->draw)
+            s->draw[draws++] = (struct draw){logits - 1, q->pos + q->count, q->sampling};
     }
     *batch = (struct batch){.rows = row,
                             .token = s->tokens,
                             .pos = s->pos,
                             .block_table = s->row_table,
                             .logits = logits,
-                            .logit_row = s->logit_row};
+                            .logit_row = s->logit_row,
+                            .draws = draws,
+                            .draw = s->draw,
+                            .vocab_limit = s->header.vocab_limit};
 }

@@ -62,6 +62,7 @@ struct step {
     int32_t *pos;    /* [max_rows] */
     const int32_t **row_table;
     int32_t *logit_row;
+    struct draw *draw; /* [max_seqs] */
 };
 
 enum status step_init(struct step *s, const struct engine_limits *limits, struct error *err);

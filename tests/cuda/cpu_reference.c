@@ -13,7 +13,7 @@ void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency
     struct backend *be = NULL;
     const struct kernels *k = NULL;
     CHECK(pool_create(1, false, &pool, &err) == OK, "the CPU backend for a test");
-    CHECK(cpu_backend_create("portable", pool, 1 << 16, &k, &be, &err) == OK,
+    CHECK(cpu_backend_create("portable", pool, 1 << 16, 0, 0, &k, &be, &err) == OK,
           "the CPU backend for a test");
     struct batch b = {.rows = rows, .pos = pos};
     k->rope_angles(be, &b, frequency, scale, head_dim, rope);

@@ -9,6 +9,7 @@
 #include "tests/fake_nccl/fake_nccl.h"
 #include "worker/cuda_backend.h"
 #include "worker/engine.h"
+#include "worker/sampler.h"
 
 #include <dlfcn.h>
 #include <math.h>
@@ -111,6 +112,7 @@ struct shape {
 struct ask {
     int32_t prompt[MAX_LEN];
     int32_t prompt_len, max_tokens;
+    struct sampling sampling;
 };
 
 /* What one request got: logits of every position that was computed, and tokens. */
@@ -160,7 +162,7 @@ static enum status answer_all(struct engine *e, struct run *r, struct error *err
             .max_tokens = r->asks[i].max_tokens,
             .ignore_eos = true,
             .all_logits = true,
-            .sampling = {.top_p = 1.0f},
+            .sampling = r->asks[i].sampling,
             .on_token = on_token,
             .on_logits = on_logits,
             .user = &r->answers[i],
@@ -259,9 +261,15 @@ static void remove_model(const struct shape *s)
 static void make_asks(struct ask *asks, int32_t count, int32_t vocab)
 {
     static const int32_t lengths[MAX_SEQS] = {70, 5, 1};
+    static const struct sampling ways[MAX_SEQS] = {
+        {.temperature = 1.0f, .top_p = 1.0f, .seed = 7},
+        {.temperature = 0.8f, .top_p = 0.9f, .top_k = 50, .seed = 8},
+        {.temperature = 0.0f, .top_p = 1.0f},
+    };
     for (int32_t i = 0; i < count; i++) {
         asks[i].prompt_len = lengths[i];
         asks[i].max_tokens = 3;
+        asks[i].sampling = ways[i];
         for (int32_t k = 0; k < lengths[i]; k++)
             asks[i].prompt[k] = (k * 37 + i * 11 + 5) % vocab;
     }
@@ -285,6 +293,22 @@ static double distance(const struct answer *a, const struct answer *b)
     }
     assert_true(rows > 0 && largest > 0);
     return worst / largest;
+}
+
+/* Each token is the one that worker/sampler.h draws from the logits before it. */
+static void assert_drawn(const struct answer *a, const struct ask *q)
+{
+    struct error err;
+    struct sampler *s = NULL;
+    assert_int_equal(sampler_create(a->vocab, &s, &err), OK);
+    assert_int_equal(a->count, q->max_tokens);
+    for (int32_t t = 0; t < a->count; t++) {
+        int32_t position = q->prompt_len + t;
+        assert_true(a->seen[position - 1]);
+        assert_int_equal(a->drawn[t], sampler_draw(s, a->logits + (position - 1) * a->vocab,
+                                                   a->vocab, &q->sampling, position));
+    }
+    sampler_destroy(s);
 }
 
 static void assert_same(const struct answer *a, const struct answer *b)
@@ -396,6 +420,8 @@ static void the_same_bits(void **state)
     struct run all = {
         .shape = &s, .cuda = plugin(), .layout = {1, 1, 1, 0}, .asks = asks, .ask_count = MAX_SEQS};
     run_it(&all);
+    for (int32_t k = 0; k < MAX_SEQS; k++)
+        assert_drawn(&all.answers[k], &asks[k]);
     assert_int_equal(same_in_all_ways(&all, ways, COUNT_OF(ways), "staged"), COUNT_OF(ways));
     for (int32_t k = 0; k < MAX_SEQS; k++) {
         struct run alone = all;
@@ -470,7 +496,7 @@ static void a_step_that_hangs(void **state)
     fake()->at = 3;
     assert_int_equal(try_two(&r, &err), ERR_PEER);
     assert_non_null(strstr(err.msg, "has not finished a stage of this step within 1 s"));
-    assert_non_null(strstr(err.msg, "an all-reduce of"));
+    assert_non_null(strstr(err.msg, "an all-gather of"));
     assert_int_equal(fake()->aborted, 2);
     assert_int_equal(fake()->destroyed, 0);
 }
@@ -512,14 +538,15 @@ static void auto_takes_nccl(void **state)
         fail_msg("%s", err.msg);
     assert_int_equal(r.answers[0].count, 3);
     assert_int_equal(fake()->inits, 2);
-    /* On two ranks three steps of three sums, each once, whether it was recorded or not. */
-    assert_int_equal(fake()->operations, 2 * 3 * 3);
+    /* On two ranks three steps of three sums and a gather, each once, whether it was recorded or
+     * not. */
+    assert_int_equal(fake()->operations, 2 * 3 * (3 + 1));
 }
 
 #endif
 
 /* A step of three rows: so many launches a layer, and besides: embed, angles, the last norm,
- * logits.
+ * logits; two to draw, and five more where a request asks for top_k or top_p.
  */
 static void launches_of_a_step(void **state)
 {
@@ -527,18 +554,22 @@ static void launches_of_a_step(void **state)
     static const struct {
         const char *flags;
         int32_t layers, each, fixed;
+        bool cuts;
     } cases[] = {{"--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 --experts 8 "
                   "--top-k 2 --moe-intermediate 128",
-                  2, 7, 4},
+                  2, 7, 4, true},
                  {"--hidden 64 --layers 3 --heads 4 --kv-heads 2 --head-dim 32 --experts 8 "
                   "--top-k 2 --moe-intermediate 64 --dense 2", /* and the route of both of them */
-                  3, 7, 4 + 1}};
+                  3, 7, 4 + 1, false}};
+    enum { DRAW = 2, CUTS = 5 };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         char dir[64];
         struct shape s = {.flags = cases[i].flags, .vocab = 256};
         struct ask asks[MAX_SEQS];
         make_model(&s, dir);
         make_asks(asks, MAX_SEQS, s.vocab);
+        if (!cases[i].cuts)
+            asks[1].sampling = asks[0].sampling;
         struct run r = {.shape = &s,
                         .cuda = plugin(),
                         .layout = {1, 1, 1, 0},
@@ -548,8 +579,9 @@ static void launches_of_a_step(void **state)
         assert_int_equal(r.steps, 3);
         for (int32_t step = 1; step < r.steps; step++)
             if (simt_launches() > 0)
-                assert_int_equal(r.launches[step],
-                                 cases[i].layers * cases[i].each + cases[i].fixed);
+                assert_int_equal(r.launches[step], cases[i].layers * cases[i].each +
+                                                       cases[i].fixed + DRAW +
+                                                       (cases[i].cuts ? CUTS : 0));
         run_fini(&r);
         remove_model(&s);
     }
@@ -565,9 +597,10 @@ static void recorded_steps_give_the_same_bits(void **state)
         int32_t segments;
     } ways[] = {
         {{1, 1, 1, 0}, "staged", 1},
-        {{1, 2, 1, 0}, "staged", 2 * 2 + 1 + 1}, /* cut by every sum of 2 layers */
+        /* Cut by every sum of 2 layers, and where logits are gathered. */
+        {{1, 2, 1, 0}, "staged", 2 * 2 + 1 + 1 + 1},
         {{2, 1, 1, 0}, "staged", 2},
-        {{1, 2, 1, 0}, "nccl", 1}, /* which holds the sums */
+        {{1, 2, 1, 0}, "nccl", 1}, /* which holds the sums and the gather */
         {{2, 1, 2, 0}, "nccl", 1},
     };
     char dir[64];

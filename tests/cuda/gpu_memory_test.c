@@ -49,8 +49,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         .collectives = "staged",
     };
     TRY(model_create(&o, world, &m, err));
-    struct workspace_bytes w = plan_workspace(&m->config, m->plan, m->rank, &m->limits);
-    t->planned[world->rank] = memory_plan_total(&m->memory_plan) - w.logits; /* the host's */
+    t->planned[world->rank] = memory_plan_total(&m->memory_plan);
     t->kv_blocks[world->rank] = m->limits.kv_blocks;
     t->kv_bytes[world->rank] = (uint64_t)m->limits.kv_blocks *
                                plan_kv_block_bytes(&m->config, m->rank, m->limits.kv_dtype);

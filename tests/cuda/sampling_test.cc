@@ -37,7 +37,7 @@ static std::vector<int32_t> sample(const rows &r, const std::vector<cuda_draw> &
     device_array<char> work((size_t)cuda_sample_bytes(n, r.shards));
     simt_protect(logits.p, true);
     simt_protect(draw.p, true);
-    const cuda_logits l = {logits.p, r.count, r.cols, r.shards};
+    const cuda_logits l = {logits.p, r.count, r.cols};
     assert_ran(cuda_sample(n, draw.p, &l, r.vocab, cuts, work.p, drawn.p, NULL));
     return drawn.read();
 }

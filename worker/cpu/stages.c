@@ -8,6 +8,7 @@
 #include "worker/cpu/vec.h"
 #include "worker/detmath.h"
 #include "worker/kernels.h"
+#include "worker/sampler.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -24,6 +25,10 @@ struct backend {
     char *scratch; /* [threads][scratch_bytes]; owned */
     uint64_t scratch_bytes;
     atomic_ullong range_exceeded;
+    int32_t draws;           /* at most */
+    int32_t *drawn;          /* [draws] */
+    float *row;              /* [padded vocabulary]: one that ranks have in shards */
+    struct sampler *sampler; /* NULL: this rank draws nothing */
 };
 
 static float *scratch_of(struct backend *be, int thread)
@@ -536,6 +541,43 @@ static void cpu_lm_head(struct backend *be, const struct batch *b, const struct 
             logits[(int64_t)i * padded + n] = -INFINITY;
 }
 
+/* --- drawing -----------------------------------------------------------------------------------
+ */
+
+/* A row of logits, as ranks have gathered it, in one piece. */
+static void join_shards(const float *logits, int32_t shards, int32_t rows, int32_t padded,
+                        int32_t row, float *out)
+{
+    for (int32_t s = 0; s < shards; s++)
+        memcpy(out + (int64_t)s * padded, logits + ((int64_t)s * rows + row) * padded,
+               (size_t)padded * sizeof *out);
+}
+
+static void cpu_draw(struct backend *be, const struct batch *b, const float *logits, int32_t shards,
+                     int32_t padded)
+{
+    CHECK(b->draws <= be->draws, "%d draws of %d", b->draws, be->draws);
+    for (int32_t i = 0; i < b->draws; i++) {
+        const struct draw *d = &b->draw[i];
+        const float *row = logits + (int64_t)d->row * padded;
+        if (shards > 1) {
+            join_shards(logits, shards, b->logits, padded, d->row, be->row);
+            row = be->row;
+        }
+        be->drawn[i] = sampler_draw(be->sampler, row, b->vocab_limit, &d->sampling, d->position);
+    }
+}
+
+static enum status cpu_read_logits(struct backend *be, const struct batch *b, const float *logits,
+                                   int32_t shards, int32_t padded, float *rows, struct error *err)
+{
+    (void)be;
+    (void)err;
+    for (int32_t i = 0; i < b->logits; i++)
+        join_shards(logits, shards, b->logits, padded, i, rows + (int64_t)i * shards * padded);
+    return OK;
+}
+
 /* --- life --------------------------------------------------------------------------------------
  */
 
@@ -559,6 +601,11 @@ static void cpu_begin(struct backend *be, const struct batch *b)
     (void)b;
 }
 
+static const int32_t *cpu_drawn(const struct backend *be)
+{
+    return be->drawn;
+}
+
 static enum status cpu_finish(struct backend *be, struct error *err)
 {
     (void)be;
@@ -573,14 +620,18 @@ static uint64_t cpu_range_exceeded(const struct backend *be)
 
 static void cpu_destroy(struct backend *be)
 {
-    if (be)
-        free(be->scratch);
+    if (!be)
+        return;
+    sampler_destroy(be->sampler);
+    free(be->row);
+    free(be->drawn);
+    free(be->scratch);
     free(be);
 }
 
 enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scratch_bytes,
-                               const struct kernels **kernels, struct backend **out,
-                               struct error *err)
+                               int32_t draws, int32_t vocab, const struct kernels **kernels,
+                               struct backend **out, struct error *err)
 {
     static const struct kernels table = {
         .name = "cpu",
@@ -598,6 +649,9 @@ enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scra
         .ffn_up = cpu_ffn_up,
         .ffn_down = cpu_ffn_down,
         .lm_head = cpu_lm_head,
+        .draw = cpu_draw,
+        .drawn = cpu_drawn,
+        .read_logits = cpu_read_logits,
         .finish = cpu_finish,
         .range_exceeded = cpu_range_exceeded,
         .destroy = cpu_destroy,
@@ -612,9 +666,17 @@ enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scra
     be->threads = pool_threads(pool);
     be->scratch_bytes = scratch_bytes;
     be->scratch = aligned_zalloc((size_t)be->threads * scratch_bytes);
-    if (!be->scratch) {
+    be->draws = draws;
+    be->drawn = calloc((size_t)draws + 1, sizeof *be->drawn);
+    be->row = calloc((size_t)vocab + 1, sizeof *be->row);
+    enum status st = OK;
+    if (!be->scratch || !be->drawn || !be->row)
+        st = error_set(err, ERR_NO_MEMORY, "no memory for the threads' scratch");
+    if (st == OK && draws > 0)
+        st = sampler_create(vocab, &be->sampler, err);
+    if (st != OK) {
         cpu_destroy(be);
-        return error_set(err, ERR_NO_MEMORY, "no memory for the threads' scratch");
+        return st;
     }
     *kernels = &table;
     *out = be;

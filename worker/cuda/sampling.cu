@@ -16,6 +16,7 @@ enum {
     SAMPLE_THREADS = 512,
     SAMPLE_WARPS = SAMPLE_THREADS / 32,
     SAMPLE_BLOCKS = 264, /* in all where the draws are fewer: two on each of 132 processors */
+    SAMPLE_DRAWS = 128,  /* of one launch: rows enough to fill a device, and bounds the work */
     SAMPLE_PIECE = 2048, /* least columns worth a block */
     SAMPLE_AHEAD = 4,    /* loads under way in a thread */
     DIGITS = 2048,       /* keys have 32 bits: digits of 11, 11 and 10 */
@@ -56,7 +57,7 @@ struct scored {
 struct sample_job {
     const cuda_draw *draw; /* [draws] */
     const float *logits;
-    int rows, cols, shards, vocab;
+    int rows, cols, vocab;
     int pieces, piece;     /* a shard's blocks, and the columns of each */
     row_state *rows_state; /* [draws] */
     wide *top;             /* [draws][blocks] */
@@ -216,6 +217,7 @@ static __global__ void __launch_bounds__(SAMPLE_THREADS) scan(const sample_job j
 {
     __shared__ wide warps[SAMPLE_WARPS];
     grid_dependency_wait();
+    grid_dependency_launch();
     const cuda_draw d = j.draw[blockIdx.x];
     row_state *r = j.rows_state + blockIdx.x;
     wide top = 0;
@@ -387,6 +389,7 @@ static __global__ void __launch_bounds__(SAMPLE_THREADS) narrow(const sample_job
     __shared__ cut c;
     __shared__ int last;
     grid_dependency_wait();
+    grid_dependency_launch();
     const cuda_draw d = j.draw[blockIdx.x];
     bool counts = cuts_by_count(j, d), masses = cuts_by_mass(d);
     if (pass < 3 ? !counts && !masses : !counts || !masses)
@@ -493,6 +496,7 @@ static __global__ void __launch_bounds__(SAMPLE_THREADS) score(const sample_job 
     __shared__ hurdle hurdle_of_row;
     __shared__ int last;
     grid_dependency_wait();
+    grid_dependency_launch();
     const cuda_draw d = j.draw[blockIdx.x];
     row_state *r = j.rows_state + blockIdx.x;
     wide row = row_top(j, warps);
@@ -557,28 +561,45 @@ static uint64_t blocks_of(int draws, int shards)
 
 uint64_t cuda_sample_bytes(int32_t draws, int32_t shards)
 {
+    draws = draws < SAMPLE_DRAWS ? draws : SAMPLE_DRAWS;
     return (uint64_t)draws * sizeof(row_state) +
            blocks_of(draws, shards) * (sizeof(wide) + sizeof(scored));
 }
 
-int cuda_sample(int32_t draws, const struct cuda_draw *draw, const struct cuda_logits *logits,
-                int32_t vocab, int32_t cuts, void *work, int32_t *drawn, cuda_stream stream)
+/* At most SAMPLE_DRAWS. */
+static int sample_some(int draws, const cuda_draw *draw, const cuda_logits &logits, int vocab,
+                       int cuts, void *work, int32_t *drawn, cuda_stream stream)
 {
-    if (draws == 0)
-        return 0;
-    int pieces = pieces_of(draws, logits->cols, logits->shards);
+    int shards = (vocab + logits.cols - 1) / logits.cols;
+    int pieces = pieces_of(draws, logits.cols, shards);
     row_state *states = (row_state *)work;
     scored *best = (scored *)(void *)(states + draws);
-    const sample_job j = {draw,           logits->data,
-                          logits->rows,   logits->cols,
-                          logits->shards, vocab,
-                          pieces,         (logits->cols + pieces - 1) / pieces,
-                          states,         (wide *)(void *)(best + blocks_of(draws, logits->shards)),
-                          best,           drawn};
-    const launch_shape shape = {dim3((unsigned)draws, (unsigned)(pieces * logits->shards)),
+    const sample_job j = {draw,
+                          logits.data,
+                          logits.rows,
+                          logits.cols,
+                          vocab,
+                          pieces,
+                          (logits.cols + pieces - 1) / pieces,
+                          states,
+                          (wide *)(void *)(best + blocks_of(draws, shards)),
+                          best,
+                          drawn};
+    const launch_shape shape = {dim3((unsigned)draws, (unsigned)(pieces * shards)),
                                 dim3(SAMPLE_THREADS), 0, (device_stream)stream, true};
     int e = launch(scan, shape, j);
     for (int pass = 0; e == 0 && cuts && pass < PASSES; pass++)
         e = launch(narrow, shape, j, pass);
     return e ? e : launch(score, shape, j);
+}
+
+int cuda_sample(int32_t draws, const struct cuda_draw *draw, const struct cuda_logits *logits,
+                int32_t vocab, int32_t cuts, void *work, int32_t *drawn, cuda_stream stream)
+{
+    int e = 0;
+    for (int32_t at = 0; e == 0 && at < draws; at += SAMPLE_DRAWS) {
+        int some = draws - at < SAMPLE_DRAWS ? draws - at : SAMPLE_DRAWS;
+        e = sample_some(some, draw + at, *logits, vocab, cuts, work, drawn + at, stream);
+    }
+    return e;
 }

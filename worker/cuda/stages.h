@@ -247,17 +247,17 @@ struct cuda_draw {
  * v / cols. */
 struct cuda_logits {
     const float *data;
-    int32_t rows, cols, shards;
+    int32_t rows, cols;
 };
 
 /* drawn[draws]: for each of draw[draws] the token that worker/sampler.c draws from its row's first
  * `vocab` logits, in all bits: -1 where one is a NaN or the largest not finite. draw is read by the
  * device, so that a captured launch draws what it says later; `cuts` 0 promises that none of it has
- * top_k or top_p and saves five launches. work: cuda_sample_bytes; nothing is kept in it between
- * calls. Bytes, of R draws: R x vocab x 4 from the device's memory, a second time for temperature
- * and 3 or 5 times more for top_k, top_p or both (of few rows these come from its cache). No tensor
- * cores: R x vocab x 20 wide multiplications of noise where nothing cuts, R x vocab exponentials in
- * fp64 (30 multiply-adds) a digit of top_p. */
+ * top_k or top_p and saves five launches (of each 128 draws). work: cuda_sample_bytes; nothing is
+ * kept in it between calls. Bytes, of R draws: R x vocab x 4 from the device's memory, a second
+ * time for temperature and 3 or 5 times more for top_k, top_p or both (of few rows these come from
+ * its cache). No tensor cores: R x vocab x 20 wide multiplications of noise where nothing cuts, R x
+ * vocab exponentials in fp64 (30 multiply-adds) a digit of top_p. */
 int cuda_sample(int32_t draws, const struct cuda_draw *draw, const struct cuda_logits *logits,
                 int32_t vocab, int32_t cuts, void *work, int32_t *drawn, cuda_stream stream);
 /* Bytes of `work` for at most so many draws of rows in so many shards. */
