@@ -237,7 +237,49 @@ static enum status look_at_nccl(void *arg, const char *what, int64_t waited_ms, 
     return nccl_watch(arg, what, waited_ms, err);
 }
 
-/* From the first step on. */
+/* A one of each rank makes their number, over one row; then over as many as a step has. */
+static enum status try_sum(struct model *m, struct comm *c, struct error *err)
+{
+    const double one = 1, zero = 0;
+    double sum = 0, *at = m->ws.sum;
+    size_t row = (size_t)m->config.hidden;
+    TRY(m->memory->put(m->memory, at, sizeof one, &one, sizeof one, sizeof one, 1, err));
+    TRY(comm_allreduce_f64(c, at, row, err));
+    TRY(m->memory->get(m->memory, &sum, at, sizeof sum, err));
+    TRY(m->memory->put(m->memory, at, sizeof zero, &zero, sizeof zero, sizeof zero, 1, err));
+    if (sum != c->size)
+        return error_set(err, ERR_IO,
+                         "NCCL %s: the sum of ones of %d ranks: expected %d, found %g: run with "
+                         "--collectives staged, and look at these GPUs",
+                         nccl_version(m->nccl), c->size, c->size, sum);
+    return comm_allreduce_f64(c, at, row * (size_t)m->limits.max_rows, err);
+}
+
+/* A row from each stage to the next. */
+static enum status try_pipe(struct model *m, struct error *err)
+{
+    int32_t w = m->plan->layout.w, rank = m->rank->rank;
+    size_t bytes = (size_t)m->config.hidden * sizeof *m->ws.x;
+    if (m->rank->stage > 0)
+        TRY(m->pipe->ops->recv(m->pipe, rank - w, m->ws.x, bytes, err));
+    if (m->rank->stage < m->plan->layout.pp - 1)
+        TRY(m->pipe->ops->send(m->pipe, rank + w, m->ws.x, bytes, err));
+    return m->kernels->finish(m->backend, err);
+}
+
+/* NCCL connects ranks, and takes memory for it, at their first operation: before what is left of
+ * the memory goes to the KV cache. Collective, as a step is. */
+static enum status try_ranks(struct model *m, struct error *err)
+{
+    if (!m->nccl)
+        return OK;
+    TRY(try_sum(m, m->stage, err));
+    if (m->attn != m->stage)
+        TRY(try_sum(m, m->attn, err));
+    return try_pipe(m, err);
+}
+
+/* From the first operation on. */
 static void watch_ranks(struct model *m)
 {
     if (m->nccl)
@@ -493,12 +535,14 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     /* After loading, whose buffers are given back by now. */
     if (st == OK)
         st = comm_agree(m->world, allocate_rest(m, err), err);
+    if (st == OK)
+        watch_ranks(m);
+    if (st == OK)
+        st = comm_agree(m->world, try_ranks(m, err), err);
     if (st == OK && m->cuda)
         st = gpu_memory_size_cache(m, err);
     if (st == OK)
         st = comm_agree(m->world, allocate_cache(m, err), err);
-    if (st == OK)
-        watch_ranks(m);
     if (st == OK)
         st = comm_agree(m->world, record_steps(m, err), err);
     checkpoint_close(ck);

@@ -493,12 +493,24 @@ static void a_step_that_hangs(void **state)
     (void)state;
     struct run r = {.cuda = gpus(2), .collectives = "nccl"};
     fake()->stream_hangs = true;
-    fake()->at = 3;
+    fake()->at = 2 + 1; /* after those that try the ranks, and the first step's first */
     assert_int_equal(try_two(&r, &err), ERR_PEER);
     assert_non_null(strstr(err.msg, "has not finished a stage of this step within 1 s"));
     assert_non_null(strstr(err.msg, "an all-gather of"));
     assert_int_equal(fake()->aborted, 2);
     assert_int_equal(fake()->destroyed, 0);
+}
+
+/* Found before anything is served. */
+static void sums_that_are_wrong(void **state)
+{
+    struct error err;
+    (void)state;
+    struct run r = {.cuda = gpus(2), .collectives = "nccl"};
+    fake()->sums_wrong = true;
+    assert_int_equal(try_two(&r, &err), ERR_IO);
+    assert_non_null(strstr(err.msg, "the sum of ones of 2 ranks: expected 2, found 3"));
+    assert_int_equal(fake()->inits, fake()->destroyed + fake()->aborted);
 }
 
 /* Without NCCL, or with GPUs that it cannot serve: refused, or by way of the host. */
@@ -538,9 +550,9 @@ static void auto_takes_nccl(void **state)
         fail_msg("%s", err.msg);
     assert_int_equal(r.answers[0].count, 3);
     assert_int_equal(fake()->inits, 2);
-    /* On two ranks three steps of three sums and a gather, each once, whether it was recorded or
-     * not. */
-    assert_int_equal(fake()->operations, 2 * 3 * (3 + 1));
+    /* On two ranks: two sums that try them, and three steps of three and a gather, each once,
+     * whether it was recorded or not. */
+    assert_int_equal(fake()->operations, 2 * (2 + 3 * (3 + 1)));
 }
 
 #endif
@@ -647,14 +659,20 @@ static void recorded_steps_give_the_same_bits(void **state)
     remove_model(&s);
 }
 
+/* clang-format off */
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(near_the_cpu),          cmocka_unit_test(the_same_bits),
+    cmocka_unit_test(near_the_cpu),
+    cmocka_unit_test(the_same_bits),
     cmocka_unit_test(the_same_bits_by_nccl),
+    cmocka_unit_test(launches_of_a_step),
+    cmocka_unit_test(recorded_steps_give_the_same_bits),
 #ifdef WITAN_EMULATED
-    cmocka_unit_test(a_step_that_hangs),     cmocka_unit_test(collectives_that_do_not_serve),
+    cmocka_unit_test(a_step_that_hangs),
+    cmocka_unit_test(sums_that_are_wrong),
+    cmocka_unit_test(collectives_that_do_not_serve),
     cmocka_unit_test(auto_takes_nccl),
 #endif
-    cmocka_unit_test(launches_of_a_step),    cmocka_unit_test(recorded_steps_give_the_same_bits),
 };
+/* clang-format on */
 
 UNIT_MAIN(tests)

@@ -290,7 +290,7 @@ static int meet(struct clique *q)
 static void add(const struct clique *q, double *sum, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        sum[i] = 0;
+        sum[i] = control.sums_wrong;
         for (int r = q->size - 1; r >= 0; r--) /* not the order of other transports */
             sum[i] += ((const double *)q->calls[r].from)[i];
     }

@@ -15,6 +15,7 @@ struct fake_nccl {
     bool init_hangs; /* no init ends */
     bool id_fails;   /* no identifier is made */
     bool finalize_hangs;
+    bool sums_wrong; /* by one */
     int patience_ms; /* until an operation that others do not join fails */
     /* What befalls the operations of rank `at_rank` of a communicator (-1: of all) from number
      * `at` on, counted by communicator: */
