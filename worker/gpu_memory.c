@@ -84,6 +84,7 @@ static enum status ask_tenants(struct model *m, const struct cuda_device_info *i
             ++*ranks;
             *sum += all[i].need;
         }
+    CHECK(st != OK || *ranks > 0, "GPU %s has no rank", mine.uuid);
     free(all);
     return st;
 }
@@ -221,7 +222,8 @@ enum status gpu_memory_size_cache(struct model *m, struct error *err)
     TRY(comm_agree(m->world, cuda_plugin_device(m->cuda, m->device, &info, err), err));
     if (l->kv_blocks == 0) {
         TRY(ask_tenants(m, &info, 0, &ranks, &ignored, err));
-        uint64_t fit = room_of(&info, l) / (uint64_t)ranks / (one > 0 ? one : 1);
+        uint64_t share = room_of(&info, l) / (uint64_t)(ranks > 0 ? ranks : 1);
+        uint64_t fit = share / (one > 0 ? one : 1);
         blocks = fit < (uint64_t)blocks ? (int64_t)fit : blocks;
         TRY(agree_blocks(m, &blocks, err));
         if (blocks < least)

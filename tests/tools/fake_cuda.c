@@ -1,11 +1,14 @@
 /*
  * A CUDA plug-in without a GPU, whose answers a test chooses: what `witan` says to machines on
- * which it cannot run. It computes nothing: a backend on it fails when it wants a stream, and where
- * FAKE_CUDA_HOLD names a file, not before that is gone. State: the environment alone, read at each
- * call: FAKE_CUDA_VERSION, _DRIVER, _DRIVER_ERROR, _COUNT, _COUNT_ERROR, _MAJOR, _MINOR, _RUNS.
+ * which it cannot run. It computes nothing. State: the environment, read at each call:
+ * FAKE_CUDA_VERSION, _DRIVER, _DRIVER_ERROR, _COUNT, _COUNT_ERROR, _MAJOR, _MINOR, _RUNS; and
+ * where FAKE_CUDA_HOLD names a file, how often this process has asked for a device: from the second
+ * time on, in loading, the answer waits until the file is gone, and is then an error.
  */
 #include "worker/cuda/plugin.h"
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -38,8 +41,21 @@ static int use(int device)
     return device < answer("FAKE_CUDA_COUNT", 1) ? 0 : 101;
 }
 
+static bool fails_now(void)
+{
+    static atomic_int asked;
+    const char *hold = getenv("FAKE_CUDA_HOLD");
+    if (!hold || atomic_fetch_add(&asked, 1) == 0)
+        return false;
+    while (access(hold, F_OK) == 0)
+        usleep(10000);
+    return true;
+}
+
 static int device_info(int device, struct cuda_device_info *out)
 {
+    if (fails_now())
+        return 46;
     *out = (struct cuda_device_info){.name = "Fake GPU",
                                      .major = answer("FAKE_CUDA_MAJOR", 9),
                                      .minor = answer("FAKE_CUDA_MINOR", 0),
@@ -56,23 +72,6 @@ static int runs(void)
     return answer("FAKE_CUDA_RUNS", 0);
 }
 
-static uint64_t attention_bytes(int32_t rows, int32_t context, const struct cuda_attention *a)
-{
-    (void)rows;
-    (void)context;
-    (void)a;
-    return 4096;
-}
-
-static int stream_create(cuda_stream *out)
-{
-    const char *hold = getenv("FAKE_CUDA_HOLD");
-    while (hold && access(hold, F_OK) == 0)
-        usleep(10000);
-    *out = NULL;
-    return 46;
-}
-
 const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
 {
     static const int32_t architectures[] = {800, 900, 1000, 0};
@@ -87,8 +86,6 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         .use = use,
         .device_info = device_info,
         .runs = runs,
-        .stream_create = stream_create,
-        .attention_bytes = attention_bytes,
     };
     return version == (uint32_t)answer("FAKE_CUDA_VERSION", CUDA_PLUGIN_VERSION) ? &table : NULL;
 }
