@@ -283,12 +283,14 @@ static void sharp_scores(void **state)
     }
 }
 
-static void a_prompt_row_by_row(void **state)
+static void prompts(void **state)
 {
     (void)state;
     simt_seed(3);
     model m(2, 2, 32, {130, 70});
     check(m, {{0, 0, 130}, {1, 60, 10}});
+    model other(1, 8, 128, {530, 1100, 40});
+    check(other, {{0, 500, 30}, {1, 1099, 1}, {2, 0, 40}, {1, 1020, 6}});
 }
 
 static std::vector<cuda_bf16> rows_of(const model &m, const std::vector<cuda_bf16> &out,
@@ -588,7 +590,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(groups_and_head_sizes),
     cmocka_unit_test(odd_groups_and_head_sizes),
     cmocka_unit_test(sharp_scores),
-    cmocka_unit_test(a_prompt_row_by_row),
+    cmocka_unit_test(prompts),
     cmocka_unit_test(alone_as_in_a_batch),
     cmocka_unit_test(chunks_of_a_prompt),
     cmocka_unit_test(any_blocks),

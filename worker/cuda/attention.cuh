@@ -39,16 +39,23 @@ template <int ROW> struct attention_tile {
 template <int ROW, int THREADS>
 DEVICE void load_tile(const attention_job &j, int row, int kv_head, int at, int end, cuda_bf16 *k)
 {
+    const int pieces = ROW * 8, each = (pieces + THREADS - 1) / THREADS; /* of K, and of V */
     cuda_bf16 *v = k + attention_tile<ROW>::v;
     const cuda_bf16 *from = kv_tile(j.kv, j.b, row, at, kv_head);
-    for (int i = threadIdx.x; i < ROW * 8; i += THREADS)
-        cp_async<16>(k + i / 8 * ATTENTION_PITCH + i % 8 * 8, from + 8 * i,
-                     at + i % 8 * 8 < end ? 16 : 0);
+#pragma unroll
+    for (int n = 0; n < each; n++) {
+        int i = threadIdx.x + n * THREADS;
+        if (pieces % THREADS == 0 || i < pieces)
+            cp_async<16>(k + i / 8 * ATTENTION_PITCH + i % 8 * 8, from + 8 * i,
+                         at + i % 8 * 8 < end ? 16 : 0);
+    }
     from += ROW * CUDA_KV_BLOCK;
-    for (int i = threadIdx.x; i < ROW * 8; i += THREADS) {
-        int position = i / (ROW / 8), piece = i % (ROW / 8);
-        cp_async<16>(v + position * (ROW + 8) + piece * 8, from + 8 * i,
-                     at + position < end ? 16 : 0);
+#pragma unroll
+    for (int n = 0; n < each; n++) {
+        int i = threadIdx.x + n * THREADS, position = i / (ROW / 8), piece = i % (ROW / 8);
+        if (pieces % THREADS == 0 || i < pieces)
+            cp_async<16>(v + position * (ROW + 8) + piece * 8, from + 8 * i,
+                         at + position < end ? 16 : 0);
     }
 }
 
