@@ -37,6 +37,7 @@ enum {
     TERMINATE_MS = 3000,
     KILL_EVERY_MS = 100,
     SAME_SIGNAL_MS = 300, /* `timeout` and some shells signal twice */
+    MAX_GPU = 1023,       /* as witan-worker takes it */
     MAX_LINE = 4096
 };
 
@@ -272,6 +273,16 @@ static enum status start_coordinator(struct supervisor *s, struct error *err)
     return st;
 }
 
+/* GPUs of this machine that groups before this one take. */
+static int32_t gpus_before(const struct config *c, const struct config_group *group)
+{
+    int64_t gpus = 0;
+    for (const struct config_group *g = c->groups; g != group && group->hosts_count == 0; g++)
+        if (g->hosts_count == 0 && !g->external)
+            gpus += config_group_world(g);
+    return gpus > MAX_GPU ? MAX_GPU : (int32_t)gpus;
+}
+
 static void worker_words(const struct supervisor *s, const struct config_group *g,
                          const char *program, const char *region, struct words *out)
 {
@@ -298,7 +309,7 @@ static void worker_words(const struct supervisor *s, const struct config_group *
     }
     if (config_cuda(c)) {
         words_add(out, "--device");
-        words_add(out, "cuda");
+        words_add(out, "cuda:%d", gpus_before(c, g));
         words_add(out, "--collectives");
         words_add(out, "%s", c->model.collectives);
     }

@@ -24,7 +24,8 @@ static const char usage[] =
     "  --group NAME             as cluster.yaml names it\n"
     "  --tls DIR                holds ca.pem, worker.pem and worker.key (witan pki)\n"
     "  --region NAME            where this machine stands\n"
-    "  --device D               cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
+    "  --device D               cpu (default) or cuda: a GPU for each rank of a machine, in turn,\n"
+    "                           cuda:N: from the one with number N on\n"
     "  --collectives C          how ranks on GPUs meet: nccl, staged (through the host) or auto\n"
     "                           (default: nccl where every rank has a GPU of its own)\n"
     "  --trust KEYS             take only a model whose manifest these PEM public keys have "
@@ -35,6 +36,8 @@ static const char usage[] =
     "  --weights-cache DIR      with a manifest: keep weights there as they lie in memory, for the "
     "next start\n"
     "  --verbose                say where memory and time go\n";
+
+enum { MAX_GPU = 1023 };
 
 struct worker {
     struct serve_options options;
@@ -72,9 +75,16 @@ static int take_collectives(const char *value)
 /* 0, or the exit code. */
 static int take_device(const char *value, struct worker *w)
 {
-    if (strcmp(value, "cpu") != 0 && strcmp(value, "cuda") != 0)
-        return bad("--device", "cpu or cuda", value);
-    w->options.cuda = strcmp(value, "cuda") == 0;
+    char *end = NULL;
+    w->options.cuda = strncmp(value, "cuda", 4) == 0 && (value[4] == '\0' || value[4] == ':');
+    if (!w->options.cuda)
+        return strcmp(value, "cpu") == 0 ? 0 : bad("--device", "cpu, cuda or cuda:N", value);
+    if (value[4] == '\0')
+        return 0;
+    long n = strtol(value + 5, &end, 10);
+    if (value[5] < '0' || value[5] > '9' || *end || n > MAX_GPU)
+        return bad("--device", "cuda:0 to cuda:1023", value);
+    w->options.first_gpu = (int32_t)n;
     return 0;
 }
 

@@ -78,7 +78,8 @@ struct model_options {
     struct engine_limits limits;
     const char *kernels;            /* for cpu_ops_choose */
     const struct cuda_plugin *cuda; /* NULL: compute on this processor; else the machine's ranks
-                                       take its GPUs in turn */
+                                       take its GPUs in turn, */
+    int32_t first_gpu;              /* from this one on */
     /* How ranks on GPUs meet: "nccl", "staged" (by way of the host's memory) or "auto" (NULL too):
      * by NCCL where it serves them, else staged, saying why. */
     const char *collectives;

@@ -342,11 +342,11 @@ static enum status check_limits(struct model *m, struct error *err)
     return OK;
 }
 
-static enum status choose_device(struct model *m, struct error *err)
+static enum status choose_device(struct model *m, const struct model_options *o, struct error *err)
 {
     int devices = 1;
     TRY(cuda_plugin_devices(m->cuda, &devices, err));
-    m->device = m->node->rank % devices;
+    m->device = (o->first_gpu + m->node->rank) % devices;
     return OK;
 }
 
@@ -523,7 +523,7 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     if (st == OK)
         st = split_comms(m, err);
     if (st == OK && m->cuda)
-        st = comm_agree(m->world, choose_device(m, err), err);
+        st = comm_agree(m->world, choose_device(m, o, err), err);
     if (st == OK && m->cuda)
         st = gpu_memory_check(m, inv, err);
     if (st == OK)

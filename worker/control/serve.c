@@ -51,7 +51,7 @@ static enum status open_device(struct rank *r, const struct serve_options *o, st
     if (!o->cuda)
         return OK;
     TRY(r->world->ops->split_node(r->world, &node, err));
-    int rank_here = node->rank; /* as worker/setup.c takes it */
+    int rank_here = o->first_gpu + node->rank; /* as worker/setup.c takes it */
     node->ops->destroy(node);
     return comm_agree(r->world, take_device(r, rank_here, err), err);
 }
@@ -142,6 +142,7 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
         .limits = r->plan.limits,
         .kernels = r->plan.kernels,
         .cuda = r->cuda,
+        .first_gpu = o->first_gpu,
         .collectives = o->collectives,
         .step_timeout_s = MODEL_STEP_TIMEOUT_S,
         .progress = true,

@@ -24,6 +24,7 @@ struct serve_options {
     int32_t threshold;         /* of them at least so many; 0: as many as the coordinator says */
     const char *collectives;   /* of ranks on GPUs, as model_options has it */
     bool cuda; /* on GPUs: each rank of a machine takes the next one; false: on the processor */
+    int32_t first_gpu; /* that the first takes, from 0: those before it are another group's */
 };
 
 /* Who else knows of a failure. */

@@ -235,6 +235,25 @@ static void hello_says_which_gpu(void **state)
     fake_end(f);
 }
 
+/* Another group has the first two of three: one rank takes the third, the next the first again. */
+static void later_groups_take_later_gpus(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct group g;
+    struct error err;
+    const struct cuda_plugin *plugin;
+    setenv("FAKE_CUDA_COUNT", "3", 1);
+    assert_int_equal(cuda_plugin_open(FAKE_CUDA_PLUGIN, &plugin, &err), OK);
+    group_run(&g, f, 2, (struct serve_options){.cuda = true, .first_gpu = 2});
+    FAKE_WAIT(f, f->ranks[0].hello && f->ranks[1].hello);
+    assert_string_equal(f->ranks[0].pci, "00000000:03:00.0");
+    assert_string_equal(f->ranks[1].pci, "00000000:01:00.0");
+    fake_stop(f, 2);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
 /* Nobody is told of a rank that has no GPU. */
 static void no_gpu_no_hello(void **state)
 {
@@ -635,6 +654,7 @@ static void the_end_of_the_stream_ends_a_parked_group(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(hello_says_who_and_where),
     cmocka_unit_test(hello_says_which_gpu),
+    cmocka_unit_test(later_groups_take_later_gpus),
     cmocka_unit_test(no_gpu_no_hello),
     cmocka_unit_test(tokens_are_the_engine_s),
     cmocka_unit_test(one_message_a_step),
