@@ -3,10 +3,11 @@
 #include "base/check.h"
 #include "base/log.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const double GPU_MOST = 1e15; /* no figure is larger */
 
 #define KIND(name) WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_##name
 
@@ -66,7 +67,7 @@ static const char *xid_words(uint32_t number)
 static uint64_t throttle_of(const struct gpu_view *v)
 {
     double bits = v->has[KIND(THROTTLE)] ? v->value[KIND(THROTTLE)] : 0;
-    return bits >= 1 && bits < 9e15 ? (uint64_t)bits : 0;
+    return (uint64_t)bits;
 }
 
 static void take_figures(struct gpu_view *v, const Witan__Cluster__V1__Gpu *gpu)
@@ -74,7 +75,8 @@ static void take_figures(struct gpu_view *v, const Witan__Cluster__V1__Gpu *gpu)
     memset(v->has, 0, sizeof v->has);
     for (size_t i = 0; gpu && i < gpu->n_figures; i++) {
         const Witan__Cluster__V1__Figure *f = gpu->figures[i];
-        if ((int)f->kind < 0 || (int)f->kind >= GPU_FIGURES || !isfinite(f->value))
+        if ((int)f->kind < 0 || (int)f->kind >= GPU_FIGURES ||
+            !(f->value >= 0 && f->value <= GPU_MOST))
             continue;
         v->has[f->kind] = true;
         v->value[f->kind] = f->value;
@@ -106,7 +108,7 @@ static void warn_clocks(struct gpu_view *v, const char *who, int64_t now_ns)
         int kind;
         const char *unit;
     } shown[] = {{KIND(SM_MHZ), "MHz"}, {KIND(POWER_W), "W"}, {KIND(TEMPERATURE_C), "C"}};
-    for (size_t i = 0; i < COUNT_OF(shown); i++)
+    for (size_t i = 0; i < COUNT_OF(shown) && n < sizeof at; i++)
         if (v->has[shown[i].kind])
             n += (size_t)snprintf(at + n, sizeof at - n, "%s%.0f %s", n > 0 ? ", " : " (",
                                   v->value[shown[i].kind], shown[i].unit);

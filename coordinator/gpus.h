@@ -31,7 +31,7 @@ struct gpu_view {
 };
 
 /* `who` names the rank in log lines; `gpu` NULL: the heartbeat says nothing of one. Kinds that are
- * not known and values that are no numbers are left out. */
+ * not known, and values that are no figures (below 0, above 1e15), are left out. */
 void gpu_heard(struct gpu_view *v, const char *who, const Witan__Cluster__V1__Gpu *gpu,
                int64_t now_ns);
 

@@ -81,6 +81,10 @@ static void shows_what_is_measured(void **state)
     say(&s, KIND(SM_MHZ), NAN); /* no number */
     say(&s, KIND(THROTTLE), 0x24 + 1);
     say(&s, 77, 1); /* of a later release */
+    say(&s, -1, 1);
+    say(&s, KIND(ENERGY_J), -1);
+    say(&s, KIND(MEMORY_MHZ), 1e300);
+    say(&s, KIND(ECC_UNCORRECTED), INFINITY);
     s.gpu.xid_count = 2;
     s.gpu.xids = xids;
     s.gpu.n_xids = 2;
@@ -133,6 +137,29 @@ static void warns_of_clocks(void **state)
     clocks(&v, 0, 70);
     clocks(&v, 0x4, 71);
     expect_lines(words, 1);
+    unlink(log_path);
+}
+
+/* What no GPU says, in a line of its own all the same. */
+static void takes_no_nonsense(void **state)
+{
+    (void)state;
+    static const double values[] = {1e15, 1e16, 1e300, -1e300, NAN, INFINITY};
+    log_to_file();
+    for (size_t i = 0; i < COUNT_OF(values); i++) {
+        struct gpu_view v = {0};
+        struct said s;
+        begin(&s);
+        for (int kind = 0; kind < GPU_FIGURES; kind++)
+            say(&s, kind, kind == KIND(THROTTLE) ? 0xfc : values[i]);
+        gpu_heard(&v, "rank 1", &s.gpu, SECOND);
+        assert_int_equal(v.has[KIND(POWER_W)], i == 0);
+        Witan__Inference__V1__Rank *r = status_of(&v);
+        assert_int_equal(r->n_figures, i == 0 ? GPU_FIGURES - 1 : 0);
+        assert_int_equal(r->n_held_down_by, 5);
+        witan__inference__v1__rank__free_unpacked(r, NULL);
+        expect_lines("rank 1: ", i == 0 ? 2 : 1);
+    }
     unlink(log_path);
 }
 
@@ -206,9 +233,8 @@ static void tells_each_xid(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(shows_what_is_measured),
-    cmocka_unit_test(warns_of_clocks),
-    cmocka_unit_test(warns_of_memory_errors),
+    cmocka_unit_test(shows_what_is_measured), cmocka_unit_test(warns_of_clocks),
+    cmocka_unit_test(takes_no_nonsense),      cmocka_unit_test(warns_of_memory_errors),
     cmocka_unit_test(tells_each_xid),
 };
 
