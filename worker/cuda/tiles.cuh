@@ -69,15 +69,25 @@ template <class T> struct tile_copies {
     int leaf, end;
 };
 
-/* Starts copies of the next stage, to `slot`; columns past their leaf's end become zeros. */
-template <class T> DEVICE void tile_fetch(tile_copies<T> &c, int slot)
+/* Starts copies of the next stage, to `slot`; columns past their leaf's end become zeros. BATCH
+ * rows at a time, as the registers allow. */
+template <int BATCH, class T> DEVICE void tile_fetch(tile_copies<T> &c, int slot)
 {
+    const int apart = TILE_THREADS / 8;
+    static_assert(T::rows % (BATCH * apart) == 0, "whole batches");
     int plane = (int)threadIdx.x / 4 % 2, piece = (int)threadIdx.x % 4;
     int first = (int)threadIdx.x / 8, k = c.at.k + 8 * piece, bytes = k < c.at.stop ? 16 : 0;
     uint4 *to = c.shared.stages + slot * T::stage + plane * T::plane + piece;
 #pragma unroll
-    for (int row = 0; row < T::rows; row += TILE_THREADS / 8)
-        cp_async<16>(to + (row + (first ^ plane)) * 4, c.shared.row[row + first] + k, bytes);
+    for (int i = 0; i < T::rows; i += BATCH * apart) {
+        const uint16_t *from[BATCH]; /* read at once: nothing moves past a copy */
+#pragma unroll
+        for (int j = 0; j < BATCH; j++)
+            from[j] = c.shared.row[i + j * apart + first];
+#pragma unroll
+        for (int j = 0; j < BATCH; j++)
+            cp_async<16>(to + (i + j * apart + (first ^ plane)) * 4, from[j] + k, bytes);
+    }
     cp_async_commit();
     product_advance(&c.at, c.leaf, c.end);
     product_advance(&c.at, c.leaf, c.end);
@@ -124,6 +134,7 @@ template <class T> DEVICE void tile_clear(tile_sums<T> &sums)
 template <class T, bool ONE, class F>
 DEVICE void tile_leaves(const tile_shared<T> &shared, int begin, int leaf, int end, F fold)
 {
+    const int batch = ONE ? T::rows / (TILE_THREADS / 8) : 2;
     const int g = lane_id() / 4, t = lane_id() % 4, warp = (int)threadIdx.x / 32;
     const int w = warp / T::across * T::mt * PRODUCT_ROWS * 4;
     const int x = (TILE_ROWS + warp % T::across * T::nt * PRODUCT_TOKENS) * 4;
@@ -136,21 +147,21 @@ DEVICE void tile_leaves(const tile_shared<T> &shared, int begin, int leaf, int e
         product_advance(&copies.at, leaf, end);
 #pragma unroll
     for (int s = 0; s < TILE_STAGES - 1; s++)
-        tile_fetch(copies, s);
+        tile_fetch<batch>(copies, s);
     tile_clear(sums);
 #pragma unroll 1
     while (at.k < end) {
         const uint4 *stage = shared.stages + slot * T::stage;
         cp_async_wait<TILE_STAGES - 2>();
         __syncthreads();
-        tile_fetch(copies, (slot + TILE_STAGES - 1) %
-                               TILE_STAGES); /* where the stage before this one lay */
 #pragma unroll
         for (int plane = 0; plane < 2; plane++) {
             const uint4 *mine = stage + plane * T::plane + (g ^ plane) * 4 + t;
             if (at.k >= end)
                 break;
             tile_multiply(sums, mine + w, mine + x);
+            if (plane == 0) /* where the stage before this one lay, with the tensor cores busy */
+                tile_fetch<batch>(copies, (slot + TILE_STAGES - 1) % TILE_STAGES);
             if (!ONE && at.k + PRODUCT_BLOCK >= at.stop) {
                 fold(sums);
                 tile_clear(sums);
