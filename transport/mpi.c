@@ -181,18 +181,17 @@ static enum status mpi_split_node(struct comm *base, struct comm **out, struct e
     return mpi_wrap(handle, out, err);
 }
 
-/* An empty message to every other rank, which nobody waits for, and a receive from each. */
-static enum status arrive_start(struct comm *base, MPI_Request *from, struct error *err)
+/* A receive from every other rank, and an empty message to it, which nobody waits for. */
+static enum status arrive_start(struct comm *base, MPI_Request *from, MPI_Request *to,
+                                struct error *err)
 {
     for (int i = 0; i < base->size; i++) {
-        MPI_Request sent;
         if (i == base->rank)
             continue;
         TRY(mpi_status(MPI_Irecv(NULL, 0, MPI_BYTE, i, COMM_TAG_ARRIVE, mpi_handle(base), &from[i]),
                        "MPI_Irecv", err));
-        TRY(mpi_status(MPI_Isend(NULL, 0, MPI_BYTE, i, COMM_TAG_ARRIVE, mpi_handle(base), &sent),
+        TRY(mpi_status(MPI_Isend(NULL, 0, MPI_BYTE, i, COMM_TAG_ARRIVE, mpi_handle(base), &to[i]),
                        "MPI_Isend", err));
-        TRY(mpi_status(MPI_Request_free(&sent), "MPI_Request_free", err));
     }
     return OK;
 }
@@ -214,13 +213,14 @@ static enum status arrive_poll(struct comm *base, MPI_Request *from, bool *here,
 static enum status mpi_arrive(struct comm *base, int64_t ms, bool *here, struct error *err)
 {
     int64_t start = clock_now_ns();
-    MPI_Request *from = malloc((size_t)base->size * sizeof *from);
+    MPI_Request *from = malloc(2 * (size_t)base->size * sizeof *from);
     bool all = false;
     if (!from)
         return error_set(err, ERR_NO_MEMORY, "no memory to wait for %d ranks", base->size);
+    MPI_Request *to = from + base->size;
     for (int i = 0; i < base->size; i++)
-        from[i] = MPI_REQUEST_NULL;
-    enum status st = arrive_start(base, from, err);
+        from[i] = to[i] = MPI_REQUEST_NULL;
+    enum status st = arrive_start(base, from, to, err);
     while (st == OK) {
         st = arrive_poll(base, from, here, &all, err);
         if (st != OK || all || (ms > 0 && clock_now_ns() - start >= ms * 1000000))
@@ -228,10 +228,12 @@ static enum status mpi_arrive(struct comm *base, int64_t ms, bool *here, struct 
         usleep(COMM_ARRIVE_PAUSE_US);
     }
     for (int i = 0; i < base->size; i++) {
-        if (from[i] == MPI_REQUEST_NULL)
-            continue;
-        MPI_Cancel(&from[i]);
-        MPI_Request_free(&from[i]);
+        if (from[i] != MPI_REQUEST_NULL) {
+            MPI_Cancel(&from[i]);
+            MPI_Request_free(&from[i]);
+        }
+        if (to[i] != MPI_REQUEST_NULL)
+            MPI_Request_free(&to[i]);
     }
     free(from);
     return st;

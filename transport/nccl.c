@@ -545,6 +545,7 @@ static enum status connect(struct nccl *n, struct nccl_comm *c, enum status mine
     enum status st = all_arrive(n, over, members, "before an init", err);
     if (st == OK)
         st = comm_agree(over, mine, err);
+    CHECK(c || st != OK, "nothing to connect of %d ranks", over->size);
     if (st == OK)
         st = exchange(c, &id, err);
     if (st == OK)

@@ -24,9 +24,7 @@ SAME_FIELD(max_ctas, maxCTAs);
 SAME_FIELD(net_name, netName);
 SAME_FIELD(split_share, splitShare);
 
-_Static_assert(sizeof(struct nccl_id) == sizeof(ncclUniqueId) &&
-                   _Alignof(struct nccl_id) == _Alignof(ncclUniqueId),
-               "an identifier");
+_Static_assert(sizeof(struct nccl_id) == sizeof(ncclUniqueId), "an identifier");
 _Static_assert(sizeof(ncclResult_t) == sizeof(int) && sizeof(ncclDataType_t) == sizeof(int) &&
                    sizeof(ncclRedOp_t) == sizeof(int) && sizeof(cudaStream_t) == sizeof(void *),
                "enums as int, a stream as a pointer");

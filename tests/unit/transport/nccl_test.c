@@ -196,7 +196,7 @@ static enum status sum_once(struct nccl *n, struct comm *c, const struct scene *
     double x = c->rank;
     (void)n;
     TRY(c->ops->allreduce_f64(c, &x, 1, err));
-    double all = c->size * (c->size - 1) / 2;
+    double all = 0.5 * c->size * (c->size - 1);
     EXPECT(x == (s->meet ? c->rank : all));
     return OK;
 }
