@@ -199,11 +199,11 @@ static enum status nccl_comms(struct model *m, struct error *err)
         TRY(nccl_over(m, &m->attn, "its attention", err));
     if (m->plan->layout.pp > 1)
         TRY(nccl_over(m, &m->pipe, "all stages", err));
-    double not = m->plan->layout.pp > 1 && !comm_capturable(m->pipe);
-    not += !comm_capturable(m->stage) || !comm_capturable(m->attn);
+    double apart = m->plan->layout.pp > 1 && !comm_capturable(m->pipe);
+    apart += !comm_capturable(m->stage) || !comm_capturable(m->attn);
     /* All or none: one that records an operation may wait for the others to begin it. */
-    TRY(comm_allreduce_f64(m->world, &not, 1, err));
-    m->captured = not == 0;
+    TRY(comm_allreduce_f64(m->world, &apart, 1, err));
+    m->captured = apart == 0;
     if (m->world->rank == 0)
         log_info("%d ranks meet by NCCL %s%s", m->world->size, nccl_version(m->nccl),
                  m->captured ? "" : ", which does not record across machines in this version");
