@@ -37,6 +37,7 @@ struct engine_limits {
     int32_t kv_blocks;   /* KV blocks of the pool; 0 = max_seqs full contexts */
     int32_t threads;     /* compute threads of a rank */
     int32_t gpu_percent; /* of a GPU's memory that its ranks may fill with it; 0 = 90 */
+    bool fast;           /* on GPUs: not the reproducible arithmetic (worker/cuda/fast.h) */
     enum kv_dtype kv_dtype;
 };
 

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "worker/cuda_fast.h"
 #include "worker/cuda_graphs.h"
 
 #include <inttypes.h>
@@ -55,7 +56,8 @@ struct backend {
     const struct ffn *ffn_of;              /* weights->ffns */
     unsigned long long *out_of_range;      /* on the device */
     unsigned long long *host_out_of_range; /* pinned; as of the last finish */
-    struct error err;                      /* the first, since it was created */
+    struct cuda_fast fast;
+    struct error err; /* the first, since it was created */
 };
 
 static struct backend *backend_of(struct memory *m)
@@ -220,7 +222,8 @@ static enum status cuda_prepare(struct backend *be, const struct weights *w, str
     TRY(check_matrix(&w->lm_head, "lm_head", err));
     for (int32_t i = 0; i < w->layer_count; i++)
         TRY(check_layer(&w->layers[i], err));
-    return send_ffns(be, w, err);
+    TRY(send_ffns(be, w, err));
+    return cuda_fast_prepare(&be->fast, &be->config, &be->limits, w, err);
 }
 
 /* --- a step's batch --- */
@@ -443,6 +446,16 @@ static void cuda_stage_qkv(struct backend *be, const struct batch *b, const stru
         {matrix(&w->k), w->k_bias, kv_tmp, 2 * nk},
         {matrix(&w->v), w->v_bias, kv_tmp + nk, 2 * nk},
     };
+    if (cuda_fast_takes(&be->fast, b->rows)) {
+        STAGE(be, "qkv products, fast",
+              be->fast.table->gemm((const cuda_bf16 *)(const void *)xn, b->rows, parts,
+                                   COUNT_OF(parts), be->stream));
+        STAGE(be, "qkv, fast",
+              be->fast.table->finish_qkv(&be->batch, &be->attention, w->q_norm, w->k_norm, rope,
+                                         q_tmp, kv_tmp, (cuda_bf16 *)(void *)q, cache(kv),
+                                         be->stream));
+        return;
+    }
     STAGE(be, "qkv",
           be->cuda->qkv(&be->batch, &be->attention, (const cuda_bf16 *)(const void *)xn, parts,
                         w->q_norm, w->k_norm, rope, (cuda_bf16 *)(void *)q, cache(kv), be->stream));
@@ -462,9 +475,15 @@ static void cuda_stage_attention(struct backend *be, const struct batch *b,
 static void cuda_stage_o_proj(struct backend *be, int32_t rows, const struct attention *a,
                               const struct matrix *o, const float *attn, double *sum)
 {
-    STAGE(be, "o_proj",
-          be->cuda->gemm_leaf((const cuda_bf16 *)(const void *)attn, rows, matrix(o), a->head_dim,
-                              a->leaves, sum, be->out_of_range, be->stream));
+    const cuda_bf16 *x = (const cuda_bf16 *)(const void *)attn;
+    if (cuda_fast_takes(&be->fast, rows))
+        STAGE(be, "o_proj, fast",
+              be->fast.table->gemm_sum(x, rows, matrix(o), a->leaves, sum, be->out_of_range,
+                                       be->stream));
+    else
+        STAGE(be, "o_proj",
+              be->cuda->gemm_leaf(x, rows, matrix(o), a->head_dim, a->leaves, sum, be->out_of_range,
+                                  be->stream));
 }
 
 static struct cuda_route cuda_route_of(const struct route *r)
@@ -502,6 +521,14 @@ static void cuda_stage_ffn_up(struct backend *be, const struct ffn *ffn, int32_t
     int32_t columns = count > 0 ? ffn[0].gate.rows : 0;
     if (columns == 0)
         return;
+    if (cuda_fast_takes(&be->fast, be->batch.rows)) {
+        STAGE(be, "ffn_up, fast",
+              be->fast.table->ffn_up(be->fast.maps + (ffn - be->ffn_of), count,
+                                     slots_of(be, ffn, count), columns, hidden,
+                                     cuda_route_of(route), (const cuda_bf16 *)(const void *)xn,
+                                     be->fast.work, (cuda_bf16 *)(void *)h, be->stream));
+        return;
+    }
     STAGE(be, "ffn_up",
           be->cuda->ffn_up(be->ffn + (ffn - be->ffn_of), count, slots_of(be, ffn, count), columns,
                            hidden, cuda_route_of(route), (const cuda_bf16 *)(const void *)xn,
@@ -513,6 +540,14 @@ static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct f
                                 int32_t leaves, const float *h, double *sum)
 {
     int32_t columns = count > 0 ? ffn[0].gate.rows : 0;
+    if (columns > 0 && cuda_fast_takes(&be->fast, rows)) {
+        STAGE(be, "ffn_down, fast",
+              be->fast.table->ffn_down(
+                  rows, be->fast.maps + (ffn - be->ffn_of), count, slots_of(be, ffn, count),
+                  columns, hidden, cuda_route_of(route), leaves, (const cuda_bf16 *)(const void *)h,
+                  be->fast.work, sum, be->out_of_range, be->stream));
+        return;
+    }
     STAGE(be, "ffn_down",
           be->cuda->ffn_down(rows, be->ffn + (ffn - be->ffn_of), columns > 0 ? count : 0,
                              slots_of(be, ffn, count), columns, hidden, cuda_route_of(route),
@@ -523,13 +558,20 @@ static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct f
 static void cuda_stage_lm_head(struct backend *be, const struct batch *b, const struct matrix *w,
                                int32_t padded, const float *xn, int32_t hidden, float *logits)
 {
-    (void)hidden;
     const struct cuda_part part = {matrix(w), NULL, logits, padded};
     if (b->logits == 0)
         return;
-    STAGE(be, "lm_head",
-          be->cuda->gemm((const cuda_bf16 *)(const void *)xn, be->batch.logit_row, b->logits, &part,
-                         1, be->stream));
+    const cuda_bf16 *x = (const cuda_bf16 *)(const void *)xn;
+    if (cuda_fast_takes(&be->fast, b->logits)) {
+        STAGE(be, "lm_head's rows",
+              be->fast.table->pack_rows(x, be->batch.logit_row, NULL, b->logits, hidden,
+                                        be->fast.work, be->stream));
+        STAGE(be, "lm_head, fast",
+              be->fast.table->gemm(be->fast.work, b->logits, &part, 1, be->stream));
+    } else {
+        STAGE(be, "lm_head",
+              be->cuda->gemm(x, be->batch.logit_row, b->logits, &part, 1, be->stream));
+    }
     STAGE(be, "lm_head's padding",
           be->cuda->fill_padding(b->logits, w->rows, padded, logits, padded, be->stream));
 }
@@ -629,6 +671,7 @@ static void cuda_destroy(struct backend *be)
         return;
     be->cuda->use(be->device);
     cuda_graphs_fini(&be->graphs, be->cuda);
+    cuda_fast_fini(&be->fast);
     void *there[] = {be->device_draw,  be->drawn, be->sample_work, be->partial,
                      be->router_zeros, be->ffn,   be->out_of_range};
     for (size_t i = 0; i < COUNT_OF(there); i++)
@@ -699,6 +742,7 @@ struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
         .sampling = (uint64_t)l->max_seqs * sizeof(int32_t) +
                     (shards > 0 ? plugin->sample_bytes(l->max_seqs, shards) : 0),
         .partial = plugin->attention_bytes(l->max_rows, l->context, &a),
+        .fast = l->fast ? cuda_fast_bytes(config, l, ffns) : 0,
     };
 }
 
@@ -785,6 +829,8 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
         return st;
     }
     st = allocate(be, rank, err);
+    if (st == OK && limits->fast)
+        st = cuda_fast_init(&be->fast, plugin, device, &be->memory, err);
     if (st != OK) {
         cuda_destroy(be);
         return st;

@@ -30,6 +30,7 @@ struct cuda_backend_bytes {
     uint64_t tables;   /* where the experts' weights lie, and a counter */
     uint64_t sampling; /* drawn tokens, and cuda_sample_bytes */
     uint64_t partial;  /* of attention (cuda_attention_bytes) */
+    uint64_t fast;     /* of products that are not reproducible; 0 without limits->fast */
 };
 
 /* Any thread. */
@@ -41,8 +42,9 @@ struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
 /*
  * A backend on the device, for a model and a rank's part of it. ERR_UNSUPPORTED for what these
  * kernels do not do: weights other than bf16, rows whose length is not a multiple of 8, heads above
- * CUDA_MAX_HEAD, a KV cache of fp32. `plugin` lives longer. The stages are for the thread that
- * creates it.
+ * CUDA_MAX_HEAD, a KV cache of fp32; and for limits->fast, numerics class "cuda-1-sm90-fast"
+ * (worker/cuda/fast.h), on other GPUs than Hopper. `plugin` lives longer. The stages are for the
+ * thread that creates it.
  */
 enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
                                 const struct model_config *config, const struct rank_plan *rank,

@@ -32,6 +32,7 @@ struct gpu_need gpu_need_of(const struct cuda_plugin *cuda, const struct model_c
         .batch = b.batch + b.tables + b.sampling,
         .logits = w.logits,
         .partial = b.partial,
+        .fast = b.fast,
     };
 }
 
@@ -158,7 +159,7 @@ static void fill_plan(struct model *m, const struct gpu_need *n)
         .kv_cache = n->kv_cache,
         .activations = n->activations,
         .logits = n->logits,
-        .scratch = n->batch + n->partial,
+        .scratch = n->batch + n->partial + n->fast,
     };
 }
 
@@ -184,7 +185,7 @@ static void log_gpu(const struct model *m, const struct cuda_device_info *info)
     const struct memory_plan *p = &m->memory_plan;
     int32_t full = context_blocks(&m->limits);
     log_info("GPU %d (%.40s): weights %.1f MB, KV cache %.1f MB, activations %.1f MB, logits %.1f "
-             "MB, batch, tables and attention partials %.1f MB",
+             "MB, batch, tables and partial results %.1f MB",
              m->device, info->name, (double)p->weights * 1e-6, (double)p->kv_cache * 1e-6,
              (double)p->activations * 1e-6, (double)p->logits * 1e-6, (double)p->scratch * 1e-6);
     if (info->bytes != UINT64_MAX)

@@ -15,7 +15,8 @@
     X(activations, "activations")                                                                  \
     X(batch, "batch, tables and sampling")                                                         \
     X(logits, "logits")                                                                            \
-    X(partial, "attention partials")
+    X(partial, "attention partials")                                                               \
+    X(fast, "fast products")
 
 struct gpu_need {
 #define X(field, words) uint64_t field;

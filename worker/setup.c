@@ -355,6 +355,8 @@ static enum status create_backend(struct model *m, const struct model_options *o
     if (o->cuda) {
         TRY(cuda_backend_create(o->cuda, m->device, &m->config, m->rank, &m->limits, &m->kernels,
                                 &m->backend, err));
+    } else if (m->limits.fast) {
+        return error_set(err, ERR_INVALID, "--fast: expected --device cuda beside it, found cpu");
     } else {
         TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
         bool last = m->rank->stage == m->plan->layout.pp - 1;
@@ -484,7 +486,7 @@ static enum status check_same_limits(struct model *m, struct error *err)
     if (l->max_rows != first.max_rows || l->max_seqs != first.max_seqs ||
         l->max_logits != first.max_logits || l->context != first.context ||
         l->kv_blocks != first.kv_blocks || l->kv_dtype != first.kv_dtype ||
-        l->gpu_percent != first.gpu_percent)
+        l->gpu_percent != first.gpu_percent || l->fast != first.fast)
         st = error_set(err, ERR_INVALID,
                        "sized for %d rows, %d sequences of %d tokens, %d KV blocks, but rank 0 for "
                        "%d, %d of %d, %d: start all ranks with the same flags",

@@ -1,9 +1,9 @@
 /*
  * Matrix products for steps of many rows that give up the reproducible arithmetic of stages.h for
  * speed: Hopper's wgmma and TMA (hopper.cu), which the emulator does not have. Numerics class
- * "cuda-sm90-fast"; chosen by --fast alone. As in stages.h: device pointers, a stream, 0 or CUDA's
- * error, nothing allocated, nothing waited for; on other devices than compute capability 9.0 they
- * fail.
+ * "cuda-1-sm90-fast"; chosen by --fast alone. As in stages.h: device pointers, a stream, 0 or
+ * CUDA's error, nothing allocated, nothing waited for; on other devices than compute capability 9.0
+ * they fail.
  *
  * Arithmetic: activations and weights are bf16; a product adds k in ascending order, sixteen at a
  * time, as wgmma does in fp32. A row's bits depend neither on the number of rows nor on its place

@@ -237,6 +237,16 @@ static int graph_free(cuda_graph graph)
     return device_graph_free((device_graph)graph);
 }
 
+#if defined(__CUDACC__)
+static const struct cuda_fast_table fast_products = {
+    cuda_fast_maps,     cuda_fast_gemm, cuda_fast_gemm_sum, cuda_fast_ffn_up,
+    cuda_fast_ffn_down, cuda_pack_rows, cuda_finish_qkv,
+};
+static const struct cuda_fast_table *const fast_table = &fast_products;
+#else
+static const struct cuda_fast_table *const fast_table = NULL;
+#endif
+
 const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
 {
     static const struct cuda_plugin table = {
@@ -281,6 +291,7 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         cuda_ffn_down,
         cuda_sample,
         cuda_sample_bytes,
+        fast_table,
     };
     return version == CUDA_PLUGIN_VERSION ? &table : NULL;
 }

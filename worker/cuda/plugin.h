@@ -9,6 +9,7 @@
 #ifndef WITAN_WORKER_CUDA_PLUGIN_H
 #define WITAN_WORKER_CUDA_PLUGIN_H
 
+#include "worker/cuda/fast.h"
 #include "worker/cuda/stages.h"
 
 #include <stdbool.h>
@@ -31,6 +32,17 @@ struct cuda_device_info {
     int32_t major, minor; /* compute capability */
     int32_t driver;       /* version of CUDA that the driver knows, 13000 for 13.0 */
     uint64_t bytes, free_bytes;
+};
+
+/* Of fast.h, by their names there without "cuda_fast_" and "cuda_". */
+struct cuda_fast_table {
+    __typeof__(cuda_fast_maps) *maps;
+    __typeof__(cuda_fast_gemm) *gemm;
+    __typeof__(cuda_fast_gemm_sum) *gemm_sum;
+    __typeof__(cuda_fast_ffn_up) *ffn_up;
+    __typeof__(cuda_fast_ffn_down) *ffn_down;
+    __typeof__(cuda_pack_rows) *pack_rows;
+    __typeof__(cuda_finish_qkv) *finish_qkv;
 };
 
 struct cuda_plugin {
@@ -86,6 +98,8 @@ struct cuda_plugin {
     __typeof__(cuda_ffn_down) *ffn_down;
     __typeof__(cuda_sample) *sample;
     __typeof__(cuda_sample_bytes) *sample_bytes;
+
+    const struct cuda_fast_table *fast; /* NULL: none, as in the emulator; for 9.0 alone */
 };
 
 /* What the plug-in exports, by this name: NULL where it does not know the version. */

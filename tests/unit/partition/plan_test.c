@@ -662,7 +662,8 @@ static void hostile_numbers_do_not_overflow(void **state)
     struct inventory *inv = inventory_of(&c);
     bind_by_hand(inv, 1);
     struct plan *p = plan_of(&c, inv, (struct layout){1, 64, 0, 0});
-    struct engine_limits limits = {1 << 20, 1 << 16, 1 << 20, 1 << 30, 1 << 24, 256, 100, KV_F32};
+    struct engine_limits limits = {1 << 20, 1 << 16, 1 << 20, 1 << 30, 1 << 24,
+                                   256,     100,     false,   KV_F32};
     for (int i = 0; i < p->world; i++) {
         struct memory_plan m = plan_memory(&c, inv, p, &p->ranks[i], &limits);
         assert_true(m.activations > m.weights / 1024 && memory_plan_total(&m) > m.weights);
