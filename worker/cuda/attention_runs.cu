@@ -319,6 +319,7 @@ static __global__ void __launch_bounds__(THREADS, 1) attend_run(attention_job j)
     SHARED_DYNAMIC(cuda_bf16, tiles); /* [2 buffers][K, V], what join_run keeps */
     float4 *kept = (float4 *)(tiles + 2 * buffer);
     grid_dependency_wait();
+    grid_dependency_launch();
     const run_part p = run_part_of(j);
     if (p.begin >= p.end || p.heads <= 0)
         return;
