@@ -470,7 +470,9 @@ struct workspace_bytes plan_workspace(const struct model_config *config, const s
         /* Slots twice (by row, by expert), an offset an expert; a dense layer's rows. */
         .route = rows * top_k * 2 * 12 + ((uint64_t)config->experts + 2) * 8 + 8 + rows * 8,
         .h = rows * max_u64(moe, dense) * f,
-        .logits = last ? (uint64_t)limits->max_logits * vocab * f * (1 + (uint64_t)plan->layout.w)
+        /* A rank's own columns, and where there are others those of all. */
+        .logits = last ? (uint64_t)limits->max_logits * vocab * f *
+                             (plan->layout.w > 1 ? 1 + (uint64_t)plan->layout.w : 1)
                        : 0,
         .scratch = (uint64_t)limits->threads * plan_thread_scratch(config, rank),
     };

@@ -738,7 +738,7 @@ struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
         .batch = draw_bytes(l) + (1 + 5 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
                                   (uint64_t)table_blocks(l)) *
                                      sizeof(int32_t),
-        .tables = ffns * sizeof(struct cuda_ffn) + sizeof(unsigned long long),
+        .tables = ffns * sizeof(struct cuda_ffn) + sizeof(unsigned long long) + CUDA_ROUTER_ZEROS,
         .sampling = (uint64_t)l->max_seqs * sizeof(int32_t) +
                     (shards > 0 ? plugin->sample_bytes(l->max_seqs, shards) : 0),
         .partial = plugin->attention_bytes(l->max_rows, l->context, &a),

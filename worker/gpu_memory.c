@@ -1,6 +1,7 @@
 /* A GPU's memory: see gpu_memory.h. No state. */
 #include "worker/gpu_memory.h"
 #include "base/check.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "worker/cuda_backend.h"
 
@@ -26,9 +27,10 @@ struct gpu_need gpu_need_of(const struct cuda_plugin *cuda, const struct model_c
     struct workspace_bytes w = plan_workspace(config, plan, rank, &l);
     struct cuda_backend_bytes b = cuda_backend_bytes(cuda, config, rank, &l);
     return (struct gpu_need){
-        .weights = p.weights,
+        .weights = (p.weights / FILE_PAGE + 1) * FILE_PAGE, /* as weights_create rounds them */
         .kv_cache = p.kv_cache,
-        .activations = p.activations + w.rope,
+        .activations = p.activations + w.rope +
+                       (uint64_t)config->head_dim / 2 * sizeof(float), /* of RoPE */
         .batch = b.batch + b.tables + b.sampling,
         .logits = w.logits,
         .partial = b.partial,
