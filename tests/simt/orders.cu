@@ -115,6 +115,25 @@ static __global__ void ticket(bool wrong, int *out, int *scratch)
             out[32 * i + lane] = scratch[32 + 32 * i + 31 - lane];
 }
 
+static __global__ void ticket_again(bool wrong, int *out, int *scratch)
+{
+    __shared__ bool last;
+    scratch[64 + 64 * blockIdx.x + threadIdx.x] = 1;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        if (!wrong)
+            __threadfence();
+        last = atomicAdd(&scratch[0], 1) == (int)gridDim.x - 1;
+        if (!wrong)
+            __threadfence();
+    }
+    __syncthreads();
+    if (!last)
+        return;
+    atomicAdd(&scratch[1 + threadIdx.x % 2], 1);
+    out[threadIdx.x] = scratch[64 + 64 * ((blockIdx.x + 1) % gridDim.x) + threadIdx.x];
+}
+
 static __global__ void copy(bool wrong, int *out, const int *scratch)
 {
     __shared__ __align__(16) int slot[128];
@@ -180,6 +199,8 @@ int run_order(enum order_kind kind, bool wrong, int *out, int *scratch)
         return launch(shuffle, shape(1, 32), wrong, out);
     case ORDER_TICKET:
         return launch(ticket, shape(5, 32), wrong, out, scratch);
+    case ORDER_TICKET_AGAIN:
+        return launch(ticket_again, shape(5, 64), wrong, out, scratch);
     case ORDER_COPY:
         return launch(copy, shape(1, 128), wrong, out, (const int *)scratch);
     case ORDER_NEXT_LAUNCH: {

@@ -14,9 +14,11 @@ enum order_kind {
     ORDER_SHUFFLE,     /* memory ordered by __syncwarp; wrong: by a shuffle */
     ORDER_TICKET, /* lanes write, meet, one publishes, the last block reads; wrong: they do not meet
                    */
-    ORDER_COPY,   /* cp.async, wait, barrier, others read; wrong: no barrier */
-    ORDER_NEXT_LAUNCH,   /* one launch writes, the next reads; wrong: blocks of one launch do */
-    ORDER_OVERLAP,       /* a launch that may overlap waits, then reads; wrong: it does not wait */
+    ORDER_TICKET_AGAIN, /* ... and the last block's threads do more atomics before they read; wrong:
+                         * nobody fences */
+    ORDER_COPY,         /* cp.async, wait, barrier, others read; wrong: no barrier */
+    ORDER_NEXT_LAUNCH,  /* one launch writes, the next reads; wrong: blocks of one launch do */
+    ORDER_OVERLAP,      /* a launch that may overlap waits, then reads; wrong: it does not wait */
     ORDER_OVERLAP_CHAIN, /* the same with a launch between that waits and touches nothing */
     ORDER_OVERLAP_LINK,  /* wrong: the launch between does not wait, the last one does */
     ORDERS

@@ -24,6 +24,13 @@
  *
  * With each stage stand its two lower bounds, of R rows: bytes that must come from the device's
  * memory, and multiply-adds of the tensor cores.
+ *
+ * A decode step's layer is seven launches, collectives not counted: cuda_add_norm, cuda_qkv,
+ * cuda_attention_run, cuda_gemm_leaf (o_proj), cuda_router (a dense layer: cuda_add_norm),
+ * cuda_ffn_up, cuda_ffn_down. Each may start while the one before it runs (programmatic dependent
+ * launch): it asks for its first weights, waits for that one to end (grid_dependency_wait), and
+ * only then touches anything that a launch writes. So that the wait reaches back to all launches
+ * before, every kernel waits. Times that are expected: docs/performance.md.
  */
 #ifndef WITAN_WORKER_CUDA_STAGES_H
 #define WITAN_WORKER_CUDA_STAGES_H
