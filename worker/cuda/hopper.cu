@@ -486,10 +486,26 @@ int cuda_fast_gemm_sum(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int3
     return run(dense_product<true>, job, job.tiles, stream);
 }
 
-/* Tiles of `slots` slots of `count` experts, at most. */
-static int64_t most_tiles(int32_t count, int32_t slots, int n_tiles)
+/* Experts' products of x [slots, cols] with `rows` rows of weights each, into h (UP) or y. */
+template <bool UP>
+static int run_grouped(const cuda_bf16 *x, const struct cuda_fast_ffn *maps, int32_t count,
+                       int32_t slots, int32_t rows, int32_t cols, const struct cuda_route &route,
+                       uint16_t *h, float *y, cuda_stream stream)
 {
-    return (pieces(slots, TILE_M) + (count < slots ? count : slots)) * n_tiles;
+    grouped<UP> job = {};
+    int code = make_map(&job.x, x, slots, cols);
+    if (code != 0)
+        return code;
+    job.ffn = maps;
+    job.first = route.first;
+    job.count = count;
+    job.rows = rows;
+    job.blocks = (int)pieces(cols, TILE_K);
+    job.n_tiles = (int)pieces(rows, UP ? BOX : TILE_N);
+    job.h = h;
+    job.y = y;
+    int64_t most = (pieces(slots, TILE_M) + (count < slots ? count : slots)) * job.n_tiles;
+    return run(grouped_product<UP>, job, most, stream);
 }
 
 int cuda_fast_ffn_up(const struct cuda_fast_ffn *maps, int32_t count, int32_t slots,
@@ -500,21 +516,10 @@ int cuda_fast_ffn_up(const struct cuda_fast_ffn *maps, int32_t count, int32_t sl
         return 0;
     if (count > CUDA_FAST_EXPERTS)
         return (int)cudaErrorInvalidValue;
-    struct grouped<true> job = {
-    };
-    int code = make_map(&job.x, packed, slots, hidden);
-    if (code == 0)
-        code = cuda_pack_rows(xn, route.row, route.first + count, slots, hidden, packed, stream);
+    int code = cuda_pack_rows(xn, route.row, route.first + count, slots, hidden, packed, stream);
     if (code != 0)
         return code;
-    job.ffn = maps;
-    job.first = route.first;
-    job.count = count;
-    job.rows = columns;
-    job.blocks = (int)pieces(hidden, TILE_K);
-    job.n_tiles = (int)pieces(columns, BOX);
-    job.h = h;
-    return run(grouped_product<true>, job, most_tiles(count, slots, job.n_tiles), stream);
+    return run_grouped<true>(packed, maps, count, slots, columns, hidden, route, h, NULL, stream);
 }
 
 int cuda_fast_ffn_down(int32_t rows, const struct cuda_fast_ffn *maps, int32_t count, int32_t slots,
@@ -526,19 +531,7 @@ int cuda_fast_ffn_down(int32_t rows, const struct cuda_fast_ffn *maps, int32_t c
         return 0; /* sum is zero */
     if (count > CUDA_FAST_EXPERTS)
         return (int)cudaErrorInvalidValue;
-    struct grouped<false> job = {
-    };
-    int code = make_map(&job.x, h, slots, columns);
-    if (code != 0)
-        return code;
-    job.ffn = maps;
-    job.first = route.first;
-    job.count = count;
-    job.rows = hidden;
-    job.blocks = (int)pieces(columns, TILE_K);
-    job.n_tiles = (int)pieces(hidden, TILE_N);
-    job.y = y;
-    code = run(grouped_product<false>, job, most_tiles(count, slots, job.n_tiles), stream);
+    int code = run_grouped<false>(h, maps, count, slots, hidden, columns, route, NULL, y, stream);
     if (code != 0)
         return code;
     return cuda_combine_slots(rows, count, hidden, route, leaves, y, sum, out_of_range, stream);
