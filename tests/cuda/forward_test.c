@@ -188,7 +188,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         .dir = r->shape->dir,
         .layout = r->layout,
         .limits = {.max_rows = MAX_LEN,
-                   .max_seqs = MAX_SEQS,
+                   .max_seqs = MAX_SEQS + 2, /* steps of three are recorded as four rows */
                    .max_logits = MAX_LEN,
                    .context = MAX_LEN,
                    .threads = 1,
