@@ -20,10 +20,21 @@
 
 enum { SPIN_NS = 5000000, PAUSE_US = 50 }; /* of a wait under a watch */
 
+enum { SLOTS = 2 };
+
 enum step_mode {
     STEP_PLAIN,
     STEP_RECORD, /* stages are recorded, ranks do not meet */
     STEP_REPLAY, /* stages do nothing: what was recorded runs where ranks meet, and at the end */
+};
+
+/* The host's side of a step, pinned: one is filled while the other's is still being read. */
+struct step_slot {
+    struct cuda_draw *draw; /* [max_seqs], where what goes to the device begins */
+    int32_t *batch;         /* behind them */
+    int32_t *drawn;         /* [max_seqs]: what comes back */
+    unsigned long long *out_of_range;
+    cuda_event done;
 };
 
 struct backend {
@@ -36,9 +47,11 @@ struct backend {
     struct cuda_attention attention;
     struct engine_limits limits;
     int32_t max_blocks; /* of all tables of a step */
-    /* The step's numbers: one buffer here (pinned) and one there. */
-    struct cuda_draw *host_draw, *device_draw; /* [max_seqs], where it begins */
-    int32_t *host_batch, *device_batch;        /* behind them */
+    /* The step's numbers: here, one slot after the other, and there. */
+    struct step_slot slots[SLOTS];
+    int32_t slot, ended, finished; /* the one that is filled; steps under way; the last to finish */
+    struct cuda_draw *device_draw;
+    int32_t *device_batch; /* behind it */
     struct cuda_batch batch;
     struct cuda_graphs graphs;
     enum step_mode mode;
@@ -48,14 +61,12 @@ struct backend {
     int32_t draws;              /* of this step */
     int32_t logit_rows;         /* of this step in a shard, as gathered */
     int32_t *drawn;             /* [max_seqs], on the device */
-    int32_t *host_drawn;        /* the same, pinned; as of the last finish */
     void *sample_work;
-    void *partial;                         /* of attention */
-    void *router_zeros;                    /* as stages.h asks */
-    struct cuda_ffn *ffn;                  /* as weights->ffns, of all layers */
-    const struct ffn *ffn_of;              /* weights->ffns */
-    unsigned long long *out_of_range;      /* on the device */
-    unsigned long long *host_out_of_range; /* pinned; as of the last finish */
+    void *partial;                    /* of attention */
+    void *router_zeros;               /* as stages.h asks */
+    struct cuda_ffn *ffn;             /* as weights->ffns, of all layers */
+    const struct ffn *ffn_of;         /* weights->ffns */
+    unsigned long long *out_of_range; /* on the device */
     struct cuda_fast fast;
     struct error err; /* the first, since it was created */
 };
@@ -78,15 +89,19 @@ static void note(struct backend *be, int code, const char *stage)
         cuda_failed(be, code, stage, &be->err);
 }
 
-/* Until the stream has run. Under a watch it is asked, at first without a pause, for decode steps
- * take a few milliseconds. */
-static enum status wait_for(struct backend *be, const char *what, struct error *err)
+/* Until the stream has run, or up to the event where there is one. Under a watch it is asked, at
+ * first without a pause, for decode steps take a few milliseconds. */
+static enum status wait_for(struct backend *be, cuda_event event, const char *what,
+                            struct error *err)
 {
+    const struct cuda_plugin *c = be->cuda;
     int64_t start = clock_now_ns();
     bool done = false;
-    int e = be->watch.look ? 0 : be->cuda->wait(be->stream);
+    int e = 0;
+    if (!be->watch.look)
+        e = event ? c->event_wait(event) : c->wait(be->stream);
     while (be->watch.look && e == 0 && !done) {
-        e = be->cuda->query(be->stream, &done);
+        e = event ? c->event_query(event, &done) : c->query(be->stream, &done);
         int64_t waited = clock_now_ns() - start;
         if (e != 0 || done || waited < SPIN_NS)
             continue;
@@ -132,7 +147,8 @@ static enum status device_put(struct memory *m, void *to, uint64_t to_stride, co
     int e = be->cuda->use(be->device);
     if (e == 0)
         e = be->cuda->put(to, to_stride, from, from_stride, run, rows, be->stream);
-    return e == 0 ? wait_for(be, "copying to it", err) : cuda_failed(be, e, "copying to it", err);
+    return e == 0 ? wait_for(be, NULL, "copying to it", err)
+                  : cuda_failed(be, e, "copying to it", err);
 }
 
 static enum status device_get(struct memory *m, void *to, const void *from, uint64_t bytes,
@@ -141,10 +157,10 @@ static enum status device_get(struct memory *m, void *to, const void *from, uint
     struct backend *be = backend_of(m);
     int e = be->cuda->use(be->device);
     if (e == 0 && be->watch.look) /* the copy below may wait by itself */
-        TRY(wait_for(be, "copying from it", err));
+        TRY(wait_for(be, NULL, "copying from it", err));
     if (e == 0)
         e = be->cuda->get(to, from, bytes, be->stream);
-    return e == 0 ? wait_for(be, "copying from it", err)
+    return e == 0 ? wait_for(be, NULL, "copying from it", err)
                   : cuda_failed(be, e, "copying from it", err);
 }
 
@@ -248,7 +264,8 @@ static int32_t flatten_tables(const struct backend *be, const struct batch *b, i
 }
 
 /* The step's batch in a buffer at `at`, here or on the device. */
-static struct cuda_batch lay_out(int32_t *at, int32_t rows, int32_t logits, int32_t longest)
+static struct cuda_batch lay_out(int32_t *at, int32_t rows, int32_t logits, int32_t longest,
+                                 const int32_t *drawn)
 {
     return (struct cuda_batch){
         .rows = rows,
@@ -258,6 +275,7 @@ static struct cuda_batch lay_out(int32_t *at, int32_t rows, int32_t logits, int3
         .table = at + 1 + 2 * rows,
         .logit_row = at + 1 + 3 * rows,
         .blocks = at + 1 + 3 * rows + logits,
+        .drawn = drawn,
         .longest = longest,
         .logits = logits,
     };
@@ -300,23 +318,25 @@ static void lay_out_draws(struct backend *be, const struct batch *b)
     CHECK(b->draws <= be->limits.max_seqs, "%d draws", b->draws);
     for (int32_t i = 0; i < b->draws; i++) {
         const struct draw *d = &b->draw[i];
-        be->host_draw[i] = (struct cuda_draw){.row = d->row,
-                                              .position = d->position,
-                                              .seed = d->sampling.seed,
-                                              .temperature = d->sampling.temperature,
-                                              .top_p = d->sampling.top_p,
-                                              .min_p = d->sampling.min_p,
-                                              .top_k = d->sampling.top_k};
+        be->slots[be->slot].draw[i] = (struct cuda_draw){.row = d->row,
+                                                         .position = d->position,
+                                                         .seed = d->sampling.seed,
+                                                         .temperature = d->sampling.temperature,
+                                                         .top_p = d->sampling.top_p,
+                                                         .min_p = d->sampling.min_p,
+                                                         .top_k = d->sampling.top_k};
     }
 }
 
 static void cuda_begin(struct backend *be, const struct batch *b)
 {
-    int32_t rows = b->rows, logits = b->logits, *at = be->host_batch, longest = 0;
+    const struct step_slot *slot = &be->slots[be->slot];
+    int32_t rows = b->rows, logits = b->logits, *at = slot->batch, longest = 0;
+    CHECK(be->ended < SLOTS, "%d steps under way", be->ended);
     CHECK(rows <= be->limits.max_rows && logits <= be->limits.max_logits, "%d rows, %d logits",
           rows, logits);
     if (be->mode == STEP_RECORD) {
-        be->batch = lay_out(be->device_batch, rows, logits, be->step->longest);
+        be->batch = lay_out(be->device_batch, rows, logits, be->step->longest, be->drawn);
         note(be, be->cuda->record_begin(be->stream), "recording");
         return;
     }
@@ -340,7 +360,7 @@ static void cuda_begin(struct backend *be, const struct batch *b)
         blocks = fill_up(be, b, rows, at, blocks);
     fixed += blocks;
     lay_out_draws(be, b);
-    be->batch = lay_out(be->device_batch, rows, logits, longest);
+    be->batch = lay_out(be->device_batch, rows, logits, longest, be->drawn);
     if (!be->step) { /* recorded steps have no runs */
         struct cuda_batch *batch = &be->batch;
         batch->unit = (const struct cuda_unit *)(be->device_batch + fixed);
@@ -350,7 +370,7 @@ static void cuda_begin(struct backend *be, const struct batch *b)
         fixed += 2 * (batch->runs + batch->alone);
     }
     size_t bytes = draw_bytes(&be->limits) + (size_t)fixed * sizeof *at;
-    note(be, be->cuda->put(be->device_draw, bytes, be->host_draw, bytes, bytes, 1, be->stream),
+    note(be, be->cuda->put(be->device_draw, bytes, slot->draw, bytes, bytes, 1, be->stream),
          "batch");
 }
 
@@ -601,7 +621,7 @@ static void cuda_stage_draw(struct backend *be, const struct batch *b, const flo
 
 static const int32_t *cuda_drawn(const struct backend *be)
 {
-    return be->host_drawn;
+    return be->slots[be->finished].drawn;
 }
 
 static enum status cuda_read_logits(struct backend *be, const struct batch *b, const float *logits,
@@ -619,32 +639,36 @@ static enum status cuda_read_logits(struct backend *be, const struct batch *b, c
 
 /* --- life --- */
 
-/* Keeps the first failure. */
-static void finish_wait(struct backend *be)
+static void cuda_end(struct backend *be)
 {
-    struct error e;
-    if (wait_for(be, "a stage of this step", &e) != OK && be->err.code == OK)
-        be->err = e;
-}
-
-static enum status cuda_finish(struct backend *be, struct error *err)
-{
-    enum step_mode mode = be->mode;
-    if (mode == STEP_RECORD)
+    const struct step_slot *slot = &be->slots[be->slot];
+    if (be->mode == STEP_RECORD)
         note(be, recorded_step_cut(be->step, be->cuda, be->stream), "recording");
-    if (mode == STEP_REPLAY)
+    if (be->mode == STEP_REPLAY)
         replay_segment(be);
     be->mode = STEP_PLAIN;
     if (be->draws > 0)
         note(be,
-             be->cuda->get(be->host_drawn, be->drawn, (size_t)be->draws * sizeof *be->drawn,
+             be->cuda->get(slot->drawn, be->drawn, (size_t)be->draws * sizeof *be->drawn,
                            be->stream),
              "drawn tokens");
     note(be,
-         be->cuda->get(be->host_out_of_range, be->out_of_range, sizeof *be->out_of_range,
-                       be->stream),
-         "finish");
-    finish_wait(be);
+         be->cuda->get(slot->out_of_range, be->out_of_range, sizeof *be->out_of_range, be->stream),
+         "end");
+    note(be, be->cuda->event_record(slot->done, be->stream), "end");
+    be->slot = (be->slot + 1) % SLOTS;
+    be->ended++;
+}
+
+static enum status cuda_finish(struct backend *be, struct error *err)
+{
+    CHECK(be->ended > 0, "no step has ended");
+    be->finished = (be->slot + SLOTS - be->ended) % SLOTS;
+    be->ended--;
+    struct error e;
+    if (wait_for(be, be->slots[be->finished].done, "a stage of this step", &e) != OK &&
+        be->err.code == OK)
+        be->err = e;
     if (be->err.code != OK && err)
         *err = be->err;
     return be->err.code;
@@ -662,7 +686,7 @@ void cuda_backend_watch(struct backend *be, const struct cuda_watch *watch)
 
 static uint64_t cuda_range_exceeded(const struct backend *be)
 {
-    return *be->host_out_of_range;
+    return *be->slots[be->finished].out_of_range;
 }
 
 static void cuda_destroy(struct backend *be)
@@ -676,12 +700,17 @@ static void cuda_destroy(struct backend *be)
                      be->router_zeros, be->ffn,   be->out_of_range};
     for (size_t i = 0; i < COUNT_OF(there); i++)
         device_free(&be->memory, there[i]);
-    if (be->host_draw)
-        be->cuda->free_host(be->host_draw);
-    if (be->host_drawn)
-        be->cuda->free_host(be->host_drawn);
-    if (be->host_out_of_range)
-        be->cuda->free_host(be->host_out_of_range);
+    for (size_t i = 0; i < SLOTS; i++) {
+        struct step_slot *slot = &be->slots[i];
+        if (slot->draw)
+            be->cuda->free_host(slot->draw);
+        if (slot->drawn)
+            be->cuda->free_host(slot->drawn);
+        if (slot->out_of_range)
+            be->cuda->free_host(slot->out_of_range);
+        if (slot->done)
+            be->cuda->event_destroy(slot->done);
+    }
     be->cuda->stream_destroy(be->stream);
     free(be);
 }
@@ -746,6 +775,20 @@ struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
     };
 }
 
+static bool allocate_slot(struct backend *be, struct step_slot *slot, uint64_t there,
+                          uint64_t drawn)
+{
+    if (be->cuda->alloc_host((void **)&slot->draw, there) != 0 ||
+        be->cuda->alloc_host((void **)&slot->drawn, drawn) != 0 ||
+        be->cuda->alloc_host((void **)&slot->out_of_range, sizeof *slot->out_of_range) != 0 ||
+        be->cuda->event_create(&slot->done) != 0)
+        return false;
+    memset(slot->draw, 0, draw_bytes(&be->limits));
+    slot->batch = (int32_t *)(void *)(slot->draw + be->limits.max_seqs);
+    *slot->out_of_range = 0;
+    return true;
+}
+
 static enum status allocate(struct backend *be, const struct rank_plan *rank, struct error *err)
 {
     const struct engine_limits *l = &be->limits;
@@ -763,18 +806,16 @@ static enum status allocate(struct backend *be, const struct rank_plan *rank, st
     be->partial = device_alloc(&be->memory, n.partial, true); /* as stages.h asks */
     be->router_zeros = device_alloc(&be->memory, CUDA_ROUTER_ZEROS, true);
     be->out_of_range = device_alloc(&be->memory, sizeof *be->out_of_range, true);
-    if (!be->device_draw || !be->drawn || !be->sample_work || !be->partial || !be->router_zeros ||
-        !be->out_of_range || be->cuda->alloc_host((void **)&be->host_draw, n.batch) != 0 ||
-        be->cuda->alloc_host((void **)&be->host_drawn, drawn) != 0 ||
-        be->cuda->alloc_host((void **)&be->host_out_of_range, sizeof *be->out_of_range) != 0)
+    bool there = be->device_draw && be->drawn && be->sample_work && be->partial &&
+                 be->router_zeros && be->out_of_range;
+    for (size_t i = 0; there && i < SLOTS; i++)
+        there = allocate_slot(be, &be->slots[i], n.batch, drawn);
+    if (!there)
         return error_set(err, ERR_NO_MEMORY,
                          "GPU %d: no memory for %" PRIu64 " bytes of a step's buffers: lower "
                          "--step-tokens, --max-seqs or --context",
                          be->device, n.batch + n.sampling + n.partial);
-    memset(be->host_draw, 0, draw_bytes(l));
     be->device_batch = (int32_t *)(void *)(be->device_draw + l->max_seqs);
-    be->host_batch = (int32_t *)(void *)(be->host_draw + l->max_seqs);
-    *be->host_out_of_range = 0;
     return OK;
 }
 
@@ -802,8 +843,10 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
         .ffn_down = cuda_stage_ffn_down,
         .lm_head = cuda_stage_lm_head,
         .draw = cuda_stage_draw,
+        .ahead = true,
         .drawn = cuda_drawn,
         .read_logits = cuda_read_logits,
+        .end = cuda_end,
         .finish = cuda_finish,
         .range_exceeded = cuda_range_exceeded,
         .destroy = cuda_destroy,

@@ -14,6 +14,10 @@ struct engine {
     int32_t vocab_limit;
     struct step step;
     struct scheduler *scheduler; /* rank 0 */
+    struct batch begun;          /* the last step's; only its counts outlive it */
+    bool keeps;                  /* that step's logits are wanted */
+    struct batch flight;         /* where `flying`: the step that is under way */
+    bool flying;
     /* Of the last step, on rank 0 and on the drawing rank. */
     const int32_t *drawn;
     const float *kept; /* logits [.., padded vocabulary]; NULL: none are */
@@ -92,12 +96,12 @@ static enum status kept_logits(struct engine *e, const struct batch *b, const fl
 }
 
 /* What the drawing rank sends to rank 0 where they differ: tokens, and logits if it keeps them. */
-static enum status hand_over(struct engine *e, const struct batch *b, struct error *err)
+static enum status hand_over(struct engine *e, const struct batch *b, bool keeps, struct error *err)
 {
     struct comm *w = e->world;
     size_t tokens = (size_t)b->draws * sizeof *e->drawn;
     size_t bytes = (size_t)b->logits * (size_t)model_vocab_padded(e->model) * sizeof(float);
-    bool keep = e->step.header.keep_logits && bytes > 0;
+    bool keep = keeps && bytes > 0;
     e->kept = NULL;
     if (w->rank == e->drawer) {
         e->drawn = e->model->kernels->drawn(e->model->backend);
@@ -142,8 +146,10 @@ static bool draws_here(const struct engine *e)
     return e->world->rank == e->drawer || (e->world->rank > e->drawer && !e->model->memory->host);
 }
 
-static enum status run_step(struct engine *e, struct batch *b, struct error *err)
+/* Runs the step that was broadcast, or where the backend works ahead begins it. */
+static enum status begin_step(struct engine *e, struct error *err)
 {
+    struct batch *b = &e->begun;
     tell_phase(e, ENGINE_FORWARD);
     int64_t start = clock_now_ns();
     step_batch(&e->step, b);
@@ -152,27 +158,64 @@ static enum status run_step(struct engine *e, struct batch *b, struct error *err
         b->draws = 0;
     TRY(model_forward(e->model, b, err));
     b->draws = draws;
+    e->keeps = e->step.header.keep_logits != 0;
     e->stats.forward_ns += clock_now_ns() - start;
     e->stats.steps++;
     e->stats.rows += (uint64_t)b->rows;
     if (e->world->rank == e->drawer)
         e->stats.drawn += (uint64_t)draws;
-    warn_range(e);
-    TRY(hand_over(e, b, err));
-    tell_phase(e, ENGINE_WAITING);
     return OK;
+}
+
+/* Waits for the oldest step that has begun, of batch `b`; its tokens and logits are on rank 0. */
+static enum status finish_step(struct engine *e, const struct batch *b, bool keeps,
+                               struct error *err)
+{
+    int64_t start = clock_now_ns();
+    TRY(e->model->kernels->finish(e->model->backend, err));
+    e->stats.forward_ns += clock_now_ns() - start;
+    warn_range(e);
+    TRY(hand_over(e, b, keeps, err));
+    if (e->world->rank == 0)
+        sched_done(e->scheduler, e->drawn, e->kept, model_vocab_padded(e->model),
+                   e->model->config.vocab);
+    return OK;
+}
+
+/* The step that is under way, if one is. */
+static enum status land(struct engine *e, struct error *err)
+{
+    if (!e->flying)
+        return OK;
+    e->flying = false;
+    return finish_step(e, &e->flight, false, err);
+}
+
+/* The next step: it begins while the one before is under way, which is then waited for; and is
+ * itself left under way, unless somebody wants its logits, which the one after would overwrite. */
+static enum status fly(struct engine *e, struct error *err)
+{
+    TRY(begin_step(e, err));
+    struct batch begun = e->begun;
+    TRY(land(e, err));
+    if (e->model->kernels->ahead && e->drawer == 0 && !e->keeps) {
+        e->flight = begun;
+        e->flying = true;
+        return OK;
+    }
+    return finish_step(e, &begun, e->keeps, err);
 }
 
 enum status engine_follow(struct engine *e, enum engine_left *why, struct error *err)
 {
     for (;;) {
-        struct batch b;
         TRY(step_broadcast(&e->step, e->world, err));
         if (e->step.header.kind != STEP_RUN) {
             *why = e->step.header.kind == STEP_PARK ? ENGINE_PARKED : ENGINE_STOPPED;
-            return OK;
+            return land(e, err);
         }
-        TRY(run_step(e, &b, err));
+        TRY(fly(e, err));
+        tell_phase(e, ENGINE_WAITING);
     }
 }
 
@@ -197,25 +240,26 @@ bool engine_cancel(struct engine *e, uint64_t id)
 
 enum status engine_step(struct engine *e, bool *ran, struct error *err)
 {
-    *ran = sched_next(e->scheduler, &e->step, e->vocab_limit);
-    if (!*ran)
-        return OK;
-    struct batch b;
-    TRY(step_broadcast(&e->step, e->world, err));
-    TRY(run_step(e, &b, err));
-    sched_done(e->scheduler, &e->step, e->drawn, e->kept, model_vocab_padded(e->model),
-               e->model->config.vocab);
+    bool next = sched_next(e->scheduler, &e->step, e->vocab_limit);
+    *ran = next || e->flying;
+    if (next)
+        TRY(step_broadcast(&e->step, e->world, err));
+    TRY(next ? fly(e, err) : land(e, err));
+    if (*ran)
+        tell_phase(e, ENGINE_WAITING);
     return OK;
 }
 
 enum status engine_stop(struct engine *e, struct error *err)
 {
+    TRY(land(e, err));
     step_begin(&e->step, STEP_STOP, e->vocab_limit, false);
     return step_broadcast(&e->step, e->world, err);
 }
 
 enum status engine_park(struct engine *e, struct error *err)
 {
+    TRY(land(e, err));
     step_begin(&e->step, STEP_PARK, e->vocab_limit, false);
     return step_broadcast(&e->step, e->world, err);
 }

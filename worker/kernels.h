@@ -29,7 +29,7 @@ struct draw {
  * step. */
 struct batch {
     int32_t rows;
-    const int32_t *token;              /* [rows] */
+    const int32_t *token;              /* [rows]; below 0: step_drawn_token, where `ahead` */
     const int32_t *pos;                /* [rows]: position in its sequence */
     const int32_t *const *block_table; /* [rows]: KV block of each KV_BLOCK positions */
     int32_t logits;                    /* rows that want logits */
@@ -74,6 +74,8 @@ struct backend;
 
 struct kernels {
     const char *name;
+    /* A step may begin before the one before is finished, and feed tokens that that one draws. */
+    bool ahead;
 
     /* Where everything but the batch lies; the backend's. */
     struct memory *(*memory)(struct backend *be);
@@ -154,13 +156,17 @@ struct kernels {
     void (*draw)(struct backend *be, const struct batch *b, const float *logits, int32_t shards,
                  int32_t padded);
 
-    /* What the last step drew, [draws] in the host's memory, and its logits copied there as
-     * rows[logits, shards * padded]. Once `finish` has returned, until the next step begins. */
+    /* What the step last finished drew, [draws] in the host's memory, and, unless another has begun
+     * since, its logits copied there as rows[logits, shards * padded]. */
     const int32_t *(*drawn)(const struct backend *be);
     enum status (*read_logits)(struct backend *be, const struct batch *b, const float *logits,
                                int32_t shards, int32_t padded, float *rows, struct error *err);
 
-    /* All stages so far have run. */
+    /* Last of a step's calls: no stage of it follows. */
+    void (*end)(struct backend *be);
+
+    /* All of the oldest step that has ended and was not finished has run. At most one has ended
+     * besides, and only with `ahead`. */
     enum status (*finish)(struct backend *be, struct error *err);
 
     /* Leaves beyond the range in which sums are exact (2^20 over the number of leaves), counted

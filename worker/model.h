@@ -100,7 +100,8 @@ void model_destroy(struct model *m);
 /*
  * One step over all rows of the batch, collective over the group. Ranks of the last stage then have
  * its logits, the same bits on each, and the tokens that their batch asks for
- * (kernels->drawn). A failed collective gives ERR_PEER and the model is unusable.
+ * (kernels->drawn), once kernels->finish has returned. A failed collective gives ERR_PEER and the
+ * model is unusable.
  */
 enum status model_forward(struct model *m, const struct batch *b, struct error *err);
 

@@ -10,12 +10,27 @@ struct sequence {
     uint64_t id;
     struct sequence *next; /* in the waiting queue */
     int32_t slot;
-    int32_t computed; /* tokens whose K and V are in the cache */
-    int32_t length;   /* tokens known: prompt and drawn */
+    int32_t flights;  /* steps in flight that feed it */
+    bool ended;       /* told so; released when no flight feeds it any more */
+    int32_t computed; /* tokens whose K and V are in the cache, once all flights have landed */
+    int32_t length;   /* tokens: prompt, drawn, and one that a flight is to draw */
     int32_t block_count;
     int32_t sent_blocks; /* of its blocks, those that the ranks know */
     int32_t *blocks;     /* [block_count], behind the tokens */
     int32_t tokens[];    /* [prompt_len + max_tokens] */
+};
+
+/* What a step feeds, until it has run. */
+struct flight_part {
+    struct sequence *sequence;
+    int32_t pos, count;
+    int32_t logits; /* enum step_logits */
+    int32_t draw;
+};
+
+struct flight {
+    int32_t count, draws;
+    struct flight_part *parts; /* [max_seqs] */
 };
 
 struct scheduler {
@@ -31,7 +46,8 @@ struct scheduler {
     int32_t free_slot_count;
     int32_t *free_blocks; /* stack */
     int32_t free_block_count;
-    struct sequence **in_step; /* [max_seqs]: the sequences of the step in flight */
+    struct flight flights[SCHED_MAX_FLIGHTS]; /* the oldest first */
+    int32_t flight_count;
     uint64_t next_id;
 };
 
@@ -47,10 +63,14 @@ enum status sched_create(const struct engine_limits *limits, int32_t chunk, cons
     s->eos_count = eos_count;
     memcpy(s->eos, eos, (size_t)eos_count * sizeof *eos);
     s->running = calloc((size_t)limits->max_seqs, sizeof *s->running);
-    s->in_step = calloc((size_t)limits->max_seqs, sizeof *s->in_step);
+    bool flights = true;
+    for (int i = 0; i < SCHED_MAX_FLIGHTS; i++) {
+        s->flights[i].parts = calloc((size_t)limits->max_seqs, sizeof *s->flights[i].parts);
+        flights = flights && s->flights[i].parts;
+    }
     s->free_slots = calloc((size_t)limits->max_seqs, sizeof *s->free_slots);
     s->free_blocks = calloc((size_t)limits->kv_blocks, sizeof *s->free_blocks);
-    if (!s->running || !s->in_step || !s->free_slots || !s->free_blocks) {
+    if (!s->running || !flights || !s->free_slots || !s->free_blocks) {
         sched_destroy(s);
         return error_set(err, ERR_NO_MEMORY, "no memory for the scheduler");
     }
@@ -75,7 +95,8 @@ void sched_destroy(struct scheduler *s)
     for (int32_t i = 0; i < s->running_count; i++)
         free(s->running[i]);
     free(s->running);
-    free(s->in_step);
+    for (int i = 0; i < SCHED_MAX_FLIGHTS; i++)
+        free(s->flights[i].parts);
     free(s->free_slots);
     free(s->free_blocks);
     free(s);
@@ -132,9 +153,11 @@ enum status sched_submit(struct scheduler *s, const struct request *request, uin
     return OK;
 }
 
-static void release(struct scheduler *s, int32_t index)
+static void release(struct scheduler *s, struct sequence *q)
 {
-    struct sequence *q = s->running[index];
+    int32_t index = 0;
+    while (s->running[index] != q)
+        index++;
     for (int32_t i = q->block_count - 1; i >= 0; i--)
         s->free_blocks[s->free_block_count++] = q->blocks[i];
     s->free_slots[s->free_slot_count++] = q->slot;
@@ -144,13 +167,21 @@ static void release(struct scheduler *s, int32_t index)
     free(q);
 }
 
+/* Its request has been told. What is in flight still writes to its blocks. */
+static void end(struct scheduler *s, struct sequence *q)
+{
+    q->ended = true;
+    if (q->flights == 0)
+        release(s, q);
+}
+
 bool sched_cancel(struct scheduler *s, uint64_t id)
 {
     for (int32_t i = 0; i < s->running_count; i++) {
-        if (s->running[i]->id != id)
+        if (s->running[i]->id != id || s->running[i]->ended)
             continue;
         struct request r = s->running[i]->request;
-        release(s, i);
+        end(s, s->running[i]);
         r.on_token(r.user, -1, FINISH_CANCELLED);
         return true;
     }
@@ -185,8 +216,16 @@ static void admit(struct scheduler *s)
     }
 }
 
+/* Tokens that the next step may feed; what is drawn last of all is fed no more. */
+static int32_t unfed(const struct sequence *q)
+{
+    int32_t drawn = q->request.max_tokens > 0 ? q->request.max_tokens - 1 : 0;
+    int32_t end = q->request.prompt_len + drawn;
+    return q->ended ? 0 : (q->length < end ? q->length : end) - q->computed;
+}
+
 /* Puts `count` tokens of a sequence into the step. */
-static void feed(struct scheduler *s, struct step *step, struct sequence *q, int32_t count)
+static void feed(struct step *step, struct flight *f, struct sequence *q, int32_t count)
 {
     int32_t end = q->computed + count, need = blocks_for(end);
     bool complete = end == q->length;
@@ -202,36 +241,45 @@ static void feed(struct scheduler *s, struct step *step, struct sequence *q, int
         .draw = complete && q->request.max_tokens > 0,
         .sampling = q->request.sampling,
     };
-    s->in_step[step->header.seqs] = q;
     step_add(step, &part, q->tokens + q->computed, q->blocks + q->sent_blocks);
+    f->parts[f->count++] = (struct flight_part){q, part.pos, count, part.logits, part.draw};
+    q->flights++;
     q->sent_blocks = need;
+    q->computed = end;
+    if (part.draw)
+        q->tokens[q->length++] = step_drawn_token(f->draws++);
 }
 
 bool sched_next(struct scheduler *s, struct step *step, int32_t vocab_limit)
 {
+    CHECK(s->flight_count < SCHED_MAX_FLIGHTS, "%d steps in flight", s->flight_count);
     admit(s);
-    if (s->running_count == 0)
-        return false;
-    bool keep = false;
-    for (int32_t i = 0; i < s->running_count; i++)
+    bool keep = false, any = false;
+    for (int32_t i = 0; i < s->running_count; i++) {
         keep = keep || s->running[i]->request.on_logits != NULL;
+        any = any || unfed(s->running[i]) > 0;
+    }
+    if (!any)
+        return false;
+    struct flight *f = &s->flights[s->flight_count++];
+    f->count = f->draws = 0;
     step_begin(step, STEP_RUN, vocab_limit, keep);
     int32_t room = s->limits.max_rows;
     for (int32_t i = 0; i < s->running_count; i++) {
         struct sequence *q = s->running[i];
-        if (q->length - q->computed == 1 && q->computed > 0) {
-            feed(s, step, q, 1);
+        if (unfed(q) == 1 && q->computed > 0) {
+            feed(step, f, q, 1);
             room--;
         }
     }
     for (int32_t i = 0; i < s->running_count && room > 0; i++) {
         struct sequence *q = s->running[i];
-        int32_t count = q->length - q->computed;
-        if (count == 1 && q->computed > 0)
+        int32_t count = unfed(q);
+        if (count == 0 || (count == 1 && q->computed > 0)) /* fed above */
             continue;
         count = count < s->chunk ? count : s->chunk;
         count = count < room ? count : room;
-        feed(s, step, q, count);
+        feed(step, f, q, count);
         room -= count;
     }
     return true;
@@ -245,50 +293,58 @@ static bool is_eos(const struct scheduler *s, int32_t token)
     return false;
 }
 
-/* Takes in the drawn token (-1: none could be drawn) and tells the request. */
-static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t token)
+/* Takes in the token drawn for position `at` (-1: none could be drawn) and tells the request. */
+static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t at, int32_t token)
 {
     enum finish f = FINISH_NONE;
     if (token < 0)
         f = FINISH_ERROR;
     else
-        q->tokens[q->length++] = token;
+        q->tokens[at] = token;
     if (token >= 0 && !q->request.ignore_eos && is_eos(s, token))
         f = FINISH_STOP;
-    else if (q->length == q->request.prompt_len + q->request.max_tokens)
+    else if (at + 1 == q->request.prompt_len + q->request.max_tokens)
         f = f == FINISH_NONE ? FINISH_LENGTH : f;
     q->request.on_token(q->request.user, token, f);
     return f;
 }
 
-void sched_done(struct scheduler *s, const struct step *step, const int32_t *drawn,
-                const float *logits, int64_t stride, int32_t vocab)
+/* What one sequence got of a step. */
+static enum finish land(struct scheduler *s, const struct flight_part *part, int32_t token)
 {
-    for (int32_t i = 0; i < step->header.seqs; i++) {
-        const struct step_seq *part = &step->seqs[i];
-        struct sequence *q = s->in_step[i];
+    struct sequence *q = part->sequence;
+    int32_t end = part->pos + part->count;
+    if (part->draw)
+        return take_token(s, q, end, token);
+    if (end < q->request.prompt_len || q->request.max_tokens > 0)
+        return FINISH_NONE;
+    q->request.on_token(q->request.user, -1, FINISH_LENGTH);
+    return FINISH_LENGTH;
+}
+
+void sched_done(struct scheduler *s, const int32_t *drawn, const float *logits, int64_t stride,
+                int32_t vocab)
+{
+    CHECK(s->flight_count > 0, "no step is in flight");
+    struct flight f = s->flights[0];
+    for (int32_t i = 0; i < f.count; i++) {
+        const struct flight_part *part = &f.parts[i];
+        struct sequence *q = part->sequence;
         int32_t rows = part->logits == STEP_LOGITS_ALL    ? part->count
                        : part->logits == STEP_LOGITS_LAST ? 1
                                                           : 0;
         for (int32_t j = 0; j < rows && logits; j++, logits += stride)
-            if (q->request.on_logits)
+            if (q->request.on_logits && !q->ended)
                 q->request.on_logits(q->request.user, part->pos + part->count - rows + j, logits,
                                      vocab);
-        q->computed += part->count;
-        enum finish f = FINISH_NONE;
-        if (part->draw) {
-            f = take_token(s, q, *drawn++);
-        } else if (q->computed == q->length) {
-            f = FINISH_LENGTH;
-            q->request.on_token(q->request.user, -1, f);
-        }
-        for (int32_t j = 0; f != FINISH_NONE && j < s->running_count; j++) {
-            if (s->running[j] == q) {
-                release(s, j);
-                break;
-            }
-        }
+        int32_t token = part->draw ? *drawn++ : -1;
+        q->flights--;
+        if (q->ended || land(s, part, token) != FINISH_NONE)
+            end(s, q);
     }
+    memmove(s->flights, s->flights + 1, (SCHED_MAX_FLIGHTS - 1) * sizeof *s->flights);
+    s->flights[SCHED_MAX_FLIGHTS - 1] = f; /* its memory serves again */
+    s->flight_count--;
 }
 
 int32_t sched_running(const struct scheduler *s)

@@ -35,7 +35,10 @@ struct request {
     void *user;
 };
 
-enum { SCHED_MAX_WAITING = 65536 };
+enum {
+    SCHED_MAX_WAITING = 65536,
+    SCHED_MAX_FLIGHTS = 2, /* steps that run while the next one is made */
+};
 
 struct scheduler;
 
@@ -49,19 +52,24 @@ void sched_destroy(struct scheduler *s);
 enum status sched_submit(struct scheduler *s, const struct request *request, uint64_t *id,
                          struct error *err);
 
-/* Ends a request now, waiting or running. False when there is none of this id. Between steps only:
- * not from a request's callback. */
+/* Ends a request now, waiting or running. False when there is none of this id. Not from a request's
+ * callback. */
 bool sched_cancel(struct scheduler *s, uint64_t id);
 
-/* Writes the next step's sequences; false when nothing runs or waits. */
+/*
+ * Writes the next step's sequences; false when there is nothing to feed. The step is then in
+ * flight: another may be made before it has run, in which tokens that it is to draw stand as
+ * step_drawn_token, and which may turn out to feed sequences that it ends: their rows are dropped.
+ */
 bool sched_next(struct scheduler *s, struct step *step, int32_t vocab_limit);
 
-/* The step has run: `drawn` has one token for each sequence with `draw`, in the step's order, and
- * `logits` (may be NULL) the rows of the batch that wanted them, `stride` apart. Ends sequences and
- * frees their blocks. */
-void sched_done(struct scheduler *s, const struct step *step, const int32_t *drawn,
-                const float *logits, int64_t stride, int32_t vocab);
+/* The oldest step in flight has run: `drawn` has one token for each sequence with `draw`, in the
+ * step's order, and `logits` (may be NULL) the rows of the batch that wanted them, `stride` apart.
+ * Ends sequences; their blocks are free when no step in flight feeds them. */
+void sched_done(struct scheduler *s, const int32_t *drawn, const float *logits, int64_t stride,
+                int32_t vocab);
 
+/* Sequences that hold a slot, those that have ended in flight too. */
 int32_t sched_running(const struct scheduler *s);
 int32_t sched_waiting(const struct scheduler *s);
 int32_t sched_free_blocks(const struct scheduler *s);

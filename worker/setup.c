@@ -264,6 +264,7 @@ static enum status try_pipe(struct model *m, struct error *err)
         TRY(m->pipe->ops->recv(m->pipe, rank - w, m->ws.x, bytes, err));
     if (m->rank->stage < m->plan->layout.pp - 1)
         TRY(m->pipe->ops->send(m->pipe, rank + w, m->ws.x, bytes, err));
+    m->kernels->end(m->backend);
     return m->kernels->finish(m->backend, err);
 }
 
@@ -386,8 +387,10 @@ static enum status allocate_cache(struct model *m, struct error *err)
 static enum status record_steps(struct model *m, struct error *err)
 {
     struct batch b;
-    for (int32_t i = 0; m->kernels->record && m->kernels->record(m->backend, i, &b); i++)
+    for (int32_t i = 0; m->kernels->record && m->kernels->record(m->backend, i, &b); i++) {
         TRY(model_forward(m, &b, err));
+        TRY(m->kernels->finish(m->backend, err));
+    }
     return OK;
 }
 

@@ -65,6 +65,12 @@ struct step {
     struct draw *draw; /* [max_seqs] */
 };
 
+/* Stands for the token that the step before draws as its `index`-th, which is not known yet. */
+static inline int32_t step_drawn_token(int32_t index)
+{
+    return -1 - index;
+}
+
 enum status step_init(struct step *s, const struct engine_limits *limits, struct error *err);
 void step_fini(struct step *s);
 

@@ -29,18 +29,13 @@ struct test_batch {
             blocks.insert(blocks.end(), s.blocks.begin(), s.blocks.end());
             longest = s.begin + s.rows > longest ? s.begin + s.rows : longest;
         }
-        b = {(int32_t)pos.size(),
-             put(token),
-             put(pos),
-             put(table),
-             put(blocks),
-             longest,
-             0,
-             NULL,
-             NULL,
-             NULL,
-             0,
-             0};
+        b = {};
+        b.rows = (int32_t)pos.size();
+        b.token = put(token);
+        b.pos = put(pos);
+        b.table = put(table);
+        b.blocks = put(blocks);
+        b.longest = longest;
     }
     /* Rows of a sequence together. */
     void cut(const cuda_attention &a)

@@ -72,6 +72,13 @@ static int many_query(cuda_stream stream, bool *done)
     return e;
 }
 
+static int many_event_query(cuda_event event, bool *done)
+{
+    int e = witan_cuda_plugin(CUDA_PLUGIN_VERSION)->event_query(event, done);
+    *done = *done && !fake()->busy();
+    return e;
+}
+
 static const struct cuda_plugin *gpus(int count)
 {
     static struct cuda_plugin many;
@@ -81,6 +88,7 @@ static const struct cuda_plugin *gpus(int count)
     many.use = many_use;
     many.device_info = many_info;
     many.query = many_query;
+    many.event_query = many_event_query;
     fake()->record = simt_record;
     return &many;
 }
@@ -121,6 +129,7 @@ struct answer {
     bool seen[MAX_LEN];
     int32_t drawn[MAX_LEN];
     int32_t count, vocab;
+    enum finish finish;
 };
 
 struct run {
@@ -132,6 +141,8 @@ struct run {
     int32_t chunk;
     const struct ask *asks;
     int32_t ask_count;
+    bool ahead;           /* nobody wants logits: a step begins before the one before is done */
+    int32_t cancel_after; /* steps, and then the first request is given up; 0: never */
     struct answer answers[MAX_SEQS];
     int32_t launches[MAX_STEPS], steps;    /* of each step; of one rank */
     int32_t nodes[MAX_SEQS + 1], segments; /* of rank 0's recorded steps, by rows */
@@ -149,32 +160,35 @@ static void on_token(void *user, int32_t token, enum finish finish)
 {
     struct answer *a = user;
     assert_int_not_equal(finish, FINISH_ERROR);
+    a->finish = finish;
     if (token >= 0)
         a->drawn[a->count++] = token;
 }
 
 static enum status answer_all(struct engine *e, struct run *r, struct error *err)
 {
+    uint64_t ids[MAX_SEQS] = {0};
     for (int32_t i = 0; i < r->ask_count; i++) {
         struct request q = {
             .prompt = r->asks[i].prompt,
             .prompt_len = r->asks[i].prompt_len,
             .max_tokens = r->asks[i].max_tokens,
             .ignore_eos = true,
-            .all_logits = true,
+            .all_logits = !r->ahead,
             .sampling = r->asks[i].sampling,
             .on_token = on_token,
-            .on_logits = on_logits,
+            .on_logits = r->ahead ? NULL : on_logits,
             .user = &r->answers[i],
         };
-        uint64_t id = 0;
-        TRY(engine_submit(e, &q, &id, err));
+        TRY(engine_submit(e, &q, &ids[i], err));
     }
     for (bool ran = true; ran;) {
         uint64_t before = simt_launches();
         TRY(engine_step(e, &ran, err));
         if (ran && r->steps < MAX_STEPS)
             r->launches[r->steps++] = (int32_t)(simt_launches() - before);
+        if (r->cancel_after > 0 && --r->cancel_after == 0)
+            assert_true(engine_cancel(e, ids[0]));
     }
     return engine_stop(e, err);
 }
@@ -659,6 +673,44 @@ static void recorded_steps_give_the_same_bits(void **state)
     remove_model(&s);
 }
 
+/* Tokens that stay on the device until the next step has begun with them, and sequences given up
+ * while a step feeds them. */
+static void steps_ahead_draw_the_same_tokens(void **state)
+{
+    (void)state;
+    static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 2, 0}, {2, 1, 1, 0}};
+    char dir[64];
+    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
+                               "--experts 8 --top-k 2 --moe-intermediate 128",
+                      .vocab = 200};
+    struct ask asks[MAX_SEQS];
+    make_model(&s, dir);
+    make_asks(asks, MAX_SEQS, s.vocab);
+    for (int32_t k = 0; k < MAX_SEQS; k++)
+        asks[k].max_tokens = 9 - 2 * k;
+    struct run waits = {
+        .shape = &s, .cuda = plugin(), .layout = {1, 1, 1, 0}, .asks = asks, .ask_count = MAX_SEQS};
+    run_it(&waits);
+    for (size_t i = 0; i < COUNT_OF(layouts); i++)
+        for (int32_t give_up = 0; give_up < 5; give_up += 4) {
+            struct run r = waits;
+            r.layout = layouts[i];
+            r.ahead = true;
+            r.cancel_after = give_up;
+            run_it(&r);
+            for (int32_t k = 0; k < MAX_SEQS; k++) {
+                const struct answer *a = &r.answers[k], *b = &waits.answers[k];
+                bool given_up = k == 0 && give_up > 0;
+                assert_int_equal(a->finish, given_up ? FINISH_CANCELLED : FINISH_LENGTH);
+                assert_true(given_up ? a->count >= 2 && a->count < b->count : a->count == b->count);
+                assert_memory_equal(a->drawn, b->drawn, (size_t)a->count * sizeof *a->drawn);
+            }
+            run_fini(&r);
+        }
+    run_fini(&waits);
+    remove_model(&s);
+}
+
 /* clang-format off */
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(near_the_cpu),
@@ -666,6 +718,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_same_bits_by_nccl),
     cmocka_unit_test(launches_of_a_step),
     cmocka_unit_test(recorded_steps_give_the_same_bits),
+    cmocka_unit_test(steps_ahead_draw_the_same_tokens),
 #ifdef WITAN_EMULATED
     cmocka_unit_test(a_step_that_hangs),
     cmocka_unit_test(sums_that_are_wrong),

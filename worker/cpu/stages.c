@@ -606,6 +606,12 @@ static const int32_t *cpu_drawn(const struct backend *be)
     return be->drawn;
 }
 
+/* A stage has run when it returns. */
+static void cpu_end(struct backend *be)
+{
+    (void)be;
+}
+
 static enum status cpu_finish(struct backend *be, struct error *err)
 {
     (void)be;
@@ -652,6 +658,7 @@ enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scra
         .draw = cpu_draw,
         .drawn = cpu_drawn,
         .read_logits = cpu_read_logits,
+        .end = cpu_end,
         .finish = cpu_finish,
         .range_exceeded = cpu_range_exceeded,
         .destroy = cpu_destroy,

@@ -8,12 +8,13 @@ enum { THREADS = NORM_THREADS, WARPS = THREADS / 32 };
 
 /* ---- Embedding: a block a row ---- */
 
-static __global__ void embed(const int32_t *token, cuda_matrix w, int32_t first_row, float *x,
-                             double *sum)
+static __global__ void embed(const int32_t *token, const int32_t *drawn, cuda_matrix w,
+                             int32_t first_row, float *x, double *sum)
 {
     grid_dependency_wait();
     grid_dependency_launch();
-    int row = token[blockIdx.x] - first_row;
+    int id = token[blockIdx.x];
+    int row = (id < 0 ? drawn[-1 - id] : id) - first_row;
     bool here = row >= 0 && row < w.rows;
     const cuda_bf16 *from = w.data + (size_t)(here ? row : 0) * w.cols;
     x += (size_t)blockIdx.x * w.cols;
@@ -37,7 +38,7 @@ int cuda_embed(const struct cuda_batch *b, struct cuda_matrix w, int32_t first_r
     if (b->rows == 0)
         return 0;
     return launch(embed, {dim3(b->rows), dim3(THREADS), 0, (device_stream)stream, true}, b->token,
-                  w, first_row, x, sum);
+                  b->drawn, w, first_row, x, sum);
 }
 
 /* ---- RoPE's angles: a thread an angle ---- */

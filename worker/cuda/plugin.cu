@@ -100,6 +100,36 @@ static int query(cuda_stream stream, bool *done)
     return e == cudaErrorNotReady ? 0 : (int)e;
 }
 
+static int event_create(cuda_event *out)
+{
+    cudaEvent_t e = NULL;
+    cudaError_t code = cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
+    *out = e;
+    return (int)code;
+}
+
+static int event_destroy(cuda_event event)
+{
+    return (int)cudaEventDestroy((cudaEvent_t)event);
+}
+
+static int event_record(cuda_event event, cuda_stream stream)
+{
+    return (int)cudaEventRecord((cudaEvent_t)event, (cudaStream_t)stream);
+}
+
+static int event_wait(cuda_event event)
+{
+    return (int)cudaEventSynchronize((cudaEvent_t)event);
+}
+
+static int event_query(cuda_event event, bool *done)
+{
+    cudaError_t e = cudaEventQuery((cudaEvent_t)event);
+    *done = e == cudaSuccess;
+    return e == cudaErrorNotReady ? 0 : (int)e;
+}
+
 static int put(void *to, size_t to_stride, const void *from, size_t from_stride, size_t run,
                size_t rows, cuda_stream stream)
 {
@@ -165,6 +195,33 @@ static int query(cuda_stream stream, bool *done)
     int e = device_wait((device_stream)stream);
     *done = e == 0;
     return e;
+}
+
+static int event_create(cuda_event *out)
+{
+    static int any;
+    *out = &any;
+    return 0;
+}
+
+static int event_destroy(cuda_event)
+{
+    return 0;
+}
+
+static int event_record(cuda_event, cuda_stream)
+{
+    return 0;
+}
+
+static int event_wait(cuda_event)
+{
+    return device_wait(NULL);
+}
+
+static int event_query(cuda_event, bool *done)
+{
+    return query(NULL, done);
 }
 
 static int put(void *to, size_t to_stride, const void *from, size_t from_stride, size_t run,
@@ -271,6 +328,11 @@ const struct cuda_plugin *witan_cuda_plugin(uint32_t version)
         zero,
         wait,
         query,
+        event_create,
+        event_destroy,
+        event_record,
+        event_wait,
+        event_query,
         record_begin,
         record_end,
         graph_run,

@@ -24,6 +24,7 @@ enum { CUDA_PLUGIN_VERSION = 1 };
 enum { CUDA_MIN_MAJOR = 8 }; /* compute capability: below it there is no bf16 product */
 
 typedef void *cuda_graph; /* cudaGraphExec_t */
+typedef void *cuda_event; /* cudaEvent_t */
 
 struct cuda_device_info {
     char name[256];
@@ -73,6 +74,11 @@ struct cuda_plugin {
     /* All of the stream has run: the first error of any of it. */
     int (*wait)(cuda_stream stream);
     int (*query)(cuda_stream stream, bool *done); /* has it? Without waiting. */
+    int (*event_create)(cuda_event *out);
+    int (*event_destroy)(cuda_event event);
+    int (*event_record)(cuda_event event, cuda_stream stream);
+    int (*event_wait)(cuda_event event); /* all before it has run: the first error of any of it */
+    int (*event_query)(cuda_event event, bool *done);
     /* Between these two the calling thread's work on the stream is kept instead of done; `wait`,
      * allocating and freeing are errors then. *nodes: kernels, copies and fills; a graph may be of
      * none. */

@@ -60,7 +60,7 @@ struct cuda_unit {
 /* The rows of one step. */
 struct cuda_batch {
     int32_t rows;
-    const int32_t *token;     /* [rows] */
+    const int32_t *token;     /* [rows]; -1 - i: drawn[i] */
     const int32_t *pos;       /* [rows] */
     const int32_t *table;     /* [rows]: where in `blocks` the row's sequence begins */
     const int32_t *blocks;    /* the sequences' KV blocks, of CUDA_KV_BLOCK positions each */
@@ -75,6 +75,7 @@ struct cuda_batch {
      * host: they size grids. */
     const struct cuda_unit *unit;
     int32_t runs, alone;
+    const int32_t *drawn; /* what the step before drew (one that was not to be drawn: below 0) */
 };
 
 /* One rank's attention: query heads [q_begin, q_begin + q_heads) of the model; query head h reads
