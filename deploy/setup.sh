@@ -142,11 +142,16 @@ configure() {
     fi
 }
 
-# build DIR [TARGET]...: on all cores. Shows the compiler's words only when it fails.
+# build DIR [TARGET]...: on all cores. Shows the compiler's words only when it fails. build_seconds:
+# for all of it, where it is set.
 build() {
-    local dir=$1 log=$1/build.log
+    local dir=$1 log=$1/build.log status=0
     shift
-    if ! cmake --build "$dir" --target "${@:-all}" --parallel "$(nproc)" >"$log" 2>&1; then
+    ${build_seconds:+timeout -k 5 "$build_seconds"} cmake --build "$dir" --target "${@:-all}" \
+        --parallel "$(nproc)" >"$log" 2>&1 || status=$?
+    if ((status == 124)); then
+        die "the build ran out of time after $build_seconds s." "What is built is kept: run the same command again."
+    elif ((status != 0)); then
         # From the first command that failed on; not the commands that went well.
         sed -n '/^FAILED\|rror:\|\*\*\*/,$p' "$log" | grep -vE '^\[[0-9]+/' | head -n 40 >&2 || true
         die "the build failed; all of its output is in $log." \
