@@ -712,8 +712,10 @@ static enum status create_groups(struct members *m, struct error *err)
     struct inventory *inv = NULL;
     struct checkpoint *ck = NULL;
     enum status st = inventory_create(&core->served.config, &inv, err);
-    if (st == OK)
+    if (st == OK) {
+        inv->native = config_cuda(c);
         st = checkpoint_open_proven(c->model.path, core->served.manifest, &ck, err);
+    }
     if (st == OK)
         st = inventory_bind(inv, &core->served.config, ck, err);
     for (uint32_t i = 0; st == OK && i < c->groups_count; i++) {

@@ -1,6 +1,6 @@
 /* Lower bounds of a step: see bounds.h. */
 #include "partition/bounds.h"
-#include "partition/weight_read.h"
+#include "partition/weight_pack.h"
 
 #include <math.h>
 
@@ -8,6 +8,8 @@ static double slice_bytes(const struct inventory *inv, const struct slice *s)
 {
     const struct weight *w = &inv->weights[s->weight];
     const struct quant_rect rect = {s->row, s->rows, s->col, s->cols};
+    if (inv->native && w->quantized)
+        return (double)weight_shape(inv, w, s->rows, s->cols).used;
     if (inv->native)
         return (double)weight_stored_bytes(inv, w, &rect);
     size_t each = w->quantized ? sizeof(float) : dtype_size(w->dtype);

@@ -180,6 +180,7 @@ enum status inventory_create(const struct model_config *config, struct inventory
     inv->quant = config->quant;
     inv->experts = config->experts;
     inv->layers = config->layers;
+    inv->head_dim = config->head_dim;
     add(inv, config, WEIGHT_EMBED, -1, -1);
     for (int32_t i = 0; i < config->layers; i++)
         add_layer(inv, config, i);

@@ -57,7 +57,8 @@ enum weight_split weight_role_split(enum weight_role role);
 /* Norms and biases: tensors of one dimension, which a rank keeps in fp32. */
 bool weight_role_is_vector(enum weight_role role);
 
-/* How a weight lies in its file. All but plain ones are fp32 in memory (weight_read.h). */
+/* How a weight lies in its file. All but plain ones are fp32 in memory (weight_read.h), or as
+ * weight_pack.h says. */
 enum weight_store {
     STORE_PLAIN,  /* of dtype; the bytes at (r, c) lie at offset + r * row_stride + c * size */
     STORE_FP8,    /* rows of e4m3, and `scales` of blocks */
@@ -98,8 +99,9 @@ struct inventory {
     int32_t place[WEIGHT_ROUTER]; /* of those, by role, in their layer; -1: the model has none */
     int32_t experts;
     int32_t layers;
+    int32_t head_dim;
     struct quantization quant; /* the config's */
-    bool native;               /* count memory for an engine that computes with blocks as stored */
+    bool native;               /* for an engine that computes with packed weights: weight_pack.h */
 };
 
 bool inventory_layer_is_moe(const struct inventory *inv, int32_t layer);

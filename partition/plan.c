@@ -2,7 +2,7 @@
 #include "partition/plan.h"
 #include "base/check.h"
 #include "partition/weight_format.h"
-#include "partition/weight_read.h"
+#include "partition/weight_pack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -533,6 +533,8 @@ static uint64_t cut_bytes(const struct model_config *c, const struct plan *p,
     if (s.rows == 0 || s.cols == 0)
         return 0;
     const struct quant_rect rect = {s.row, s.rows, s.col, s.cols};
+    if (inv->native && w->quantized)
+        return weight_shape(inv, w, s.rows, s.cols).bytes;
     if (inv->native)
         return weight_stored_bytes(inv, w, &rect);
     size_t each = w->quantized ? sizeof(float) : dtype_size(w->dtype); /* GGML's are F32 if bound */

@@ -162,7 +162,7 @@ enum status plan_check_context(const struct model_config *config, const char *wh
                                enum kv_dtype kv_dtype, struct error *err);
 
 /* Memory by purpose: plain weights in the dtype that `inv` was bound to or, unbound, the config's;
- * quantised ones as fp32, which the CPU engine makes of them, or as stored where inv->native. */
+ * quantised ones as fp32, which the CPU engine makes of them, or packed where inv->native. */
 struct memory_plan plan_memory(const struct model_config *config, const struct inventory *inv,
                                const struct plan *plan, const struct rank_plan *rank,
                                const struct engine_limits *limits);

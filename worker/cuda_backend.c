@@ -171,19 +171,39 @@ static struct memory *cuda_memory(struct backend *be)
 
 /* --- weights --- */
 
+static bool packed(const struct matrix *m)
+{
+    return m->shape.form == FORM_E4M3 || m->shape.form == FORM_INT4;
+}
+
+static struct cuda_format format(const struct matrix *m)
+{
+    if (!packed(m))
+        return (struct cuda_format){.type = CUDA_BF16};
+    return (struct cuda_format){.type = m->shape.form == FORM_E4M3 ? CUDA_E4M3 : CUDA_INT4,
+                                .group_shift = m->shape.group_shift,
+                                .scale_rows = m->shape.scale_rows};
+}
+
+static const void *scales(const struct matrix *m)
+{
+    return packed(m) ? (const char *)m->data + m->shape.scales_at : NULL;
+}
+
 static struct cuda_matrix matrix(const struct matrix *m)
 {
-    return (struct cuda_matrix){m->data, m->rows, m->cols};
+    return (struct cuda_matrix){
+        .data = m->data, .rows = m->rows, .cols = m->cols, .scale = scales(m), .format = format(m)};
 }
 
 static enum status check_matrix(const struct matrix *m, const char *what, struct error *err)
 {
     if (m->rows == 0 || m->cols == 0)
         return OK;
-    if (m->dtype != DTYPE_BF16)
+    if (m->dtype != DTYPE_BF16 && !packed(m))
         return error_set(err, ERR_UNSUPPORTED,
-                         "%s: expected BF16, found %s in memory: the CUDA backend reads bf16 "
-                         "checkpoints; run this one on CPUs",
+                         "%s: expected BF16, found %s in memory: the CUDA backend reads bf16, FP8, "
+                         "GPTQ and AWQ checkpoints; run this one on CPUs",
                          what, dtype_name(m->dtype));
     if (m->cols % 8 != 0)
         return error_set(err, ERR_UNSUPPORTED,
@@ -223,8 +243,12 @@ static enum status send_ffns(struct backend *be, const struct weights *w, struct
                          be->device, count);
     }
     for (int64_t i = 0; i < count; i++)
-        table[i] = (struct cuda_ffn){w->ffns[i].gate.data, w->ffns[i].up.data,
-                                     w->ffns[i].down.data};
+        table[i] = (struct cuda_ffn){.gate = w->ffns[i].gate.data,
+                                     .up = w->ffns[i].up.data,
+                                     .down = w->ffns[i].down.data,
+                                     .gate_scale = scales(&w->ffns[i].gate),
+                                     .up_scale = scales(&w->ffns[i].up),
+                                     .down_scale = scales(&w->ffns[i].down)};
     enum status st = OK;
     if (count > 0)
         st = device_put(&be->memory, be->ffn, bytes, table, bytes, bytes, 1, err);
@@ -550,9 +574,10 @@ static void cuda_stage_ffn_up(struct backend *be, const struct ffn *ffn, int32_t
         return;
     }
     STAGE(be, "ffn_up",
-          be->cuda->ffn_up(be->ffn + (ffn - be->ffn_of), count, slots_of(be, ffn, count), columns,
-                           hidden, cuda_route_of(route), (const cuda_bf16 *)(const void *)xn,
-                           (cuda_bf16 *)(void *)h, be->stream));
+          be->cuda->ffn_up(be->ffn + (ffn - be->ffn_of), format(&ffn->gate), count,
+                           slots_of(be, ffn, count), columns, hidden, cuda_route_of(route),
+                           (const cuda_bf16 *)(const void *)xn, (cuda_bf16 *)(void *)h,
+                           be->stream));
 }
 
 static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct ffn *ffn,
@@ -560,7 +585,9 @@ static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct f
                                 int32_t leaves, const float *h, double *sum)
 {
     int32_t columns = count > 0 ? ffn[0].gate.rows : 0;
-    if (columns > 0 && cuda_fast_takes(&be->fast, rows)) {
+    if (columns == 0)
+        return;
+    if (cuda_fast_takes(&be->fast, rows)) {
         STAGE(be, "ffn_down, fast",
               be->fast.table->ffn_down(
                   rows, be->fast.maps + (ffn - be->ffn_of), count, slots_of(be, ffn, count),
@@ -569,7 +596,7 @@ static void cuda_stage_ffn_down(struct backend *be, int32_t rows, const struct f
         return;
     }
     STAGE(be, "ffn_down",
-          be->cuda->ffn_down(rows, be->ffn + (ffn - be->ffn_of), columns > 0 ? count : 0,
+          be->cuda->ffn_down(rows, be->ffn + (ffn - be->ffn_of), format(&ffn->down), count,
                              slots_of(be, ffn, count), columns, hidden, cuda_route_of(route),
                              leaves, (const cuda_bf16 *)(const void *)h, sum, be->out_of_range,
                              be->stream));
@@ -721,6 +748,10 @@ static enum status check_model(const struct backend *be, struct error *err)
     if (be->limits.kv_dtype != KV_BF16)
         return error_set(err, ERR_UNSUPPORTED,
                          "the CUDA backend keeps the KV cache in bf16: leave out --kv f32");
+    if (be->limits.fast && c->quant.format != FORMAT_PLAIN)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "--fast has products of bf16 weights alone, and this model's are "
+                         "quantised: leave it out");
     if (be->attention.row > CUDA_MAX_HEAD || c->top_k > CUDA_MAX_TOP_K)
         return error_set(
             err, ERR_UNSUPPORTED,

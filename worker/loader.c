@@ -302,11 +302,33 @@ static char *stage_of(struct loader *l, int64_t i, struct error *err)
     return at;
 }
 
+static enum status pack_want(struct loader *l, const struct load_want *w, const char *staged,
+                             struct error *err)
+{
+    const struct quant_rect *rect = &w->cut.rect;
+    struct weight_shape s = weight_shape(l->inv, w->cut.weight, rect->rows, rect->cols);
+    char *rows = malloc(s.bytes);
+    if (!rows)
+        return error_set(err, ERR_NO_MEMORY, "no memory for %llu bytes of a weight",
+                         (unsigned long long)s.bytes);
+    uint64_t scales = s.used - s.scales_at;
+    enum status st = weight_pack(l->inv, &w->cut, staged, rows, rows + s.scales_at, err);
+    if (st == OK)
+        st = l->memory->put(l->memory, w->to, s.scales_at, rows, s.scales_at, s.scales_at, 1, err);
+    if (st == OK && scales > 0)
+        st = l->memory->put(l->memory, w->scales, scales, rows + s.scales_at, scales, scales, 1,
+                            err);
+    free(rows);
+    return st;
+}
+
 static enum status convert_want(struct loader *l, const struct load_want *w, const char *staged,
                                 struct error *err)
 {
     const struct quant_rect *rect = &w->cut.rect;
     size_t bytes = (size_t)rect->rows * (size_t)rect->cols * sizeof(float);
+    if (w->pack)
+        return pack_want(l, w, staged, err);
     if (l->memory->host)
         return weight_convert(l->inv, &w->cut, staged, (float *)(void *)w->to, err);
     float *values = malloc(bytes);

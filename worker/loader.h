@@ -16,7 +16,7 @@
 #define WITAN_WORKER_LOADER_H
 
 #include "partition/manifest.h"
-#include "partition/weight_read.h"
+#include "partition/weight_pack.h"
 #include "transport/transport.h"
 #include "worker/memory.h"
 
@@ -30,7 +30,9 @@ enum {
 struct load_want {
     struct weight_cut cut;
     char *to;     /* [rect.rows, rect.cols]: as they lie in the file (plain weights), or */
-    bool convert; /* as fp32 */
+    bool convert; /* as fp32, or */
+    bool pack;    /* as weight_pack makes them, */
+    char *scales; /* with their scales here */
 };
 
 struct load_wants {

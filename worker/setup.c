@@ -468,6 +468,7 @@ static enum status prove(struct model *m, const struct model_options *o, struct 
     TRY(config_load_proven(o->dir, o->manifest, &m->config, &ignored, err));
     TRY(check_limits(m, err));
     TRY(inventory_create(&m->config, inv, err));
+    (*inv)->native = o->cuda != NULL;
     TRY(plan_create(&m->config, *inv, o->layout, &m->plan, err));
     if (m->plan->world != m->world->size)
         return error_set(err, ERR_INVALID, "the layout has %d ranks, but %d were started",

@@ -12,10 +12,14 @@ enum {
     CONVERT_BYTES = 8 << 20, /* of fp32 that one thread converts at a time */
 };
 
-static size_t slice_bytes(const struct inventory *inv, const struct slice *s)
+static struct weight_shape slice_shape(const struct inventory *inv, const struct slice *s)
 {
-    size_t n = (size_t)s->rows * (size_t)s->cols * dtype_size(inv->weights[s->weight].dtype);
-    return (n + ALIGN - 1) / ALIGN * ALIGN;
+    return weight_shape(inv, &inv->weights[s->weight], s->rows, s->cols);
+}
+
+static uint64_t slice_bytes(const struct inventory *inv, const struct slice *s)
+{
+    return (slice_shape(inv, s).bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
 /* Where a slice's matrix is named in struct weights; NULL for vectors. */
@@ -133,15 +137,36 @@ static enum status bind_all(struct weights *w, const struct inventory *inv,
             vector += s->rows * s->cols;
             continue;
         }
-        *matrix_of(w, rank, t) = (struct matrix){
-            .data = at, .dtype = t->dtype, .rows = (int32_t)s->rows, .cols = (int32_t)s->cols};
-        size_t used = (size_t)s->rows * (size_t)s->cols * dtype_size(t->dtype);
-        size_t gap = slice_bytes(inv, s) - used;
+        struct weight_shape shape = slice_shape(inv, s);
+        *matrix_of(w, rank,
+                   t) = (struct matrix){.data = at,
+                                        .dtype = shape.form == FORM_BF16 ? DTYPE_BF16 : t->dtype,
+                                        .rows = (int32_t)s->rows,
+                                        .cols = (int32_t)s->cols,
+                                        .shape = shape};
+        uint64_t used = shape.used, gap = slice_bytes(inv, s) - used;
         if (gap > 0)
             TRY(w->memory->put(w->memory, at + used, gap, zeros, gap, gap, 1, err));
         at += used + gap;
     }
     return OK;
+}
+
+/* What a reader of the log should know: memory and rounding are not those of the checkpoint. */
+static void tell_of_bf16(const struct inventory *inv, const struct rank_plan *rank)
+{
+    int32_t count = 0;
+    uint64_t bytes = 0;
+    for (int32_t i = 0; i < rank->slice_count; i++) {
+        struct weight_shape s = slice_shape(inv, &rank->slices[i]);
+        count += s.form == FORM_BF16;
+        bytes += s.form == FORM_BF16 ? s.bytes : 0;
+    }
+    if (count > 0)
+        log_warn(
+            "%d quantised matrices become bf16 in memory (%.1f MB): this backend packs FP8 and "
+            "4-bit groups of 32, 64, 128, ... columns without desc_act",
+            count, (double)bytes * 1e-6);
 }
 
 enum status weights_create(const struct model_config *config, const struct inventory *inv,
@@ -158,6 +183,7 @@ enum status weights_create(const struct model_config *config, const struct inven
         weights_destroy(w);
         return st;
     }
+    tell_of_bf16(inv, rank);
     if (config->tied_embeddings && rank->stage == plan->layout.pp - 1)
         w->lm_head = w->embed;
     *out = w;
@@ -172,13 +198,23 @@ static enum status push_rows(struct load_wants *wants, const struct inventory *i
                              struct error *err)
 {
     bool convert = t->store != STORE_PLAIN || weight_role_is_vector(t->role);
+    struct weight_shape shape = slice_shape(inv, s);
+    bool pack = shape.form != FORM_VALUES;
     int64_t row = s->cols * (int64_t)sizeof(float);
     int64_t step = !convert ? s->rows : CONVERT_BYTES / row > 0 ? CONVERT_BYTES / row : 1;
+    if (pack) { /* whole blocks */
+        int64_t block = inv->quant.block_rows;
+        row = (int64_t)shape.row_bytes;
+        step = step < block ? block : step / block * block;
+    }
     for (int64_t r = 0; r < s->rows; r += step) {
         const struct quant_rect rect = {s->row + r, s->rows - r < step ? s->rows - r : step, s->col,
                                         s->cols};
-        const struct load_want want = {weight_cut(inv, t, &rect), to ? to + r * row : NULL,
-                                       convert};
+        struct load_want want = {weight_cut(inv, t, &rect), to ? to + r * row : NULL, convert, pack,
+                                 NULL};
+        if (to && shape.scale_rows > 0)
+            want.scales = to + shape.scales_at +
+                          (uint64_t)(r / shape.scale_rows * shape.groups) * sizeof(uint32_t);
         TRY(load_wants_push(wants, &want, err));
     }
     return OK;

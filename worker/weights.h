@@ -7,18 +7,22 @@
 #define WITAN_WORKER_WEIGHTS_H
 
 #include "partition/plan.h"
+#include "partition/weight_pack.h"
 #include "worker/loader.h"
 
 /* Of what the arena holds: goes up whenever one manifest and plan would give other bytes or other
  * places than before, so that no cache of before is taken (weights_cache.h). */
 enum { WEIGHTS_FORMAT = 1 };
 
-/* [rows, cols] of dtype, row-major and dense (row stride = cols). */
+/* [rows, cols] of dtype, row-major and dense (row stride = cols); or packed (weight_pack.h), with
+ * the scales behind the rows. */
 struct matrix {
     const void *data;
     enum dtype dtype;
     int32_t rows;
     int32_t cols;
+    struct weight_shape
+        shape; /* its form is FORM_VALUES but where a backend reads packed weights */
 };
 
 /* One SwiGLU feed-forward block, or this rank's columns of it: y = down(silu(gate x) * (up x)). */
@@ -68,10 +72,11 @@ enum status weights_create(const struct model_config *config, const struct inven
                            struct memory *memory, struct weights **out, struct error *err);
 
 /*
- * Reads this rank's slices; quantised ones become fp32. Collective over `world`, the plan's ranks;
- * those of `node`, its part on this machine, read each byte of the checkpoint once together
- * (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is read by chunks. A failure
- * is every rank's, and the values are then any; errors name file and tensor.
+ * Reads this rank's slices; quantised ones become fp32, or packed where inv->native. Collective
+ * over `world`, the plan's ranks; those of `node`, its part on this machine, read each byte of the
+ * checkpoint once together (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is
+ * read by chunks. A failure is every rank's, and the values are then any; errors name file and
+ * tensor.
  */
 enum status weights_load(struct weights *w, const struct inventory *inv, struct checkpoint *ck,
                          const struct plan *plan, const struct rank_plan *rank, struct comm *world,

@@ -59,9 +59,11 @@ static enum status print_key(const struct manifest *m, const struct inventory *i
     for (int32_t i = 0; i < rank->slice_count; i++) {
         const struct slice *s = &rank->slices[i];
         const struct weight *t = &inv->weights[s->weight];
-        TRY(buf_printf(out, err, "%s %d %d %s %lld+%lld %lld+%lld\n", weight_role_words(t->role),
-                       t->layer, t->expert, dtype_name(t->dtype), (long long)s->row,
-                       (long long)s->rows, (long long)s->col, (long long)s->cols));
+        enum weight_form form = weight_form(inv, t);
+        TRY(buf_printf(
+            out, err, "%s %d %d %s %lld+%lld %lld+%lld\n", weight_role_words(t->role), t->layer,
+            t->expert, form == FORM_VALUES ? dtype_name(t->dtype) : weight_form_name(form),
+            (long long)s->row, (long long)s->rows, (long long)s->col, (long long)s->cols));
     }
     return OK;
 }

@@ -61,8 +61,36 @@ static enum status pattern_of(struct maker *m, int32_t cols, const struct patter
     return OK;
 }
 
+/* Any codes but NaNs, which want bit 6; scales that make values of about the size of pattern_of. */
+static enum status fill_packed(struct maker *m, const struct matrix *t, struct error *err)
+{
+    enum { BYTES = 1 << 16 };
+    const struct weight_shape *s = &t->shape;
+    char *to = (char *)(uintptr_t)t->data;
+    uint32_t *words = malloc(BYTES), scale;
+    float each = (s->form == FORM_E4M3 ? 1.5f : 0.2f) / sqrtf((float)t->cols);
+    enum status st = OK;
+    if (!words)
+        return error_set(err, ERR_NO_MEMORY, "no memory for random weights");
+    for (int part = 0; part < 2; part++) { /* rows, then scales */
+        uint64_t end = part == 0 ? s->scales_at : s->used;
+        memcpy(&scale, &each, sizeof scale);
+        scale = s->form == FORM_INT4 ? (scale & ~31u) | 8 : scale;
+        for (size_t i = 0; i < BYTES / sizeof *words; i++)
+            words[i] = part == 0 ? draw(&m->state) & 0xbfbfbfbfu : scale;
+        for (uint64_t at = part == 0 ? 0 : s->scales_at, n; st == OK && at < end; at += n) {
+            n = end - at < BYTES ? end - at : BYTES;
+            st = m->w->memory->put(m->w->memory, to + at, n, words, n, n, 1, err);
+        }
+    }
+    free(words);
+    return st;
+}
+
 static enum status fill(struct maker *m, const struct matrix *t, struct error *err)
 {
+    if (t->shape.form == FORM_E4M3 || t->shape.form == FORM_INT4)
+        return fill_packed(m, t, err);
     const struct pattern *p = NULL;
     size_t count = (size_t)t->rows * (size_t)t->cols, each = dtype_size(t->dtype);
     if (count == 0)

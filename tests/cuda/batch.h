@@ -70,6 +70,11 @@ struct test_batch {
     }
 };
 
+static inline cuda_matrix bf16_matrix(const cuda_bf16 *data, int32_t rows, int32_t cols)
+{
+    return {data, rows, cols, NULL, {}};
+}
+
 /* To nearest, ties to even; for finite numbers. */
 static inline cuda_bf16 bf16_of(float x)
 {

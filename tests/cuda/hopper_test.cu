@@ -490,9 +490,9 @@ static struct mixed mix_reproducibly(const struct experts &e, const struct slots
     device_array<uint16_t> x(xn.x), h((size_t)(slots * e.columns)), from(other);
     device_array<double> sum(std::vector<double>((size_t)(xn.rows * e.hidden), 0.0));
     device_array<unsigned long long> beyond(std::vector<unsigned long long>(1, 0));
-    assert_ran(cuda_ffn_up(e.ffn->p, count, slots, e.columns, e.hidden, on_device.route(), x.p, h.p,
-                           NULL));
-    assert_ran(cuda_ffn_down(xn.rows, e.ffn->p, count, slots, e.columns, e.hidden,
+    assert_ran(cuda_ffn_up(e.ffn->p, {}, count, slots, e.columns, e.hidden, on_device.route(), x.p,
+                           h.p, NULL));
+    assert_ran(cuda_ffn_down(xn.rows, e.ffn->p, {}, count, slots, e.columns, e.hidden,
                              on_device.route(), 3, from.p, sum.p, beyond.p, NULL));
     return {h.read(), {}, sum.read(), beyond.read()[0]};
 }

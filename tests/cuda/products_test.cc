@@ -94,7 +94,8 @@ static std::vector<float> gemm(const struct matrix &x, const struct matrix &w,
     device_array<uint16_t> dx(x.x), dw(w.x);
     device_array<int32_t> di(index);
     device_array<float> db(bias), y((size_t)(m * w.rows));
-    struct cuda_part part = {{dw.p, w.rows, w.cols}, bias.empty() ? NULL : db.p, y.p, w.rows};
+    struct cuda_part part = {bf16_matrix(dw.p, w.rows, w.cols), bias.empty() ? NULL : db.p, y.p,
+                             w.rows};
     assert_ran(cuda_gemm(dx.p, index.empty() ? NULL : di.p, m, &part, 1, NULL));
     return y.read();
 }
@@ -163,9 +164,9 @@ static void gemm_parts_are_what_they_are_alone(void **state)
         for (int p = 0; p < 3; p++)
             w.push_back(random_matrix(10 + (uint64_t)p, rows[p], cols));
         device_array<uint16_t> dx(x.x), w0(w[0].x), w1(w[1].x), w2(w[2].x);
-        parts.push_back({{w0.p, rows[0], cols}, NULL, wide.p + 2, 60});
-        parts.push_back({{w1.p, rows[1], cols}, bias.p, wide.p + 30, 60});
-        parts.push_back({{w2.p, rows[2], cols}, NULL, own.p, rows[2]});
+        parts.push_back({bf16_matrix(w0.p, rows[0], cols), NULL, wide.p + 2, 60});
+        parts.push_back({bf16_matrix(w1.p, rows[1], cols), bias.p, wide.p + 30, 60});
+        parts.push_back({bf16_matrix(w2.p, rows[2], cols), NULL, own.p, rows[2]});
         assert_ran(cuda_gemm(dx.p, NULL, m, parts.data(), 3, NULL));
         std::vector<float> y = wide.read(), y0 = gemm(x, w[0]), y1 = gemm(x, w[1]);
         for (int i = 0; i < m; i++)
@@ -182,7 +183,7 @@ static void gemm_parts_are_what_they_are_alone(void **state)
 static void gemm_of_nothing(void **state)
 {
     (void)state;
-    struct cuda_part none = {{NULL, 0, 32}, NULL, NULL, 0};
+    struct cuda_part none = {bf16_matrix(NULL, 0, 32), NULL, NULL, 0};
     assert_ran(cuda_gemm(NULL, NULL, 4, &none, 1, NULL));
     none.w.rows = 3;
     assert_ran(cuda_gemm(NULL, NULL, 0, &none, 1, NULL));
@@ -190,7 +191,8 @@ static void gemm_of_nothing(void **state)
     assert_ran(cuda_fill_padding(2, 4, 4, NULL, 9, NULL));
     device_array<uint16_t> x(random_halves(1, 64)), w(random_halves(2, 96));
     device_array<float> y(6);
-    const struct cuda_part both[] = {{{NULL, 0, 32}, NULL, NULL, 0}, {{w.p, 3, 32}, NULL, y.p, 3}};
+    const struct cuda_part both[] = {{bf16_matrix(NULL, 0, 32), NULL, NULL, 0},
+                                     {bf16_matrix(w.p, 3, 32), NULL, y.p, 3}};
     assert_ran(cuda_gemm(x.p, NULL, 2, both, 2, NULL));
     assert_same(y.read(), gemm({2, 32, x.read()}, {3, 32, w.read()}));
 }
@@ -242,8 +244,8 @@ static struct exact gemm_leaf(const struct matrix &x, const struct matrix &w, in
     device_array<uint16_t> dx(x.x), dw(w.x);
     device_array<double> sum(std::vector<double>((size_t)(x.rows * w.rows), 0.0));
     device_array<unsigned long long> beyond(std::vector<unsigned long long>(1, 100));
-    assert_ran(
-        cuda_gemm_leaf(dx.p, x.rows, {dw.p, w.rows, w.cols}, leaf, leaves, sum.p, beyond.p, NULL));
+    assert_ran(cuda_gemm_leaf(dx.p, x.rows, bf16_matrix(dw.p, w.rows, w.cols), leaf, leaves, sum.p,
+                              beyond.p, NULL));
     return {sum.read(), beyond.read()[0] - 100};
 }
 
@@ -406,7 +408,7 @@ static struct mixed mix(const struct experts &all, const struct slots &s, const 
         return (const uint16_t *)data.back()->p;
     };
     for (const struct expert &e : all.of)
-        table.push_back({keep(e.gate), keep(e.up), keep(e.down)});
+        table.push_back({keep(e.gate), keep(e.up), keep(e.down), NULL, NULL, NULL});
     device_array<struct cuda_ffn> ffn(table);
     device_array<int32_t> first(s.first), row(s.row);
     device_array<float> weight(s.weight);
@@ -415,10 +417,11 @@ static struct mixed mix(const struct experts &all, const struct slots &s, const 
     device_array<unsigned long long> beyond(std::vector<unsigned long long>(1, 0));
     struct cuda_route route = {NULL, NULL, first.p, row.p, weight.p};
     int32_t count = (int32_t)all.of.size(), slots = (int32_t)s.row.size() + spare;
-    assert_ran(cuda_ffn_up(ffn.p, count, slots, all.columns, all.hidden, route, x.p, h.p, NULL));
+    assert_ran(
+        cuda_ffn_up(ffn.p, {}, count, slots, all.columns, all.hidden, route, x.p, h.p, NULL));
     uint64_t up_sectors = sectors();
-    assert_ran(cuda_ffn_down(xn.rows, ffn.p, count, slots, all.columns, all.hidden, route, leaves,
-                             h.p, sum.p, beyond.p, NULL));
+    assert_ran(cuda_ffn_down(xn.rows, ffn.p, {}, count, slots, all.columns, all.hidden, route,
+                             leaves, h.p, sum.p, beyond.p, NULL));
     for (device_array<uint16_t> *d : data)
         delete d;
     return {h.read(), sum.read(), beyond.read()[0], up_sectors, sectors()};
@@ -622,11 +625,11 @@ static void experts_of_nothing(void **state)
     const struct cuda_route none = {};
     device_array<double> sum(std::vector<double>(12, 3.0));
     device_array<unsigned long long> beyond(std::vector<unsigned long long>(1, 0));
-    assert_ran(cuda_ffn_up(NULL, 0, 8, 16, 6, none, NULL, NULL, NULL));
-    assert_ran(cuda_ffn_up(NULL, 2, 0, 16, 6, none, NULL, NULL, NULL));
-    assert_ran(cuda_ffn_up(NULL, 2, 8, 0, 6, none, NULL, NULL, NULL));
-    assert_ran(cuda_ffn_down(0, NULL, 2, 8, 16, 6, none, 4, NULL, sum.p, beyond.p, NULL));
-    assert_ran(cuda_ffn_down(2, NULL, 0, 8, 16, 6, none, 4, NULL, sum.p, beyond.p, NULL));
+    assert_ran(cuda_ffn_up(NULL, {}, 0, 8, 16, 6, none, NULL, NULL, NULL));
+    assert_ran(cuda_ffn_up(NULL, {}, 2, 0, 16, 6, none, NULL, NULL, NULL));
+    assert_ran(cuda_ffn_up(NULL, {}, 2, 8, 0, 6, none, NULL, NULL, NULL));
+    assert_ran(cuda_ffn_down(0, NULL, {}, 2, 8, 16, 6, none, 4, NULL, sum.p, beyond.p, NULL));
+    assert_ran(cuda_ffn_down(2, NULL, {}, 0, 8, 16, 6, none, 4, NULL, sum.p, beyond.p, NULL));
     assert_same(sum.read(), std::vector<double>(12, 3.0)); /* other ranks add to it */
     struct experts e = random_experts(160, 2, 16, 8);
     struct matrix xn = random_matrix(161, 3, 8);

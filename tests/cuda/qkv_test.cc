@@ -4,6 +4,7 @@
 struct qkv_shape {
     int32_t q_heads, kv_heads, head_dim, row, hidden;
     bool normed, biased;
+    struct cuda_format format;
 };
 
 struct qkv_result {
@@ -36,10 +37,26 @@ static qkv_result run(const qkv_shape &c, int32_t rows, int32_t copies, bool fus
     const float *qn = c.normed ? q_norm.p : NULL, *kn = c.normed ? k_norm.p : NULL;
     const int32_t lines[] = {(int32_t)nq, (int32_t)nk, (int32_t)nk};
     float *const y[] = {q_tmp.p, kv_tmp.p, kv_tmp.p + nk};
-    struct cuda_part parts[3];
+    /* Packed: any bytes but e4m3's NaNs, any scales (with the zero 6). */
+    int group = c.format.type == CUDA_BF16 ? 1 : 1 << c.format.group_shift;
+    size_t units = (hidden + 63) / 64, groups = hidden / (size_t)group + 1;
+    std::vector<cuda_bf16> bytes((nq + 2 * nk) * units * 32, 0);
+    for (size_t i = 0; i < bytes.size(); i++)
+        bytes[i] = (cuda_bf16)(i * 0x9e37u) & 0xbfbfu;
+    std::vector<uint32_t> words((nq + 2 * nk) * groups);
+    for (size_t i = 0; i < words.size(); i++)
+        words[i] = 0x3b000006u + (uint32_t)(i % 50 << 16);
+    device_array<cuda_bf16> packed(bytes);
+    device_array<uint32_t> scale(words);
+    struct cuda_part parts[3] = {};
     size_t line = 0;
     for (int i = 0; i < 3; line += (size_t)lines[i++]) {
         parts[i].w.data = w.p + line * hidden;
+        if (c.format.type != CUDA_BF16) {
+            parts[i].w.data = packed.p + line * units * 32;
+            parts[i].w.scale = scale.p + line * groups;
+            parts[i].w.format = c.format;
+        }
         parts[i].w.rows = lines[i];
         parts[i].w.cols = c.hidden;
         parts[i].bias = c.biased ? bias.p + line : NULL;
@@ -69,25 +86,35 @@ static void one_launch_has_the_bits_of_two(void **state)
     (void)state;
     for (int32_t rows : {1, 2, 8, 9, 17})
         for (bool normed : {true, false}) {
-            check({3, 2, 64, 64, 128, normed, !normed}, rows, 0);
-            check({1, 1, 8, 16, 40, normed, normed}, rows, 0);
-            check({5, 1, 24, 32, 264, normed, false}, rows, 0);
-            check({2, 2, 80, 80, 64, normed, true}, rows, 0);
+            check({3, 2, 64, 64, 128, normed, !normed, {}}, rows, 0);
+            check({1, 1, 8, 16, 40, normed, normed, {}}, rows, 0);
+            check({5, 1, 24, 32, 264, normed, false, {}}, rows, 0);
+            check({2, 2, 80, 80, 64, normed, true, {}}, rows, 0);
         }
-    check({4, 2, 128, 128, 520, true, false}, 5, 0);
+    check({4, 2, 128, 128, 520, true, false, {}}, 5, 0);
+}
+
+static void packed_weights_too(void **state)
+{
+    (void)state;
+    for (int32_t rows : {1, 9, (int)CUDA_QKV_ROWS + 1})
+        for (int type : {CUDA_E4M3, CUDA_INT4}) {
+            check({3, 2, 64, 64, 256, true, true, {type, 7, type == CUDA_E4M3 ? 128 : 1}}, rows, 0);
+            check({2, 1, 40, 48, 136, true, false, {type, 5, type == CUDA_E4M3 ? 24 : 1}}, rows, 0);
+        }
 }
 
 static void many_rows_have_the_same_bits(void **state)
 {
     (void)state;
     for (int32_t rows : {33, (int)CUDA_QKV_ROWS, CUDA_QKV_ROWS + 1})
-        check({2, 1, 40, 48, 72, true, true}, rows, 0);
+        check({2, 1, 40, 48, 72, true, true, {}}, rows, 0);
 }
 
 static void copies_write_no_cache(void **state)
 {
     (void)state;
-    const qkv_shape c = {2, 1, 16, 16, 32, true, false};
+    const qkv_shape c = {2, 1, 16, 16, 32, true, false, {}};
     check(c, 8, 3);
     qkv_result some = run(c, 8, 3, true), all = run(c, 8, 0, true);
     assert_same(some.q, all.q);
@@ -114,6 +141,7 @@ static void nothing_to_do(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(one_launch_has_the_bits_of_two),
+    cmocka_unit_test(packed_weights_too),
     cmocka_unit_test(many_rows_have_the_same_bits),
     cmocka_unit_test(copies_write_no_cache),
     cmocka_unit_test(nothing_to_do),

@@ -66,10 +66,8 @@ static std::vector<float> gemm(const struct gemm_case &c, int tokens, uint64_t s
         bias.push_back(new device_array<float>(random_numbers(++seed, (size_t)rows)));
         y.push_back(
             new device_array<float>(std::vector<float>((size_t)(c.m * (rows + ldy)), 3.0f)));
-        parts.push_back({{w.back()->p(), rows, c.cols},
-                         c.bias && rows % 2 ? bias.back()->p : NULL,
-                         y.back()->p,
-                         rows + ldy});
+        parts.push_back({bf16_matrix(w.back()->p(), rows, c.cols),
+                         c.bias && rows % 2 ? bias.back()->p : NULL, y.back()->p, rows + ldy});
     }
     int32_t count = (int32_t)parts.size();
     if (tokens)
@@ -123,11 +121,11 @@ static void gemm_keeps_what_is_not_finite_apart(void **state)
     guarded dx(x, cols), dw(w, cols);
     device_array<float> tiled((size_t)(m * rows)), few((size_t)(m * rows));
     for (int i = 0; i < m; i += FEW) {
-        struct cuda_part part = {{dw.p(), rows, cols}, NULL, few.p + i * rows, rows};
+        struct cuda_part part = {bf16_matrix(dw.p(), rows, cols), NULL, few.p + i * rows, rows};
         assert_ran(cuda_gemm(dx.p() + i * cols, NULL, m - i < FEW ? m - i : FEW, &part, 1, NULL));
     }
     for (int tokens : all_tokens) {
-        struct cuda_part part = {{dw.p(), rows, cols}, NULL, tiled.p, rows};
+        struct cuda_part part = {bf16_matrix(dw.p(), rows, cols), NULL, tiled.p, rows};
         assert_ran(tiles_gemm(tokens, dx.p(), NULL, m, &part, 1, NULL));
         std::vector<float> found = tiled.read(), expected = few.read();
         for (size_t i = 0; i < found.size(); i++) {
@@ -151,7 +149,7 @@ static struct exact gemm_leaf(const halves &x, const halves &w, int m, int rows,
     guarded dx(x, (size_t)cols), dw(w, (size_t)cols);
     device_array<double> sum(std::vector<double>((size_t)(m * rows), 0.0));
     device_array<unsigned long long> beyond(std::vector<unsigned long long>(1, 0));
-    struct cuda_matrix matrix = {dw.p(), rows, cols};
+    struct cuda_matrix matrix = bf16_matrix(dw.p(), rows, cols);
     if (tokens)
         assert_ran(tiles_gemm_leaf(tokens, dx.p(), m, matrix, leaf, leaves, sum.p, beyond.p, NULL));
     for (int i = 0; !tokens && i < m; i += FEW)
@@ -233,7 +231,7 @@ static struct mixed mix(const struct ffn_case &c, int tokens, int spare, uint64_
     };
     for (int n : c.slots) {
         const uint16_t *gate = keep(c.columns, c.hidden), *up = keep(c.columns, c.hidden);
-        table.push_back({gate, up, keep(c.hidden, c.columns)});
+        table.push_back({gate, up, keep(c.hidden, c.columns), NULL, NULL, NULL});
         for (int i = 0; i < n; i++) {
             row.push_back(c.rows - n + i);
             weight.push_back((float)(1 + row.size() % 13) / 11.0f);
@@ -264,9 +262,10 @@ static struct mixed mix(const struct ffn_case &c, int tokens, int spare, uint64_
             device_array<int32_t> of(std::vector<int32_t>{0, n});
             struct cuda_route route = {NULL, NULL, of.p, drow.p + i, dweight.p + i};
             uint16_t *to = h.p + (size_t)i * (size_t)c.columns;
-            assert_ran(cuda_ffn_up(ffn.p + e, 1, n, c.columns, c.hidden, route, x.p(), to, NULL));
-            assert_ran(cuda_ffn_down(c.rows, ffn.p + e, 1, n, c.columns, c.hidden, route, 40, to,
-                                     sum.p, beyond.p, NULL));
+            assert_ran(
+                cuda_ffn_up(ffn.p + e, {}, 1, n, c.columns, c.hidden, route, x.p(), to, NULL));
+            assert_ran(cuda_ffn_down(c.rows, ffn.p + e, {}, 1, n, c.columns, c.hidden, route, 40,
+                                     to, sum.p, beyond.p, NULL));
         }
     for (guarded *d : data)
         delete d;
@@ -309,10 +308,11 @@ static void tiles_of_nothing(void **state)
 {
     (void)state;
     const struct cuda_route none = {};
-    struct cuda_part part = {{NULL, 0, 32}, NULL, NULL, 0};
+    struct cuda_part part = {bf16_matrix(NULL, 0, 32), NULL, NULL, 0};
     for (int tokens : leaf_tokens) {
         assert_ran(tiles_gemm(tokens, NULL, NULL, 4, &part, 1, NULL));
-        assert_ran(tiles_gemm_leaf(tokens, NULL, 0, {NULL, 4, 8}, 8, 1, NULL, NULL, NULL));
+        assert_ran(
+            tiles_gemm_leaf(tokens, NULL, 0, bf16_matrix(NULL, 4, 8), 8, 1, NULL, NULL, NULL));
         assert_ran(tiles_ffn_up(tokens, NULL, 2, 0, 8, 8, none, NULL, NULL, NULL));
         assert_ran(tiles_ffn_down(tokens, NULL, 0, 9, 8, 8, none, 4, NULL, NULL, NULL, NULL));
     }
@@ -360,20 +360,21 @@ static void large_steps_take_tiles(void **state)
 {
     (void)state;
     const struct cuda_route none = {};
-    const struct cuda_matrix q = {NULL, 4096, 2048}, kv = {NULL, 512, 2048}, o = {NULL, 2048, 4096};
+    const struct cuda_matrix q = bf16_matrix(NULL, 4096, 2048), kv = bf16_matrix(NULL, 512, 2048),
+                             o = bf16_matrix(NULL, 2048, 4096);
     const struct cuda_part parts[] = {{q, NULL, NULL, 0}, {kv, NULL, NULL, 0}, {kv, NULL, NULL, 0}};
     simt_catch(true);
     for (int m : {1, 2048}) {
         bool few = m == 1;
-        assert_launches(few ? "gemm<1>" : "tile_gemm<256>",
+        assert_launches(few ? "gemm<weights_bf16, 1>" : "tile_gemm<256>",
                         cuda_gemm(NULL, NULL, m, parts, 3, NULL));
-        assert_launches(few ? "gemm_leaf<1>" : "tile_gemm_leaf<128>",
+        assert_launches(few ? "gemm_leaf<weights_bf16, 1>" : "tile_gemm_leaf<128>",
                         cuda_gemm_leaf(NULL, m, o, 128, 32, NULL, NULL, NULL));
-        assert_launches(few ? "ffn_up<1>" : "tile_ffn_up<128>",
-                        cuda_ffn_up(NULL, 128, 8 * m, 768, 2048, none, NULL, NULL, NULL));
+        assert_launches(few ? "ffn_up<weights_bf16, 1>" : "tile_ffn_up<128>",
+                        cuda_ffn_up(NULL, {}, 128, 8 * m, 768, 2048, none, NULL, NULL, NULL));
         assert_launches(
-            few ? "ffn_down<1>" : "tile_ffn_down<128>",
-            cuda_ffn_down(m, NULL, 128, 8 * m, 768, 2048, none, 768, NULL, NULL, NULL, NULL));
+            few ? "ffn_down<weights_bf16, 1>" : "tile_ffn_down<128>",
+            cuda_ffn_down(m, NULL, {}, 128, 8 * m, 768, 2048, none, 768, NULL, NULL, NULL, NULL));
     }
     simt_catch(false);
 }
@@ -388,7 +389,7 @@ static void tiles_stream_whole_sectors(void **state)
     device_array<float> y(m * rows);
     device_array<double> sum(std::vector<double>(m * rows, 0.0));
     device_array<unsigned long long> beyond(std::vector<unsigned long long>(1, 0));
-    struct cuda_part part = {{w.p(), rows, cols}, NULL, y.p, rows};
+    struct cuda_part part = {bf16_matrix(w.p(), rows, cols), NULL, y.p, rows};
     for (int tokens : all_tokens) {
         simt_count(true);
         assert_ran(tiles_gemm(tokens, x.p(), NULL, m, &part, 1, NULL));

@@ -162,6 +162,18 @@ int run_narrow(const float *x, int n, uint16_t *bf16, uint16_t *f16, uint8_t *e4
                   bf16_pairs, f16_pairs);
 }
 
+static __global__ void bf16_fma(const uint32_t *a, const uint32_t *b, const uint32_t *c, int n,
+                                uint32_t *out)
+{
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+        out[i] = bf16x2_fma(a[i], b[i], c[i]);
+}
+
+int run_bf16_fma(const uint32_t *a, const uint32_t *b, const uint32_t *c, int n, uint32_t *out)
+{
+    return launch(bf16_fma, {dim3(8), dim3(128), 0, nullptr, false}, a, b, c, n, out);
+}
+
 static __global__ void widen(float *bf16, float *f16, float *e4m3)
 {
     for (int i = threadIdx.x; i < 65536; i += blockDim.x) {

@@ -67,6 +67,9 @@ int run_block_votes(const int *x, int threads, int *out);
 /* out[thread][6]: threadIdx.x, y, z, lane, blockIdx.x, blockDim.y. */
 int run_indices(unsigned x, unsigned y, unsigned z, int blocks, int *out);
 
+/* out[i] = bf16x2_fma(a[i], b[i], c[i]). */
+int run_bf16_fma(const uint32_t *a, const uint32_t *b, const uint32_t *c, int n, uint32_t *out);
+
 /* Integer and floating-point helpers, out[HELPERS][n]. */
 enum { HELPERS = 15 };
 int run_helpers(const float *a, const float *b, int n, uint32_t *out);

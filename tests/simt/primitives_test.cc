@@ -388,6 +388,51 @@ static void narrowing_is_to_nearest_even(void **state)
     }
 }
 
+/* Sums that a double holds, and some that it does not, by hand. */
+static void bf16_fma_rounds_once(void **state)
+{
+    (void)state;
+    const uint32_t by_hand[][4] = {
+        /* 1.5 x 1.0078125 lies between two: what is added, however small, decides. */
+        {0x3fc0, 0x3f81, 0x0001, 0x3fc2}, {0x3fc0, 0x3f81, 0x8001, 0x3fc1},
+        {0x3fc0, 0x3f81, 0x0000, 0x3fc2}, {0xbfc0, 0x3f81, 0x8001, 0xbfc2},
+        {0xbfc0, 0x3f81, 0x0001, 0xbfc1}, {0x0010, 0x7b80, 0x8000, 0x3b00}, /* subnormals */
+        {0x0001, 0x3f80, 0x0001, 0x0002}, {0x8000, 0x3f80, 0x8000, 0x8000},
+        {0x3f80, 0x3f80, 0xbf80, 0x0000}, {0x7f7f, 0x4000, 0x0000, 0x7f80},
+    };
+    std::vector<uint32_t> a, b, c, expected;
+    for (const uint32_t *r : by_hand)
+        a.push_back(r[0]), b.push_back(r[1]), c.push_back(r[2]), expected.push_back(r[3]);
+    uint64_t seed = 11;
+    for (int i = 0; i < 20000; i++) { /* exponents so near that every sum is exact in a double */
+        uint32_t code[3];
+        for (uint32_t &k : code)
+            k = (uint32_t)random_int(&seed, 0, 1) << 15 |
+                (uint32_t)random_int(&seed, 0x3c00, 0x43ff);
+        a.push_back(code[0]), b.push_back(code[1]), c.push_back(code[2]);
+        double sum = decode(code[0] & 0x7fff, 8, 7) * (code[0] >> 15 ? -1 : 1) *
+                         decode(code[1] & 0x7fff, 8, 7) * (code[1] >> 15 ? -1 : 1) +
+                     decode(code[2] & 0x7fff, 8, 7) * (code[2] >> 15 ? -1 : 1);
+        expected.push_back((uint32_t)(signbit(sum) != 0) << 15 | nearest(sum, 8, 7, 0x7f80));
+    }
+    for (std::vector<uint32_t> *v : {&a, &b, &c, &expected}) /* the halves are apart */
+        for (size_t i = 0; i < v->size(); i++)
+            (*v)[i] |= (*v)[v->size() - 1 - i] << 16 & (i < v->size() / 2 ? 0xffff0000u : 0);
+    device_array<uint32_t> da(a), db(b), dc(c), out(a.size());
+    assert_ran(run_bf16_fma(da.p, db.p, dc.p, (int)a.size(), out.p));
+    std::vector<uint32_t> found = out.read();
+    for (size_t i = 0; i < a.size(); i++)
+        assert_int_equal(i < a.size() / 2 ? found[i] : found[i] & 0xffffu, expected[i]);
+    const uint32_t nan[][3] = {
+        {0x7fc0, 0, 0}, {0, 0xffff, 0}, {0, 0, 0x7f81}, {0x7f80, 0, 0}, {0x7f80, 0x3f80, 0xff80}};
+    for (const uint32_t *r : nan) {
+        device_array<uint32_t> na(std::vector<uint32_t>{r[0]}), nb(std::vector<uint32_t>{r[1]}),
+            nc(std::vector<uint32_t>{r[2]}), one(1);
+        assert_ran(run_bf16_fma(na.p, nb.p, nc.p, 1, one.p));
+        assert_true((one.read()[0] & 0x7fff) > 0x7f80);
+    }
+}
+
 /* ---- The rest ---- */
 
 static void atomic_operations(void **state)
@@ -541,6 +586,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(asynchronous_copies),
     cmocka_unit_test(widening_is_exact),
     cmocka_unit_test(narrowing_is_to_nearest_even),
+    cmocka_unit_test(bf16_fma_rounds_once),
     cmocka_unit_test(atomic_operations),
     cmocka_unit_test(block_votes),
     cmocka_unit_test(indices_and_lanes),

@@ -620,6 +620,33 @@ SIMT_INLINE uint32_t f16x2_from_f32(float low, float high)
     return f16_from_f32(low) | (uint32_t)f16_from_f32(high) << 16;
 }
 
+/* a * b is exact in a double; where a * b + c is not, its last bit is set, so that the roundings to
+ * come go the way of the whole sum. */
+SIMT_INLINE uint16_t simt_bf16_fma(uint16_t a, uint16_t b, uint16_t c)
+{
+    double p = (double)bf16_to_f32(a) * (double)bf16_to_f32(b), d = (double)bf16_to_f32(c);
+    double s = p + d, q = s - p, rest = (p - (s - q)) + (d - q);
+    union {
+        double d;
+        uint64_t bits;
+    } odd = {s};
+    if (rest != 0.0 && !(odd.bits & 1)) /* not for NaNs, whose rest is one */
+        odd.bits += (rest > 0.0) == (s > 0.0) ? 1 : rest == rest ? (uint64_t)-1 : 0;
+    s = odd.d;
+    int e;
+    __builtin_frexp(s, &e);
+    if (!__builtin_isfinite(s) || s == 0.0)
+        return bf16_from_f32((float)s);
+    e = e - 1 < -126 ? -126 : e - 1;
+    return bf16_from_f32((float)__builtin_ldexp(__builtin_rint(__builtin_ldexp(s, 7 - e)), e - 7));
+}
+SIMT_INLINE uint32_t bf16x2_fma(uint32_t a, uint32_t b, uint32_t c)
+{
+    return simt_bf16_fma((uint16_t)a, (uint16_t)b, (uint16_t)c) |
+           (uint32_t)simt_bf16_fma((uint16_t)(a >> 16), (uint16_t)(b >> 16), (uint16_t)(c >> 16))
+               << 16;
+}
+
 /* ---- Launching and memory, as device.cuh declares them for both sides ---- */
 
 typedef struct simt_stream *device_stream; /* launches run at once, one after the other */

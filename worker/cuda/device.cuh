@@ -227,6 +227,14 @@ DEVICE uint32_t f16x2_from_f32(float low, float high)
     return r;
 }
 
+/* a * b + c of two bf16 each, rounded once; subnormals are kept. */
+DEVICE uint32_t bf16x2_fma(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t r;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
+}
+
 /* ---- Matrices: all 32 lanes of a warp together ---- */
 
 DEVICE uint32_t device_shared_address(const void *p)

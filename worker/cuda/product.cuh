@@ -42,7 +42,7 @@ template <int MATRICES, int NT> struct product_block {
 /* A warp's ring: blocks, each of pieces of 16 bytes a lane. Tokens pass through it but where they
  * are so many that reading them again from the L1 cache costs less than the ring's detour. */
 template <int MATRICES, int NT> struct product_ring {
-    static const int blocks = NT == 1 ? 8 : 4;
+    static const int blocks = NT == 1 ? 8 : 4, columns = blocks * PRODUCT_BLOCK;
     static const bool tokens = NT <= 2;
     static const int pieces = MATRICES * 2 + (tokens ? NT : 0);
     static const int bytes = blocks * pieces * 32 * 16;

@@ -7,6 +7,7 @@
 #include "worker/cuda/common.cuh"
 #include "worker/cuda/epilogue.cuh"
 #include "worker/cuda/heads.cuh"
+#include "worker/cuda/packed.cuh"
 #include "worker/cuda/product.cuh"
 #include "worker/cuda/stages.h"
 #include "worker/cuda/tiles.h"
@@ -18,9 +19,9 @@
  * the rings' depths, these follow from sizes and latencies alone: no GPU has run this yet. */
 enum { MAX_WARPS = 4, ENOUGH_WARPS = 2048 };
 
-/* Columns (1 KiB a row) that a warp asks for ahead of its ring where it waits for the launch
- * before: of ENOUGH_WARPS strips 32 MiB, which the L2 cache of such a GPU holds. */
-enum { PREFETCH = 512 };
+/* Bytes of a row that a warp asks for ahead of its ring where it waits for the launch before: of
+ * ENOUGH_WARPS strips 32 MiB, which the L2 cache of such a GPU holds. */
+enum { PREFETCH = 1024 };
 
 /* The most eights of tokens in a tile, as far as the registers go. */
 enum { GEMM_TILE = 8, LEAF_TILE = 4, UP_TILE = 4 };
@@ -40,13 +41,27 @@ static int cut_of(int64_t units, int64_t most)
     return (int)(want < most ? want : most > 1 ? most : 1);
 }
 
-/* Calls f with the eights of tokens of a tile, MOST or fewer, as a constant. */
-template <int MOST, class F> static int with_tile(int32_t tokens, F f)
+/* Calls f with the weights' tag and the eights of tokens of a tile, MOST or fewer, as a constant.
+ */
+template <int MOST, class W, class F> static int with_tile(int32_t tokens, W weights, F f)
 {
     if constexpr (MOST > 1)
         if (tokens <= MOST / 2 * PRODUCT_TOKENS)
-            return with_tile<MOST / 2>(tokens, f);
-    return f(std::integral_constant<int, MOST>());
+            return with_tile<MOST / 2>(tokens, weights, f);
+    return f(weights, std::integral_constant<int, MOST>());
+}
+
+template <int MOST, class F>
+static int with_kernel(const struct cuda_format &format, int32_t tokens, F f)
+{
+    switch (format.type) {
+    case CUDA_E4M3:
+        return with_tile<MOST>(tokens, weights_e4m3(), f);
+    case CUDA_INT4:
+        return with_tile<MOST>(tokens, weights_int4(), f);
+    default:
+        return with_tile<MOST>(tokens, weights_bf16(), f);
+    }
 }
 
 /* ---- What kernels share ---- */
@@ -57,13 +72,6 @@ DEVICE int strip_of_warp()
     return (int)(blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32);
 }
 
-/* Weight row g + 8 `half` of a strip, or the last: never past the edge. */
-DEVICE const uint16_t *weight_row(const uint16_t *w, int strip, int half, int rows, int cols)
-{
-    int row = min(strip * PRODUCT_ROWS + lane_id() / 4 + 8 * half, rows - 1);
-    return w + (size_t)row * (size_t)cols;
-}
-
 /* The warp's ring, of `bytes`. */
 DEVICE uint4 *ring_of_warp(int bytes)
 {
@@ -71,13 +79,17 @@ DEVICE uint4 *ring_of_warp(int bytes)
     return rings + threadIdx.x / 32 * (unsigned)bytes / 16;
 }
 
-/* Into the L2 cache, while the launch before still runs: PREFETCH columns of a strip. */
-DEVICE void prefetch_strip(const uint16_t *w, int strip, int rows, int cols, int begin)
+/* Into the L2 cache, while the launch before still runs: PREFETCH bytes of each row of a strip,
+ * from column `begin` on. */
+template <class W>
+DEVICE void prefetch_strip(const uint16_t *w, int first_row, int strip, int rows, int cols,
+                           int begin)
 {
-    int lane = lane_id(), row = min(strip * PRODUCT_ROWS + lane / 2, rows - 1);
-    const uint16_t *from = w + (size_t)row * (size_t)cols;
-    for (int k = begin + lane % 2 * 64; k < min(begin + PREFETCH, cols); k += 128)
-        prefetch_l2(from + k);
+    int lane = lane_id(), row = first_row + min(strip * PRODUCT_ROWS + lane / 2, rows - 1);
+    int bytes = W::row_bytes(cols), first = W::row_bytes(begin);
+    const char *from = (const char *)w + (size_t)row * (size_t)bytes;
+    for (int at = first + lane % 2 * 128; at < min(first + PREFETCH, bytes); at += 256)
+        prefetch_l2(from + at);
 }
 
 /* Token g of the tile's n-th eight, or the last before `end`. */
@@ -99,8 +111,8 @@ struct gemm_parts {
     int first[CUDA_MAX_PARTS + 1]; /* strips */
 };
 
-template <int NT>
-static __global__ void __launch_bounds__(32 * MAX_WARPS)
+template <class W, int NT>
+static __global__ void __launch_bounds__(32 * MAX_WARPS, (product_kind<W, 1, NT>::blocks))
     gemm(const uint16_t *x, const int32_t *index, int m, int cols, struct gemm_parts parts)
 {
     int strip = strip_of_warp(), first = 0, token = (int)blockIdx.x * NT * PRODUCT_TOKENS;
@@ -113,18 +125,18 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
             p = parts.part[i], first = parts.first[i];
     strip -= first;
 
-    product_rows<1, NT> rows;
-    product_stream<1, NT> stream;
+    typedef product_kind<W, 1, NT> kind;
+    typename kind::rows rows;
+    typename kind::stream stream;
     product_sums<1, NT> sums;
-    for (int half = 0; half < 2; half++)
-        rows.w[0][half] = weight_row(p.w.data, strip, half, p.w.rows, cols);
+    product_weights(rows, 0, p.w.data, p.w.scale, p.w.format, 0, strip, p.w.rows, cols);
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         int i = token_loaded(token, n, m);
         rows.x[n] = x + (size_t)(index ? index[i] : i) * (size_t)cols;
     }
-    product_open(stream, rows, ring_of_warp(product_ring<1, NT>::bytes), 0, cols, cols);
-    prefetch_strip(p.w.data, strip, p.w.rows, cols, product_ring<1, NT>::blocks * PRODUCT_BLOCK);
+    product_open(stream, rows, ring_of_warp(kind::ring::bytes), 0, cols, cols);
+    prefetch_strip<W>(p.w.data, 0, strip, p.w.rows, cols, kind::ring::columns);
     grid_dependency_wait();
     grid_dependency_launch();
     product_join(stream);
@@ -148,8 +160,9 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
     }
 }
 
-int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct cuda_part *parts,
-              int32_t count, cuda_stream stream)
+/* Parts of one format. */
+static int gemm_of(const cuda_bf16 *x, const int32_t *index, int32_t m,
+                   const struct cuda_part *parts, int32_t count, cuda_stream stream)
 {
     struct gemm_parts all = {};
     int64_t strips = 0, rows = 0;
@@ -163,18 +176,41 @@ int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct 
     all.first[CUDA_MAX_PARTS] = (int)strips;
     if (m <= 0 || strips == 0)
         return 0;
-    int tokens = tiles_choose({1, m, rows, parts[0].w.cols, false});
+    int tokens = parts[0].w.format.type == CUDA_BF16
+                     ? tiles_choose({1, m, rows, parts[0].w.cols, false})
+                     : 0;
     if (tokens > 0)
         return tiles_gemm(tokens, x, index, m, parts, count, stream);
-    return with_tile<GEMM_TILE>(m, [&](auto tile) {
+    return with_kernel<GEMM_TILE>(parts[0].w.format, m, [&](auto weights, auto tile) {
+        typedef decltype(weights) W;
         const int nt = decltype(tile)::value;
         int64_t tiles = pieces(m, nt * PRODUCT_TOKENS), warps = warps_of(strips * tiles);
         dim3 grid((unsigned)tiles, (unsigned)pieces(strips, warps));
-        size_t shared = (size_t)warps * product_ring<1, nt>::bytes;
-        return launch(gemm<nt>,
+        size_t shared = (size_t)warps * product_kind<W, 1, nt>::ring::bytes;
+        return launch(gemm<W, nt>,
                       {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, x,
                       index, m, parts[0].w.cols, all);
     });
+}
+
+static bool same_format(const struct cuda_format &a, const struct cuda_format &b)
+{
+    return a.type == b.type && (a.type == CUDA_BF16 ||
+                                (a.group_shift == b.group_shift && a.scale_rows == b.scale_rows));
+}
+
+int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct cuda_part *parts,
+              int32_t count, cuda_stream stream)
+{
+    for (int32_t begin = 0, end; begin < count; begin = end) {
+        for (end = begin + 1;
+             end < count && same_format(parts[begin].w.format, parts[end].w.format); end++)
+            ;
+        int code = gemm_of(x, index, m, parts + begin, end - begin, stream);
+        if (code != 0)
+            return code;
+    }
+    return 0;
 }
 
 /* ---- cuda_qkv of few rows: a block a head, a warp a strip of it; its sums go through shared
@@ -195,26 +231,28 @@ DEVICE int qkv_pitch(int head_dim)
     return head_dim + 4;
 }
 
-template <int NT> static __global__ void __launch_bounds__(32 * QKV_WARPS) qkv(struct qkv_job job)
+template <class W, int NT>
+static __global__ void __launch_bounds__(32 * QKV_WARPS, ((product_kind<W, 1, NT>::blocks + 1) / 2))
+    qkv(struct qkv_job job)
 {
     const struct cuda_attention &a = job.h.a;
     int which = (int)blockIdx.y < a.q_heads ? 0 : (int)blockIdx.y < a.q_heads + a.kv_heads ? 1 : 2;
     int head = (int)blockIdx.y - (which > 0 ? a.q_heads : 0) - (which > 1 ? a.kv_heads : 0);
     const struct cuda_part p = which == 0 ? job.part[0] : which == 1 ? job.part[1] : job.part[2];
-    const uint16_t *w = p.w.data + (size_t)head * (size_t)a.head_dim * (size_t)p.w.cols;
+    int first = head * a.head_dim;
     int strip = (int)threadIdx.x / 32, token = (int)blockIdx.x * NT * PRODUCT_TOKENS;
     int cols = p.w.cols, m = job.h.b.rows;
 
-    product_rows<1, NT> rows;
-    product_stream<1, NT> stream;
+    typedef product_kind<W, 1, NT> kind;
+    typename kind::rows rows;
+    typename kind::stream stream;
     product_sums<1, NT> sums;
-    for (int half = 0; half < 2; half++)
-        rows.w[0][half] = weight_row(w, strip, half, a.head_dim, cols);
+    product_weights(rows, 0, p.w.data, p.w.scale, p.w.format, first, strip, a.head_dim, cols);
 #pragma unroll
     for (int n = 0; n < NT; n++)
         rows.x[n] = job.xn + (size_t)token_loaded(token, n, m) * (size_t)cols;
-    product_open(stream, rows, ring_of_warp(product_ring<1, NT>::bytes), 0, cols, cols);
-    prefetch_strip(w, strip, a.head_dim, cols, product_ring<1, NT>::blocks * PRODUCT_BLOCK);
+    product_open(stream, rows, ring_of_warp(kind::ring::bytes), 0, cols, cols);
+    prefetch_strip<W>(p.w.data, first, strip, a.head_dim, cols, kind::ring::columns);
     grid_dependency_wait();
     grid_dependency_launch();
     product_join(stream);
@@ -228,7 +266,7 @@ template <int NT> static __global__ void __launch_bounds__(32 * QKV_WARPS) qkv(s
         int j = strip * PRODUCT_ROWS + lane_id() / 4 + e / 2 * 8;
         if (j >= a.head_dim)
             continue;
-        float bias = p.bias ? p.bias[head * a.head_dim + j] : 0.0f;
+        float bias = p.bias ? p.bias[first + j] : 0.0f;
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             float s = sums.d[0][n][e];
@@ -249,7 +287,9 @@ int cuda_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const c
     int32_t heads = a->q_heads + 2 * a->kv_heads;
     if (b->rows <= 0 || heads == 0)
         return 0;
-    if (b->rows > CUDA_QKV_ROWS) {
+    bool same = same_format(parts[0].w.format, parts[1].w.format) &&
+                same_format(parts[0].w.format, parts[2].w.format);
+    if (b->rows > CUDA_QKV_ROWS || !same) {
         int e = cuda_gemm(xn, NULL, b->rows, parts, 3, stream);
         return e ? e
                  : cuda_finish_qkv(b, a, q_norm, k_norm, rope, parts[0].y, parts[1].y, q, kv,
@@ -258,13 +298,14 @@ int cuda_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const c
     struct qkv_job job = {head_job_of(b, a, q_norm, k_norm, rope, q, kv), {}, xn};
     for (int i = 0; i < 3; i++)
         job.part[i] = parts[i];
-    return with_tile<GEMM_TILE>(b->rows, [&](auto tile) {
+    return with_kernel<GEMM_TILE>(parts[0].w.format, b->rows, [&](auto weights, auto tile) {
+        typedef decltype(weights) W;
         const int nt = decltype(tile)::value;
         int64_t warps = pieces(a->head_dim, PRODUCT_ROWS);
         dim3 grid((unsigned)pieces(b->rows, nt * PRODUCT_TOKENS), (unsigned)heads);
-        size_t rings = (size_t)warps * product_ring<1, nt>::bytes;
+        size_t rings = (size_t)warps * product_kind<W, 1, nt>::ring::bytes;
         size_t sums = sizeof(float) * nt * PRODUCT_TOKENS * (size_t)(a->head_dim + 4);
-        return launch(qkv<nt>,
+        return launch(qkv<W, nt>,
                       {grid, dim3(32 * (unsigned)warps), rings > sums ? rings : sums,
                        (device_stream)stream, true},
                       job);
@@ -296,12 +337,12 @@ int cuda_fill_padding(int32_t m, int32_t begin, int32_t end, float *y, int64_t l
 
 /* Adds leaves [begin, end) of one strip to the sums of a tile's tokens: to row row[n][which] of
  * sum with weight[n][which]; row -1: no such token. */
-template <bool WAIT, int NT>
-DEVICE void add_leaves(const struct leaf_sum &s, const product_rows<1, NT> &rows, uint4 *ring,
-                       int strip, int begin, int end, const int (&row)[NT][2],
+template <class W, bool WAIT, int NT>
+DEVICE void add_leaves(const struct leaf_sum &s, const typename product_kind<W, 1, NT>::rows &rows,
+                       uint4 *ring, int strip, int begin, int end, const int (&row)[NT][2],
                        const float (&weight)[NT][2])
 {
-    product_stream<1, NT> stream;
+    typename product_kind<W, 1, NT>::stream stream;
     double sum[NT][4];
     unsigned beyond = 0;
 #pragma unroll
@@ -342,20 +383,20 @@ DEVICE void add_leaves(const struct leaf_sum &s, const product_rows<1, NT> &rows
 
 /* ---- cuda_gemm_leaf: x tiles of tokens, y strips, z runs of leaves ---- */
 
-template <int NT>
-static __global__ void __launch_bounds__(32 * MAX_WARPS)
-    gemm_leaf(const uint16_t *x, int m, const uint16_t *w, struct leaf_sum s)
+template <class W, int NT>
+static __global__ void __launch_bounds__(32 * MAX_WARPS, (product_kind<W, 1, NT>::blocks))
+    gemm_leaf(const uint16_t *x, int m, struct cuda_matrix w, struct leaf_sum s)
 {
     int strip = strip_of_warp(), token = (int)blockIdx.x * NT * PRODUCT_TOKENS, begin, end;
     if (strip * PRODUCT_ROWS >= s.rows)
         return;
     leaves_of_run(s, (int)blockIdx.z, (int)gridDim.z, &begin, &end);
 
-    product_rows<1, NT> rows;
+    typedef product_kind<W, 1, NT> kind;
+    typename kind::rows rows;
     int row[NT][2];
     float weight[NT][2];
-    for (int half = 0; half < 2; half++)
-        rows.w[0][half] = weight_row(w, strip, half, s.rows, s.cols);
+    product_weights(rows, 0, w.data, w.scale, w.format, 0, strip, s.rows, s.cols);
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         rows.x[n] = x + (size_t)token_loaded(token, n, m) * (size_t)s.cols;
@@ -365,8 +406,7 @@ static __global__ void __launch_bounds__(32 * MAX_WARPS)
             weight[n][which] = 1.0f;
         }
     }
-    add_leaves<true>(s, rows, ring_of_warp(product_ring<1, NT>::bytes), strip, begin, end, row,
-                     weight);
+    add_leaves<W, true>(s, rows, ring_of_warp(kind::ring::bytes), strip, begin, end, row, weight);
 }
 
 int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t leaf,
@@ -375,20 +415,21 @@ int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t 
 {
     if (m <= 0 || w.rows <= 0 || w.cols <= 0)
         return 0;
-    int tokens = tiles_choose({1, m, w.rows, w.cols, true});
+    int tokens = w.format.type != CUDA_BF16 ? 0 : tiles_choose({1, m, w.rows, w.cols, true});
     if (tokens > 0)
         return tiles_gemm_leaf(tokens, x, m, w, leaf, leaves, sum, out_of_range, stream);
     struct leaf_sum s = leaf_sum_of(w.rows, w.cols, leaf, leaves, sum, out_of_range);
-    return with_tile<LEAF_TILE>(m, [&](auto tile) {
+    return with_kernel<LEAF_TILE>(w.format, m, [&](auto weights, auto tile) {
+        typedef decltype(weights) W;
         const int nt = decltype(tile)::value;
         int64_t tiles = pieces(m, nt * PRODUCT_TOKENS), strips = pieces(w.rows, PRODUCT_ROWS);
         int runs = cut_of(strips * tiles, pieces(w.cols, leaf));
         int64_t warps = warps_of(strips * tiles * runs);
         dim3 grid((unsigned)tiles, (unsigned)pieces(strips, warps), (unsigned)runs);
-        size_t shared = (size_t)warps * product_ring<1, nt>::bytes;
-        return launch(gemm_leaf<nt>,
+        size_t shared = (size_t)warps * product_kind<W, 1, nt>::ring::bytes;
+        return launch(gemm_leaf<W, nt>,
                       {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, x, m,
-                      w.data, s);
+                      w, s);
     });
 }
 
@@ -396,6 +437,7 @@ int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t 
 
 struct up {
     const struct cuda_ffn *ffn;
+    struct cuda_format format;
     struct cuda_route route;
     const uint16_t *xn;
     uint16_t *h;
@@ -403,23 +445,22 @@ struct up {
 };
 
 /* Slots [first, end) of one expert, at most NT eights of them. */
-template <int NT>
+template <class W, int NT>
 DEVICE void up_tile(const struct up &a, const struct cuda_ffn &ffn, uint4 *ring, int strip,
                     int first, int end)
 {
     if constexpr (NT > 1)
         if (end - first <= NT / 2 * PRODUCT_TOKENS) {
-            up_tile<NT / 2>(a, ffn, ring, strip, first, end);
+            up_tile<W, NT / 2>(a, ffn, ring, strip, first, end);
             return;
         }
-    static_assert(product_ring<2, NT>::bytes <= product_ring<2, 1>::bytes, "the kernel's ring");
-    product_rows<2, NT> rows;
-    product_stream<2, NT> stream;
+    typedef product_kind<W, 2, NT> kind;
+    static_assert(kind::ring::bytes <= product_kind<W, 2, 1>::ring::bytes, "the kernel's ring");
+    typename kind::rows rows;
+    typename kind::stream stream;
     product_sums<2, NT> sums;
-    for (int half = 0; half < 2; half++) {
-        rows.w[0][half] = weight_row(ffn.gate, strip, half, a.columns, a.hidden);
-        rows.w[1][half] = weight_row(ffn.up, strip, half, a.columns, a.hidden);
-    }
+    product_weights(rows, 0, ffn.gate, ffn.gate_scale, a.format, 0, strip, a.columns, a.hidden);
+    product_weights(rows, 1, ffn.up, ffn.up_scale, a.format, 0, strip, a.columns, a.hidden);
 #pragma unroll
     for (int n = 0; n < NT; n++)
         rows.x[n] = a.xn + (size_t)a.route.row[token_loaded(first, n, end)] * (size_t)a.hidden;
@@ -439,7 +480,9 @@ DEVICE void up_tile(const struct up &a, const struct cuda_ffn &ffn, uint4 *ring,
         }
 }
 
-template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_up(struct up a)
+template <class W, int NT>
+static __global__ void __launch_bounds__(32 * MAX_WARPS, (product_kind<W, 2, NT>::blocks))
+    ffn_up(struct up a)
 {
     const int size = NT * PRODUCT_TOKENS;
     int expert = (int)blockIdx.z, strip = strip_of_warp();
@@ -447,38 +490,41 @@ template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_u
         return;
     const struct cuda_ffn ffn = a.ffn[expert];
     if (gridDim.z == 1) { /* which expert it is needs no router */
-        prefetch_strip(ffn.gate, strip, a.columns, a.hidden, 0);
-        prefetch_strip(ffn.up, strip, a.columns, a.hidden, 0);
+        prefetch_strip<W>(ffn.gate, 0, strip, a.columns, a.hidden, 0);
+        prefetch_strip<W>(ffn.up, 0, strip, a.columns, a.hidden, 0);
     }
     grid_dependency_wait();
     grid_dependency_launch();
     int end = a.route.first[expert + 1], slot = a.route.first[expert] + (int)blockIdx.x * size;
     if (slot >= end)
         return;
-    uint4 *ring = ring_of_warp(product_ring<2, 1>::bytes);
+    uint4 *ring = ring_of_warp(product_kind<W, 2, 1>::ring::bytes);
     for (; slot < end; slot += (int)gridDim.x * size)
-        up_tile<NT>(a, ffn, ring, strip, slot, min(slot + size, end));
+        up_tile<W, NT>(a, ffn, ring, strip, slot, min(slot + size, end));
 }
 
-int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_t columns,
-                int32_t hidden, struct cuda_route route, const cuda_bf16 *xn, cuda_bf16 *h,
-                cuda_stream stream)
+int cuda_ffn_up(const struct cuda_ffn *ffn, struct cuda_format format, int32_t count, int32_t slots,
+                int32_t columns, int32_t hidden, struct cuda_route route, const cuda_bf16 *xn,
+                cuda_bf16 *h, cuda_stream stream)
 {
     if (count <= 0 || slots <= 0 || columns <= 0)
         return 0;
     int64_t active = count < slots ? count : slots;
-    int tokens = tiles_choose({active, pieces(slots, active), 2 * (int64_t)columns, hidden, false});
+    int tokens = format.type != CUDA_BF16 ? 0
+                                          : tiles_choose({active, pieces(slots, active),
+                                                          2 * (int64_t)columns, hidden, false});
     if (tokens > 0)
         return tiles_ffn_up(tokens, ffn, count, slots, columns, hidden, route, xn, h, stream);
-    struct up a = {ffn, route, xn, h, columns, hidden};
-    return with_tile<UP_TILE>(slots, [&](auto tile) {
+    struct up a = {ffn, format, route, xn, h, columns, hidden};
+    return with_kernel<UP_TILE>(format, slots, [&](auto weights, auto tile) {
+        typedef decltype(weights) W;
         const int nt = decltype(tile)::value;
         int64_t strips = pieces(columns, PRODUCT_ROWS);
         int shares = cut_of(strips * active, pieces(slots, nt * PRODUCT_TOKENS));
         int64_t warps = warps_of(strips * active * shares);
         dim3 grid((unsigned)shares, (unsigned)pieces(strips, warps), (unsigned)count);
-        size_t shared = (size_t)warps * product_ring<2, 1>::bytes;
-        return launch(ffn_up<nt>,
+        size_t shared = (size_t)warps * product_kind<W, 2, 1>::ring::bytes;
+        return launch(ffn_up<W, nt>,
                       {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, a);
     });
 }
@@ -488,27 +534,28 @@ int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_
 
 struct down {
     const struct cuda_ffn *ffn;
+    struct cuda_format format;
     struct cuda_route route;
     const uint16_t *h;
     struct leaf_sum s;
     int runs;
 };
 
-template <int NT>
-DEVICE void down_tile(const struct down &a, const uint16_t *w, uint4 *ring, int strip, int first,
-                      int end, int leaf_begin, int leaf_end)
+template <class W, int NT>
+DEVICE void down_tile(const struct down &a, const struct cuda_ffn &ffn, uint4 *ring, int strip,
+                      int first, int end, int leaf_begin, int leaf_end)
 {
     if constexpr (NT > 1)
         if (end - first <= NT / 2 * PRODUCT_TOKENS) {
-            down_tile<NT / 2>(a, w, ring, strip, first, end, leaf_begin, leaf_end);
+            down_tile<W, NT / 2>(a, ffn, ring, strip, first, end, leaf_begin, leaf_end);
             return;
         }
-    static_assert(product_ring<1, NT>::bytes <= product_ring<1, 1>::bytes, "the kernel's ring");
-    product_rows<1, NT> rows;
+    typedef product_kind<W, 1, NT> kind;
+    static_assert(kind::ring::bytes <= product_kind<W, 1, 1>::ring::bytes, "the kernel's ring");
+    typename kind::rows rows;
     int row[NT][2];
     float weight[NT][2];
-    for (int half = 0; half < 2; half++)
-        rows.w[0][half] = weight_row(w, strip, half, a.s.rows, a.s.cols);
+    product_weights(rows, 0, ffn.down, ffn.down_scale, a.format, 0, strip, a.s.rows, a.s.cols);
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         rows.x[n] = a.h + (size_t)token_loaded(first, n, end) * (size_t)a.s.cols;
@@ -518,19 +565,21 @@ DEVICE void down_tile(const struct down &a, const uint16_t *w, uint4 *ring, int 
             weight[n][which] = slot < end ? a.route.weight[slot] : 0.0f;
         }
     }
-    add_leaves<false>(a.s, rows, ring, strip, leaf_begin, leaf_end, row, weight);
+    add_leaves<W, false>(a.s, rows, ring, strip, leaf_begin, leaf_end, row, weight);
 }
 
-template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_down(struct down a)
+template <class W, int NT>
+static __global__ void __launch_bounds__(32 * MAX_WARPS, (product_kind<W, 1, NT>::blocks))
+    ffn_down(struct down a)
 {
     const int size = NT * PRODUCT_TOKENS;
     int expert = (int)blockIdx.z / a.runs, strip = strip_of_warp(), begin, leaf_end;
     if (strip * PRODUCT_ROWS >= a.s.rows)
         return;
-    const uint16_t *w = a.ffn[expert].down;
+    const struct cuda_ffn ffn = a.ffn[expert];
     if ((int)gridDim.z == a.runs) { /* which expert it is needs no router */
         leaves_of_run(a.s, (int)blockIdx.z, a.runs, &begin, &leaf_end);
-        prefetch_strip(w, strip, a.s.rows, a.s.cols, begin * a.s.leaf);
+        prefetch_strip<W>(ffn.down, 0, strip, a.s.rows, a.s.cols, begin * a.s.leaf);
     }
     grid_dependency_wait();
     grid_dependency_launch();
@@ -538,35 +587,42 @@ template <int NT> static __global__ void __launch_bounds__(32 * MAX_WARPS) ffn_d
     if (slot >= end)
         return;
     leaves_of_run(a.s, (int)blockIdx.z % a.runs, a.runs, &begin, &leaf_end);
-    uint4 *ring = ring_of_warp(product_ring<1, 1>::bytes);
+    uint4 *ring = ring_of_warp(product_kind<W, 1, 1>::ring::bytes);
     for (; slot < end; slot += (int)gridDim.x * size)
-        down_tile<NT>(a, w, ring, strip, slot, min(slot + size, end), begin, leaf_end);
+        down_tile<W, NT>(a, ffn, ring, strip, slot, min(slot + size, end), begin, leaf_end);
 }
 
-int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32_t slots,
-                  int32_t columns, int32_t hidden, struct cuda_route route, int32_t leaves,
-                  const cuda_bf16 *h, double *sum, unsigned long long *out_of_range,
-                  cuda_stream stream)
+int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, struct cuda_format format,
+                  int32_t count, int32_t slots, int32_t columns, int32_t hidden,
+                  struct cuda_route route, int32_t leaves, const cuda_bf16 *h, double *sum,
+                  unsigned long long *out_of_range, cuda_stream stream)
 {
     if (rows <= 0 || hidden <= 0 || count <= 0 || slots <= 0 || columns <= 0)
         return 0;
     int64_t active = count < slots ? count : slots;
-    int tokens = tiles_choose({active, pieces(slots, active), hidden, columns, true});
+    int tokens = format.type != CUDA_BF16
+                     ? 0
+                     : tiles_choose({active, pieces(slots, active), hidden, columns, true});
     if (tokens > 0)
         return tiles_ffn_down(tokens, ffn, count, slots, columns, hidden, route, leaves, h, sum,
                               out_of_range, stream);
-    struct down a = {ffn, route, h,
-                     leaf_sum_of(hidden, columns, CUDA_FFN_BLOCK, leaves, sum, out_of_range), 1};
-    return with_tile<LEAF_TILE>(rows < slots ? rows : slots, [&](auto tile) {
+    struct down a = {ffn,
+                     format,
+                     route,
+                     h,
+                     leaf_sum_of(hidden, columns, CUDA_FFN_BLOCK, leaves, sum, out_of_range),
+                     1};
+    int32_t most = rows < slots ? rows : slots; /* of one expert */
+    return with_kernel<LEAF_TILE>(format, most, [&](auto weights, auto tile) {
+        typedef decltype(weights) W;
         const int nt = decltype(tile)::value;
         int64_t strips = pieces(hidden, PRODUCT_ROWS);
-        int64_t most = rows < slots ? rows : slots; /* of one expert */
         a.runs = cut_of(strips * active, pieces(columns, CUDA_FFN_BLOCK));
         int shares = cut_of(strips * active * a.runs, pieces(most, nt * PRODUCT_TOKENS));
         int64_t warps = warps_of(strips * active * a.runs * shares);
         dim3 grid((unsigned)shares, (unsigned)pieces(strips, warps), (unsigned)(count * a.runs));
-        size_t shared = (size_t)warps * product_ring<1, 1>::bytes;
-        return launch(ffn_down<nt>,
+        size_t shared = (size_t)warps * product_kind<W, 1, 1>::ring::bytes;
+        return launch(ffn_down<W, nt>,
                       {grid, dim3(32 * (unsigned)warps), shared, (device_stream)stream, true}, a);
     });
 }

@@ -15,6 +15,11 @@
  * takes the first four (as its k = 2t, 2t + 1, 2t + 8, 2t + 9), the second the last four. So 16
  *   consecutive bytes of a row are what a lane feeds to both. Elements past the end are zeros. The
  *   number of rows, tiles or blocks of threads changes none of this, and so no bit of a row.
+ * - Weights may be packed (struct cuda_format): a value is scale x w, w a bf16 exactly. The product
+ * is the same in blocks of 32, of w, in accumulators that begin at zero at every border of a
+ * scale's group (and of a leaf); at the group's end sum = fma(scale, accumulator, sum) in fp32,
+ * groups in ascending order, the sum beginning at zero. Activations and what follows are as with
+ * bf16.
  * - A leaf is such a product over at most `leaf` columns, times a row's weight in fp32, rounded to
  * a multiple of 2^-32 (exact_round of worker/cpu/ops.h); leaves are added in fp64, exactly, so that
  *   atomics may add them in any order.
@@ -46,10 +51,38 @@ typedef uint16_t cuda_bf16;
 
 enum { CUDA_KV_BLOCK = 64, CUDA_FFN_BLOCK = 128, CUDA_MAX_HEAD = 128, CUDA_MAX_TOP_K = 16 };
 
-/* [rows, cols] of bf16, row-major and dense. */
+/* What an initializer may leave out in C++ as in C. */
+#ifdef __cplusplus
+#define CUDA_NONE = {}
+#else
+#define CUDA_NONE
+#endif
+
+/*
+ * How weights lie. Packed rows are of units of 64 bytes, the last filled up with any finite values:
+ * of four pieces of 16 bytes, one for t = 0..3, which hold of each of the unit's blocks of 32
+ * columns the eight elements 32 b + 8 t .. + 7, in little-endian words of 32 bits:
+ *   e4m3  64 columns: words 2 b and 2 b + 1 of a piece hold four of the eight each, element i in
+ *         byte i (i = 0, 3), 2 (i = 1), 1 (i = 2). scale: fp32 [ceil(rows / scale_rows), groups]
+ *   int4  128 columns: word b; element i of it in bits 4 (i / 2) + 16 (i % 2) and up: q, unsigned.
+ *         scale: [ceil(rows / scale_rows), groups] words: fp32 but for the lowest bits, which are
+ *         taken for zeros and hold `zero` (at most 16); w = q - zero
+ * groups = ceil(cols / 2^group_shift); a leaf is of a multiple of 32 columns, group_shift 5 to 30.
+ */
+enum cuda_weights { CUDA_BF16, CUDA_E4M3, CUDA_INT4 };
+enum { CUDA_INT4_ZERO = 31 };
+
+struct cuda_format {
+    int32_t type; /* enum cuda_weights; of bf16 there is nothing more to say */
+    int32_t group_shift, scale_rows;
+};
+
+/* [rows, cols], row-major: dense in bf16, or packed. */
 struct cuda_matrix {
     const cuda_bf16 *data;
     int32_t rows, cols;
+    const void *scale CUDA_NONE;
+    struct cuda_format format CUDA_NONE;
 };
 
 /* Rows [row, row + rows) of a step: one sequence's, at positions that ascend by one. */
@@ -107,6 +140,8 @@ struct cuda_route {
 /* One local expert's matrices: gate and up [columns, hidden], down [hidden, columns]. */
 struct cuda_ffn {
     const cuda_bf16 *gate, *up, *down;
+    /* Of packed ones. */
+    const void *gate_scale CUDA_NONE, *up_scale CUDA_NONE, *down_scale CUDA_NONE;
 };
 
 /* --- elements, attention, routing (elements.cu, attention.cu, routing.cu) --- */
@@ -189,8 +224,8 @@ struct cuda_part {
 enum { CUDA_MAX_PARTS = 3 };
 
 /* `count` products (at most CUDA_MAX_PARTS, of equal cols) in one launch. x row i of m is x +
- * index[i] x cols, or x + i x cols where index is NULL. Bytes: all weights once; m x rows x cols
- * multiply-adds. */
+ * index[i] x cols, or x + i x cols where index is NULL. Products of weights of different formats
+ * are launches of their own. Bytes: all weights and scales once; m x rows x cols multiply-adds. */
 int cuda_gemm(const cuda_bf16 *x, const int32_t *index, int32_t m, const struct cuda_part *parts,
               int32_t count, cuda_stream stream);
 
@@ -226,19 +261,20 @@ int cuda_gemm_leaf(const cuda_bf16 *x, int32_t m, struct cuda_matrix w, int32_t 
                    cuda_stream stream);
 
 /* h[slots, columns] bf16 = silu(gate . xn[row]) * (up . xn[row]) of `count` local experts' slots,
- * at most `slots` of them. silu(g) = g / (1 + e^-g) in fp32. ffn: [count]. Bytes: 2 x columns x
- * hidden x 2 an expert with slots; 2 x slots x columns x hidden multiply-adds. */
-int cuda_ffn_up(const struct cuda_ffn *ffn, int32_t count, int32_t slots, int32_t columns,
-                int32_t hidden, struct cuda_route route, const cuda_bf16 *xn, cuda_bf16 *h,
-                cuda_stream stream);
+ * at most `slots` of them. silu(g) = g / (1 + e^-g) in fp32. ffn: [count], gate and up of `format`.
+ * Bytes: gate and up of an expert with slots; 2 x slots x columns x hidden multiply-adds. */
+int cuda_ffn_up(const struct cuda_ffn *ffn, struct cuda_format format, int32_t count, int32_t slots,
+                int32_t columns, int32_t hidden, struct cuda_route route, const cuda_bf16 *xn,
+                cuda_bf16 *h, cuda_stream stream);
 
 /* sum[rows, hidden], which is zero, += exact sum over slots and leaves of CUDA_FFN_BLOCK columns of
- * weight x (down . h). `leaves` and *out_of_range: as above. Bytes: columns x hidden x 2 an expert
- * with slots, sum once a slot and run of leaves; slots x columns x hidden multiply-adds. */
-int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, int32_t count, int32_t slots,
-                  int32_t columns, int32_t hidden, struct cuda_route route, int32_t leaves,
-                  const cuda_bf16 *h, double *sum, unsigned long long *out_of_range,
-                  cuda_stream stream);
+ * weight x (down . h). `leaves` and *out_of_range: as above; down is of `format`. Bytes: down
+ * of an expert with slots, sum once a slot and run of leaves; slots x columns x hidden
+ * multiply-adds. */
+int cuda_ffn_down(int32_t rows, const struct cuda_ffn *ffn, struct cuda_format format,
+                  int32_t count, int32_t slots, int32_t columns, int32_t hidden,
+                  struct cuda_route route, int32_t leaves, const cuda_bf16 *h, double *sum,
+                  unsigned long long *out_of_range, cuda_stream stream);
 
 /* --- drawing tokens (sampling.cu) --- */
 

@@ -155,6 +155,59 @@ static void check_matrix(const struct matrix *m, const struct slice *s, const un
                             whole + (size_t)((s->row + r) * t->cols + s->col) * each, run);
 }
 
+/* A packed matrix's value, taken apart as struct cuda_format (worker/cuda/stages.h) says. */
+static float packed_value(const struct matrix *m, int64_t row, int64_t col)
+{
+    const struct weight_shape *s = &m->shape;
+    bool e4m3 = s->form == FORM_E4M3;
+    const uint8_t *data = m->data;
+    int64_t unit = e4m3 ? 64 : 128, block = col % unit / 32, lane = col % 32 / 8, i = col % 8;
+    const uint8_t *piece = data + (uint64_t)row * s->row_bytes + col / unit * 64 + lane * 16;
+    uint32_t word;
+    float scale;
+    memcpy(&word,
+           data + s->scales_at +
+               (row / s->scale_rows * s->groups + (col >> s->group_shift)) * (int64_t)sizeof word,
+           sizeof word);
+    uint32_t bits = e4m3 ? word : word & ~31u;
+    memcpy(&scale, &bits, sizeof scale);
+    if (e4m3)
+        return scale * quant_e4m3(piece[8 * block + i / 4 * 4 + (int64_t[]){0, 2, 1, 3}[i % 4]]);
+    memcpy(&bits, piece + 4 * block, sizeof bits);
+    return scale * (float)((int)(bits >> (4 * (i / 2) + 16 * (i % 2)) & 15) - (int)(word & 31));
+}
+
+static uint16_t rounded_to_bf16(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* Every value is the one that others get as fp32; nothing lies between but zeros. */
+static void check_packed(const struct matrix *m, const struct slice *s, const unsigned char *whole,
+                         const struct weight *t)
+{
+    assert_int_equal(m->rows, s->rows);
+    assert_int_equal(m->cols, s->cols);
+    assert_int_equal((uintptr_t)m->data % 64, 0);
+    assert_int_equal(m->shape.bytes % 64, 0);
+    for (int64_t r = 0; r < s->rows; r++)
+        for (int64_t c = 0; c < s->cols; c++) {
+            float expected;
+            memcpy(&expected, whole + (size_t)((s->row + r) * t->cols + s->col + c) * 4, 4);
+            if (m->shape.form == FORM_BF16) {
+                assert_int_equal(m->dtype, DTYPE_BF16);
+                assert_int_equal(((const uint16_t *)m->data)[r * s->cols + c],
+                                 rounded_to_bf16(expected));
+            } else {
+                assert_true(packed_value(m, r, c) == expected);
+            }
+        }
+    for (uint64_t i = m->shape.used; i < m->shape.bytes; i++)
+        assert_int_equal(((const uint8_t *)m->data)[i], 0);
+}
+
 struct progress {
     uint64_t done, total;
 };
@@ -180,20 +233,31 @@ static void check_weights(const struct golden *g, const struct plan *p, int rank
                           const struct weights *w)
 {
     const struct rank_plan *r = &p->ranks[rank];
-    uint64_t matrices = 0;
+    uint64_t matrices = 0, vectors = 0;
     for (int32_t i = 0; i < r->slice_count; i++) {
         const struct slice *s = &r->slices[i];
         const struct weight *t = &g->inv->weights[s->weight];
         unsigned char *whole = whole_of(g, t);
         if (weight_role_is_vector(t->role)) {
             check_vector(vector_in(w, r, t), s, whole, t);
+            vectors += (uint64_t)(s->rows * s->cols) * dtype_size(t->dtype);
+        } else if (matrix_in(w, r, t)->shape.form != FORM_VALUES) {
+            assert_true(g->inv->native && t->quantized);
+            check_packed(matrix_in(w, r, t), s, whole, t);
+            matrices += matrix_in(w, r, t)->shape.bytes;
         } else {
+            assert_false(g->inv->native && t->quantized);
             check_matrix(matrix_in(w, r, t), s, whole, t);
             matrices += (uint64_t)s->rows * (uint64_t)s->cols * dtype_size(t->dtype);
         }
         free(whole);
     }
     assert_true(w->bytes >= matrices);
+    if (g->inv->native) { /* what the plan says is what was allocated */
+        struct engine_limits none = {.max_rows = 1, .max_seqs = 1, .max_logits = 1, .context = 1};
+        assert_int_equal(w->bytes, matrices);
+        assert_int_equal(plan_memory(&g->config, g->inv, p, r, &none).weights, matrices + vectors);
+    }
     if (g->config.tied_embeddings && r->stage == p->layout.pp - 1)
         assert_ptr_equal(w->lm_head.data, w->embed.data);
 }
@@ -274,9 +338,10 @@ static void check_together(struct world *w)
     assert_true(w->progress[0].total <= checkpoint_bytes(w->g));
 }
 
-static void check_layouts_of(const char *dir, const struct layout *layouts, int count)
+static void check_layouts_of(const char *dir, bool native, const struct layout *layouts, int count)
 {
     struct golden g = golden_open(dir);
+    g.inv->native = native;
     for (int i = 0; i < count; i++) {
         struct world w = world_open(&g, layouts[i]);
         for (int rank = 0; w.p && rank < w.p->world; rank++)
@@ -290,7 +355,7 @@ static void check_layouts_of(const char *dir, const struct layout *layouts, int 
 
 static void check_layouts(const char *name, const struct layout *layouts, int count)
 {
-    check_layouts_of(golden_path(name), layouts, count);
+    check_layouts_of(golden_path(name), false, layouts, count);
 }
 
 static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 0, 0}, {2, 1, 1, 0}, {2, 2, 2, 0},
@@ -349,7 +414,18 @@ static void whole_and_cut_quantised(void **state)
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         char dir[512];
         snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
-        check_layouts_of(dir, layouts, COUNT_OF(layouts));
+        check_layouts_of(dir, false, layouts, COUNT_OF(layouts));
+    }
+}
+
+static void whole_and_cut_packed(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"fp8", "gptq", "gptq_order", "awq"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char dir[512];
+        snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
+        check_layouts_of(dir, true, layouts, COUNT_OF(layouts));
     }
 }
 
@@ -461,11 +537,11 @@ static void a_truncated_file_is_named(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(whole_and_cut_dense),       cmocka_unit_test(whole_and_cut_with_biases),
-    cmocka_unit_test(whole_and_cut_fused),       cmocka_unit_test(whole_and_cut_sharded),
-    cmocka_unit_test(whole_and_cut_tied),        cmocka_unit_test(whole_and_cut_odd),
-    cmocka_unit_test(whole_and_cut_others),      cmocka_unit_test(whole_and_cut_quantised),
-    cmocka_unit_test(a_truncated_file_is_named),
+    cmocka_unit_test(whole_and_cut_dense),  cmocka_unit_test(whole_and_cut_with_biases),
+    cmocka_unit_test(whole_and_cut_fused),  cmocka_unit_test(whole_and_cut_sharded),
+    cmocka_unit_test(whole_and_cut_tied),   cmocka_unit_test(whole_and_cut_odd),
+    cmocka_unit_test(whole_and_cut_others), cmocka_unit_test(whole_and_cut_quantised),
+    cmocka_unit_test(whole_and_cut_packed), cmocka_unit_test(a_truncated_file_is_named),
 };
 
 UNIT_MAIN(tests)
