@@ -645,9 +645,9 @@ static void auto_takes_nccl(void **state)
 
 #endif
 
-/* A step of three rows: so many launches a layer, and besides: embed, angles, the last norm,
- * logits; two to draw, and five more where a request asks for top_k or top_p.
- */
+/* A step of three rows, and what is recorded of one, two and three: so many launches a layer, and
+ * besides: embed, angles, the last norm, logits. Two draw, not recorded, and five more where a
+ * request asks for top_k or top_p. */
 static void launches_of_a_step(void **state)
 {
     (void)state;
@@ -677,6 +677,8 @@ static void launches_of_a_step(void **state)
                         .ask_count = MAX_SEQS};
         run_it(&r);
         assert_int_equal(r.steps, 3);
+        for (int32_t rows = 1; rows <= MAX_SEQS; rows++)
+            assert_int_equal(r.nodes[rows], cases[i].layers * cases[i].each + cases[i].fixed);
         for (int32_t step = 1; step < r.steps; step++)
             if (simt_launches() > 0)
                 assert_int_equal(r.launches[step], cases[i].layers * cases[i].each +
