@@ -21,8 +21,7 @@ struct matrix {
     enum dtype dtype;
     int32_t rows;
     int32_t cols;
-    struct weight_shape
-        shape; /* its form is FORM_VALUES but where a backend reads packed weights */
+    struct weight_shape shape; /* FORM_VALUES but where a backend reads packed weights */
 };
 
 /* One SwiGLU feed-forward block, or this rank's columns of it: y = down(silu(gate x) * (up x)). */

@@ -108,7 +108,8 @@ static int ffn_up(const struct cuda_fast_ffn *m, int32_t count, int32_t slots, i
     struct cuda_ffn *ffn = ffn_of(m, count), *there = on_device(ffn, (size_t)count * sizeof *ffn);
     int e = cuda_pack_rows(xn, route.row, route.first + count, slots, hidden, packed, stream);
     if (e == 0)
-        e = emulator()->ffn_up(there, count, slots, columns, hidden, route, xn, h, stream);
+        e = emulator()->ffn_up(there, (struct cuda_format){0}, count, slots, columns, hidden, route,
+                               xn, h, stream);
     emulator()->free(there);
     free(ffn);
     return e;

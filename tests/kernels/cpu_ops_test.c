@@ -212,7 +212,7 @@ static void leaf_reference(const struct cpu_ops *ops, const struct product *p, i
                 memcpy(x, p->x + i * p->ldx + k, (size_t)n * sizeof *x);
                 for (int32_t c = 0; c < n; c++)
                     w[c] = element(&p->w, j, k + c);
-                struct matrix one = {w, DTYPE_F32, 1, n};
+                struct matrix one = {.data = w, .dtype = DTYPE_F32, .rows = 1, .cols = n};
                 float y;
                 ops->gemm(x, n, NULL, 1, &one, 0, 1, &y, 1);
                 y *= scale ? scale[i] : 1.0f;
@@ -298,7 +298,7 @@ static void gemm_leaf_reports_what_is_out_of_range(void **state)
     int count = available_sets(sets);
     const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e7f};
     float w[32], x[32];
-    const struct matrix m = {w, DTYPE_F32, 1, 32};
+    const struct matrix m = {.data = w, .dtype = DTYPE_F32, .rows = 1, .cols = 32};
     for (int s = 0; s < count; s++)
         for (size_t i = 0; i < COUNT_OF(odd); i++) {
             for (int k = 0; k < 32; k++)
@@ -675,7 +675,7 @@ static void halves_widen_exactly(void **state)
                     h[i * COLS + at] = (uint16_t)i;
                 for (int k = 0; k < COLS; k++)
                     x[k] = k == at;
-                struct matrix w = {h, (enum dtype)t, 65536, COLS};
+                struct matrix w = {.data = h, .dtype = (enum dtype)t, .rows = 65536, .cols = COLS};
                 sets[s]->gemm(x, COLS, NULL, 1, &w, 0, 65536, y, 65536);
                 for (int i = 0; i < 65536; i++) {
                     float e = element(&w, i, at) + 0.0f;

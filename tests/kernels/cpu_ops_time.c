@@ -143,7 +143,7 @@ static struct matrix next_matrix(struct work *w)
     size_t bytes = (size_t)w->n * (size_t)w->k * 2;
     if (w->at + bytes > (size_t)POOL_MIB * 1024 * 1024)
         w->at = 0;
-    struct matrix m = {w->pool + w->at, DTYPE_BF16, w->n, w->k};
+    struct matrix m = {.data = w->pool + w->at, .dtype = DTYPE_BF16, .rows = w->n, .cols = w->k};
     w->at += bytes;
     return m;
 }
