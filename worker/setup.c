@@ -255,6 +255,17 @@ static enum status try_sum(struct model *m, struct comm *c, struct error *err)
     return comm_allreduce_f64(c, at, row * (size_t)m->limits.max_rows, err);
 }
 
+/* Logits, of one row and of as many as a step has. What is in them does not matter. */
+static enum status try_gather(struct model *m, struct error *err)
+{
+    size_t row = (size_t)m->rank->vocab_padded * sizeof *m->ws.shard;
+    if (!m->ws.shard || m->stage->size == 1)
+        return OK;
+    TRY(m->stage->ops->allgather(m->stage, m->ws.shard, row, m->ws.logits, err));
+    return m->stage->ops->allgather(m->stage, m->ws.shard, row * (size_t)m->limits.max_logits,
+                                    m->ws.logits, err);
+}
+
 /* A row from each stage to the next. */
 static enum status try_pipe(struct model *m, struct error *err)
 {
@@ -268,8 +279,9 @@ static enum status try_pipe(struct model *m, struct error *err)
     return m->kernels->finish(m->backend, err);
 }
 
-/* NCCL connects ranks, and takes memory for it, at their first operation: before what is left of
- * the memory goes to the KV cache. Collective, as a step is. */
+/* NCCL connects ranks, and takes memory for it, at their first operation of each algorithm, which
+ * it chooses by kind and size: before what is left of the memory goes to the KV cache, and before
+ * steps are recorded. Collective, as a step is. */
 static enum status try_ranks(struct model *m, struct error *err)
 {
     if (!m->nccl)
@@ -277,6 +289,7 @@ static enum status try_ranks(struct model *m, struct error *err)
     TRY(try_sum(m, m->stage, err));
     if (m->attn != m->stage)
         TRY(try_sum(m, m->attn, err));
+    TRY(try_gather(m, err));
     return try_pipe(m, err);
 }
 
@@ -383,14 +396,23 @@ static enum status allocate_cache(struct model *m, struct error *err)
                    err);
 }
 
+/* Ends the recording where the step fails, too: memory cannot be freed while one goes on. */
+static enum status record_step(struct model *m, const struct batch *b, struct error *err)
+{
+    enum status st = model_forward(m, b, err);
+    if (st == OK)
+        return m->kernels->finish(m->backend, err);
+    m->kernels->end(m->backend);
+    m->kernels->finish(m->backend, NULL);
+    return st;
+}
+
 /* Steps that the backend would rather run from a recording. Collective, though nothing crosses. */
 static enum status record_steps(struct model *m, struct error *err)
 {
     struct batch b;
-    for (int32_t i = 0; m->kernels->record && m->kernels->record(m->backend, i, &b); i++) {
-        TRY(model_forward(m, &b, err));
-        TRY(m->kernels->finish(m->backend, err));
-    }
+    for (int32_t i = 0; m->kernels->record && m->kernels->record(m->backend, i, &b); i++)
+        TRY(record_step(m, &b, err));
     return OK;
 }
 

@@ -581,7 +581,7 @@ static void a_step_that_hangs(void **state)
     (void)state;
     struct run r = {.cuda = gpus(2), .collectives = "nccl"};
     fake()->stream_hangs = true;
-    fake()->at = 2 + 1; /* after those that try the ranks, and the first step's first */
+    fake()->at = 4 + 1; /* after those that try the ranks, and the first step's first */
     assert_int_equal(try_two(&r, &err), ERR_PEER);
     assert_non_null(strstr(err.msg, "has not finished a stage of this step within 1 s"));
     assert_non_null(strstr(err.msg, "an all-gather of"));
@@ -599,6 +599,21 @@ static void sums_that_are_wrong(void **state)
     assert_int_equal(try_two(&r, &err), ERR_IO);
     assert_non_null(strstr(err.msg, "the sum of ones of 2 ranks: expected 2, found 3"));
     assert_int_equal(fake()->inits, fake()->destroyed + fake()->aborted);
+}
+
+/* Refused, and nothing of it is left: this thread can start again. */
+static void a_recording_that_fails(void **state)
+{
+    struct error err;
+    (void)state;
+    struct run r = {.cuda = gpus(2), .collectives = "nccl"};
+    fake()->record_fails = true;
+    assert_int_equal(try_two(&r, &err), ERR_PEER);
+    assert_non_null(strstr(err.msg, "NCCL: an all-reduce among the 2 ranks of its stage"));
+    fake()->record_fails = false;
+    if (try_two(&r, &err) != OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(r.answers[0].count, 3);
 }
 
 /* Without NCCL, or with GPUs that it cannot serve: refused, or by way of the host. */
@@ -638,9 +653,9 @@ static void auto_takes_nccl(void **state)
         fail_msg("%s", err.msg);
     assert_int_equal(r.answers[0].count, 3);
     assert_int_equal(fake()->inits, 2);
-    /* On two ranks: two sums that try them, and three steps of three and a gather, each once,
-     * whether it was recorded or not. */
-    assert_int_equal(fake()->operations, 2 * (2 + 3 * (3 + 1)));
+    /* On two ranks: two sums and two gathers that try them, and three steps of three and a gather,
+     * each once, whether it was recorded or not. */
+    assert_int_equal(fake()->operations, 2 * (2 + 2 + 3 * (3 + 1)));
 }
 
 #endif
@@ -802,6 +817,7 @@ static const struct CMUnitTest tests[] = {
 #ifdef WITAN_EMULATED
     cmocka_unit_test(a_step_that_hangs),
     cmocka_unit_test(sums_that_are_wrong),
+    cmocka_unit_test(a_recording_that_fails),
     cmocka_unit_test(collectives_that_do_not_serve),
     cmocka_unit_test(auto_takes_nccl),
 #endif

@@ -394,6 +394,8 @@ static int run(nccl_handle c, int peer, struct call mine)
         result = INVALID_USAGE;
     else if (!control.record || !control.record(run_recorded, &o, sizeof o))
         result = perform(&o);
+    else if (control.record_fails)
+        result = INTERNAL_ERROR;
     if (result == NCCL_OK)
         c->polls = control.polls;
     if (result == NCCL_OK && (c->polls > 0 || c->never))

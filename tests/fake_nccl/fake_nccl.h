@@ -15,8 +15,9 @@ struct fake_nccl {
     bool init_hangs; /* no init ends */
     bool id_fails;   /* no identifier is made */
     bool finalize_hangs;
-    bool sums_wrong; /* by one */
-    int patience_ms; /* until an operation that others do not join fails */
+    bool sums_wrong;   /* by one */
+    bool record_fails; /* what is recorded is refused */
+    int patience_ms;   /* until an operation that others do not join fails */
     /* What befalls the operations of rank `at_rank` of a communicator (-1: of all) from number
      * `at` on, counted by communicator: */
     int at_rank, at;
