@@ -19,6 +19,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { RECORDING_DRIVER = 12030 }; /* as cuda_device_info has it */
+
 /* Rank 0's: a bar on a terminal, a line each tenth elsewhere, and at the end what it took. */
 struct progress {
     bool terminal;
@@ -407,11 +409,33 @@ static enum status record_step(struct model *m, const struct batch *b, struct er
     return st;
 }
 
-/* Steps that the backend would rather run from a recording. Collective, though nothing crosses. */
+/* Older drivers load no kernel while a stream is recorded, and keep no launches that overlap. Ranks
+ * record all or none: recorded steps may have more rows. Collective. */
+static enum status may_record(struct model *m, bool *may, struct error *err)
+{
+    struct cuda_device_info gpu = {0};
+    *may = false;
+    TRY(comm_agree(m->world, cuda_plugin_device(m->cuda, m->device, &gpu, err), err));
+    double older = gpu.driver < RECORDING_DRIVER;
+    TRY(comm_allreduce_f64(m->world, &older, 1, err));
+    *may = older == 0;
+    if (!*may && m->world->rank == 0)
+        log_warn("decode steps are not recorded, which makes them slower: expected drivers that "
+                 "know CUDA %d.%d or later on all ranks: install newer ones",
+                 RECORDING_DRIVER / 1000, RECORDING_DRIVER % 1000 / 10);
+    return OK;
+}
+
+/* Steps that the backend would rather run from a recording. Collective. */
 static enum status record_steps(struct model *m, struct error *err)
 {
     struct batch b;
-    for (int32_t i = 0; m->kernels->record && m->kernels->record(m->backend, i, &b); i++)
+    bool may = false;
+    if (m->kernels->record)
+        TRY(may_record(m, &may, err));
+    if (!may)
+        return OK;
+    for (int32_t i = 0; m->kernels->record(m->backend, i, &b); i++)
         TRY(record_step(m, &b, err));
     return OK;
 }

@@ -616,6 +616,31 @@ static void a_recording_that_fails(void **state)
     assert_int_equal(r.answers[0].count, 3);
 }
 
+static int older_on_one(int device, struct cuda_device_info *out)
+{
+    int e = many_info(device, out);
+    out->driver = device == 1 ? 12020 : 12030;
+    return e;
+}
+
+/* No rank records where one cannot: the others' steps would have other rows. */
+static void an_older_driver_on_one_rank(void **state)
+{
+    struct error err;
+    (void)state;
+    struct cuda_plugin p = *gpus(2);
+    p.device_info = older_on_one;
+    struct run r = {.cuda = &p, .collectives = "nccl"};
+    if (try_two(&r, &err) != OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(r.answers[0].count, 3);
+    assert_int_equal(r.nodes[1], 0);
+    r.cuda = gpus(2);
+    if (try_two(&r, &err) != OK)
+        fail_msg("%s", err.msg);
+    assert_true(r.nodes[1] > 0);
+}
+
 /* Without NCCL, or with GPUs that it cannot serve: refused, or by way of the host. */
 static void collectives_that_do_not_serve(void **state)
 {
@@ -818,6 +843,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_step_that_hangs),
     cmocka_unit_test(sums_that_are_wrong),
     cmocka_unit_test(a_recording_that_fails),
+    cmocka_unit_test(an_older_driver_on_one_rank),
     cmocka_unit_test(collectives_that_do_not_serve),
     cmocka_unit_test(auto_takes_nccl),
 #endif
