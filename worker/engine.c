@@ -66,6 +66,8 @@ void engine_destroy(struct engine *e)
 {
     if (!e)
         return;
+    if (e->flying) /* within its deadline; freeing the memory would wait for it without one */
+        e->model->kernels->finish(e->model->backend, NULL);
     sched_destroy(e->scheduler);
     step_fini(&e->step);
     free(e->received);
