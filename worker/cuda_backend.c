@@ -758,6 +758,11 @@ static enum status check_model(const struct backend *be, struct error *err)
             "the CUDA backend has heads of at most %d and %d experts a token, found %d "
             "and %d: run this model on CPUs",
             CUDA_MAX_HEAD, CUDA_MAX_TOP_K, c->head_dim, c->top_k);
+    if (c->head_dim % 8 != 0) /* a leaf of o_proj begins at a multiple of 16 bytes */
+        return error_set(err, ERR_UNSUPPORTED,
+                         "attention heads: expected a head_dim that is a multiple of 8, found %d: "
+                         "run this model on CPUs",
+                         c->head_dim);
     return OK;
 }
 
