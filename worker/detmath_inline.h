@@ -116,7 +116,8 @@ DETMATH void detmath_sincos(double x, double *sin_x, double *cos_x)
 }
 
 /* e^x in single precision with the bits of the CPU kernels' v_exp (worker/cpu/vec.h), where it is
- * explained. Within 2 units in the last place on [-87, 88], to which x is clamped. */
+ * explained. Within 2 units in the last place on [-87, 88], to which x is clamped. A NaN gives a
+ * NaN, whatever its bits: a GPU's, all ones, would not outlive the sum of exponents. */
 DETMATH float detmath_expf(float x)
 {
     x = x > 88.0f ? 88.0f : x;
@@ -139,7 +140,7 @@ DETMATH float detmath_expf(float x)
     memcpy(&t_bits, &t, sizeof t_bits);
     p_bits += t_bits << 23;
     memcpy(&p, &p_bits, sizeof p);
-    return p;
+    return x != x ? x : p;
 }
 
 #endif

@@ -557,6 +557,14 @@ static void elementary_functions(void **state)
         double exact = exp((double)(float)x[i]);
         assert_true(fabs((double)f[i] - exact) <= exact * 0x1p-22);
     }
+
+    uint64_t ones = 0x7fffffffe0000000u; /* a device's NaN */
+    double nan;
+    memcpy(&nan, &ones, sizeof nan);
+    device_array<double> dnan(std::vector<double>(1, nan)), results(4);
+    device_array<float> one(1);
+    assert_ran(run_detmath(dnan.p, 1, results.p, one.p));
+    assert_true(std::isnan(one.read()[0]));
 }
 
 static void vector_types(void **state)

@@ -131,6 +131,18 @@ static void expf_has_the_bits_of_the_cpu_kernels(void **state)
     }
 }
 
+/* Of NaNs also the one that GPUs give, 0x7fffffff. */
+static void expf_of_a_nan_is_a_nan(void **state)
+{
+    (void)state;
+    const uint32_t bits[] = {0x7fc00000u, 0xffc00000u, 0x7fffffffu, 0xffffffffu, 0x7fc00001u};
+    for (unsigned i = 0; i < sizeof bits / sizeof *bits; i++) {
+        float x;
+        memcpy(&x, &bits[i], sizeof x);
+        assert_true(isnan(detmath_expf(x)));
+    }
+}
+
 /* clang-format off: a case a line, as tests/CMakeLists.txt reads them */
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(exp_is_within_two_ulp),
@@ -140,6 +152,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(sincos_is_within_its_bound),
     cmocka_unit_test(sincos_at_its_borders),
     cmocka_unit_test(expf_has_the_bits_of_the_cpu_kernels),
+    cmocka_unit_test(expf_of_a_nan_is_a_nan),
 };
 /* clang-format on */
 
