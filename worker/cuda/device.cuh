@@ -38,22 +38,48 @@ typedef cudaStream_t device_stream;
 
 struct launch_shape {
     dim3 grid, block;
-    size_t shared_bytes; /* dynamic; more than 48 KiB is asked for as CUDA wants it */
+    size_t shared_bytes; /* dynamic; asked for where CUDA wants it: launch_allow_shared */
     device_stream stream;
     bool overlap; /* may start before its predecessor ends: see grid_dependency_wait */
 };
+
+/* Of the calling thread's device. */
+static inline cudaError_t device_attribute(cudaDeviceAttr which, int *out)
+{
+    int device = 0;
+    cudaError_t e = cudaGetDevice(&device);
+    return e == cudaSuccess ? cudaDeviceGetAttribute(out, which, device) : e;
+}
+
+/* Lets the kernel have as much dynamic shared memory as the device gives beside its static one,
+ * which counts towards the 48 KiB that need no asking. All launches ask for the same: what is
+ * recorded in a graph, or about to be launched by another thread, finds nothing lowered. */
+static inline cudaError_t launch_allow_shared(const void *kernel, size_t bytes)
+{
+    cudaFuncAttributes a = {};
+    int most = 0;
+    cudaError_t e = cudaFuncGetAttributes(&a, kernel);
+    if (e != cudaSuccess || a.sharedSizeBytes + bytes <= 48 * 1024)
+        return e;
+    e = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, &most);
+    most -= (int)a.sharedSizeBytes;
+    if (e != cudaSuccess || a.maxDynamicSharedSizeBytes == most)
+        return e;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+}
 
 /* Runs kernel(arguments...) on the stream. Returns 0, or CUDA's error. Any thread. */
 template <class... P, class... A>
 static inline int launch(void (*kernel)(P...), const launch_shape &shape, A &&...arguments)
 {
-    if (shape.shared_bytes > 48 * 1024) {
-        cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)shape.shared_bytes);
-        if (e != cudaSuccess)
-            return (int)e;
-    }
+    int major = 0; /* devices before 9 overlap nothing */
+    cudaError_t e = cudaSuccess;
+    if (shape.shared_bytes > 0)
+        e = launch_allow_shared((const void *)kernel, shape.shared_bytes);
+    if (e == cudaSuccess && shape.overlap)
+        e = device_attribute(cudaDevAttrComputeCapabilityMajor, &major);
+    if (e != cudaSuccess)
+        return (int)e;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -63,7 +89,7 @@ static inline int launch(void (*kernel)(P...), const launch_shape &shape, A &&..
     config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = shape.stream;
     config.attrs = &attribute;
-    config.numAttrs = shape.overlap ? 1 : 0;
+    config.numAttrs = major >= 9 ? 1 : 0;
     return (int)cudaLaunchKernelEx(&config, kernel, (P)arguments...);
 }
 
