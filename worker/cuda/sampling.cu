@@ -166,11 +166,11 @@ DEVICE bool last_of_row(row_state *r, int *flag)
     __syncthreads();
     if (threadIdx.x == 0) {
         *flag = atomicAdd(&r->done, 1u) == gridDim.y - 1;
+        __threadfence(); /* by the thread that counted: the barrier passes it on */
         if (*flag)
             r->done = 0;
     }
     __syncthreads();
-    __threadfence();
     return *flag;
 }
 
