@@ -118,8 +118,15 @@ enum status cuda_plugin_device(const struct cuda_plugin *plugin, int device,
             "GPU %d (%s): expected compute capability %d.0 or later, found %d.%d: hide "
             "it by CUDA_VISIBLE_DEVICES, or run on CPUs (--device cpu)",
             device, out->name, CUDA_MIN_MAJOR, out->major, out->minor);
-    if (plugin->runs() == 0)
+    if (plugin->runs() == 0 && out->block_shared >= CUDA_MIN_SHARED)
         return OK;
+    if (plugin->runs() == 0)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "GPU %d (%s, %d.%d): expected %d KiB of shared memory a block, as GPUs of "
+                         "data centres have, found %d: hide it by CUDA_VISIBLE_DEVICES, or run on "
+                         "CPUs (--device cpu)",
+                         device, out->name, out->major, out->minor, CUDA_MIN_SHARED >> 10,
+                         out->block_shared >> 10);
     char held[128];
     list_architectures(plugin, held, sizeof held);
     return error_set(err, ERR_UNSUPPORTED,

@@ -1,9 +1,9 @@
 /*
  * A CUDA plug-in without a GPU, whose answers a test chooses: what `witan` says to machines on
  * which it cannot run. It computes nothing. State: the environment, read at each call:
- * FAKE_CUDA_VERSION, _DRIVER, _DRIVER_ERROR, _COUNT, _COUNT_ERROR, _MAJOR, _MINOR, _RUNS; and
- * where FAKE_CUDA_HOLD names a file, how often this process has asked for a device: from the second
- * time on, in loading, the answer waits until the file is gone, and is then an error.
+ * FAKE_CUDA_VERSION, _DRIVER, _DRIVER_ERROR, _COUNT, _COUNT_ERROR, _MAJOR, _MINOR, _RUNS, _SHARED;
+ * and where FAKE_CUDA_HOLD names a file, how often this process has asked for a device: from the
+ * second time on, in loading, the answer waits until the file is gone, and is then an error.
  */
 #include "worker/cuda/plugin.h"
 
@@ -61,7 +61,8 @@ static int device_info(int device, struct cuda_device_info *out)
                                      .minor = answer("FAKE_CUDA_MINOR", 0),
                                      .driver = answer("FAKE_CUDA_DRIVER", 13000),
                                      .bytes = UINT64_C(80) << 30,
-                                     .free_bytes = UINT64_C(79) << 30};
+                                     .free_bytes = UINT64_C(79) << 30,
+                                     .block_shared = answer("FAKE_CUDA_SHARED", 227 << 10)};
     snprintf(out->uuid, sizeof out->uuid, "GPU-00000000-0000-0000-0000-%012d", device);
     snprintf(out->pci, sizeof out->pci, "00000000:%02x:00.0", device + 1);
     return 0;

@@ -65,6 +65,7 @@ static int device_info(int device, struct cuda_device_info *out)
     out->minor = p.minor;
     out->bytes = bytes;
     out->free_bytes = free_bytes;
+    out->block_shared = (int32_t)p.sharedMemPerBlockOptin;
     return 0;
 }
 
@@ -170,6 +171,7 @@ static int device_info(int, struct cuda_device_info *out)
     strncpy(out->pci, "00000000:00:00.0", sizeof out->pci - 1);
     out->major = 9;
     out->driver = RUNTIME;
+    out->block_shared = CUDA_MIN_SHARED;
     device_memory(&out->bytes, &out->free_bytes);
     return 0;
 }

@@ -21,7 +21,8 @@ extern "C" {
 
 enum { CUDA_PLUGIN_VERSION = 1 };
 
-enum { CUDA_MIN_MAJOR = 8 }; /* compute capability: below it there is no bf16 product */
+enum { CUDA_MIN_MAJOR = 8 };          /* compute capability: below it there is no bf16 product */
+enum { CUDA_MIN_SHARED = 163 << 10 }; /* bytes of a block, which an A100 has; tiles want them */
 
 typedef void *cuda_graph; /* cudaGraphExec_t */
 typedef void *cuda_event; /* cudaEvent_t */
@@ -33,6 +34,7 @@ struct cuda_device_info {
     int32_t major, minor; /* compute capability */
     int32_t driver;       /* version of CUDA that the driver knows, 13000 for 13.0 */
     uint64_t bytes, free_bytes;
+    int32_t block_shared; /* bytes of shared memory that a block may have */
 };
 
 /* Of fast.h, by their names there without "cuda_fast_" and "cuda_". */

@@ -92,6 +92,12 @@ static void refuses_a_gpu_it_has_no_code_for(void **state)
          "expected compute capability 8.0, 9.0, 10.0, which the CUDA plug-in holds code for, found "
          "12.0",
          "-DWITAN_CUDA_ARCHITECTURES=120"},
+        {{{"FAKE_CUDA_MINOR", "9"}, {"FAKE_CUDA_SHARED", "101376"}},
+         ERR_UNSUPPORTED,
+         "GPU 0 (Fake GPU, 9.9): expected 163 KiB of shared memory a block, as GPUs of data "
+         "centres "
+         "have, found 99",
+         "--device cpu"},
     };
     const struct cuda_plugin *p = plugin();
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
