@@ -14,9 +14,7 @@ struct engine {
     int32_t vocab_limit;
     struct step step;
     struct scheduler *scheduler; /* rank 0 */
-    struct batch begun;          /* the last step's; only its counts outlive it */
-    bool keeps;                  /* that step's logits are wanted */
-    struct batch flight;         /* where `flying`: the step that is under way */
+    struct batch flight;         /* where `flying`: of the step under way, its counts alone */
     bool flying;
     /* Of the last step, on rank 0 and on the drawing rank. */
     const int32_t *drawn;
@@ -149,9 +147,8 @@ static bool draws_here(const struct engine *e)
 }
 
 /* Runs the step that was broadcast, or where the backend works ahead begins it. */
-static enum status begin_step(struct engine *e, struct error *err)
+static enum status begin_step(struct engine *e, struct batch *b, struct error *err)
 {
-    struct batch *b = &e->begun;
     tell_phase(e, ENGINE_FORWARD);
     int64_t start = clock_now_ns();
     step_batch(&e->step, b);
@@ -160,7 +157,6 @@ static enum status begin_step(struct engine *e, struct error *err)
         b->draws = 0;
     TRY(model_forward(e->model, b, err));
     b->draws = draws;
-    e->keeps = e->step.header.keep_logits != 0;
     e->stats.forward_ns += clock_now_ns() - start;
     e->stats.steps++;
     e->stats.rows += (uint64_t)b->rows;
@@ -197,15 +193,16 @@ static enum status land(struct engine *e, struct error *err)
  * itself left under way, unless somebody wants its logits, which the one after would overwrite. */
 static enum status fly(struct engine *e, struct error *err)
 {
-    TRY(begin_step(e, err));
-    struct batch begun = e->begun;
+    struct batch b;
+    bool keeps = e->step.header.keep_logits != 0;
+    TRY(begin_step(e, &b, err));
     TRY(land(e, err));
-    if (e->model->kernels->ahead && e->drawer == 0 && !e->keeps) {
-        e->flight = begun;
+    if (e->model->kernels->ahead && e->drawer == 0 && !keeps) {
+        e->flight = b;
         e->flying = true;
         return OK;
     }
-    return finish_step(e, &begun, e->keeps, err);
+    return finish_step(e, &b, keeps, err);
 }
 
 enum status engine_follow(struct engine *e, enum engine_left *why, struct error *err)
