@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "tests/fake_nccl/fake_nccl.h"
+#include "tests/cuda/any_gpu.h"
 #include "worker/cuda_backend.h"
 #include "worker/engine.h"
 #include "worker/sampler.h"
@@ -334,19 +335,6 @@ static void assert_same(const struct answer *a, const struct answer *b)
         assert_memory_equal(a->logits + p * a->vocab, b->logits + p * b->vocab,
                             (size_t)a->vocab * sizeof *a->logits);
     }
-}
-
-/* The emulator has a GPU always, a machine perhaps. */
-static const struct cuda_plugin *plugin(void)
-{
-    const struct cuda_plugin *p = witan_cuda_plugin(CUDA_PLUGIN_VERSION);
-    struct error err;
-    int devices = 0;
-    assert_non_null(p);
-    if (cuda_plugin_devices(p, &devices, &err) == OK)
-        return p;
-    printf("skipped: %s\n", err.msg);
-    exit(77);
 }
 
 /* With every expert chosen rounding cannot change the choice, and all rows stay near. */

@@ -4,20 +4,8 @@
  */
 #include "tests/unit/worker/oracle.h"
 
+#include "tests/cuda/any_gpu.h"
 #include "worker/cuda_backend.h"
-
-/* The emulator has a GPU always, a machine perhaps. */
-static const struct cuda_plugin *plugin(void)
-{
-    const struct cuda_plugin *p = witan_cuda_plugin(CUDA_PLUGIN_VERSION);
-    struct error err;
-    int devices = 0;
-    assert_non_null(p);
-    if (cuda_plugin_devices(p, &devices, &err) == OK)
-        return p;
-    printf("skipped: %s\n", err.msg);
-    exit(77);
-}
 
 static struct case_run *make_run(const char *name, const char *folder, char dir[1024],
                                  struct golden *g)
