@@ -1,5 +1,5 @@
-/* A team of threads: see pool.h. State: the job's number (a generation), and how many have ended.
- */
+/* A team of threads: see pool.h. State: the job's number (a generation), how many have ended it,
+ * and the number of the meeting within jobs. */
 #include "base/pool.h"
 #include "base/check.h"
 #include "base/log.h"
@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,6 +21,12 @@ struct pool_thread {
     pthread_t id;
 };
 
+/* A word that threads wait on. Waking is a system call, for those alone that sleep. */
+struct waited {
+    _Alignas(64) atomic_uint word; /* futex */
+    atomic_uint sleepers;
+};
+
 struct pool {
     int threads;
     int spins;
@@ -29,9 +34,11 @@ struct pool {
     void (*fn)(void *arg, int thread);
     void *arg;
     bool stop;
-    _Alignas(64) atomic_uint generation; /* futex: raised when a job starts */
-    _Alignas(64) atomic_uint running;    /* futex: helpers that have not ended the job */
-    struct pool_thread helpers[];        /* [threads - 1] */
+    struct waited generation;         /* raised when a job starts */
+    struct waited running;            /* helpers that have not ended the job */
+    struct waited meeting;            /* raised when all have met */
+    _Alignas(64) atomic_uint arrived; /* at the meeting */
+    struct pool_thread helpers[];     /* [threads - 1] */
 };
 
 static void pause_cpu(void)
@@ -41,24 +48,30 @@ static void pause_cpu(void)
 #endif
 }
 
-/* Waits until *word differs from `old`, spinning first. */
-static unsigned wait_change(atomic_uint *word, unsigned old, int spins)
+/* Waits until the word differs from `old`, spinning first. */
+static unsigned wait_change(struct waited *w, unsigned old, int spins)
 {
+    unsigned now;
     for (int i = 0; i < spins; i++) {
-        unsigned now = atomic_load_explicit(word, memory_order_acquire);
+        now = atomic_load_explicit(&w->word, memory_order_acquire);
         if (now != old)
             return now;
         pause_cpu();
     }
-    unsigned now;
-    while ((now = atomic_load_explicit(word, memory_order_acquire)) == old)
-        syscall(SYS_futex, (void *)word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    /* Either the one who changes the word sees a sleeper, or the sleeper sees the change: all four
+     * accesses are sequentially consistent. */
+    atomic_fetch_add(&w->sleepers, 1);
+    while ((now = atomic_load(&w->word)) == old)
+        syscall(SYS_futex, (void *)&w->word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&w->sleepers, 1);
     return now;
 }
 
-static void wake_all(atomic_uint *word)
+/* After a change of the word. */
+static void wake_all(struct waited *w)
 {
-    syscall(SYS_futex, (void *)word, FUTEX_WAKE_PRIVATE, POOL_MAX_THREADS, NULL, NULL, 0);
+    if (atomic_load(&w->sleepers) > 0)
+        syscall(SYS_futex, (void *)&w->word, FUTEX_WAKE_PRIVATE, POOL_MAX_THREADS, NULL, NULL, 0);
 }
 
 static void *helper_main(void *arg)
@@ -72,15 +85,15 @@ static void *helper_main(void *arg)
         if (p->stop)
             return NULL;
         p->fn(p->arg, self->index);
-        if (atomic_fetch_sub_explicit(&p->running, 1, memory_order_acq_rel) == 1)
+        if (atomic_fetch_sub(&p->running.word, 1) == 1)
             wake_all(&p->running);
     }
 }
 
 static void start_job(struct pool *p)
 {
-    atomic_store_explicit(&p->running, (unsigned)p->threads - 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
+    atomic_store_explicit(&p->running.word, (unsigned)p->threads - 1, memory_order_relaxed);
+    atomic_fetch_add(&p->generation.word, 1);
     wake_all(&p->generation);
 }
 
@@ -112,7 +125,7 @@ void pool_destroy(struct pool *p)
     if (!p)
         return;
     p->stop = true;
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
+    atomic_fetch_add(&p->generation.word, 1);
     wake_all(&p->generation);
     for (int i = 0; i < p->threads - 1; i++)
         pthread_join(p->helpers[i].id, NULL);
@@ -135,8 +148,24 @@ void pool_run(struct pool *p, void (*fn)(void *arg, int thread), void *arg)
     start_job(p);
     fn(arg, 0);
     unsigned left;
-    while ((left = atomic_load_explicit(&p->running, memory_order_acquire)) != 0)
+    while ((left = atomic_load_explicit(&p->running.word, memory_order_acquire)) != 0)
         wait_change(&p->running, left, p->spins);
+}
+
+void pool_meet(struct pool *p)
+{
+    if (p->threads == 1)
+        return;
+    /* No meeting ends before this thread has come, so the number is of this one. */
+    unsigned meeting = atomic_load_explicit(&p->meeting.word, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 <
+        (unsigned)p->threads) {
+        wait_change(&p->meeting, meeting, p->spins);
+        return;
+    }
+    atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+    atomic_fetch_add(&p->meeting.word, 1);
+    wake_all(&p->meeting);
 }
 
 int cpu_count(void)

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,23 @@ int pool_threads(const struct pool *p);
 
 /* Runs fn(arg, thread) once on each thread and waits for all. Allocates nothing. */
 void pool_run(struct pool *p, void (*fn)(void *arg, int thread), void *arg);
+
+/* In a job: waits until all threads of the pool have come as far. Each of them calls it, or none:
+ * what they wrote before, all read after. */
+void pool_meet(struct pool *p);
+
+/* Tasks of a job that whichever thread is free takes, each once: {.count}. */
+struct pool_tasks {
+    int64_t count;
+    _Alignas(64) atomic_llong next;
+};
+
+/* The next task, in order, or -1 where none is left. */
+static inline int64_t pool_take(struct pool_tasks *t)
+{
+    int64_t i = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed);
+    return i < t->count ? i : -1;
+}
 
 /* The part of [0, n) that `thread` of `threads` takes, in multiples of `grain`. */
 static inline void pool_part(int64_t n, int64_t grain, int threads, int thread, int64_t *begin,

@@ -2,6 +2,7 @@
  * kernel's "Control Group v2", memory.max, memory.current, memory.stat. */
 #include "base/process.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,17 @@ uint64_t process_resident_bytes(void)
         fclose(f);
     }
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+int process_open_files(void)
+{
+    int count = 0;
+    DIR *d = opendir("/proc/self/fd");
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d))
+        count += e->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return count > 0 ? count - 1 : 0; /* but for the folder itself */
 }
 
 /* The number after the first line's `key` ("" where the file is one number), or `none`. */

@@ -7,6 +7,9 @@
 /* Memory that is resident now; 0 where the system does not say. */
 uint64_t process_resident_bytes(void);
 
+/* Descriptors that are open; 0 where the system does not say. */
+int process_open_files(void);
+
 /* Memory that this process could still take without pushing others out: what the machine has
  * available, swap included, and its cgroup (version 2) leaves. 0 where the system does not say. */
 uint64_t process_available_bytes(void);

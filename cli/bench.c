@@ -5,8 +5,13 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "cli/bench.h"
 #include "cli/cli.h"
-#include "cli/group.h"
+#ifndef WITAN_ENGINE_ONLY
+#include "cli/load.h"
+#include "cli/load_report.h"
+#include "cli/quality.h"
+#endif
 #include "partition/bounds.h"
 #include "partition/weight_format.h"
 #include "worker/cuda_backend.h"
@@ -20,7 +25,12 @@
 
 static const char usage[] =
     "usage: witan bench --offline DIR [FLAG...]\n"
-    "Decodes at several batch sizes and fills prompts, prints tokens a second and the share of "
+    "       witan bench --url URL | --grpc HOST:PORT [FLAG...]  (--url --help: these flags)\n"
+    "       witan bench --quality DIR [FLAG...]  (--quality --help: these flags)\n"
+    "       witan bench --report FILE [FLAG...]\n"
+    "       witan bench --compare FILE FILE... [FLAG...]\n"
+    "--offline: decodes at several batch sizes and fills prompts, prints tokens a second and the "
+    "share of "
     "what\n"
     "the machine's memory and arithmetic allow.\n"
     "  --random-weights   none are read: DIR needs its config.json alone\n"
@@ -31,28 +41,12 @@ static const char usage[] =
     "  --repeat N         times that each prompt is filled (default: 3)\n"
     "  --bandwidth N      GB/s that the memory gives (default: a known GPU's, else no bound)\n"
     "  --peak N           TFLOP/s that matrix products reach (the same)\n"
-    "  --json FILE        the figures for programs\n";
+    "  --json FILE        the figures for programs\n"
+    "  --turns            instead: cases one at a time from standard input, `prefill N`,\n"
+    "                     `fill BATCH DEPTH`, `decode STEPS`, each answered with its seconds; the\n"
+    "                     sizes are --context, --max-seqs and --step-tokens\n";
 
-enum { MAX_CASES = 16, WARM_STEPS = 3, MAX_STEPS = 4096, MAX_TOKENS = 1 << 20 };
-
-struct bench {
-    struct group_options group;
-    int32_t batches[MAX_CASES], batch_count;
-    int32_t prompts[MAX_CASES], prompt_count;
-    int32_t depth, steps, repeat;
-    double bandwidth, peak; /* bytes and operations a second; 0: not known */
-    const char *json_path;
-    bool offline;
-    char device[300];
-    struct engine *engine;
-    struct model *model;
-    struct inventory *inv;
-    uint64_t state; /* of random tokens */
-    int64_t drawn;  /* tokens */
-    int64_t ended;  /* requests */
-    bool failed;    /* one of them by FINISH_ERROR */
-    json_t *cases;
-};
+enum { WARM_STEPS = 3, MAX_STEPS = 4096 };
 
 /* --- flags --- */
 
@@ -68,8 +62,8 @@ static bool take_list(const char *flag, const char *value, int32_t max, int32_t 
 {
     char words[64];
     const char *at = value;
-    snprintf(words, sizeof words, "up to %d numbers of 1 to %d", MAX_CASES, max);
-    for (*count = 0; at && *count < MAX_CASES; at++) {
+    snprintf(words, sizeof words, "up to %d numbers of 1 to %d", BENCH_MAX_CASES, max);
+    for (*count = 0; at && *count < BENCH_MAX_CASES; at++) {
         char *end;
         long v = strtol(at, &end, 10);
         if (end == at || v < 1 || v > max || (*end && *end != ','))
@@ -84,7 +78,7 @@ static bool take_list(const char *flag, const char *value, int32_t max, int32_t 
 
 static bool take_int(const char *flag, const char *value, int32_t max, int32_t *out)
 {
-    int32_t list[MAX_CASES], count;
+    int32_t list[BENCH_MAX_CASES], count;
     if (!take_list(flag, value, max, list, &count))
         return false;
     *out = list[0];
@@ -106,16 +100,24 @@ static int take_flag(struct bench *b, char **argv, int *i)
 {
     const char *flag = argv[*i], *value = argv[*i + 1];
     bool good;
-    if (strcmp(flag, "--offline") == 0 || strcmp(flag, "--random-weights") == 0) {
-        *(flag[2] == 'o' ? &b->offline : &b->group.random_weights) = true;
+    struct {
+        const char *name;
+        bool *out;
+    } switches[] = {{"--offline", &b->offline},
+                    {"--random-weights", &b->group.random_weights},
+                    {"--turns", &b->turns}};
+    for (size_t k = 0; k < COUNT_OF(switches); k++) {
+        if (strcmp(flag, switches[k].name) != 0)
+            continue;
+        *switches[k].out = true;
         return 1;
     }
     if (strcmp(flag, "--batch") == 0)
-        good = take_list(flag, value, 1 << 14, b->batches, &b->batch_count);
+        good = take_list(flag, value, BENCH_MAX_BATCH, b->batches, &b->batch_count);
     else if (strcmp(flag, "--prefill") == 0)
-        good = take_list(flag, value, MAX_TOKENS, b->prompts, &b->prompt_count);
+        good = take_list(flag, value, BENCH_MAX_TOKENS, b->prompts, &b->prompt_count);
     else if (strcmp(flag, "--depth") == 0)
-        good = take_int(flag, value, MAX_TOKENS, &b->depth);
+        good = take_int(flag, value, BENCH_MAX_TOKENS, &b->depth);
     else if (strcmp(flag, "--steps") == 0)
         good = take_int(flag, value, MAX_STEPS, &b->steps);
     else if (strcmp(flag, "--repeat") == 0)
@@ -236,8 +238,8 @@ static void on_token(void *user, int32_t token, enum finish finish)
     b->failed |= finish == FINISH_ERROR;
 }
 
-static enum status submit(struct bench *b, int32_t length, int64_t max_tokens, uint64_t *id,
-                          struct error *err)
+enum status bench_submit(struct bench *b, int32_t length, int64_t max_tokens, uint64_t *id,
+                         struct error *err)
 {
     int32_t *prompt = malloc((size_t)length * sizeof *prompt);
     if (!prompt)
@@ -294,8 +296,7 @@ static enum status report(struct bench *b, const char *what, int32_t size, doubl
                : error_set(err, ERR_NO_MEMORY, "no memory for figures");
 }
 
-/* One step, how long it took and the rows that it fed. */
-static enum status step(struct bench *b, double *seconds, int64_t *rows, struct error *err)
+enum status bench_step(struct bench *b, double *seconds, int64_t *rows, struct error *err)
 {
     uint64_t before = engine_stats(b->engine)->rows;
     int64_t start = clock_now_ns();
@@ -315,12 +316,12 @@ static enum status decode(struct bench *b, int32_t batch, struct error *err)
     double *seconds = calloc((size_t)b->steps, sizeof *seconds);
     enum status st = ids && seconds ? OK : error_set(err, ERR_NO_MEMORY, "no memory for a case");
     for (int32_t i = 0; st == OK && i < batch; i++)
-        st = submit(b, b->depth, decoded(b, batch), &ids[i], err);
+        st = bench_submit(b, b->depth, decoded(b, batch), &ids[i], err);
     int64_t fed = 0;
     for (int32_t n = -WARM_STEPS; st == OK && n < b->steps;) {
         int64_t rows = 0, drawn = b->drawn;
         double s = 0;
-        st = step(b, &s, &rows, err);
+        st = bench_step(b, &s, &rows, err);
         fed += rows;
         if (rows != batch || b->drawn - drawn != batch)
             continue;
@@ -349,11 +350,11 @@ static enum status prefill(struct bench *b, int32_t tokens, struct error *err)
         int64_t ended = b->ended;
         uint64_t id;
         double sum = 0;
-        st = submit(b, tokens, 1, &id, err);
+        st = bench_submit(b, tokens, 1, &id, err);
         while (st == OK && b->ended == ended) {
             int64_t rows = 0;
             double s = 0;
-            st = step(b, &s, &rows, err);
+            st = bench_step(b, &s, &rows, err);
             sum += s;
         }
         if (n >= 0)
@@ -426,9 +427,11 @@ static enum status rank0(struct engine *e, struct model *m, void *arg, struct er
     struct bench *b = arg;
     b->engine = e;
     b->model = m;
+    if (b->turns)
+        return bench_turns(b, err);
     TRY(name_device(b, err));
     TRY(inventory_create(&m->config, &b->inv, err));
-    b->inv->native = b->group.cuda;
+    b->inv->mode = m->mode;
     b->cases = json_array();
     enum status st = b->cases ? OK : error_set(err, ERR_NO_MEMORY, "no memory for figures");
     if (st == OK)
@@ -440,8 +443,26 @@ static enum status rank0(struct engine *e, struct model *m, void *arg, struct er
     return st;
 }
 
+#ifndef WITAN_ENGINE_ONLY
+static bool has_word(int argc, char **argv, const char *word)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], word) == 0)
+            return true;
+    return false;
+}
+#endif
+
 int cmd_bench(int argc, char **argv)
 {
+#ifndef WITAN_ENGINE_ONLY
+    if (argc > 1 && (strcmp(argv[1], "--report") == 0 || strcmp(argv[1], "--compare") == 0))
+        return load_report_main(argc, argv);
+    if (has_word(argc, argv, "--quality"))
+        return quality_main(argc, argv);
+    if (has_word(argc, argv, "--url") || has_word(argc, argv, "--grpc"))
+        return load_main(argc, argv);
+#endif
     struct bench b = {.batches = {1, 8, 64},
                       .batch_count = 3,
                       .prompts = {4096},
@@ -451,7 +472,7 @@ int cmd_bench(int argc, char **argv)
                       .repeat = 3,
                       .state = 88172645463325252};
     group_init(&b.group);
-    if (!parse(&b, argc, argv) || !size_group(&b))
+    if (!parse(&b, argc, argv) || (!b.turns && !size_group(&b)))
         return 2;
     if (strcmp(b.group.transport, "local") != 0) {
         wrong("--transport", "local: one process, ranks as its threads", b.group.transport);

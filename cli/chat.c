@@ -88,6 +88,7 @@ static enum status answer_ids(struct engine *e, const struct model *m, const str
         .prompt_len = (int32_t)ids->len,
         .max_tokens = o->max_tokens > 0 && o->max_tokens < room ? o->max_tokens : room,
         .sampling = o->sampling,
+        .shaping = o->shaping,
         .on_token = on_token,
         .user = &a,
     };

@@ -14,6 +14,7 @@ struct chat_options {
     bool fixed_seed;    /* else each answer of a conversation draws with the next seed */
     int32_t max_tokens; /* 0: up to the context */
     struct sampling sampling;
+    struct shaping shaping;
 };
 
 /* group_fn: answers the prompt, or standard input, or a terminal until its end. arg: chat_options.

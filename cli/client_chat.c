@@ -26,8 +26,10 @@ static const char usage[] =
     "  --system TEXT      the system message\n"
     "  --no-think         ask the model not to think\n"
     "  --max-tokens N     of an answer (default: up to the context)\n"
-    "  --temperature X, --top-p X, --top-k N, --min-p X, --seed N\n"
-    "                     sampling (default: the checkpoint's; seed random)\n";
+    "  --temperature X, --top-p X, --top-k N, --min-p X, --seed N, --repetition-penalty X\n"
+    "                     sampling (default: the checkpoint's; seed random)\n"
+    "  --presence-penalty X, --frequency-penalty X, --min-tokens N\n"
+    "                     the same (default: 0)\n";
 
 enum { MAX_TEXT_BYTES = 16 << 20, MAX_TURNS = 4096 };
 
@@ -40,7 +42,7 @@ struct chat {
     bool no_think;
     int32_t max_tokens;
     Witan__Inference__V1__Sampling sampling;
-    Witan__Inference__V1__Float temperature, top_p, min_p;
+    Witan__Inference__V1__Float temperature, top_p, min_p, repetition, presence, frequency;
     Witan__Inference__V1__Int top_k;
     Witan__Inference__V1__Seed seed;
     struct client *client;
@@ -92,12 +94,22 @@ static int take_count(const char *flag, const char *value, long min, int32_t *ou
 /* 1: taken with its value; 0: not one of these; -1: bad, said. */
 static int take_number(struct chat *c, const char *flag, const char *value)
 {
-    if (strcmp(flag, "--temperature") == 0)
-        return take_float(flag, value, &c->temperature, &c->sampling.temperature);
-    if (strcmp(flag, "--top-p") == 0)
-        return take_float(flag, value, &c->top_p, &c->sampling.top_p);
-    if (strcmp(flag, "--min-p") == 0)
-        return take_float(flag, value, &c->min_p, &c->sampling.min_p);
+    const struct {
+        const char *flag;
+        Witan__Inference__V1__Float *value, **field;
+    } floats[] = {
+        {"--temperature", &c->temperature, &c->sampling.temperature},
+        {"--top-p", &c->top_p, &c->sampling.top_p},
+        {"--min-p", &c->min_p, &c->sampling.min_p},
+        {"--repetition-penalty", &c->repetition, &c->sampling.repetition_penalty},
+        {"--presence-penalty", &c->presence, &c->sampling.presence_penalty},
+        {"--frequency-penalty", &c->frequency, &c->sampling.frequency_penalty},
+    };
+    for (size_t i = 0; i < COUNT_OF(floats); i++)
+        if (strcmp(flag, floats[i].flag) == 0)
+            return take_float(flag, value, floats[i].value, floats[i].field);
+    if (strcmp(flag, "--min-tokens") == 0)
+        return take_count(flag, value, 0, &c->sampling.min_tokens);
     if (strcmp(flag, "--max-tokens") == 0)
         return take_count(flag, value, 1, &c->max_tokens);
     if (strcmp(flag, "--top-k") == 0) {
@@ -122,6 +134,9 @@ static void init(struct chat *c)
     witan__inference__v1__float__init(&c->temperature);
     witan__inference__v1__float__init(&c->top_p);
     witan__inference__v1__float__init(&c->min_p);
+    witan__inference__v1__float__init(&c->repetition);
+    witan__inference__v1__float__init(&c->presence);
+    witan__inference__v1__float__init(&c->frequency);
     witan__inference__v1__int__init(&c->top_k);
     witan__inference__v1__seed__init(&c->seed);
 }

@@ -21,10 +21,13 @@ const char group_help[] =
     "  --transport T      local: ranks are threads (default); mpi: processes under mpirun\n"
     "  --threads N        compute threads of a rank (default: the cores over the ranks)\n"
     "  --context N        tokens of one conversation (default: the model's, at most 8192)\n"
-    "  --kv f32|bf16      type of the KV cache (default bf16)\n"
+    "  --weights published|int8|int4\n"
+    "                     what weights become in memory (default published)\n"
+    "  --kv bf16|f32|int8 type of the KV cache (default bf16)\n"
     "  --max-seqs N       sequences running at once\n"
     "  --step-tokens N    tokens of one step over all sequences (default 512)\n"
     "  --chunk N          prompt tokens of one sequence a step (default: no bound)\n"
+    "  --speculate N      tokens guessed ahead from the text so far, each step (default: none)\n"
     "  --device D         cpu (default) or cuda: a GPU for each rank of a machine, in turn\n"
     "  --gpu-memory F     with --device cuda: the part of a GPU that its ranks may fill (default "
     "0.9)\n"
@@ -34,7 +37,8 @@ const char group_help[] =
     "                     nccl where every rank has a GPU of its own)\n"
     "  --step-timeout N   seconds after which ranks give up GPUs that wait (nccl; default 60)\n"
     "  --fast             with --device cuda, on Hopper: faster prompts, not reproducible ones\n"
-    "  --kernels K        auto, avx512, avx2 or portable (the same tokens, bit for bit)\n"
+    "  --kernels K        auto, avx512vnni, avx512, avxvnni, avx2, i8mm, dotprod, neon\n"
+    "                     or portable (the same tokens, bit for bit)\n"
     "  --manifest FILE    prove every byte of the folder that is read by this signed manifest\n"
     "  --trust KEYS       with --manifest: PEM public keys, a file or a folder of NAME.pem\n"
     "  --threshold N      with --manifest: how many of them must have signed (default 1)\n"
@@ -99,6 +103,7 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         {"--max-seqs", 1 << 16, &o->limits.max_seqs},
         {"--step-tokens", 1 << 20, &o->limits.max_rows},
         {"--chunk", 1 << 20, &o->chunk},
+        {"--speculate", MAX_GUESSES, &o->speculate},
         {"--kv-blocks", 1 << 30, &o->limits.kv_blocks},
         {"--step-timeout", 24 * 3600, &o->step_timeout_s},
         {"--threshold", MANIFEST_MAX_KEYS, &o->threshold},
@@ -132,8 +137,9 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         return 1;
     }
     if (strcmp(flag, "--kernels") != 0 && strcmp(flag, "--transport") != 0 &&
-        strcmp(flag, "--kv") != 0 && strcmp(flag, "--device") != 0 &&
-        strcmp(flag, "--gpu-memory") != 0 && strcmp(flag, "--collectives") != 0)
+        strcmp(flag, "--kv") != 0 && strcmp(flag, "--weights") != 0 &&
+        strcmp(flag, "--device") != 0 && strcmp(flag, "--gpu-memory") != 0 &&
+        strcmp(flag, "--collectives") != 0)
         return 0;
     ++*i;
     if (!value)
@@ -156,10 +162,11 @@ int group_flag(struct group_options *o, int argc, char **argv, int *i)
         if (strcmp(value, "local") != 0 && strcmp(value, "mpi") != 0)
             return bad(flag, "local or mpi", value);
         o->transport = value;
-    } else if (strcmp(value, "f32") == 0 || strcmp(value, "bf16") == 0) {
-        o->limits.kv_dtype = strcmp(value, "f32") == 0 ? KV_F32 : KV_BF16;
-    } else {
-        return bad(flag, "f32 or bf16", value);
+    } else if (strcmp(flag, "--weights") == 0) {
+        if (!weight_mode_named(value, &o->weights))
+            return bad(flag, "published, int8 or int4", value);
+    } else if (!kv_dtype_named(value, &o->limits.kv_dtype)) {
+        return bad(flag, "bf16, f32 or int8", value);
     }
     return 1;
 }
@@ -262,7 +269,7 @@ static enum status fill_defaults(struct group_options *o, int32_t ranks_here, bo
     if (l->max_rows < l->max_seqs)
         l->max_rows = l->max_seqs;
     if (l->max_logits == 0)
-        l->max_logits = l->max_seqs;
+        l->max_logits = plan_max_logits(l, o->speculate);
     pool_size(ranks_here, &l->threads, spin);
     return OK;
 }
@@ -310,6 +317,7 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         .dir = a->o->dir,
         .manifest = a->o->manifest,
         .weights_cache = a->o->weights_cache,
+        .weights = a->o->weights,
         .random_weights = a->o->random_weights,
         .layout = a->o->layout,
         .limits = a->o->limits,
@@ -324,7 +332,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     uint64_t before = process_resident_bytes();
     TRY(comm_agree(world, a->o->cuda ? cuda_plugin_open(NULL, &options.cuda, err) : OK, err));
     TRY(model_create(&options, world, &m, err));
-    struct engine_options eo = {.chunk = a->o->chunk, .vocab_limit = a->vocab_limit};
+    struct engine_options eo = {
+        .chunk = a->o->chunk, .vocab_limit = a->vocab_limit, .speculate = a->o->speculate};
     enum status st = engine_create(m, &eo, &e, err);
     if (st == OK) {
         log_resident(m, before);
@@ -379,15 +388,13 @@ enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit,
 }
 
 enum status group_sampling(const struct group_options *o, struct sampling *sampling,
-                           struct error *err)
+                           struct shaping *shaping, struct error *err)
 {
     struct model_config config;
     struct generation_config g;
     TRY(config_load_proven(o->dir, o->manifest, &config, &g, err));
     *sampling = (struct sampling){
         .temperature = g.temperature, .top_p = g.top_p, .min_p = g.min_p, .top_k = g.top_k};
-    if (g.repetition_penalty != 1.0f)
-        log_warn("generation_config.json: repetition_penalty %g is not applied by this build",
-                 (double)g.repetition_penalty);
+    *shaping = (struct shaping){.repetition_penalty = g.repetition_penalty};
     return OK;
 }

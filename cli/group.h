@@ -19,11 +19,13 @@ struct group_options {
     const char *collectives; /* "auto", "nccl" or "staged" */
     int32_t step_timeout_s;
     int32_t chunk;
+    int32_t speculate; /* tokens guessed ahead; limits.max_logits follows */
     bool verbose;
     /* The folder's manifest: which, trusted keys, how many must have signed (0: 1). */
     const char *manifest_path, *trust;
     int32_t threshold;
     const char *weights_cache; /* a folder; NULL: none */
+    enum weight_mode weights;  /* what they become in memory */
     bool random_weights;       /* see worker/model.h; no flag of the group's */
     struct manifest *manifest; /* opened by group_open_manifest; group_fini closes it */
 };
@@ -63,8 +65,9 @@ bool group_will_exec(const struct group_options *o);
 enum status group_run(struct group_options *o, char **argv, int32_t vocab_limit, group_fn fn,
                       void *arg, struct error *err);
 
-/* The sampling defaults of the folder's generation_config.json; `seed` stays 0. */
+/* The sampling defaults of the folder's generation_config.json; `seed` stays 0, and of *shaping all
+ * but the repetition penalty. */
 enum status group_sampling(const struct group_options *o, struct sampling *sampling,
-                           struct error *err);
+                           struct shaping *shaping, struct error *err);
 
 #endif

@@ -33,7 +33,9 @@ static const char usage[] =
     "  --context N        tokens of one sequence (default: the model's, at most 32768)\n"
     "  --concurrency N    sequences at once, over all groups (default 16)\n"
     "  --step-tokens N    tokens of one step of a group (default 512)\n"
-    "  --kv bf16|f32      type of the KV cache (default bf16)\n"
+    "  --weights published|int8|int4\n"
+    "                     with --ranks: what weights become in memory (default published)\n"
+    "  --kv bf16|f32|int8 type of the KV cache (default bf16)\n"
     "  --threads N        compute threads of a rank, for scratch memory (default 1)\n"
     "  --all              every layout, also those that leave devices idle; every refusal\n"
     "  --json             the same as JSON, bytes as numbers\n"
@@ -53,7 +55,7 @@ struct plan_flags {
     const char *path;
     const char *gpus, *nodes, *gpu_memory, *ranks, *memory, *usable;
     const char *tp, *ep, *pp, *layout;
-    const char *context, *concurrency, *step_tokens, *kv, *threads, *svg;
+    const char *context, *concurrency, *step_tokens, *weights, *kv, *threads, *svg;
     bool all, json;
 };
 
@@ -63,6 +65,7 @@ struct plan_numbers {
     bool exact; /* one layout, rank by rank */
     int gpus, nodes, ranks, usable, context, concurrency, step_tokens, threads;
     uint64_t memory_bytes;
+    enum weight_mode weights;
     enum kv_dtype kv;
 };
 
@@ -155,9 +158,12 @@ static bool read_numbers(const struct plan_flags *f, struct plan_numbers *n)
         return false;
     if (f->memory && !read_memory("--memory", f->memory, &n->memory_bytes))
         return false;
-    if (f->kv && strcmp(f->kv, "f32") != 0 && strcmp(f->kv, "bf16") != 0)
-        return bad("--kv", "f32 or bf16", f->kv);
-    n->kv = f->kv && strcmp(f->kv, "f32") == 0 ? KV_F32 : KV_BF16;
+    if (f->weights && !weight_mode_named(f->weights, &n->weights))
+        return bad("--weights", "published, int8 or int4", f->weights);
+    if (n->weights != WEIGHTS_PUBLISHED && !f->ranks)
+        return bad("--weights", "published of GPUs, or --ranks with it", f->weights);
+    if (f->kv && !kv_dtype_named(f->kv, &n->kv))
+        return bad("--kv", "bf16, f32 or int8", f->kv);
     n->exact = f->layout || (f->tp && f->ep && f->pp);
     return !f->layout || read_layout(f->layout, &n->layout);
 }
@@ -178,6 +184,7 @@ static bool read_flags(int argc, char **argv, struct plan_flags *f)
                                  {"--context", &f->context},
                                  {"--concurrency", &f->concurrency},
                                  {"--step-tokens", &f->step_tokens},
+                                 {"--weights", &f->weights},
                                  {"--kv", &f->kv},
                                  {"--threads", &f->threads},
                                  {"--svg", &f->svg},
@@ -384,7 +391,7 @@ static enum status plan(const struct plan_flags *f, const struct plan_numbers *n
     struct plan_view v = {0};
     enum status st;
     TRY_OUT(st, load_model(f->path, &m, err));
-    m.inv->native = n->ranks == 0; /* on CPUs quantised weights become fp32 */
+    m.inv->mode = n->ranks == 0 ? WEIGHTS_PACKED : n->weights; /* ranks are CPUs' */
     TRY_OUT(st, make_view(f, n, &m, &v, err));
     TRY_OUT(st, n->exact ? show_layout(f, &v, n->layout, true, err) : show_survey(f, &v, err));
     if (fflush(stdout) != 0)

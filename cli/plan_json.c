@@ -1,26 +1,11 @@
 /* `witan plan --json`: see plan_view.h. Bytes are numbers, ranges [begin, end). No state. */
-#include "base/check.h"
+#include "cli/json_put.h"
 #include "cli/plan_view.h"
 #include "partition/weight_format.h"
 
-static void put(json_t *object, const char *key, json_t *value)
-{
-    CHECK(value && json_object_set_new(object, key, value) == 0, "no memory for %s", key);
-}
-
-static void add(json_t *array, json_t *value)
-{
-    CHECK(value && json_array_append_new(array, value) == 0, "no memory for a list");
-}
-
-static void put_int(json_t *object, const char *key, int64_t value)
-{
-    put(object, key, json_integer(value));
-}
-
 static void put_range(json_t *object, const char *key, struct range r)
 {
-    put(object, key, json_pack("[i, i]", r.begin, r.end));
+    json_put(object, key, json_pack("[i, i]", r.begin, r.end));
 }
 
 static json_t *layout_object(const struct layout *l)
@@ -31,76 +16,79 @@ static json_t *layout_object(const struct layout *l)
 static json_t *memory_object(const struct memory_plan *m)
 {
     json_t *o = json_object();
-#define X(field, words) put_int(o, #field, (int64_t)m->field);
+#define X(field, words) json_put_int(o, #field, (int64_t)m->field);
     MEMORY_PURPOSES(X)
 #undef X
-    put_int(o, "total", (int64_t)memory_plan_total(m));
+    json_put_int(o, "total", (int64_t)memory_plan_total(m));
     return o;
 }
 
 /* A count that may not be known. */
 static void put_sequences(json_t *object, int64_t n)
 {
-    put(object, "sequences_fit", n == INT64_MAX ? json_null() : json_integer(n));
+    json_put(object, "sequences_fit", n == INT64_MAX ? json_null() : json_integer(n));
 }
 
 static json_t *model_object(const struct plan_view *v)
 {
     const struct model_config *c = v->config;
     json_t *o = json_object();
-    put(o, "path", json_string(v->path));
-    put(o, "weight_format", json_string(weight_format_name(c->quant.format)));
-    put(o, "dtype", json_string(dtype_name(c->dtype)));
-    put(o, "weights_from", json_string(v->from_headers ? "headers" : "config"));
-    put_int(o, "parameters", (int64_t)plan_parameters(v));
-    put_int(o, "layers", c->layers);
-    put_int(o, "hidden", c->hidden);
-    put_int(o, "q_heads", c->q_heads);
-    put_int(o, "kv_heads", c->kv_heads);
-    put_int(o, "head_dim", c->head_dim);
-    put_int(o, "experts", c->experts);
-    put_int(o, "top_k", c->top_k);
-    put_int(o, "moe_intermediate", c->moe_intermediate);
-    put_int(o, "vocab", c->vocab);
+    json_put(o, "path", json_string(v->path));
+    json_put(o, "weight_format", json_string(weight_format_name(c->quant.format)));
+    json_put(o, "dtype", json_string(dtype_name(c->dtype)));
+    json_put(o, "weights_from", json_string(v->from_headers ? "headers" : "config"));
+    json_put_int(o, "parameters", (int64_t)plan_parameters(v));
+    json_put_int(o, "layers", c->layers);
+    json_put_int(o, "hidden", c->hidden);
+    json_put_int(o, "q_heads", c->q_heads);
+    json_put_int(o, "kv_heads", c->kv_heads);
+    json_put_int(o, "head_dim", c->head_dim);
+    json_put_int(o, "experts", c->experts);
+    json_put_int(o, "top_k", c->top_k);
+    json_put_int(o, "moe_intermediate", c->moe_intermediate);
+    json_put_int(o, "vocab", c->vocab);
     return o;
 }
 
 static json_t *asked_object(const struct plan_view *v)
 {
     json_t *o = json_object();
-    put_int(o, "nodes", v->cluster.nodes);
-    put_int(o, "devices_a_node", v->cluster.devices);
-    put_int(o, "device_bytes", (int64_t)v->device_bytes);
-    put_int(o, "usable_bytes", (int64_t)v->cluster.memory_bytes);
-    put_int(o, "sequences", v->wish.sequences);
-    put_int(o, "context", v->wish.context);
-    put_int(o, "step_tokens", v->wish.step_tokens);
-    put_int(o, "threads", v->wish.threads);
-    put(o, "kv", json_string(v->wish.kv_dtype == KV_F32 ? "f32" : "bf16"));
+    json_put_int(o, "nodes", v->cluster.nodes);
+    json_put_int(o, "devices_a_node", v->cluster.devices);
+    json_put_int(o, "device_bytes", (int64_t)v->device_bytes);
+    json_put_int(o, "usable_bytes", (int64_t)v->cluster.memory_bytes);
+    json_put_int(o, "sequences", v->wish.sequences);
+    json_put_int(o, "context", v->wish.context);
+    json_put_int(o, "step_tokens", v->wish.step_tokens);
+    json_put_int(o, "threads", v->wish.threads);
+    json_put(o, "weights",
+             json_string(weight_mode_name(v->inv->mode == WEIGHTS_PACKED ? WEIGHTS_PUBLISHED
+                                                                         : v->inv->mode)));
+    json_put(o, "kv", json_string(kv_dtype_name(v->wish.kv_dtype)));
     return o;
 }
 
 static json_t *head(const struct plan_view *v)
 {
     json_t *o = json_object();
-    put(o, "model", model_object(v));
-    put(o, "asked", asked_object(v));
+    json_put(o, "model", model_object(v));
+    json_put(o, "asked", asked_object(v));
     return o;
 }
 
 static json_t *layout_summary(const struct planner_layout *p)
 {
     json_t *o = layout_object(&p->layout);
-    put_int(o, "groups", p->replicas);
-    put(o, "fits", json_boolean(p->fits));
-    put_int(o, "sequences_asked", p->share);
+    json_put_int(o, "groups", p->replicas);
+    json_put(o, "fits", json_boolean(p->fits));
+    json_put_int(o, "sequences_asked", p->share);
     put_sequences(o, p->rank.sequences);
-    put_int(o, "fullest_rank", p->fullest);
-    put(o, "memory", memory_object(&p->rank.memory));
-    put_int(o, "collectives", p->calls);
-    put_int(o, "collectives_between_nodes", p->calls_cross);
-    put_int(o, "bytes_a_row", (int64_t)p->bytes_a_row);
-    put(o, "tp_between_nodes", json_boolean(p->tp_crosses));
+    json_put_int(o, "fullest_rank", p->fullest);
+    json_put(o, "memory", memory_object(&p->rank.memory));
+    json_put_int(o, "collectives", p->calls);
+    json_put_int(o, "collectives_between_nodes", p->calls_cross);
+    json_put_int(o, "bytes_a_row", (int64_t)p->bytes_a_row);
+    json_put(o, "tp_between_nodes", json_boolean(p->tp_crosses));
     return o;
 }
 
@@ -108,9 +96,9 @@ static json_t *refusal_object(const struct planner_refusal *r)
 {
     json_t *o = layout_object(&r->layout), *nearest = json_array();
     for (int i = 0; i < r->nearest_count; i++)
-        add(nearest, layout_object(&r->nearest[i]));
-    put(o, "why", json_string(r->why));
-    put(o, "nearest", nearest);
+        json_add(nearest, layout_object(&r->nearest[i]));
+    json_put(o, "why", json_string(r->why));
+    json_put(o, "nearest", nearest);
     return o;
 }
 
@@ -118,11 +106,11 @@ json_t *plan_json_survey(const struct plan_view *v, const struct survey *s)
 {
     json_t *o = head(v), *layouts = json_array(), *refused = json_array();
     for (int32_t i = 0; i < s->layout_count; i++)
-        add(layouts, layout_summary(&s->layouts[i]));
+        json_add(layouts, layout_summary(&s->layouts[i]));
     for (int32_t i = 0; i < s->refusal_count; i++)
-        add(refused, refusal_object(&s->refusals[i]));
-    put(o, "layouts", layouts);
-    put(o, "refused", refused);
+        json_add(refused, refusal_object(&s->refusals[i]));
+    json_put(o, "layouts", layouts);
+    json_put(o, "refused", refused);
     return o;
 }
 
@@ -136,12 +124,12 @@ static json_t *collectives_array(const struct plan_view *v, const struct plan_sh
         bool cross = planner_crosses(shown->plan, r, c[i].comm, &v->cluster,
                                      shown->layout->replicas);
         json_t *o = json_object();
-        put(o, "name", json_string(c[i].name));
-        put_int(o, "ranks", c[i].ranks);
-        put_int(o, "count", c[i].count);
-        put_int(o, "bytes_a_row", (int64_t)c[i].bytes_a_row);
-        put(o, "between_nodes", json_boolean(cross));
-        add(list, o);
+        json_put(o, "name", json_string(c[i].name));
+        json_put_int(o, "ranks", c[i].ranks);
+        json_put_int(o, "count", c[i].count);
+        json_put_int(o, "bytes_a_row", (int64_t)c[i].bytes_a_row);
+        json_put(o, "between_nodes", json_boolean(cross));
+        json_add(list, o);
     }
     return list;
 }
@@ -153,9 +141,9 @@ static json_t *rank_object(const struct plan_view *v, const struct plan_shown *s
     struct planner_rank needs = planner_rank_of(v->config, v->inv, shown->plan, r, &limits,
                                                 &v->cluster);
     json_t *o = json_object();
-    put_int(o, "rank", rank);
-    put_int(o, "node", plan_view_node(v, rank));
-    put_int(o, "stage", r->stage);
+    json_put_int(o, "rank", rank);
+    json_put_int(o, "node", plan_view_node(v, rank));
+    json_put_int(o, "stage", r->stage);
     put_range(o, "layers", r->layers);
     put_range(o, "q_heads", r->q_heads);
     put_range(o, "kv_heads", r->kv_heads);
@@ -163,9 +151,9 @@ static json_t *rank_object(const struct plan_view *v, const struct plan_shown *s
     put_range(o, "expert_columns", r->moe_cols);
     put_range(o, "dense_columns", r->dense_cols);
     put_range(o, "vocabulary", r->vocab);
-    put(o, "memory", memory_object(&needs.memory));
+    json_put(o, "memory", memory_object(&needs.memory));
     put_sequences(o, needs.sequences);
-    put(o, "collectives", collectives_array(v, shown, r));
+    json_put(o, "collectives", collectives_array(v, shown, r));
     return o;
 }
 
@@ -173,8 +161,8 @@ json_t *plan_json_layout(const struct plan_view *v, const struct plan_shown *sho
 {
     json_t *o = head(v), *ranks = json_array();
     for (int32_t i = 0; i < shown->plan->world; i++)
-        add(ranks, rank_object(v, shown, i));
-    put(o, "layout", layout_summary(shown->layout));
-    put(o, "ranks", ranks);
+        json_add(ranks, rank_object(v, shown, i));
+    json_put(o, "layout", layout_summary(shown->layout));
+    json_put(o, "ranks", ranks);
     return o;
 }

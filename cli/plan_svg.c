@@ -5,6 +5,7 @@
  */
 #include "base/check.h"
 #include "cli/plan_view.h"
+#include "cli/svg.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -87,17 +88,6 @@ static void put_style(FILE *out)
     fputs("@media screen and (prefers-color-scheme:dark){\n", out);
     put_scheme(out, &dark);
     fputs("}\n</style>\n", out);
-}
-
-static void put_escaped(FILE *out, const char *text)
-{
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '<' || c == '>' || c == '&' || c == '"')
-            fprintf(out, "&#%d;", c);
-        else
-            fputc(c < 0x20 || c == 0x7f ? '?' : c, out);
-    }
 }
 
 /* One rank's place in the drawing. */
@@ -287,14 +277,14 @@ static void put_heading(FILE *out, const struct plan_view *v, const struct plan_
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
             "height=\"%d\" role=\"img\">\n<title>Who holds what: pp %d tp %d ep %d of ",
             width, height, width, height, l->pp, l->tp, l->ep);
-    put_escaped(out, v->path);
+    svg_escaped(out, v->path);
     fputs("</title>\n", out);
     put_style(out);
     fprintf(out, "<rect class=\"p\" width=\"%d\" height=\"%d\"/>\n", width, height);
     fputs("<text class=\"h\" x=\"12\" y=\"24\">", out);
-    put_escaped(out, v->path);
+    svg_escaped(out, v->path);
     fprintf(out, ": pp %d, tp %d, ep %d</text>\n<text x=\"12\" y=\"42\">", l->pp, l->tp, l->ep);
-    put_escaped(out, words);
+    svg_escaped(out, words);
     fprintf(out,
             "</text>\n<text x=\"12\" y=\"58\">%d rank%s of %d group%s; KV cache for %d "
             "sequence%s of %d tokens</text>\n",

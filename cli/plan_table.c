@@ -122,13 +122,15 @@ static void put_head(FILE *out, const struct plan_view *v)
     if (v->device_bytes > 0)
         snprintf(memory, sizeof memory, "%.1f GB each, of which a rank fills at most %d %%",
                  (double)v->device_bytes * 1e-9, v->usable_percent);
+    bool panels = v->inv->mode == WEIGHTS_INT8 || v->inv->mode == WEIGHTS_INT4;
     snprintf(line, sizeof line,
-             "%d node%s of %d device%s, %s; %d sequence%s of %d tokens at once, KV cache in %s, %d "
-             "tokens a step",
+             "%d node%s of %d device%s, %s; %s%s%s%d sequence%s of %d tokens at once, KV cache in "
+             "%s, %d tokens a step",
              v->cluster.nodes, v->cluster.nodes > 1 ? "s" : "", v->cluster.devices,
-             v->cluster.devices > 1 ? "s" : "", memory, v->wish.sequences,
-             v->wish.sequences > 1 ? "s" : "", v->wish.context,
-             v->wish.kv_dtype == KV_F32 ? "f32" : "bf16", v->wish.step_tokens);
+             v->cluster.devices > 1 ? "s" : "", memory, panels ? "weights as " : "",
+             panels ? weight_mode_name(v->inv->mode) : "", panels ? ", " : "", v->wish.sequences,
+             v->wish.sequences > 1 ? "s" : "", v->wish.context, kv_dtype_name(v->wish.kv_dtype),
+             v->wish.step_tokens);
     wrap(out, 0, line);
 }
 

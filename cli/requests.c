@@ -4,6 +4,7 @@
 #include "base/json.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +16,15 @@ struct one {
     struct requests *all;
     struct token_ids prompt;
     struct sampling sampling;
+    struct shaping shaping;
     int32_t max_tokens;
     bool ignore_eos;
+    struct logit_bias *bias; /* of shaping; owned, as its stop_ids are */
+    int32_t *stop_ids;
+    int32_t logprobs, prompt_logprobs; /* as in struct request */
     struct token_ids drawn;
-    float *logits; /* [drawn, vocab]; only with a logits file */
+    struct buf told, prompt_told; /* logprobs as JSON, behind one another */
+    float *logits;                /* [drawn, vocab]; only with a logits file */
     size_t logits_rows, logits_cap;
     enum finish finish;
     bool failed;
@@ -78,6 +84,89 @@ static enum status prompt_of(struct one *q, const json_t *in, const char *what, 
     return st;
 }
 
+static enum status read_shaping(struct shaping *s, const json_t *in, const char *what,
+                                struct error *err)
+{
+    double repetition = (double)s->repetition_penalty, presence = 0, frequency = 0;
+    int64_t min_tokens = 0;
+    TRY(json_get_real(in, what, "repetition_penalty", false, 0, 10, &repetition, err));
+    TRY(json_get_real(in, what, "presence_penalty", false, -2, 2, &presence, err));
+    TRY(json_get_real(in, what, "frequency_penalty", false, -2, 2, &frequency, err));
+    TRY(json_get_int(in, what, "min_tokens", false, 0, INT32_MAX, &min_tokens, err));
+    *s = (struct shaping){.repetition_penalty = (float)repetition,
+                          .presence_penalty = (float)presence,
+                          .frequency_penalty = (float)frequency,
+                          .min_tokens = (int32_t)min_tokens};
+    return OK;
+}
+
+/* {"id": bias, ...} */
+static enum status read_biases(struct one *q, const json_t *in, const char *what, struct error *err)
+{
+    const json_t *map = json_object_get(in, "logit_bias"), *value;
+    const char *key;
+    if (!map)
+        return OK;
+    size_t most = json_object_size(map);
+    if (!json_is_object(map) || most > SAMPLING_MAX_BIASES)
+        return error_set(err, ERR_INVALID,
+                         "%s: logit_bias: expected an object of at most %d tokens, found %s", what,
+                         (int)SAMPLING_MAX_BIASES, json_type_words(map));
+    q->bias = calloc(most + 1, sizeof *q->bias);
+    if (!q->bias)
+        return error_set(err, ERR_NO_MEMORY, "no memory for %zu biases", most);
+    json_object_foreach((json_t *)(uintptr_t)map, key, value)
+    {
+        char *end;
+        long id = strtol(key, &end, 10);
+        if (end == key || *end || id < 0 || id > INT32_MAX || !json_is_number(value))
+            return error_set(err, ERR_INVALID,
+                             "%s: logit_bias: expected token ids with numbers, found \"%s\"", what,
+                             key);
+        q->bias[q->shaping.bias_count++] = (struct logit_bias){(int32_t)id,
+                                                               (float)json_number_value(value)};
+    }
+    q->shaping.bias = q->bias;
+    return OK;
+}
+
+static enum status read_stop_ids(struct one *q, const json_t *in, const char *what,
+                                 struct error *err)
+{
+    const json_t *list = json_object_get(in, "stop_token_ids");
+    size_t count = json_array_size(list);
+    if (!list)
+        return OK;
+    if (!json_is_array(list) || count > SAMPLING_MAX_STOP_IDS)
+        return error_set(err, ERR_INVALID,
+                         "%s: stop_token_ids: expected an array of at most %d, found %s", what,
+                         (int)SAMPLING_MAX_STOP_IDS, json_type_words(list));
+    q->stop_ids = calloc(count + 1, sizeof *q->stop_ids);
+    if (!q->stop_ids)
+        return error_set(err, ERR_NO_MEMORY, "no memory for %zu stop ids", count);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *v = json_array_get(list, i);
+        json_int_t id = json_integer_value(v);
+        if (!json_is_integer(v) || id < 0 || id > INT32_MAX)
+            return error_set(err, ERR_INVALID, "%s: stop_token_ids[%zu]: expected a token id", what,
+                             i);
+        q->stop_ids[i] = (int32_t)id;
+    }
+    q->shaping.stop_ids = q->stop_ids;
+    q->shaping.stop_id_count = (int32_t)count;
+    return OK;
+}
+
+/* 1 + how many likeliest tokens to list; 0: the field is absent. */
+static enum status read_wanted(const json_t *in, const char *what, const char *field, int32_t *out,
+                               struct error *err)
+{
+    int64_t top = -1;
+    TRY(json_get_int(in, what, field, false, 0, SAMPLING_MAX_LOGPROBS, &top, err));
+    *out = (int32_t)top + 1;
+    return OK;
+}
+
 static enum status read_fields(struct one *q, const json_t *in, const char *what, struct error *err)
 {
     int64_t max_tokens = DEFAULT_MAX_TOKENS, seed = (int64_t)q->sampling.seed;
@@ -91,6 +180,11 @@ static enum status read_fields(struct one *q, const json_t *in, const char *what
     TRY(json_get_real(in, what, "top_p", false, 0, 1, &top_p, err));
     TRY(json_get_real(in, what, "min_p", false, 0, 1, &min_p, err));
     TRY(json_get_bool(in, what, "ignore_eos", false, &q->ignore_eos, err));
+    TRY(read_shaping(&q->shaping, in, what, err));
+    TRY(read_biases(q, in, what, err));
+    TRY(read_stop_ids(q, in, what, err));
+    TRY(read_wanted(in, what, "logprobs", &q->logprobs, err));
+    TRY(read_wanted(in, what, "prompt_logprobs", &q->prompt_logprobs, err));
     q->max_tokens = (int32_t)max_tokens;
     q->sampling = (struct sampling){.temperature = (float)temperature,
                                     .top_p = (float)top_p,
@@ -103,8 +197,9 @@ static enum status read_fields(struct one *q, const json_t *in, const char *what
     return st;
 }
 
-static enum status add_line(struct requests *r, const struct sampling *sampling, const char *line,
-                            size_t len, size_t number, struct error *err)
+static enum status add_line(struct requests *r, const struct sampling *sampling,
+                            const struct shaping *shaping, const char *line, size_t len,
+                            size_t number, struct error *err)
 {
     char what[64];
     snprintf(what, sizeof what, "line %zu", number);
@@ -119,10 +214,12 @@ static enum status add_line(struct requests *r, const struct sampling *sampling,
         r->cap = cap;
     }
     struct one *q = &r->each[r->count++];
-    *q = (struct one){.all = r, .sampling = *sampling};
+    *q = (struct one){.all = r, .sampling = *sampling, .shaping = *shaping};
     q->sampling.seed += r->count - 1;
     token_ids_init(&q->prompt, 1 << 24);
     token_ids_init(&q->drawn, 1 << 24);
+    buf_init(&q->told, 1 << 28);
+    buf_init(&q->prompt_told, 1 << 28);
     json_t *in;
     TRY(json_parse(what, line, len, &in, err));
     enum status st = json_is_object(in)
@@ -155,8 +252,8 @@ static enum status read_text(const char *path, char **text, size_t *len, struct 
 }
 
 enum status requests_read(const char *path, const struct chat_text *text,
-                          const struct sampling *sampling, const char *logits_path,
-                          struct requests **out, struct error *err)
+                          const struct sampling *sampling, const struct shaping *shaping,
+                          const char *logits_path, struct requests **out, struct error *err)
 {
     struct requests *r = calloc(1, sizeof *r);
     if (!r)
@@ -171,7 +268,7 @@ enum status requests_read(const char *path, const struct chat_text *text,
         size_t n = end ? (size_t)(end - (data + at)) : len - at;
         number++;
         if (n > 0)
-            st = add_line(r, sampling, data + at, n, number, err);
+            st = add_line(r, sampling, shaping, data + at, n, number, err);
         at += n + 1;
     }
     free(data);
@@ -192,6 +289,10 @@ void requests_destroy(struct requests *r)
     for (size_t i = 0; i < r->count; i++) {
         token_ids_fini(&r->each[i].prompt);
         token_ids_fini(&r->each[i].drawn);
+        buf_fini(&r->each[i].told);
+        buf_fini(&r->each[i].prompt_told);
+        free(r->each[i].bias);
+        free(r->each[i].stop_ids);
         free(r->each[i].logits);
     }
     free(r->each);
@@ -247,6 +348,42 @@ static void on_logits(void *user, int32_t pos, const float *logits, int32_t voca
     memcpy(q->logits + q->logits_rows++ * (size_t)vocab, logits, (size_t)vocab * sizeof *logits);
 }
 
+/* JSON has no infinities. */
+static enum status print_logprob(struct buf *out, float x, struct error *err)
+{
+    return isfinite(x) ? buf_printf(out, err, "%.9g", (double)x) : buf_puts(out, "null", err);
+}
+
+static enum status add_logprobs(struct buf *out, const struct logprobs *l, struct error *err)
+{
+    TRY(buf_puts(out, out->len ? ", {\"logprob\": " : "{\"logprob\": ", err));
+    TRY(print_logprob(out, l->logprob, err));
+    TRY(buf_printf(out, err, ", \"rank\": %d, \"top\": [", l->rank));
+    for (int32_t i = 0; i < l->count; i++) {
+        TRY(buf_printf(out, err, "%s[%d, ", i ? ", " : "", l->top[i].id));
+        TRY(print_logprob(out, l->top[i].logprob, err));
+        TRY(buf_puts(out, "]", err));
+    }
+    return buf_puts(out, "]}", err);
+}
+
+static void on_logprobs(void *user, int32_t pos, const struct logprobs *l)
+{
+    struct one *q = user;
+    struct error err;
+    struct buf *out = pos < (int32_t)q->prompt.len ? &q->prompt_told : &q->told;
+    if (!q->failed && add_logprobs(out, l, &err) != OK)
+        fail(q, &err);
+}
+
+static enum status print_told(struct buf *out, const char *name, const struct buf *told,
+                              struct error *err)
+{
+    TRY(buf_printf(out, err, ", \"%s\": [", name));
+    TRY(buf_append(out, told->data ? told->data : "", told->len, err));
+    return buf_puts(out, "]", err);
+}
+
 static enum status print_text(const struct one *q, struct buf *out, struct error *err)
 {
     struct buf text;
@@ -263,7 +400,8 @@ static enum status print_text(const struct one *q, struct buf *out, struct error
 
 static enum status print_one(const struct one *q, struct buf *out, struct error *err)
 {
-    static const char *const reasons[] = {"none", "stop", "length", "cancelled", "error"};
+    static const char *const reasons[] = {"none",      "stop",  "length",
+                                          "cancelled", "error", "deadline"};
     buf_clear(out);
     if (q->failed) {
         TRY(buf_puts(out, "{\"error\": ", err));
@@ -276,6 +414,10 @@ static enum status print_one(const struct one *q, struct buf *out, struct error 
     TRY(buf_puts(out, "]", err));
     if (q->all->text)
         TRY(print_text(q, out, err));
+    if (q->logprobs > 0)
+        TRY(print_told(out, "logprobs", &q->told, err));
+    if (q->prompt_logprobs > 0)
+        TRY(print_told(out, "prompt_logprobs", &q->prompt_told, err));
     return buf_printf(out, err, ", \"finish_reason\": \"%s\"}\n", reasons[q->finish]);
 }
 
@@ -314,6 +456,10 @@ static void submit_all(struct requests *r, struct engine *e)
                                   .max_tokens = q->max_tokens,
                                   .ignore_eos = q->ignore_eos,
                                   .sampling = q->sampling,
+                                  .shaping = q->shaping,
+                                  .logprobs = q->logprobs,
+                                  .prompt_logprobs = q->prompt_logprobs,
+                                  .on_logprobs = on_logprobs,
                                   .on_token = on_token,
                                   .on_logits = r->logits_path ? on_logits : NULL,
                                   .user = q};

@@ -19,8 +19,14 @@ static const char usage[] =
     "  --requests FILE    JSON lines of requests instead (- is standard input): {\"prompt\" or\n"
     "                     \"messages\" or \"ids\", \"max_tokens\", \"temperature\", \"top_p\", "
     "\"top_k\",\n"
-    "                     \"min_p\", \"seed\", \"ignore_eos\"}; answers are JSON lines in the same "
-    "order\n"
+    "                     \"min_p\", \"seed\", \"ignore_eos\", \"min_tokens\", "
+    "\"repetition_penalty\",\n"
+    "                     \"presence_penalty\", \"frequency_penalty\", \"logit_bias\": {\"ID\": "
+    "BIAS},\n"
+    "                     \"stop_token_ids\": [ID], \"logprobs\" and \"prompt_logprobs\": how many "
+    "of "
+    "the\n"
+    "                     likeliest tokens to list}; answers are JSON lines in the same order\n"
     "  --logits FILE      with --requests: float32 logits of every drawn token, in that order\n"
     "  --system TEXT      the system message\n"
     "  --no-think         ask the model not to think (enable_thinking = false)\n"
@@ -146,9 +152,10 @@ static int parse(struct run_args *a, int argc, char **argv)
     return 0;
 }
 
-static enum status sampling_of(struct run_args *a, struct sampling *s, struct error *err)
+static enum status sampling_of(struct run_args *a, struct error *err)
 {
-    TRY(group_sampling(&a->group, s, err));
+    struct sampling *s = &a->chat.sampling;
+    TRY(group_sampling(&a->group, s, &a->chat.shaping, err));
     if (a->have[0])
         s->temperature = (float)a->given[0];
     if (a->have[1])
@@ -164,12 +171,13 @@ static enum status sampling_of(struct run_args *a, struct sampling *s, struct er
 }
 
 static enum status run_requests(struct run_args *a, char **argv, const struct chat_text *text,
-                                const struct sampling *sampling, struct error *err)
+                                struct error *err)
 {
     struct requests *r = NULL;
     enum status st = OK;
     if (group_is_leader())
-        st = requests_read(a->requests, text, sampling, a->logits, &r, err);
+        st = requests_read(a->requests, text, &a->chat.sampling, &a->chat.shaping, a->logits, &r,
+                           err);
     if (st == OK)
         st = group_run(&a->group, argv, chat_vocab(text), requests_run, r, err);
     if (st == OK && r)
@@ -181,7 +189,6 @@ static enum status run_requests(struct run_args *a, char **argv, const struct ch
 static enum status run(struct run_args *a, char **argv, struct error *err)
 {
     struct chat_text *text = NULL;
-    struct sampling sampling = {.top_p = 1.0f};
     /* On every rank: they must size their caches alike. */
     if (a->requests && a->group.limits.max_seqs == 0)
         a->group.limits.max_seqs = REQUESTS_AT_ONCE;
@@ -191,15 +198,14 @@ static enum status run(struct run_args *a, char **argv, struct error *err)
         return group_run(&a->group, argv, 0, NULL, NULL, err);
     enum status st = group_open_manifest(&a->group, err);
     if (st == OK)
-        st = sampling_of(a, &sampling, err);
+        st = sampling_of(a, err);
     if (st == OK)
         st = chat_text_load_proven(a->group.dir, a->group.manifest, a->requests != NULL, &text,
                                    err);
     a->chat.text = text;
-    a->chat.sampling = sampling;
     a->chat.fixed_seed = a->have[4];
     if (st == OK && a->requests)
-        st = run_requests(a, argv, text, &sampling, err);
+        st = run_requests(a, argv, text, err);
     else if (st == OK)
         st = group_run(&a->group, argv, chat_vocab(text), chat_run, &a->chat, err);
     chat_text_destroy(text);

@@ -45,8 +45,15 @@ static const char usage[] =
     "  --context N        tokens of one conversation (default: the model's, at most 32768)\n"
     "  --sequences N      running at once in a group (default 64)\n"
     "  --step-tokens N    tokens of one step over all sequences (default 512)\n"
+    "  --stall-ms N       by so much, or by half, prompts lengthen a step in which others decode\n"
+    "                     (default 100)\n"
+    "  --speculate N      tokens guessed ahead from the text so far, each step (default: none)\n"
+    "  --prefix-cache W   who shares the KV blocks of equal prompts: tenant (default), shared or "
+    "off\n"
     "  --threads N        compute threads of a rank (default: the cores over the ranks)\n"
-    "  --kv f32|bf16      type of the KV cache (default bf16)\n"
+    "  --weights published|int8|int4\n"
+    "                     what weights become in memory (default published; docs/operations.md)\n"
+    "  --kv bf16|f32|int8 type of the KV cache (default bf16)\n"
     "  --keys FILE        API keys that clients must have\n"
     "  --cert FILE --key FILE\n"
     "                     TLS of HTTP and gRPC; with --keys demanded off loopback\n"
@@ -68,11 +75,12 @@ enum { STOP_POLL_MS = 50, STOP_HURRY_MS = 20000, STOP_GIVE_UP_MS = 30000, LOG_PO
 
 struct flags {
     const char *file, *run_dir;
-    const char *model, *name, *http, *grpc, *cluster, *kv, *keys, *cert, *key, *pki, *device;
-    const char *gpu_memory, *collectives;
+    const char *model, *name, *http, *grpc, *cluster, *weights, *kv, *keys, *cert, *key, *pki,
+        *device;
+    const char *gpu_memory, *collectives, *prefix_cache;
     const char *manifest, *trust, *weights_cache;
     int32_t tp, ep, pp, w, groups;
-    int32_t context, sequences, step_tokens, threads, threshold;
+    int32_t context, sequences, step_tokens, threads, threshold, stall_ms, speculate;
     bool verbose, detach, stop, insecure;
     char *const *mpirun_more;
 };
@@ -99,10 +107,12 @@ static int take_text(struct flags *f, const char *flag, const char *value)
         {"--name", &f->name},
         {"--listen", &f->http},
         {"--grpc", &f->grpc},
+        {"--weights", &f->weights},
         {"--kv", &f->kv},
         {"--device", &f->device},
         {"--collectives", &f->collectives},
         {"--gpu-memory", &f->gpu_memory},
+        {"--prefix-cache", &f->prefix_cache},
         {"--cluster", &f->cluster},
         {"--keys", &f->keys},
         {"--cert", &f->cert},
@@ -139,6 +149,8 @@ static int take_int(struct flags *f, const char *flag, const char *value)
         {"--sequences", &f->sequences},
         {"--step-tokens", &f->step_tokens},
         {"--threshold", &f->threshold},
+        {"--stall-ms", &f->stall_ms},
+        {"--speculate", &f->speculate},
     };
     for (size_t i = 0; i < COUNT_OF(ints); i++) {
         if (strcmp(flag, ints[i].name) != 0)
@@ -269,6 +281,8 @@ static void set_limits(struct config *c, const struct flags *f)
     c->limits.sequences = f->sequences ? f->sequences : c->limits.sequences;
     c->limits.step_tokens = f->step_tokens ? f->step_tokens : c->limits.step_tokens;
     c->limits.threads = f->threads ? f->threads : c->limits.threads;
+    c->limits.stall_ms = f->stall_ms ? f->stall_ms : c->limits.stall_ms;
+    c->limits.speculate = f->speculate ? f->speculate : c->limits.speculate;
 }
 
 /* A rank knows of its own group's ranks on this machine alone: several groups share the cores here.
@@ -301,7 +315,9 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         {&c->listen.http, f->http},
         {&c->listen.grpc, f->grpc},
         {&c->listen.cluster, f->cluster},
+        {&c->model.weights, f->weights},
         {&c->limits.kv, f->kv},
+        {&c->limits.prefix_cache, f->prefix_cache},
         {&c->model.device, f->device},
         {&c->model.collectives, f->collectives},
         {&c->listen.keys, f->keys},

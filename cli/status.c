@@ -148,9 +148,11 @@ static void show_group(const group *g)
         show_wrapped(g->message);
     if (g->n_ranks == 0)
         return;
-    printf("  %" PRIu32 " running, %" PRIu32 " waiting, %" PRIu32 " of %" PRIu32
-           " KV blocks free, %" PRIu64 " tokens drawn, ",
-           g->running, g->waiting, g->kv_blocks_free, g->kv_blocks, g->tokens);
+    printf("  %" PRIu32 " running, %" PRIu32 " waiting, %" PRIu64 " preempted, %" PRIu32
+           " of %" PRIu32 " KV blocks free (%" PRIu32 " cached),\n  %.0f %% of prompts' tokens "
+           "found in the prefix cache, %" PRIu64 " tokens drawn, ",
+           g->running, g->waiting, g->preempted, g->kv_blocks_free, g->kv_blocks,
+           g->kv_blocks_cached, g->prefix_hit_rate * 100, g->tokens);
     if (g->proven_seconds_ago < 0)
         puts("not yet proven");
     else
@@ -233,12 +235,14 @@ static json_t *group_json(const group *g)
     json_t *ranks = json_array();
     for (size_t i = 0; i < g->n_ranks; i++)
         json_array_append_new(ranks, rank_json(g->ranks[i]));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o}", "name",
-                     g->name, "state", g->state, "message", g->message, "layout", g->layout,
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:f, s:o}",
+                     "name", g->name, "state", g->state, "message", g->message, "layout", g->layout,
                      "numerics_class", g->numerics_class, "running", number(g->running), "waiting",
                      number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
                      number(g->kv_blocks), "tokens", number(g->tokens), "proven_seconds_ago",
-                     g->proven_seconds_ago, "ranks", ranks);
+                     g->proven_seconds_ago, "preempted", number(g->preempted), "kv_blocks_cached",
+                     number(g->kv_blocks_cached), "prefix_hit_rate", g->prefix_hit_rate, "ranks",
+                     ranks);
 }
 
 static void show_json(const reply *r)

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "cli/launch.h"
+#include "cli/restart.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,6 +38,7 @@ enum {
     STOP_FAILED_MS = 3000,
     TERMINATE_MS = 3000,
     KILL_EVERY_MS = 100,
+    LOST_MS = 8000,       /* for what is left of a lost group, whose ranks give up after 5 s */
     SAME_SIGNAL_MS = 300, /* `timeout` and some shells signal twice */
     MAX_GPU = 1023,       /* as witan-worker takes it */
     MAX_LINE = 4096
@@ -47,6 +50,9 @@ struct job {
     char layout[64];
     char state[16];
     char said[1200]; /* the last line shown of it */
+    struct restart restart;
+    int64_t kill_ns; /* when it is killed, lost or started and not heard of; 0: never */
+    int64_t starts;
 };
 
 struct supervisor {
@@ -90,9 +96,10 @@ static void write_state(struct supervisor *s)
                                         "stopping", "stopping", "stopping"};
     json_t *groups = json_array(), *state;
     for (uint32_t i = 0; i < s->o->config->groups_count; i++)
-        json_array_append_new(groups,
-                              json_pack("{s:s, s:s, s:I}", "name", s->jobs[i].group->name, "state",
-                                        s->jobs[i].state, "mpirun", (json_int_t)s->jobs[i].pid));
+        json_array_append_new(groups, json_pack("{s:s, s:s, s:I, s:I}", "name",
+                                                s->jobs[i].group->name, "state", s->jobs[i].state,
+                                                "mpirun", (json_int_t)s->jobs[i].pid, "starts",
+                                                (json_int_t)s->jobs[i].starts));
     state = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:o}", "pid", (json_int_t)getpid(),
                       "state", words[s->phase], "model", s->o->config->model.name, "http", s->http,
                       "grpc", s->grpc, "cluster", s->cluster, "coordinator",
@@ -186,15 +193,25 @@ static pid_t parent_of(const char *pid)
     return end && sscanf(end + 1, " %*c %ld", &parent) == 1 ? (pid_t)parent : 0;
 }
 
-/* Processes whose parent died became our children: they are in none of the groups above. */
-static void signal_children(int number)
+static bool started_here(const struct supervisor *s, pid_t pid)
+{
+    bool ours = pid == s->coordinator;
+    for (uint32_t i = 0; i < s->o->config->groups_count; i++)
+        ours = ours || pid == s->jobs[i].pid;
+    return ours;
+}
+
+/* Processes whose parent died became our children: they are in none of the groups above. `orphans`:
+ * these alone, which are a lost group's. */
+static void signal_children(const struct supervisor *s, int number, bool orphans)
 {
     DIR *all = opendir("/proc");
     if (!all)
         return;
     for (const struct dirent *e; (e = readdir(all));) {
-        if (*e->d_name >= '1' && *e->d_name <= '9' && parent_of(e->d_name) == getpid())
-            kill((pid_t)strtol(e->d_name, NULL, 10), number);
+        pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+        if (pid > 0 && parent_of(e->d_name) == getpid() && !(orphans && started_here(s, pid)))
+            kill(pid, number);
     }
     closedir(all);
 }
@@ -214,7 +231,7 @@ static void enter(struct supervisor *s, enum phase phase)
         kill(s->coordinator, SIGTERM);
     else if (phase >= TERMINATE) {
         signal_all(s, phase == KILL ? SIGKILL : SIGTERM);
-        signal_children(phase == KILL ? SIGKILL : SIGTERM);
+        signal_children(s, phase == KILL ? SIGKILL : SIGTERM, false);
     }
     if (phase != KILL)
         write_state(s);
@@ -359,12 +376,23 @@ static void job_words(const struct supervisor *s, const struct config_group *g, 
     }
 }
 
+static enum status start_job(struct supervisor *s, struct job *j, struct error *err)
+{
+    char program[LAUNCH_MAX_PATH], loopback[LAUNCH_MAX_PATH];
+    struct words words = {0};
+    TRY(launch_sibling("witan-worker", program, err));
+    TRY(launch_loopback(loopback, err));
+    job_words(s, j->group, program, &words);
+    enum status st = launch_start(words.list, -1, j->group->hosts_count == 0 ? loopback : NULL,
+                                  &j->pid, err);
+    words_fini(&words);
+    j->starts += st == OK;
+    return st;
+}
+
 /* Once: when the coordinator listens. */
 static enum status start_jobs(struct supervisor *s, struct error *err)
 {
-    char program[LAUNCH_MAX_PATH], loopback[LAUNCH_MAX_PATH];
-    TRY(launch_sibling("witan-worker", program, err));
-    TRY(launch_loopback(loopback, err));
     launch_allow_root();
     for (uint32_t i = 0; i < s->o->config->groups_count; i++) {
         struct job *j = &s->jobs[i];
@@ -372,11 +400,7 @@ static enum status start_jobs(struct supervisor *s, struct error *err)
             say("group %s: waiting for its ranks, which are started elsewhere", j->group->name);
             continue;
         }
-        struct words words = {0};
-        job_words(s, j->group, program, &words);
-        enum status st = launch_start(words.list, -1, j->group->hosts_count == 0 ? loopback : NULL,
-                                      &j->pid, err);
-        words_fini(&words);
+        enum status st = start_job(s, j, err);
         if (st != OK) {
             error_prefix(err, "group %s (package openmpi-bin): ", j->group->name);
             return st;
@@ -384,6 +408,57 @@ static enum status start_jobs(struct supervisor *s, struct error *err)
     }
     write_state(s);
     return OK;
+}
+
+/* --- starting again ----------------------------------------------------------------------------
+ */
+
+/* A group that has served is started again when it ends, while all else is well. */
+static bool comes_again(const struct supervisor *s, const struct job *j)
+{
+    return j->restart.served && !j->group->external && s->phase < SETTLE;
+}
+
+static double plan_start(struct job *j)
+{
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random)
+        random = UINT32_MAX / 2; /* jitter is a courtesy */
+    return restart_plan(&j->restart, clock_now_ns(), random) * 1e-3;
+}
+
+/* The coordinator has seen the last of its ranks go. */
+static bool may_start(const struct job *j)
+{
+    return j->pid == 0 && j->restart.due_ns != 0 && strcmp(j->state, "waiting") == 0;
+}
+
+static void start_again(struct supervisor *s, struct job *j)
+{
+    struct error err;
+    j->restart.due_ns = j->kill_ns = 0;
+    signal_children(s, SIGKILL, true); /* they hold memory that it needs */
+    say("group %s: starting again", j->group->name);
+    if (start_job(s, j, &err) == OK)
+        j->kill_ns = clock_now_ns() + s->o->config->limits.start_timeout_s * (int64_t)1000000000;
+    else
+        say("group %s: %s; trying again in %.1f s", j->group->name, err.msg, plan_start(j));
+    write_state(s);
+}
+
+static void tend_jobs(struct supervisor *s)
+{
+    int64_t now = clock_now_ns();
+    for (uint32_t i = 0; i < s->o->config->groups_count && s->phase < SETTLE; i++) {
+        struct job *j = &s->jobs[i];
+        if (j->kill_ns != 0 && now >= j->kill_ns) {
+            if (j->pid > 0)
+                kill(-j->pid, SIGKILL);
+            j->kill_ns = 0;
+        }
+        if (may_start(j) && now >= j->restart.due_ns)
+            start_again(s, j);
+    }
 }
 
 /* --- what the coordinator tells ----------------------------------------------------------------
@@ -427,7 +502,13 @@ static void on_group(struct supervisor *s, const char *name, const char *state, 
         bool bad = strcmp(state, "failed") == 0 || strcmp(state, "lost") == 0;
         snprintf(j->state, sizeof j->state, "%s", state);
         memcpy(j->said, said, sizeof said);
-        if (bad && !j->group->external && s->phase <= SETTLE)
+        if (strcmp(state, "ready") == 0)
+            restart_ready(&j->restart, clock_now_ns());
+        if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0)
+            j->kill_ns = 0; /* from here on the coordinator sees to its end */
+        if (bad && comes_again(s, j))
+            j->kill_ns = clock_now_ns() + (int64_t)LOST_MS * 1000000;
+        if (bad && !j->group->external && s->phase <= SETTLE && !comes_again(s, j))
             fail(s, "group %s %s%s%s", name, state, *message ? ": " : "", message);
         else if (news && s->phase < SETTLE)
             say("group %s: %s", name, said);
@@ -527,7 +608,10 @@ static void on_end(struct supervisor *s, pid_t pid, int status)
         if (s->jobs[i].pid != pid)
             continue;
         s->jobs[i].pid = 0;
-        if (s->phase <= SETTLE)
+        if (comes_again(s, &s->jobs[i]))
+            say("mpirun of group %s (process %d) %s; it is started again in %.1f s",
+                s->jobs[i].group->name, (int)pid, how, plan_start(&s->jobs[i]));
+        else if (s->phase <= SETTLE)
             fail(s, "mpirun of group %s (process %d) %s%s", s->jobs[i].group->name, (int)pid, how,
                  s->o->config->verbose || s->failed ? "" : " (--verbose shows its own words)");
     }
@@ -581,9 +665,17 @@ static void on_deadline(struct supervisor *s)
 
 static int wait_ms(const struct supervisor *s)
 {
-    if (s->phase < SETTLE)
+    int64_t until = s->phase < SETTLE ? INT64_MAX : s->deadline_ns;
+    for (uint32_t i = 0; i < s->o->config->groups_count && s->phase < SETTLE; i++) {
+        const struct job *j = &s->jobs[i];
+        if (may_start(j) && j->restart.due_ns < until)
+            until = j->restart.due_ns;
+        if (j->kill_ns != 0 && j->kill_ns < until)
+            until = j->kill_ns;
+    }
+    if (until == INT64_MAX)
         return -1;
-    int64_t ms = (s->deadline_ns - clock_now_ns()) / 1000000 + 1;
+    int64_t ms = (until - clock_now_ns()) / 1000000 + 1;
     return ms > 0 ? (int)ms : 0;
 }
 
@@ -606,6 +698,7 @@ static void run_loop(struct supervisor *s)
             if (s->phase < STOP)
                 enter(s, STOP);
         }
+        tend_jobs(s);
         if (s->phase >= SETTLE && clock_now_ns() >= s->deadline_ns)
             on_deadline(s);
     }

@@ -1,7 +1,8 @@
 /*
  * Keeps a coordinator and its groups' MPI jobs running together: starts them, tells how far they
- * are, and ends all of them when one ends or when we are told to. Every process that they leave
- * behind becomes our child and is ended too.
+ * are, starts a group again that has served and ended (cli/restart.h), and ends all of them when
+ * the coordinator ends, a group cannot come up at all, or we are told to. Every process that they
+ * leave behind becomes our child and is ended too.
  *
  * Takes SIGINT, SIGTERM, SIGHUP and SIGCHLD of the process over for good. One thread, one call a
  * process.

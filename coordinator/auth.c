@@ -27,6 +27,7 @@ enum {
     ID_BYTES = 6,
     MAX_ID = 64,
     MAX_NAME = 128,
+    TENANT_BYTES = 8,
     MAX_CREATED = 40,
     MAX_LINE_BYTES = 2048,
     BUCKETS = 1 << 16, /* by the first two bytes of a hash, which an attacker knows anyway */
@@ -41,6 +42,8 @@ enum { SCOPES = sizeof scope_words / sizeof *scope_words };
 
 struct record {
     char *id, *name, *created;
+    char *tenant; /* NULL: none is named */
+    uint64_t tenant_id;
     uint32_t scopes;
     unsigned char hash[HASH_BYTES];
 };
@@ -104,6 +107,7 @@ static void record_fini(struct record *r)
     free(r->id);
     free(r->name);
     free(r->created);
+    free(r->tenant);
 }
 
 void auth_destroy(struct auth *a)
@@ -201,7 +205,7 @@ static enum status read_text(const json_t *obj, const char *what, const char *ke
 /* A field that is not known may be meant to restrict the key: never pass it over. */
 static enum status check_fields(json_t *obj, const char *what, struct error *err)
 {
-    static const char *const known[] = {"id", "name", "sha256", "scopes", "created"};
+    static const char *const known[] = {"id", "name", "sha256", "scopes", "created", "tenant"};
     const char *key;
     json_t *value;
     json_object_foreach(obj, key, value)
@@ -210,10 +214,25 @@ static enum status check_fields(json_t *obj, const char *what, struct error *err
         for (size_t i = 0; i < sizeof known / sizeof *known; i++)
             found |= strcmp(key, known[i]) == 0;
         if (!found)
-            return error_set(err, ERR_INVALID,
-                             "%s: expected id, name, sha256, scopes and created, found \"%s\"",
-                             what, shown(key).s);
+            return error_set(
+                err, ERR_INVALID,
+                "%s: expected id, name, sha256, scopes, created and tenant, found \"%s\"", what,
+                shown(key).s);
     }
+    return OK;
+}
+
+/* Of a key that names none: its own id. */
+static enum status read_tenant(json_t *obj, const char *what, struct record *r, struct error *err)
+{
+    unsigned char hash[HASH_BYTES];
+    if (json_object_get(obj, "tenant"))
+        TRY(read_text(obj, what, "tenant", MAX_NAME, is_name, &r->tenant, err));
+    const char *name = r->tenant ? r->tenant : r->id;
+    if (!EVP_Digest(name, strlen(name), hash, NULL, EVP_sha256(), NULL))
+        return error_set(err, ERR_IO, "SHA-256 failed");
+    for (int i = 0; i < TENANT_BYTES; i++)
+        r->tenant_id = r->tenant_id << 8 | hash[i];
     return OK;
 }
 
@@ -227,6 +246,7 @@ static enum status read_record(json_t *obj, const char *what, struct record *r, 
     TRY(read_text(obj, what, "name", MAX_NAME, is_name, &r->name, err));
     TRY(read_text(obj, what, "created", MAX_CREATED, is_name, &r->created, err));
     TRY(read_hash(obj, what, r->hash, err));
+    TRY(read_tenant(obj, what, r, err));
     return read_scopes(obj, what, &r->scopes, err);
 }
 
@@ -378,7 +398,12 @@ struct auth_entry auth_entry_at(const struct auth *a, size_t i)
     CHECK(i < auth_count(a), "key %zu of %zu", i, auth_count(a));
     const struct record *r = &a->records[i];
     return (struct auth_entry){
-        .id = r->id, .name = r->name, .created = r->created, .scopes = r->scopes};
+        .id = r->id,
+        .name = r->name,
+        .created = r->created,
+        .tenant = r->tenant,
+        .scopes = r->scopes,
+    };
 }
 
 /* --- checking --- */
@@ -411,13 +436,12 @@ static const struct record *find(const struct auth *a, const unsigned char hash[
     return found;
 }
 
-enum status auth_check(const struct auth *a, const char *header, uint32_t *scopes, const char **id,
+enum status auth_check(const struct auth *a, const char *header, struct auth_caller *caller,
                        struct error *err)
 {
     static const char scheme[] = "Bearer ";
     if (!a) {
-        *scopes = AUTH_ALL;
-        *id = "-";
+        *caller = (struct auth_caller){.scopes = AUTH_ALL, .id = "-"};
         return OK;
     }
     if (!header)
@@ -442,9 +466,16 @@ enum status auth_check(const struct auth *a, const char *header, uint32_t *scope
         return error_set(err, ERR_NOT_FOUND,
                          "expected an API key of this cluster, found an unknown "
                          "one");
-    *scopes = r->scopes;
-    *id = r->id;
+    *caller = (struct auth_caller){.scopes = r->scopes, .id = r->id, .tenant = r->tenant_id};
     return OK;
+}
+
+enum status auth_check_priority(uint32_t scopes, int32_t priority, struct error *err)
+{
+    if (priority >= 0 || scopes & AUTH_PRIORITY)
+        return OK;
+    return error_set(err, ERR_INVALID, "priority: %d needs a key with the scope priority",
+                     priority);
 }
 
 /* --- making --- */
@@ -476,8 +507,8 @@ static enum status put_hex(struct buf *b, const unsigned char *bytes, size_t cou
     return OK;
 }
 
-static enum status put_line(struct buf *b, const char *name, uint32_t scopes, const char *key,
-                            struct error *err)
+static enum status put_line(struct buf *b, const char *name, const char *tenant, uint32_t scopes,
+                            const char *key, struct error *err)
 {
     unsigned char hash[HASH_BYTES], id[ID_BYTES];
     char created[32];
@@ -500,7 +531,12 @@ static enum status put_line(struct buf *b, const char *name, uint32_t scopes, co
         TRY(buf_printf(b, err, "%s\"%s\"", between, scope_words[i]));
         between = ", ";
     }
-    return buf_printf(b, err, "], \"created\": \"%s\"}\n", created);
+    TRY(buf_printf(b, err, "], \"created\": \"%s\"", created));
+    if (tenant) {
+        TRY(buf_puts(b, ", \"tenant\": ", err));
+        TRY(buf_json_string(b, tenant, strlen(tenant), err));
+    }
+    return buf_puts(b, "}\n", err);
 }
 
 /* Opens the file, alone with it until it is closed, and proves that it holds keys. */
@@ -543,14 +579,20 @@ static enum status append_line(int fd, const char *path, off_t size, const struc
     return error_errno(err, cause, "%s", path);
 }
 
-enum status auth_create_key(const char *path, const char *name, uint32_t scopes, char *key,
-                            struct error *err)
+static enum status check_name(const char *what, const char *name, struct error *err)
 {
-    if (!is_name(name))
-        return error_set(err, ERR_INVALID,
-                         "name: expected 1 to %d bytes of UTF-8 without control characters, found "
-                         "\"%s\"",
-                         MAX_NAME, shown(name).s);
+    if (is_name(name))
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: expected 1 to %d bytes of UTF-8 without control characters, found \"%s\"",
+                     what, MAX_NAME, shown(name).s);
+}
+
+enum status auth_create_key(const char *path, const char *name, const char *tenant, uint32_t scopes,
+                            char *key, struct error *err)
+{
+    TRY(check_name("name", name, err));
+    TRY(tenant ? check_name("tenant", tenant, err) : OK);
     if (scopes == 0 || scopes & ~(uint32_t)AUTH_ALL)
         return error_set(err, ERR_INVALID, "scopes: expected some, found none");
     struct buf line;
@@ -559,7 +601,7 @@ enum status auth_create_key(const char *path, const char *name, uint32_t scopes,
     off_t size = 0;
     enum status st = OK;
     TRY_OUT(st, draw_key(key, err));
-    TRY_OUT(st, put_line(&line, name, scopes, key, err));
+    TRY_OUT(st, put_line(&line, name, tenant, scopes, key, err));
     TRY_OUT(st, open_locked(path, &fd, &size, err));
     st = append_line(fd, path, size, &line, err);
 out:

@@ -40,12 +40,14 @@ enum status config_init(struct config *c, struct error *err)
         {&c->name, "witan"},
         {&c->region, ""},
         {&c->model.device, "cpu"},
+        {&c->model.weights, "published"},
         {&c->model.collectives, "auto"},
         {&c->listen.http, "127.0.0.1:8000"},
         {&c->listen.grpc, "127.0.0.1:8001"},
         {&c->listen.cluster, "127.0.0.1:8002"},
         {&c->limits.kv, "bf16"},
         {&c->limits.kernels, "auto"},
+        {&c->limits.prefix_cache, "tenant"},
     };
     enum status st = OK;
     for (size_t i = 0; st == OK && i < sizeof presets / sizeof *presets; i++)
@@ -163,6 +165,11 @@ enum status config_read(const char *path, struct config *c, struct error *err)
 bool config_cuda(const struct config *c)
 {
     return strcmp(c->model.device, "cuda") == 0;
+}
+
+uint64_t config_prefix_domain(const struct config *c, uint64_t tenant)
+{
+    return strcmp(c->limits.prefix_cache, "shared") == 0 ? 0 : tenant;
 }
 
 int32_t config_group_world(const struct config_group *g)

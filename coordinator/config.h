@@ -15,7 +15,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CONFIG_MAX_GROUPS = 64, CONFIG_MAX_HOSTS = 1024, CONFIG_MAX_BYTES = 1 << 20 };
+enum {
+    CONFIG_MAX_GROUPS = 64,
+    CONFIG_MAX_HOSTS = 1024,
+    CONFIG_MAX_BYTES = 1 << 20,
+    CONFIG_MAX_SPECULATE = 15, /* MAX_GUESSES of partition/plan.h */
+};
 
 struct config_host {
     char *name;    /* as ssh or Slurm knows it */
@@ -57,6 +62,8 @@ struct config {
         /* Where all ranks compute: "cpu" (default), "cuda". Of the model and not of a group, since
          * all groups answer under its name and must give the same tokens. */
         char *device;
+        /* What weights become in memory: "published" (default), "int8", "int4" (worker/model.h). */
+        char *weights;
         /* How ranks on GPUs meet: "auto" (default), "nccl", "staged" (worker/model.h). */
         char *collectives;
     } model;
@@ -82,8 +89,8 @@ struct config {
         int32_t kv_blocks;         /* 0: sequences x context, or what there is room for */
         int32_t threads;           /* of a rank; 0: the host's cores over its ranks */
         int32_t gpu_percent;       /* of a GPU's memory that its ranks may fill; default 90 */
-        char *kv;                  /* "bf16" (default), "f32" */
-        char *kernels;             /* "auto" (default), "avx512", "avx2", "portable" */
+        char *kv;                  /* "bf16" (default), "f32", "int8" */
+        char *kernels;             /* "auto" (default); the others: worker/cpu/choose.c */
         int32_t requests;          /* in the coordinator at once; default 1024; over it 429 */
         int32_t connections;       /* of the HTTP door; default 4096 */
         int32_t body_kb;           /* of an HTTP request; default 8192; over it 413 */
@@ -91,6 +98,17 @@ struct config {
         int32_t answer_timeout_s;  /* for an answer; default 3600 */
         int32_t start_timeout_s;   /* for a group's ranks to attach and load; default 3600 */
         int32_t probe_s;           /* an idle group proves itself this often; default 10 */
+        int32_t stall_ms; /* prompts lengthen a step in which others decode by this, or half; 100 */
+        int32_t speculate;       /* tokens guessed ahead each step; default 0: none */
+        int32_t waiting;         /* requests that may wait in a group; default 1024; over it 429 */
+        int32_t tenant_requests; /* of one tenant at once; 0, the default: no bound; over it 429 */
+        int32_t queue_timeout_s; /* to a request's first token; 0, the default: no bound */
+        int32_t read_timeout_s;  /* a client that reads nothing so long is cut off; default 30 */
+        int32_t failovers; /* times that an answer goes on after its group was lost; default 3 */
+        int32_t failover_timeout_s; /* it waits so long for a group that it can go on in; 300 */
+        /* Who shares the KV blocks of equal prompts: "tenant" (default), each tenant's requests
+         * among themselves; "shared", all; "off", nobody. */
+        char *prefix_cache;
     } limits;
     bool verbose;
 };
@@ -120,6 +138,9 @@ enum status address_split(const char *address, char host[256], int *port, struct
 
 /* Do the ranks compute on GPUs? */
 bool config_cuda(const struct config *c);
+
+/* In which domain a tenant's requests share prefixes of prompts (limits.prefix_cache). */
+uint64_t config_prefix_domain(const struct config *c, uint64_t tenant);
 
 /* PP x W of a group. */
 int32_t config_group_world(const struct config_group *g);

@@ -76,21 +76,32 @@ static enum status check_choice(const char *key, const char *value, const char *
 
 static enum status check_limits(const struct config *c, struct error *err)
 {
-    static const char *const kv[] = {"bf16", "f32", NULL};
-    static const char *const kernels[] = {"auto", "avx512", "avx2", "portable", NULL};
+    static const char *const kv[] = {"bf16", "f32", "int8", NULL};
+    static const char *const kernels[] = {"auto", "avx512vnni", "avx512", "avxvnni",  "avx2",
+                                          "i8mm", "dotprod",    "neon",   "portable", NULL};
+    static const char *const prefixes[] = {"tenant", "shared", "off", NULL};
     static const char *const devices[] = {"cpu", "cuda", NULL};
+    static const char *const weights[] = {"published", "int8", "int4", NULL};
     static const char *const collectives[] = {"auto", "nccl", "staged", NULL};
 #define X(key, preset, min, max) TRY(check_int("limits." #key, c->limits.key, min, max, err));
     CONFIG_LIMITS(X)
 #undef X
     TRY(check_choice("limits.kv", c->limits.kv, kv, err));
     TRY(check_choice("limits.kernels", c->limits.kernels, kernels, err));
+    TRY(check_choice("limits.prefix_cache", c->limits.prefix_cache, prefixes, err));
     TRY(check_choice("model.device", c->model.device, devices, err));
+    TRY(check_choice("model.weights", c->model.weights, weights, err));
     TRY(check_choice("model.collectives", c->model.collectives, collectives, err));
-    if (config_cuda(c) && strcmp(c->limits.kv, "bf16") != 0)
+    if (config_cuda(c) && strcmp(c->model.weights, "published") != 0)
+        return error_set(
+            err, ERR_INVALID,
+            "model.weights: expected \"published\" with model.device: cuda, which takes "
+            "weights as they are stored, found \"%s\"",
+            c->model.weights);
+    if (config_cuda(c) && strcmp(c->limits.kv, "f32") == 0)
         return error_set(err, ERR_INVALID,
-                         "limits.kv: expected \"bf16\" with model.device: cuda, found \"%s\"",
-                         c->limits.kv);
+                         "limits.kv: expected \"bf16\" or \"int8\" with model.device: cuda, found "
+                         "\"f32\"");
     return OK;
 }
 

@@ -27,7 +27,15 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(request_timeout_s, 30, 1, 86400)                                                             \
     X(answer_timeout_s, 3600, 1, 604800)                                                           \
     X(start_timeout_s, 3600, 1, 604800)                                                            \
-    X(probe_s, 10, 1, 3600)
+    X(probe_s, 10, 1, 3600)                                                                        \
+    X(stall_ms, 100, 1, 60000)                                                                     \
+    X(speculate, 0, 0, CONFIG_MAX_SPECULATE)                                                       \
+    X(waiting, 1024, 1, 4096)                                                                      \
+    X(tenant_requests, 0, 0, 1 << 20)                                                              \
+    X(queue_timeout_s, 0, 0, 604800)                                                               \
+    X(read_timeout_s, 30, 1, 86400)                                                                \
+    X(failovers, 3, 1, 100)                                                                        \
+    X(failover_timeout_s, 300, 1, 604800)
 
 /* The same of the model, of a group and of a host. */
 #define CONFIG_MODEL_INTS(X) X(threshold, 1, 1, MANIFEST_MAX_KEYS)
@@ -48,6 +56,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(model.trust)                                                                                 \
     X(model.weights_cache)                                                                         \
     X(model.device)                                                                                \
+    X(model.weights)                                                                               \
     X(model.collectives)                                                                           \
     X(listen.http)                                                                                 \
     X(listen.grpc)                                                                                 \
@@ -58,7 +67,8 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(listen.keys)                                                                                 \
     X(pki)                                                                                         \
     X(limits.kv)                                                                                   \
-    X(limits.kernels)
+    X(limits.kernels)                                                                              \
+    X(limits.prefix_cache)
 
 /* config_yaml.c: what the text says and nothing else, zero and NULL where it says nothing; *out is
  * the caller's. */

@@ -57,6 +57,7 @@ static const cyaml_schema_field_t model_fields[] = {
     FIELD_TEXT(MODEL, trust),
     FIELD_TEXT(MODEL, weights_cache),
     FIELD_TEXT(MODEL, device),
+    FIELD_TEXT(MODEL, weights),
     FIELD_TEXT(MODEL, collectives),
 #define X(key, preset, min, max) FIELD_INT(MODEL, key),
     CONFIG_MODEL_INTS(X)
@@ -87,6 +88,7 @@ static const cyaml_schema_field_t limits_fields[] = {
 #undef X
         FIELD_TEXT(LIMITS, kv),
     FIELD_TEXT(LIMITS, kernels),
+    FIELD_TEXT(LIMITS, prefix_cache),
     CYAML_FIELD_END,
 };
 

@@ -44,11 +44,11 @@ static enum status load_served(struct served *s, const struct config *c, struct 
     if (s->context == 0)
         s->context = s->config.max_position < DEFAULT_CONTEXT ? s->config.max_position
                                                               : DEFAULT_CONTEXT;
-    TRY(plan_check_context(&s->config, "limits.context", s->context, KV_BF16, err));
-    if (s->defaults.repetition_penalty != 1.0f)
-        log_warn("generation_config.json: repetition_penalty %g is not applied by this build",
-                 (double)s->defaults.repetition_penalty);
-    return OK;
+    CHECK(weight_mode_named(c->model.weights, &s->weights), "model.weights %s was not checked",
+          c->model.weights);
+    enum kv_dtype kv = KV_BF16;
+    CHECK(kv_dtype_named(c->limits.kv, &kv), "limits.kv %s was not checked", c->limits.kv);
+    return plan_check_context(&s->config, "limits.context", s->context, kv, err);
 }
 
 enum status core_create(const struct config *config, struct loop *loop, struct core **out,
@@ -62,6 +62,7 @@ enum status core_create(const struct config *config, struct loop *loop, struct c
     /* A later start of a coordinator has a higher epoch. */
     core->epoch = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
     core->started_ns = clock_now_ns();
+    metrics_init(&core->metrics);
     core->served.created = now.tv_sec;
     enum status st = load_served(&core->served, config, err);
     if (st == OK && config->listen.keys)

@@ -5,11 +5,14 @@
 #ifndef WITAN_COORDINATOR_CORE_H
 #define WITAN_COORDINATOR_CORE_H
 
+#include "coordinator/admission.h"
 #include "coordinator/auth.h"
 #include "coordinator/config.h"
 #include "coordinator/loop.h"
+#include "coordinator/metrics.h"
 #include "coordinator/text/chat_text.h"
 #include "partition/config.h"
+#include "partition/inventory.h"
 #include "partition/manifest.h"
 #include "partition/sampling.h"
 
@@ -22,9 +25,14 @@ struct served {
     struct chat_text *text;
     struct model_config config;
     struct generation_config defaults;
-    int32_t context; /* most tokens of a sequence, prompt and answer */
-    int32_t vocab;   /* ids below this exist */
-    int64_t created; /* unix time, for /v1/models */
+    enum weight_mode weights; /* config's: what they become in ranks on CPUs */
+    int32_t context;          /* most tokens of a sequence, prompt and answer */
+    int32_t vocab;            /* ids below this exist */
+    int64_t created;          /* unix time, for /v1/models */
+    /* What fixes an answer's bits: the arithmetic of the ranks that attached last, what weights
+     * have become there and what K and V are kept in ("cpu-1", "cpu-1-int4", "cuda-1-sm90-kv8");
+     * "": none has attached. */
+    char numerics_class[64];
 };
 
 struct core {
@@ -36,7 +44,10 @@ struct core {
     uint64_t epoch;   /* of this coordinator */
     uint64_t next_id; /* of requests */
     int32_t running;  /* generations alive; at most config->limits.requests */
+    int32_t held;     /* of these, those that have lost their group and wait for another */
     uint64_t done;
+    struct admission admission;
+    struct metrics metrics;
     int64_t started_ns;             /* monotonic */
     struct generation *table[4096]; /* by id: generation.c's */
 };
@@ -56,8 +67,17 @@ enum generation_reason { GENERATION_STOP, GENERATION_LENGTH, GENERATION_FAILED }
 struct generation_params {
     const int32_t *prompt; /* [prompt_len], copied */
     int32_t prompt_len;
-    int32_t max_tokens; /* 0: up to the context; more than fits is cut to what fits */
+    int32_t max_tokens;      /* 0: up to the context; more than fits is refused, or: */
+    bool default_max_tokens; /* nobody asked for so many: cut to what fits */
+    bool prompt_only;        /* draw nothing: for prompt_logprobs */
     struct sampling sampling;
+    struct shaping shaping; /* arrays are copied */
+    /* Where wanted, 1 + how many of the likeliest tokens to list beside; 0: none are. */
+    int32_t logprobs, prompt_logprobs;
+    uint64_t tenant;        /* whose it is: tenants get equal shares */
+    uint64_t prefix_domain; /* prefixes are shared within it alone */
+    int32_t priority;       /* -1 goes before 0 goes before 1 */
+    uint32_t deadline_ms;   /* in its group, to its last token; 0: none */
     bool ignore_eos;
     bool split_reasoning; /* tell PART_REASONING from PART_CONTENT; else all is content, tags too */
     bool in_reasoning;    /* the prompt ends inside a <think> block */
@@ -74,17 +94,46 @@ struct generation_end {
     struct error err; /* with GENERATION_FAILED: ERR_PEER the group was lost, ERR_CANCELLED time is
                          up, ERR_INVALID the model is broken */
     int32_t prompt_tokens;
+    int32_t cached_tokens; /* of the prompt's, those that the prefix cache had */
     int32_t completion_tokens;
     int32_t reasoning_tokens;
     uint64_t seed;
 };
 
-/* What becomes of a generation; called on the loop thread, never inside generation_start. */
+/* Of one token; natural logarithms at temperature 1 of the model's own logits. */
+struct token_logprobs {
+    float logprob;
+    int32_t rank;  /* 1: it was the likeliest */
+    int32_t count; /* at most SAMPLING_MAX_LOGPROBS, likeliest first */
+    const int32_t *top_ids;
+    const float *top_logprobs;
+};
+
+/* A token whose text is told now. */
+struct told_token {
+    int32_t id;
+    enum part part;
+    bool end;       /* it ended the answer: no text is its */
+    int64_t offset; /* characters of text before it */
+    const struct token_logprobs *logprobs;
+};
+
+/* What becomes of a generation; all is valid during the call. Called on the loop thread, never
+ * inside generation_start. */
 struct generation_sink {
     /* Text that is certain, whole characters, at most one call a part for each step. */
     void (*on_text)(void *user, enum part part, const char *text, size_t len);
-    /* May be NULL. Ids drawn, before the text that they give; an end-of-sequence token included. */
-    void (*on_ids)(void *user, const int32_t *ids, int32_t count);
+    /* May be NULL. Ids drawn, before the text that they give; an end-of-sequence token included.
+     * `logprobs`: [count], or NULL where they are not wanted. */
+    void (*on_ids)(void *user, const int32_t *ids, const struct token_logprobs *logprobs,
+                   int32_t count);
+    /* May be NULL. Where logprobs are wanted: a token whose text begins in the on_text of its part
+     * that follows, or that had none, before on_end. Not of tokens behind a stop string. */
+    void (*on_told)(void *user, const struct told_token *token);
+    /* May be NULL. Of the prompt's tokens, from `position` on: all from its second, in order,
+     * before anything else. */
+    void (*on_prompt)(void *user, int32_t position, const struct token_logprobs *logprobs,
+                      int32_t count);
     /* Exactly once, last; the handle is gone with it. */
     void (*on_end)(void *user, const struct generation_end *end);
 };
@@ -93,9 +142,9 @@ struct generation;
 
 /*
  * Starts one. ERR_INVALID: the parameters, naming the field as clients call it ("max_tokens",
- * "temperature", "stop"); ERR_LIMIT with "context" in err->msg's first words: the prompt does not
- * fit (generation_fits asks beforehand); ERR_NO_MEMORY: too many requests at once (429); ERR_PEER:
- * no group is ready (503).
+ * "temperature", "stop"); ERR_LIMIT with "context" in err->msg's first words: prompt and max_tokens
+ * do not fit into the context, or into any group's KV cache; ERR_NO_MEMORY: too many requests at
+ * once (429, to come again after core_retry_s); ERR_PEER: no group is ready (503).
  */
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,
@@ -105,8 +154,8 @@ enum status generation_start(struct core *core, const struct generation_params *
  * on_end. */
 void generation_cancel(struct generation *g);
 
-/* Does a prompt of this many tokens leave room for an answer? ERR_LIMIT says the numbers. */
-enum status generation_fits(const struct core *core, int32_t prompt_len, struct error *err);
+/* Seconds after which a request that was refused with ERR_NO_MEMORY may find room, 1 to 60. */
+int32_t core_retry_s(const struct core *core);
 
 /* A random seed for a request that gives none. */
 uint64_t core_draw_seed(void);

@@ -10,15 +10,16 @@ static struct engine_limits limits_of(const struct config *c, int32_t context)
     struct engine_limits l = {
         .max_rows = c->limits.step_tokens,
         .max_seqs = c->limits.sequences,
-        .max_logits = c->limits.sequences,
         .context = context,
         .kv_blocks = c->limits.kv_blocks,
         .threads = c->limits.threads,
         .gpu_percent = c->limits.gpu_percent,
-        .kv_dtype = strcmp(c->limits.kv, "f32") == 0 ? KV_F32 : KV_BF16,
     };
+    CHECK(kv_dtype_named(c->limits.kv, &l.kv_dtype), "limits.kv %s was not checked", c->limits.kv);
     if (l.max_rows < l.max_seqs)
         l.max_rows = l.max_seqs;
+    _Static_assert((int)CONFIG_MAX_SPECULATE == (int)MAX_GUESSES, "one bound");
+    l.max_logits = plan_max_logits(&l, c->limits.speculate);
     return l;
 }
 

@@ -1,38 +1,39 @@
 /*
  * One sequence from prompt ids to text: see core.h. A generation lives in the core's table from its
- * start to its end; tokens find it by id, and what is not exactly the next position of the current
- * attempt is dropped.
+ * start to its end; tokens find it by id, and what is not of the current attempt is dropped.
+ *
+ * When its group is lost it is asked of another one with the tokens that its sink has been told, as
+ * a new attempt; while no group is ready it is held, without one.
  */
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/answer_text.h"
 #include "coordinator/members.h"
-#include "coordinator/reasoning.h"
-#include "coordinator/stop.h"
 
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-enum { TEXT_LIMIT = 64 << 20 };
 
 _Static_assert((int)GENERATION_MAX_STOPS == (int)STOP_MAX_COUNT, "one bound");
 
 struct generation {
     struct generation *next; /* of the table's chain */
     struct core *core;
-    struct group *group;
+    struct group *group; /* NULL: held, or not submitted yet */
+    struct journal journal;
     uint64_t id;
-    uint32_t attempt;
+    uint64_t tenant;
+    uint32_t attempt; /* from 1 on */
     int64_t started_ns;
+    int64_t lost_ns; /* when its group was lost, until its next token; 0: it is well */
+    struct metrics_request times;
+    enum metrics_end ended; /* what its release counts as */
     const struct generation_sink *sink;
     void *user;
     struct generation_end end; /* counts as they grow */
-    bool split;
-    struct detok detok;
-    struct reasoning reasoning;
-    struct stop stop;
-    struct buf raw, thought, plain, answer; /* text on its way through the stages of one push */
-    bool cancelled;                         /* by its sink, while it is called */
+    struct answer_text text;
+    bool begun;     /* a group has been asked */
+    bool cancelled; /* by its sink, while it is called */
     bool calling;
 };
 
@@ -44,30 +45,98 @@ static struct generation **place(struct core *core, uint64_t id)
     return at;
 }
 
+static bool held(const struct generation *g)
+{
+    return g->begun && !g->group;
+}
+
 static void release(struct generation *g)
 {
     *place(g->core, g->id) = g->next;
     if (g->group)
         members_done(g->group);
+    g->core->held -= held(g);
     g->core->running--;
     g->core->done++;
-    reasoning_fini(&g->reasoning);
-    stop_fini(&g->stop);
-    buf_fini(&g->raw);
-    buf_fini(&g->thought);
-    buf_fini(&g->plain);
-    buf_fini(&g->answer);
+    if (g->begun) {
+        int64_t now = clock_now_ns();
+        admission_ended(&g->core->admission, now);
+        metrics_end(&g->core->metrics, &g->times, g->ended, now);
+    }
+    answer_text_fini(&g->text);
+    journal_fini(&g->journal);
     free(g);
 }
 
-enum status generation_fits(const struct core *core, int32_t prompt_len, struct error *err)
+/* Refuses what can never fit, with the numbers; *max_tokens: how many may be drawn. */
+static enum status check_room(struct core *core, const struct generation_params *p,
+                              int32_t *max_tokens, struct error *err)
 {
-    if (prompt_len < core->served.context)
+    int64_t context = core->served.context, cache = members_capacity(core->members);
+    bool small = cache > 0 && cache < context;
+    int64_t most = small ? cache : context, room = most - p->prompt_len;
+    const char *what = small ? "the KV cache holds" : "prompt and answer may have";
+    *max_tokens = 0;
+    if (p->prompt_only ? room < 0 : room < 1)
+        return error_set(err, ERR_LIMIT,
+                         "context: the prompt has %d tokens, and %s %lld together%s", p->prompt_len,
+                         what, (long long)most, p->prompt_only ? "" : ", one of them drawn");
+    if (p->prompt_only)
         return OK;
-    return error_set(
-        err, ERR_LIMIT,
-        "context: the prompt has %d tokens, and prompt and answer together may have %d", prompt_len,
-        core->served.context);
+    if (p->max_tokens > room && !p->default_max_tokens)
+        return error_set(err, ERR_LIMIT,
+                         "context: the prompt has %d tokens and max_tokens is %d, and %s %lld "
+                         "together: at most %lld for the answer",
+                         p->prompt_len, p->max_tokens, what, (long long)most, (long long)room);
+    *max_tokens = p->max_tokens == 0 || p->max_tokens > room ? (int32_t)room : p->max_tokens;
+    return OK;
+}
+
+static enum status check_wanted(const char *field, int32_t wanted, struct error *err)
+{
+    if (wanted >= 0 && wanted <= 1 + SAMPLING_MAX_LOGPROBS)
+        return OK;
+    return error_set(err, ERR_INVALID, "%s: expected 0 to %d, found %d", field,
+                     (int)SAMPLING_MAX_LOGPROBS, wanted - 1);
+}
+
+int32_t core_retry_s(const struct core *core)
+{
+    const struct config *c = core->config;
+    int64_t at_once = (int64_t)c->limits.sequences * c->groups_count;
+    int64_t ahead = core->running > at_once ? core->running - at_once : 1;
+    return admission_retry_s(&core->admission, (int32_t)ahead, clock_now_ns());
+}
+
+/* A look through the table costs microseconds, and only new requests ask for it. */
+static int32_t running_of(const struct core *core, uint64_t tenant)
+{
+    int32_t count = 0;
+    for (size_t i = 0; i < COUNT_OF(core->table); i++)
+        for (const struct generation *g = core->table[i]; g; g = g->next)
+            count += g->tenant == tenant;
+    return count;
+}
+
+/* Too many at once are refused here, before they cost anything. */
+static enum status admit(struct core *core, uint64_t tenant, struct error *err)
+{
+    int32_t most = core->config->limits.requests, own = core->config->limits.tenant_requests;
+    if (core->running >= most) {
+        core->metrics.refused[METRICS_LIMIT_REQUESTS]++;
+        return error_set(err, ERR_NO_MEMORY,
+                         "%d requests are under way, as many as may be (limits.requests): try "
+                         "again in %d s",
+                         core->running, core_retry_s(core));
+    }
+    if (own > 0 && running_of(core, tenant) >= own) {
+        core->metrics.refused[METRICS_LIMIT_TENANT]++;
+        return error_set(err, ERR_NO_MEMORY,
+                         "%d requests of this tenant are under way, as many as it may have "
+                         "(limits.tenant_requests): try again in %d s",
+                         own, core_retry_s(core));
+    }
+    return OK;
 }
 
 static enum status check(struct core *core, const struct generation_params *p, int32_t *max_tokens,
@@ -81,38 +150,36 @@ static enum status check(struct core *core, const struct generation_params *p, i
                              "prompt[%d]: expected a token id from 0 to %d, "
                              "found %d",
                              i, core->served.vocab - 1, p->prompt[i]);
-    TRY(generation_fits(core, p->prompt_len, err));
     TRY(sampling_check(&p->sampling, err));
+    TRY(shaping_check(&p->shaping, core->served.vocab, err));
+    TRY(check_wanted("logprobs", p->logprobs, err));
+    TRY(check_wanted("prompt_logprobs", p->prompt_logprobs, err));
+    if (p->priority < -1 || p->priority > 1)
+        return error_set(err, ERR_INVALID, "priority: expected -1 to 1, found %d", p->priority);
     if (p->max_tokens < 0)
         return error_set(err, ERR_INVALID, "max_tokens: expected 1 or more, found %d",
                          p->max_tokens);
-    int32_t room = core->served.context - p->prompt_len;
-    *max_tokens = p->max_tokens == 0 || p->max_tokens > room ? room : p->max_tokens;
-    if (core->running >= core->config->limits.requests)
-        return error_set(err, ERR_NO_MEMORY,
-                         "%d requests are running, as many as are allowed "
-                         "(limits.requests): try again",
-                         core->running);
-    return OK;
+    if (p->max_tokens > 0 && !p->default_max_tokens && p->shaping.min_tokens > p->max_tokens)
+        return error_set(err, ERR_INVALID, "min_tokens: expected at most max_tokens, %d, found %d",
+                         p->max_tokens, p->shaping.min_tokens);
+    TRY(check_room(core, p, max_tokens, err));
+    return admit(core, p->tenant, err);
 }
 
-static struct generation *allocate(struct core *core, const struct generation_params *p)
+static struct generation *allocate(struct core *core, const struct generation_params *p,
+                                   int32_t max_tokens)
 {
     struct generation *g = check_calloc(1, sizeof *g);
     g->core = core;
     g->id = ++core->next_id;
     g->end.id = g->id;
     g->attempt = 1;
+    g->tenant = p->tenant;
+    g->ended = METRICS_CANCELLED;
     g->started_ns = clock_now_ns();
-    g->split = p->split_reasoning;
+    journal_init(&g->journal, p, max_tokens, g->started_ns);
     g->end.prompt_tokens = p->prompt_len;
     g->end.seed = p->sampling.seed;
-    detok_init(&g->detok, core->served.text->tokenizer, true);
-    reasoning_init(&g->reasoning, p->in_reasoning);
-    buf_init(&g->raw, TEXT_LIMIT);
-    buf_init(&g->thought, TEXT_LIMIT);
-    buf_init(&g->plain, TEXT_LIMIT);
-    buf_init(&g->answer, TEXT_LIMIT);
     core->running++;
     *place(core, g->id) = g;
     return g;
@@ -124,24 +191,35 @@ enum status generation_start(struct core *core, const struct generation_params *
 {
     int32_t max_tokens = 0;
     TRY(check(core, params, &max_tokens, err));
-    struct generation *g = allocate(core, params);
+    struct generation *g = allocate(core, params, max_tokens);
     g->sink = sink;
     g->user = user;
-    enum status st = stop_init(&g->stop, params->stop, params->stop_count, err);
+    enum status st = answer_text_init(&g->text, core->served.text->tokenizer,
+                                      params->split_reasoning, params->in_reasoning, params->stop,
+                                      params->stop_count, err);
     if (st == OK)
-        st = members_submit(core->members, g->id, g->attempt, params, max_tokens, &g->group, err);
+        st = members_submit(core->members, g->id, g->attempt, &g->journal, &g->group, err);
     if (st != OK) {
         core->done--;
         release(g);
         return st;
     }
+    g->begun = true;
+    metrics_begin(&core->metrics, &g->times, g->end.prompt_tokens, g->started_ns);
     *out = g;
     return OK;
 }
 
+/* Its group need not go on. */
+static void call_off(struct generation *g)
+{
+    if (g->group)
+        members_cancel(g->group, g->id, g->attempt);
+}
+
 void generation_cancel(struct generation *g)
 {
-    members_cancel(g->group, g->id, g->attempt);
+    call_off(g);
     g->cancelled = true;
     if (!g->calling)
         release(g);
@@ -150,47 +228,35 @@ void generation_cancel(struct generation *g)
 /* --- text --------------------------------------------------------------------------------------
  */
 
-static bool is_reasoning(const struct generation *g)
+static void tell_tokens(struct generation *g, enum part part)
 {
-    return g->split &&
-           (g->reasoning.state == REASONING_OPENED || g->reasoning.state == REASONING_INSIDE);
-}
-
-/* raw -> thought and plain -> answer. *stopped: a stop string appeared in the answer. */
-static enum status sort_text(struct generation *g, bool last, bool *stopped, struct error *err)
-{
-    struct buf *plain = g->split ? &g->plain : &g->raw;
-    if (g->split)
-        TRY(reasoning_push(&g->reasoning, g->raw.data, g->raw.len, &g->thought, &g->plain, err));
-    if (g->split && last)
-        TRY(reasoning_flush(&g->reasoning, &g->thought, &g->plain, err));
-    TRY(stop_push(&g->stop, plain->data ? plain->data : "", plain->len, &g->answer, stopped, err));
-    return last && !*stopped ? stop_flush(&g->stop, &g->answer, err) : OK;
+    struct told_token t;
+    while (!g->cancelled && answer_text_next(&g->text, part, &t))
+        if (g->sink->on_told)
+            g->sink->on_told(g->user, &t);
 }
 
 static void tell_text(struct generation *g)
 {
-    if (g->thought.len > 0)
-        g->sink->on_text(g->user, PART_REASONING, g->thought.data, g->thought.len);
-    if (g->answer.len > 0 && !g->cancelled)
-        g->sink->on_text(g->user, PART_CONTENT, g->answer.data, g->answer.len);
-    buf_clear(&g->raw);
-    buf_clear(&g->thought);
-    buf_clear(&g->plain);
-    buf_clear(&g->answer);
+    struct answer_text *t = &g->text;
+    tell_tokens(g, PART_REASONING);
+    if (t->thought.len > 0 && !g->cancelled)
+        g->sink->on_text(g->user, PART_REASONING, t->thought.data, t->thought.len);
+    tell_tokens(g, PART_CONTENT);
+    if (t->answer.len > 0 && !g->cancelled)
+        g->sink->on_text(g->user, PART_CONTENT, t->answer.data, t->answer.len);
+    answer_text_clear(t);
 }
 
-/* The text of the ids; the end token itself says nothing. */
 static enum status take_ids(struct generation *g, const struct drawn *d, struct error *err)
 {
     for (int32_t i = 0; i < d->count; i++) {
-        bool before = is_reasoning(g);
-        if (!(d->stopped && i == d->count - 1))
-            TRY(detok_push(&g->detok, (uint32_t)d->ids[i], &g->raw, err));
-        g->end.completion_tokens++;
-        if (before)
-            g->end.reasoning_tokens++;
+        bool end = d->stopped && i == d->count - 1;
+        TRY(answer_text_push(&g->text, d->ids[i], end, d->logprobs ? &d->logprobs[i] : NULL, err));
     }
+    journal_add(&g->journal, d->ids, d->count);
+    g->end.completion_tokens += d->count;
+    g->end.reasoning_tokens = g->text.reasoning_tokens;
     return OK;
 }
 
@@ -200,6 +266,10 @@ static enum status take_ids(struct generation *g, const struct drawn *d, struct 
 static void finish(struct generation *g, enum generation_reason reason, const struct error *why)
 {
     g->end.reason = reason;
+    g->ended = reason == GENERATION_STOP           ? METRICS_STOP
+               : reason == GENERATION_LENGTH       ? METRICS_LENGTH
+               : why && why->code == ERR_CANCELLED ? METRICS_TIMED_OUT
+                                                   : METRICS_FAILED;
     if (why)
         g->end.err = *why;
     g->calling = true;
@@ -208,19 +278,38 @@ static void finish(struct generation *g, enum generation_reason reason, const st
     release(g);
 }
 
+static void tell_prompt(struct generation *g, const struct drawn *d)
+{
+    if (g->end.completion_tokens == 0 && d->cached_tokens > 0)
+        g->end.cached_tokens = d->cached_tokens;
+    g->journal.prompt_told += d->prompt_count;
+    if (d->prompt_count > 0 && g->sink->on_prompt)
+        g->sink->on_prompt(g->user, d->prompt_position, d->prompt_logprobs, d->prompt_count);
+}
+
+static void note_tokens(struct generation *g, int32_t count, int64_t now_ns)
+{
+    struct metrics *m = &g->core->metrics;
+    metrics_tokens(m, &g->times, count, now_ns);
+    if (g->lost_ns == 0 || count == 0)
+        return;
+    histogram_add(&m->broken, (double)(now_ns - g->lost_ns) * 1e-9);
+    g->lost_ns = 0;
+}
+
 /* One step's ids of this sequence; ends it when they are its last. */
 static void take(struct generation *g, const struct drawn *d)
 {
     struct error err;
     bool over = d->stopped || d->full || d->failed, stopped = false;
+    note_tokens(g, d->count, clock_now_ns());
     g->calling = true;
-    if (d->count > 0 && g->sink->on_ids)
-        g->sink->on_ids(g->user, d->ids, d->count);
+    tell_prompt(g, d);
+    if (d->count > 0 && g->sink->on_ids && !g->cancelled)
+        g->sink->on_ids(g->user, d->ids, d->logprobs, d->count);
     enum status st = take_ids(g, d, &err);
-    if (st == OK && over)
-        st = detok_flush(&g->detok, &g->raw, &err);
     if (st == OK)
-        st = sort_text(g, over, &stopped, &err);
+        st = answer_text_settle(&g->text, over, &stopped, &err);
     if (st == OK && !g->cancelled)
         tell_text(g);
     g->calling = false;
@@ -228,14 +317,31 @@ static void take(struct generation *g, const struct drawn *d)
         release(g);
     } else if (st != OK || stopped) {
         if (!over)
-            members_cancel(g->group, g->id, g->attempt);
+            call_off(g);
         finish(g, st != OK ? GENERATION_FAILED : GENERATION_STOP, st != OK ? &err : NULL);
     } else if (d->failed) {
-        error_set(&err, ERR_INVALID, "%s", d->error && *d->error ? d->error : "the engine failed");
+        error_set(&err, d->late ? ERR_CANCELLED : ERR_INVALID, "%s",
+                  d->error && *d->error ? d->error : "the engine failed");
         finish(g, GENERATION_FAILED, &err);
     } else if (over) {
         finish(g, d->stopped ? GENERATION_STOP : GENERATION_LENGTH, NULL);
     }
+}
+
+/* What the group sent out of turn, or NULL. */
+static const char *out_of_turn(const struct generation *g, const struct drawn *d)
+{
+    const struct journal *j = &g->journal;
+    if (d->position != j->answer_len || d->count > j->max_tokens - j->answer_len)
+        return "the answer's tokens";
+    if (d->count > 0 && !d->logprobs != !(j->params.logprobs > 0))
+        return "the answer's logprobs";
+    int32_t left = j->prompt_told > 0 ? g->end.prompt_tokens - j->prompt_told - d->prompt_count : 0;
+    if (d->prompt_count > 0 && d->prompt_position != j->prompt_told)
+        return "the prompt's logprobs";
+    if (left < 0 || (left > 0 && (d->count > 0 || d->full)))
+        return "too many or too few of the prompt's logprobs";
+    return NULL;
 }
 
 void generation_tokens(struct core *core, const struct drawn *d)
@@ -243,11 +349,15 @@ void generation_tokens(struct core *core, const struct drawn *d)
     struct generation *g = *place(core, d->id);
     if (!g || d->epoch != core->epoch || d->attempt != g->attempt)
         return; /* cancelled meanwhile, or an attempt that was given up */
-    if (d->position != g->end.completion_tokens) {
+    const char *wrong = out_of_turn(g, d);
+    if (wrong) {
         struct error err;
-        error_set(&err, ERR_PEER, "its group sent position %d of the answer where %d follows",
-                  d->position, g->end.completion_tokens);
-        members_cancel(g->group, g->id, g->attempt);
+        error_set(&err, ERR_PEER,
+                  "its group sent %s out of turn: position %d of the answer where %d follows, %d "
+                  "of the prompt where %d follows",
+                  wrong, d->position, g->end.completion_tokens, d->prompt_position,
+                  g->journal.prompt_told);
+        call_off(g);
         finish(g, GENERATION_FAILED, &err);
         return;
     }
@@ -256,42 +366,178 @@ void generation_tokens(struct core *core, const struct drawn *d)
 
 /* Ends all that `dead` says, with the error it gives. */
 static void sweep(struct core *core, bool (*dead)(const struct generation *g, const void *arg),
-                  const void *arg, const struct error *why, bool cancel)
+                  const void *arg, const struct error *why)
 {
     for (size_t i = 0; i < COUNT_OF(core->table); i++) {
         for (struct generation *g = core->table[i], *next; g; g = next) {
+            /* release() unlinks what it frees. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
             next = g->next;
             if (!dead(g, arg))
                 continue;
-            if (cancel)
-                members_cancel(g->group, g->id, g->attempt);
-            finish(g, GENERATION_FAILED, why);
+            call_off(g);
+            struct error err = *why;
+            if (held(g))
+                error_prefix(&err, "%.700s; ", g->end.err.msg);
+            finish(g, GENERATION_FAILED, &err);
             next = core->table[i]; /* its sink may have ended others */
         }
     }
 }
 
-static bool on_group(const struct generation *g, const void *group)
+/* --- going on elsewhere -------------------------------------------------------------------------
+ */
+
+/* A group's leader takes so many requests and tokens at a time without refusing any: the others
+ * wait for the next turn, a second later. */
+enum { RESUME_REQUESTS = 1024, RESUME_TOKENS = 4 << 20 };
+
+/* What became of the requests of a lost group. */
+struct failover {
+    int32_t resumed, held, ended;
+    int64_t tokens; /* of the resumed */
+};
+
+/* Asks a group to go on with one that is held; it stays so while none is ready. */
+static void resume(struct generation *g, struct failover *f)
 {
-    return g->group == group;
+    struct core *core = g->core;
+    struct error err;
+    if (f->resumed >= RESUME_REQUESTS || f->tokens >= RESUME_TOKENS) {
+        f->held++;
+        return;
+    }
+    f->tokens += g->journal.params.prompt_len + g->journal.answer_len;
+    enum status st = members_submit(core->members, g->id, g->attempt, &g->journal, &g->group, &err);
+    if (st == OK) {
+        core->held--;
+        core->metrics.resumed++;
+        f->resumed++;
+    } else if (st == ERR_PEER || st == ERR_NO_MEMORY) {
+        f->held++;
+    } else {
+        error_prefix(&err, "%.600s; ", g->end.err.msg);
+        err.code = ERR_PEER;
+        f->ended++;
+        finish(g, GENERATION_FAILED, &err);
+    }
 }
 
-void generation_lost(struct core *core, const struct group *group, const struct error *why)
+/* Nothing of the attempt that was lost counts any more. */
+static void lose(struct generation *g, const char *what, struct failover *f)
 {
-    sweep(core, on_group, group, why, false);
+    int32_t most = g->core->config->limits.failovers;
+    members_done(g->group);
+    g->group = NULL;
+    g->core->held++;
+    g->attempt++;
+    if (g->lost_ns == 0) /* since its last token, however often it is lost meanwhile */
+        g->lost_ns = clock_now_ns();
+    error_set(&g->end.err, ERR_PEER, "%s", what);
+    if ((int64_t)g->attempt - 1 <= most) {
+        resume(g, f);
+        return;
+    }
+    struct error err;
+    error_set(&err, ERR_PEER, "%.800s; it has lost its group %d times (limits.failovers: %d)", what,
+              (int)g->attempt - 1, most);
+    f->ended++;
+    finish(g, GENERATION_FAILED, &err);
 }
+
+void generation_lost(struct core *core, struct group *group, const char *name, const char *why)
+{
+    char what[1000];
+    snprintf(what, sizeof what, "group %s was lost: %s", name, why);
+    struct failover f = {0};
+    for (size_t i = 0; i < COUNT_OF(core->table); i++) {
+        for (struct generation *g = core->table[i], *next; g; g = next) {
+            next = g->next;
+            if (g->group != group)
+                continue;
+            int32_t ended = f.ended;
+            lose(g, what, &f);
+            if (f.ended != ended)
+                next = core->table[i]; /* its sink may have ended others */
+        }
+    }
+    if (f.resumed + f.held + f.ended > 0)
+        log_warn(
+            "group %s: of its requests %d go on in another group, %d wait for one (up to %d s: "
+            "limits.failover_timeout_s), %d have ended",
+            name, f.resumed, f.held, core->config->limits.failover_timeout_s, f.ended);
+}
+
+void generation_resume(struct core *core)
+{
+    struct failover f = {0};
+    if (core->held == 0)
+        return;
+    for (size_t i = 0; i < COUNT_OF(core->table); i++) {
+        for (struct generation *g = core->table[i], *next; g; g = next) {
+            next = g->next;
+            int32_t ended = f.ended;
+            if (held(g))
+                resume(g, &f);
+            if (f.ended != ended)
+                next = core->table[i]; /* its sink may have ended others */
+        }
+    }
+    if (f.resumed > 0)
+        log_warn("%d requests that had lost their group go on, %d wait", f.resumed, f.held);
+}
+
+/* --- time --------------------------------------------------------------------------------------
+ */
 
 static bool too_old(const struct generation *g, const void *oldest_ns)
 {
     return g->started_ns < *(const int64_t *)oldest_ns;
 }
 
+static bool queued_too_long(const struct generation *g, const void *oldest_ns)
+{
+    return g->end.completion_tokens == 0 && too_old(g, oldest_ns);
+}
+
+static bool held_too_long(const struct generation *g, const void *oldest_ns)
+{
+    return held(g) && g->lost_ns < *(const int64_t *)oldest_ns;
+}
+
+static bool held_past_deadline(const struct generation *g, const void *now_ns)
+{
+    return held(g) && journal_left_ms(&g->journal, *(const int64_t *)now_ns) < 0;
+}
+
+/* No group was there in time for those that wait for one. */
+static void end_held(struct core *core, int64_t now)
+{
+    int32_t most = core->config->limits.failover_timeout_s;
+    int64_t oldest = now - (int64_t)most * 1000000000;
+    struct error err;
+    if (core->held == 0)
+        return;
+    error_set(&err, ERR_CANCELLED, "deadline: the answer was not done in its time");
+    sweep(core, held_past_deadline, &now, &err);
+    error_set(&err, ERR_PEER, "no group was ready within %d s (limits.failover_timeout_s)", most);
+    sweep(core, held_too_long, &oldest, &err);
+}
+
 void generation_tick(struct core *core)
 {
-    int32_t seconds = core->config->limits.answer_timeout_s;
-    int64_t oldest = clock_now_ns() - (int64_t)seconds * 1000000000;
+    int32_t answer = core->config->limits.answer_timeout_s;
+    int32_t queue = core->config->limits.queue_timeout_s;
+    int64_t now = clock_now_ns(), oldest = now - (int64_t)answer * 1000000000;
     struct error err;
     error_set(&err, ERR_CANCELLED, "the answer took more than %d seconds (limits.answer_timeout_s)",
-              seconds);
-    sweep(core, too_old, &oldest, &err, true);
+              answer);
+    sweep(core, too_old, &oldest, &err);
+    end_held(core, now);
+    generation_resume(core);
+    if (queue == 0)
+        return;
+    oldest = now - (int64_t)queue * 1000000000;
+    error_set(&err, ERR_CANCELLED, "no token came within %d seconds (limits.queue_timeout_s)",
+              queue);
+    sweep(core, queued_too_long, &oldest, &err);
 }

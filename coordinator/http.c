@@ -103,6 +103,7 @@ static enum status listen_on(struct http *h, const char *address, struct error *
 static void configure(struct http *h)
 {
     size_t body = (size_t)h->core->config->limits.body_kb << 10;
+    h->read_timeout_ns = h->core->config->limits.read_timeout_s * 1000000000LL;
     h->timeout_ns = h->core->config->limits.request_timeout_s * 1000000000LL;
     h->input_limit = body + HTTP_MAX_HEADERS_BYTES + INPUT_SLACK;
     h->receiving_limit = BODIES_AT_ONCE * h->input_limit;

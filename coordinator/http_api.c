@@ -13,12 +13,14 @@ enum { MAX_IDS = 1 << 24, MAX_ANSWER_BYTES = 256 << 20 };
 
 void http_refuse(struct exchange *x, const struct error *err)
 {
+    char seconds[16];
     switch (err->code) {
     case ERR_LIMIT:
         exchange_fail(x, 400, "context_length_exceeded", err->msg);
         break;
     case ERR_NO_MEMORY:
-        exchange_header(x, "Retry-After", "1");
+        snprintf(seconds, sizeof seconds, "%d", core_retry_s(x->core));
+        exchange_header(x, "Retry-After", seconds);
         exchange_fail(x, 429, "too_many_requests", err->msg);
         break;
     case ERR_PEER:
@@ -208,6 +210,18 @@ static void ready(struct exchange *x)
     buf_fini(&b);
 }
 
+static void metrics(struct exchange *x)
+{
+    struct buf b;
+    struct error err;
+    buf_init(&b, METRICS_MAX_PAGE_BYTES);
+    if (metrics_page(x->core, &b, &err) == OK)
+        exchange_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
+    else
+        exchange_fail(x, 500, NULL, err.msg);
+    buf_fini(&b);
+}
+
 static void front(struct exchange *x)
 {
     static const char words[] = "Witan " WITAN_VERSION
@@ -219,7 +233,8 @@ static void front(struct exchange *x)
                                 "POST /tokenize              text or messages to token ids\n"
                                 "POST /detokenize            token ids to text\n"
                                 "GET  /health/live           does this process answer\n"
-                                "GET  /health/ready          does the model answer\n";
+                                "GET  /health/ready          does the model answer\n"
+                                "GET  /metrics               figures for Prometheus\n";
     exchange_reply(x, 200, "text/plain; charset=utf-8", words, sizeof words - 1);
 }
 
@@ -232,6 +247,7 @@ const struct http_route http_routes[] = {
     {HTTP_POST, "/detokenize", AUTH_GENERATE, detokenize},
     {HTTP_GET, "/health/live", 0, live},
     {HTTP_GET, "/health/ready", 0, ready},
+    {HTTP_GET, "/metrics", AUTH_ADMIN, metrics},
     {HTTP_GET, "/", 0, front},
 };
 const size_t http_route_count = COUNT_OF(http_routes);

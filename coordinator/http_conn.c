@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+static const int64_t LOOK_EVERY_NS = 1000000000; /* at what a client has taken */
+
 static const char full[] = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
                            "Retry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
@@ -114,7 +116,7 @@ static void on_closed(struct evhttp_connection *evcon, void *conn)
     h->by_fd[c->fd] = NULL;
     h->receiving -= c->received;
     h->active -= c->answering;
-    h->count--;
+    h->core->metrics.connections = --h->count;
     list_remove(c);
     free(c);
 }
@@ -129,7 +131,6 @@ static void set_watermark(struct conn *c)
 static void adopt(struct conn *c, struct evhttp_connection *evcon)
 {
     struct http *h = c->http;
-    struct timeval writing = {.tv_sec = h->timeout_ns / 1000000000};
     int one = 1;
     c->evcon = evcon;
     c->fd = (int)bufferevent_getfd(c->bev);
@@ -143,10 +144,11 @@ static void adopt(struct conn *c, struct evhttp_connection *evcon)
     evbuffer_add_cb(bufferevent_get_input(c->bev), on_input, c);
     c->deadline_ns = clock_now_ns() + h->timeout_ns;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    bufferevent_set_timeouts(c->bev, NULL, &writing); /* runs only while output waits */
     set_watermark(c);
+    h->core->metrics.connections = h->count;
     if (!c->doomed && h->count <= h->core->config->limits.connections)
         return;
+    h->core->metrics.refused[METRICS_LIMIT_CONNECTIONS] += !c->doomed;
     if (!h->tls)
         send(c->fd, full, sizeof full - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     conn_close(c);
@@ -200,6 +202,7 @@ void conn_begin_answer(struct conn *c)
     bufferevent_event_cb on_event;
     void *arg;
     c->answering = true;
+    c->taken_ns = clock_now_ns();
     c->http->active++;
     forget_received(c);
     /* evhttp stops reading here, and would not see the client leave; with its own callback it would
@@ -243,6 +246,19 @@ void conn_answered(struct evhttp_request *req, void *conn)
     set_watermark(c);
 }
 
+static bool does_not_read(struct conn *c, int64_t now_ns)
+{
+    if (!c->answering || now_ns - c->looked_ns < LOOK_EVERY_NS)
+        return false;
+    c->looked_ns = now_ns;
+    if (!conn_is_stuck(c, now_ns))
+        return false;
+    c->http->core->metrics.slow[METRICS_HTTP]++;
+    log_info("http: a client that took nothing for %d s was cut (limits.read_timeout_s)",
+             c->http->core->config->limits.read_timeout_s);
+    return true;
+}
+
 void conn_tick_all(struct http *h, int64_t now_ns)
 {
     for (struct conn *c = h->conns, *next; c; c = next) {
@@ -250,6 +266,8 @@ void conn_tick_all(struct http *h, int64_t now_ns)
         if (c->doomed || (!c->answering && now_ns >= c->deadline_ns)) {
             if (c->doomed)
                 log_warn("http: a connection sent more than is allowed and was closed");
+            conn_close(c);
+        } else if (does_not_read(c, now_ns)) {
             conn_close(c);
         } else if (c->x && c->x->streaming) {
             exchange_comment(c->x, now_ns);

@@ -198,6 +198,7 @@ void exchange_reply(struct exchange *x, int code, const char *content_type, cons
     }
     if (c->http->stopping)
         close_after(x);
+    metrics_http(&x->core->metrics, code);
     log_debug("http: %s %s: %d, key %s", x->id, x->route, code, x->key);
     destroy(x);
     evhttp_request_set_on_complete_cb(req, conn_answered, c);
@@ -246,6 +247,7 @@ void exchange_stream(struct exchange *x, void (*gone)(void *user), void *user)
         evhttp_remove_header(evhttp_request_get_input_headers(req), "Connection");
     if (req->minor == 0 || x->conn->http->stopping)
         close_after(x);
+    metrics_http(&x->core->metrics, 200);
     log_debug("http: %s %s: streams, key %s", x->id, x->route, x->key);
     evhttp_send_reply_start(req, 200, "OK");
     conn_guard(x->conn);
@@ -298,6 +300,7 @@ bool exchange_send(struct exchange *x, const char *data, size_t len)
     send_chunk(x, data, len);
     if (evbuffer_get_length(bufferevent_get_output(c->bev)) <= HTTP_MAX_UNSENT_BYTES)
         return true;
+    x->core->metrics.slow[METRICS_HTTP]++;
     log_info("http: %s: cut, its client left more than %d bytes unread", x->id,
              (int)HTTP_MAX_UNSENT_BYTES);
     conn_close(c);
@@ -371,16 +374,20 @@ static void no_route(struct exchange *x, const char *allow)
 static bool authorised(struct exchange *x, const struct http_route *r)
 {
     struct error err;
+    struct auth_caller caller;
     char words[160];
     const char *header = evhttp_find_header(evhttp_request_get_input_headers(x->req),
                                             "Authorization");
     if (r->scope == 0)
         return true;
-    if (auth_check(x->core->auth, header, &x->scopes, &x->key, &err) != OK) {
+    if (auth_check(x->core->auth, header, &caller, &err) != OK) {
         exchange_header(x, "WWW-Authenticate", "Bearer realm=\"witan\"");
         exchange_fail(x, 401, "invalid_api_key", err.msg);
         return false;
     }
+    x->scopes = caller.scopes;
+    x->key = caller.id;
+    x->tenant = caller.tenant;
     if ((x->scopes & r->scope) == r->scope)
         return true;
     snprintf(words, sizeof words, "this key lacks the scope %s",

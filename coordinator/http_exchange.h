@@ -23,6 +23,7 @@ struct exchange {
     char *rest;               /* owned: what the path has in place of the route's "*", decoded */
     uint32_t scopes;          /* of the key, enum auth_scope */
     const char *key;          /* its id */
+    uint64_t tenant;          /* whose it is (auth.h) */
     char id[25];              /* random, hex */
     void (*gone)(void *user); /* the client went away; the exchange with it */
     void *user;

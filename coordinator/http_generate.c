@@ -1,11 +1,13 @@
 /*
- * POST /v1/chat/completions and /v1/completions: one exchange, one generation a choice, whole or as
- * a stream. An answer belongs to its exchange: it ends when all its generations have, when one
- * fails, or when the client goes away, which cancels the rest.
+ * POST /v1/chat/completions and /v1/completions: one exchange, one generation a choice (best_of
+ * draws more choices than it tells), whole or as a stream. An answer belongs to its exchange: it
+ * ends when all its generations have, when one fails, or when the client goes away, which cancels
+ * the rest.
  */
 #include "coordinator/http_api.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "coordinator/http_logprobs.h"
 #include "coordinator/openai_response.h"
 
 #include <stdio.h>
@@ -14,17 +16,22 @@
 #include <time.h>
 
 enum {
-    MAX_TEXT_BYTES = 64 << 20, /* of one choice */
     MAX_ANSWER_BYTES = 512 << 20,
+    MAX_LISTED = 2 << 20, /* tokens in all lists of logprobs, under 100 bytes each */
     MAX_ID = 48,
 };
 
 struct choice {
     struct answer *answer;
     struct generation *generation; /* NULL: not started, or over */
+    struct told_prompt *prompt;    /* of the answer */
     int32_t index;
-    bool counts_prompt;            /* the first of its prompt: usage counts a prompt once */
-    struct buf content, reasoning; /* without a stream */
+    bool tells_prompt; /* the first of its prompt, which usage counts once */
+    uint64_t seed;
+    int64_t drawn;
+    double logprob;                  /* of all drawn, for best_of */
+    struct buf content, reasoning;   /* without a stream */
+    struct openai_logprobs logprobs; /* of all tokens; in a stream of those not yet sent */
     const char *finish;
 };
 
@@ -34,41 +41,58 @@ struct answer {
     struct openai_head head;
     char id[MAX_ID];
     bool stream;
-    struct openai_usage usage;
+    int32_t n, best_of; /* best_of are drawn for each prompt, the n likeliest told */
+    int32_t logprobs;   /* as openai_request has it */
+    int64_t listed;     /* tokens in lists of logprobs that are kept */
+    struct openai_usage usage, so_far;
     int32_t running;
-    struct buf out; /* events or the whole answer, written here first */
+    struct buf out;              /* events or the whole answer, written here first */
+    struct told_prompt *prompts; /* [prompt_count], owned; the first `encoded` are there */
+    int32_t prompt_count, encoded;
     int32_t count;
-    struct choice choices[]; /* [count] */
+    struct choice choices[]; /* [count] = prompt_count x best_of */
 };
 
 /* --- life --------------------------------------------------------------------------------------
  */
 
+static void choice_init(struct choice *c, struct answer *a, int32_t index)
+{
+    c->answer = a;
+    c->index = index;
+    c->prompt = &a->prompts[index / a->best_of];
+    c->tells_prompt = index % a->best_of == 0;
+    buf_init(&c->content, HTTP_MAX_TEXT_BYTES);
+    buf_init(&c->reasoning, HTTP_MAX_TEXT_BYTES);
+    openai_logprobs_init(&c->logprobs, a->head.chat, a->logprobs > 1, HTTP_MAX_TEXT_BYTES);
+}
+
 static struct answer *answer_create(struct exchange *x, const struct openai_request *r, bool chat)
 {
-    int32_t count = r->n * (chat ? 1 : r->prompt_count);
+    int32_t prompts = chat ? 1 : r->prompt_count, count = r->best_of * prompts;
     struct answer *a = check_calloc(1, sizeof *a + (size_t)count * sizeof a->choices[0]);
     a->x = x;
     a->core = x->core;
     a->stream = r->stream;
+    a->n = r->n;
+    a->best_of = r->best_of;
+    a->logprobs = r->logprobs;
+    a->prompts = check_calloc((size_t)prompts, sizeof *a->prompts);
+    a->prompt_count = prompts;
     a->count = count;
     snprintf(a->id, sizeof a->id, "%s-%s", chat ? "chatcmpl" : "cmpl", x->id);
     a->head = (struct openai_head){
         .id = a->id,
         .model = x->core->served.name,
+        .fingerprint = x->core->served.numerics_class,
         .created = (int64_t)time(NULL),
         .chat = chat,
         .usage = r->include_usage,
+        .so_far = r->continuous_usage ? &a->so_far : NULL,
     };
     buf_init(&a->out, MAX_ANSWER_BYTES);
-    for (int32_t i = 0; i < count; i++) {
-        struct choice *c = &a->choices[i];
-        c->answer = a;
-        c->index = i;
-        c->counts_prompt = i % r->n == 0;
-        buf_init(&c->content, MAX_TEXT_BYTES);
-        buf_init(&c->reasoning, MAX_TEXT_BYTES);
-    }
+    for (int32_t i = 0; i < count; i++)
+        choice_init(&a->choices[i], a, i);
     return a;
 }
 
@@ -81,7 +105,11 @@ static void answer_destroy(struct answer *a)
             generation_cancel(c->generation);
         buf_fini(&c->content);
         buf_fini(&c->reasoning);
+        openai_logprobs_fini(&c->logprobs);
     }
+    for (int32_t i = 0; i < a->encoded; i++)
+        told_prompt_fini(&a->prompts[i]);
+    free(a->prompts);
     buf_fini(&a->out);
     free(a);
 }
@@ -103,6 +131,8 @@ static int failure_code(const struct error *err)
         return 504;
     case ERR_INVALID:
         return 502;
+    case ERR_LIMIT: /* the answer is larger than one may be */
+        return 400;
     default:
         return 500;
     }
@@ -142,25 +172,109 @@ static bool answer_send(struct answer *a, enum status st, const struct error *er
     return false;
 }
 
+/* The header that tells the seeds, in the order of the choices: the answer can be had again. */
+static void tell_seeds(struct answer *a, struct choice *const *told, int32_t count)
+{
+    char words[OPENAI_MAX_CHOICES * 21 + 1];
+    size_t at = 0;
+    for (int32_t i = 0; i < count && told[i]; i++)
+        at += (size_t)snprintf(words + at, sizeof words - at, "%s%lld", i > 0 ? "," : "",
+                               (long long)told[i]->seed);
+    exchange_header(a->x, "x-witan-seed", words);
+}
+
 /* --- ending ------------------------------------------------------------------------------------
  */
 
-static enum status write_answer(struct answer *a, struct error *err)
+static double likelihood(const struct choice *c)
 {
-    struct openai_choice *choices = check_calloc((size_t)a->count, sizeof *choices);
-    for (int32_t i = 0; i < a->count; i++) {
-        const struct choice *c = &a->choices[i];
-        choices[i] = (struct openai_choice){
-            .index = c->index,
+    return c->drawn > 0 ? c->logprob / (double)c->drawn : 0.0;
+}
+
+/* Likeliest a token first; of equals the one that was begun first. */
+static int by_likelihood(const void *left, const void *right)
+{
+    const struct choice *a = *(const struct choice *const *)left;
+    const struct choice *b = *(const struct choice *const *)right;
+    double x = likelihood(a), y = likelihood(b);
+    return x != y ? (x < y) - (x > y) : (a->index > b->index) - (a->index < b->index);
+}
+
+/* What is told, in order; returns how many. chosen[OPENAI_MAX_CHOICES] */
+static int32_t choose(struct answer *a, struct choice **chosen)
+{
+    int32_t count = 0;
+    for (int32_t p = 0; p < a->prompt_count; p++) {
+        for (int32_t i = 0; i < a->best_of; i++)
+            chosen[count + i] = &a->choices[p * a->best_of + i];
+        if (a->best_of > a->n)
+            qsort(&chosen[count], (size_t)a->best_of, sizeof chosen[0], by_likelihood);
+        count += a->n; /* what is left behind them is written over */
+    }
+    return count;
+}
+
+/* The prompt's text and tokens before the choice's own. */
+static enum status put_echo(struct answer *a, struct choice *const *chosen, int32_t count,
+                            struct openai_choice *out, struct buf *texts,
+                            struct openai_logprobs *logprobs, struct error *err)
+{
+    for (int32_t i = 0; i < count; i++) {
+        const struct choice *c = chosen[i];
+        const struct told_prompt *p = c->prompt;
+        TRY(buf_append(&texts[i], p->text.data ? p->text.data : "", p->text.len, err));
+        TRY(buf_append(&texts[i], c->content.data ? c->content.data : "", c->content.len, err));
+        out[i].content = texts[i].data;
+        out[i].content_len = texts[i].len;
+        TRY(openai_logprobs_join(&logprobs[i], &p->echoed, err));
+        TRY(openai_logprobs_join(&logprobs[i], &c->logprobs, err));
+        out[i].logprobs = a->logprobs > 0 ? &logprobs[i] : NULL;
+    }
+    return OK;
+}
+
+static enum status write_echoing(struct answer *a, struct choice *const *chosen, int32_t count,
+                                 struct openai_choice *out, struct error *err)
+{
+    struct buf *texts = check_calloc((size_t)count, sizeof *texts);
+    struct openai_logprobs *logprobs = check_calloc((size_t)count, sizeof *logprobs);
+    for (int32_t i = 0; i < count; i++) {
+        buf_init(&texts[i], 2 * HTTP_MAX_TEXT_BYTES);
+        openai_logprobs_init(&logprobs[i], false, a->logprobs > 1, 2 * HTTP_MAX_TEXT_BYTES);
+    }
+    enum status st = put_echo(a, chosen, count, out, texts, logprobs, err);
+    if (st == OK)
+        st = openai_write_answer(&a->out, &a->head, out, count, &a->usage, err);
+    for (int32_t i = 0; i < count; i++) {
+        buf_fini(&texts[i]);
+        openai_logprobs_fini(&logprobs[i]);
+    }
+    free(texts);
+    free(logprobs);
+    return st;
+}
+
+static enum status write_answer(struct answer *a, struct choice *const *chosen, int32_t count,
+                                struct error *err)
+{
+    struct openai_choice *out = check_calloc((size_t)count, sizeof *out);
+    for (int32_t i = 0; i < count; i++) {
+        const struct choice *c = chosen[i];
+        out[i] = (struct openai_choice){
+            .index = i,
             .content = c->content.data,
             .content_len = c->content.len,
             .reasoning = c->reasoning.data,
             .reasoning_len = c->reasoning.len,
             .finish = c->finish,
+            .logprobs = a->logprobs > 0 ? &c->logprobs : NULL,
+            .prompt_logprobs = c->prompt->own_top >= 0 ? &c->prompt->own : NULL,
         };
     }
-    enum status st = openai_write_answer(&a->out, &a->head, choices, a->count, &a->usage, err);
-    free(choices);
+    enum status st = a->prompts[0].echo
+                         ? write_echoing(a, chosen, count, out, err)
+                         : openai_write_answer(&a->out, &a->head, out, count, &a->usage, err);
+    free(out);
     return st;
 }
 
@@ -168,10 +282,13 @@ static void finish_whole(struct answer *a)
 {
     struct error err;
     struct exchange *x = a->x;
-    if (write_answer(a, &err) != OK) {
+    struct choice *chosen[OPENAI_MAX_CHOICES] = {0};
+    int32_t count = choose(a, chosen);
+    if (write_answer(a, chosen, count, &err) != OK) {
         answer_fail(a, &err);
         return;
     }
+    tell_seeds(a, chosen, count);
     exchange_reply(x, 200, "application/json", a->out.data, a->out.len);
     answer_destroy(a);
 }
@@ -194,18 +311,96 @@ static void finish_stream(struct answer *a)
 /* --- what generations tell ---------------------------------------------------------------------
  */
 
+/* Chunks tell the usage of their choice so far, where that is asked for. */
+static void count_so_far(struct answer *a, const struct choice *c)
+{
+    a->so_far = (struct openai_usage){
+        .prompt_tokens = (int64_t)c->prompt->ids.len,
+        .cached_tokens = -1,
+        .completion_tokens = c->drawn,
+    };
+}
+
 static void on_text(void *user, enum part part, const char *text, size_t len)
 {
     struct choice *c = user;
     struct answer *a = c->answer;
     struct error err;
     bool reasoning = part == PART_REASONING;
-    if (a->stream) {
-        enum status st = openai_write_text(&a->out, &a->head, c->index, reasoning, text, len, &err);
-        answer_send(a, st, &err);
-    } else if (buf_append(reasoning ? &c->reasoning : &c->content, text, len, &err) != OK) {
-        answer_fail(a, &err);
+    if (!a->stream) {
+        if (buf_append(reasoning ? &c->reasoning : &c->content, text, len, &err) != OK)
+            answer_fail(a, &err);
+        return;
     }
+    count_so_far(a, c);
+    enum status st = openai_write_text(&a->out, &a->head, c->index, reasoning, text, len,
+                                       &c->logprobs, &err);
+    openai_logprobs_clear(&c->logprobs);
+    answer_send(a, st, &err);
+}
+
+static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *logprobs,
+                   int32_t count)
+{
+    struct choice *c = user;
+    (void)ids;
+    c->drawn += count;
+    for (int32_t i = 0; logprobs && i < count; i++)
+        c->logprob += (double)logprobs[i].logprob;
+}
+
+/* A stream keeps none. */
+static enum status count_listed(struct answer *a, int64_t tokens, struct error *err)
+{
+    a->listed += a->stream ? 0 : tokens;
+    if (a->listed <= MAX_LISTED)
+        return OK;
+    return error_set(err, ERR_LIMIT,
+                     "logprobs: the answer would list more than %d tokens: ask for fewer of the "
+                     "likeliest or fewer answers, or stream",
+                     (int)MAX_LISTED);
+}
+
+/* Chat lists the tokens of the message, completions all: the end's too. */
+static void on_told(void *user, const struct told_token *t)
+{
+    struct choice *c = user;
+    struct answer *a = c->answer;
+    struct openai_logprob p;
+    struct error err;
+    if (a->logprobs == 0 || (a->head.chat && t->end))
+        return;
+    enum status st = count_listed(a, a->logprobs, &err);
+    if (st == OK)
+        st = told_logprob(a->core, t->id, t->logprobs, a->logprobs - 1, &p, &err);
+    if (st == OK && a->head.chat)
+        st = openai_logprobs_add_chat(&c->logprobs, t->part == PART_REASONING, &p, &err);
+    else if (st == OK)
+        st = openai_logprobs_add_text(&c->logprobs, &p, true, c->prompt->chars + t->offset, &err);
+    if (st != OK)
+        answer_fail(a, &err);
+}
+
+static void on_prompt(void *user, int32_t position, const struct token_logprobs *logprobs,
+                      int32_t count)
+{
+    struct choice *c = user;
+    struct error err;
+    enum status st = count_listed(c->answer, (int64_t)count * c->prompt->wanted, &err);
+    if (st == OK)
+        st = told_prompt_take(c->prompt, position, logprobs, count, &err);
+    if (st != OK)
+        answer_fail(c->answer, &err);
+}
+
+static void count_usage(struct answer *a, const struct choice *c, const struct generation_end *end)
+{
+    if (c->tells_prompt) {
+        a->usage.prompt_tokens += end->prompt_tokens;
+        a->usage.cached_tokens += end->cached_tokens;
+    }
+    a->usage.completion_tokens += end->completion_tokens;
+    a->usage.reasoning_tokens += end->reasoning_tokens;
 }
 
 static void on_end(void *user, const struct generation_end *end)
@@ -220,12 +415,11 @@ static void on_end(void *user, const struct generation_end *end)
         return;
     }
     c->finish = end->reason == GENERATION_STOP ? "stop" : "length";
-    if (c->counts_prompt)
-        a->usage.prompt_tokens += end->prompt_tokens;
-    a->usage.completion_tokens += end->completion_tokens;
-    a->usage.reasoning_tokens += end->reasoning_tokens;
+    count_usage(a, c, end);
     if (a->stream) {
-        enum status st = openai_write_finish(&a->out, &a->head, c->index, c->finish, &err);
+        count_so_far(a, c);
+        enum status st = openai_write_finish(&a->out, &a->head, c->index, c->finish, &c->logprobs,
+                                             &err);
         if (!answer_send(a, st, &err))
             return;
     }
@@ -237,44 +431,55 @@ static void on_end(void *user, const struct generation_end *end)
         finish_whole(a);
 }
 
-static const struct generation_sink sink = {.on_text = on_text, .on_end = on_end};
+static const struct generation_sink sink = {
+    .on_text = on_text,
+    .on_ids = on_ids,
+    .on_told = on_told,
+    .on_prompt = on_prompt,
+    .on_end = on_end,
+};
 
 /* --- starting ----------------------------------------------------------------------------------
  */
 
-/* The header that tells the seeds, in the order of the choices: the answer can be had again. */
-static void tell_seeds(struct answer *a, uint64_t seed, int32_t n)
+static struct generation_params params_of(const struct answer *a, const struct openai_request *r,
+                                          const struct told_prompt *prompt, bool thinking)
 {
-    char words[OPENAI_MAX_CHOICES * 21 + 1];
-    size_t at = 0;
-    for (int32_t i = 0; i < a->count; i++)
-        at += (size_t)snprintf(words + at, sizeof words - at, "%s%lld", i > 0 ? "," : "",
-                               (long long)(seed + (uint64_t)(i % n)));
-    exchange_header(a->x, "x-witan-seed", words);
-}
-
-/* The n choices of one prompt. */
-static enum status start_prompt(struct answer *a, const struct openai_request *r, int32_t first,
-                                const struct token_ids *ids, bool thinking, struct error *err)
-{
-    struct generation_params p = {
-        .prompt = (const int32_t *)ids->data,
-        .prompt_len = (int32_t)ids->len,
+    int32_t scored = r->best_of > r->n && r->logprobs == 0; /* best_of compares logprobs */
+    return (struct generation_params){
+        .prompt = (const int32_t *)prompt->ids.data,
+        .prompt_len = (int32_t)prompt->ids.len,
         .max_tokens = r->max_tokens,
+        .default_max_tokens = r->default_max_tokens,
+        .prompt_only = r->prompt_only,
         .sampling = r->sampling,
+        .shaping = r->shaping,
+        .logprobs = scored ? 1 : r->logprobs,
+        .tenant = a->x->tenant,
+        .prefix_domain = config_prefix_domain(a->core->config, a->x->tenant),
+        .priority = r->priority,
         .ignore_eos = r->ignore_eos,
         .split_reasoning = a->head.chat,
         .in_reasoning = thinking,
         .stop = r->stop,
         .stop_count = r->stop_count,
     };
-    for (int32_t i = 0; i < r->n; i++) {
+}
+
+/* The choices of one prompt; the first asks for the prompt's logprobs. */
+static enum status start_prompt(struct answer *a, const struct openai_request *r, int32_t first,
+                                bool thinking, struct error *err)
+{
+    struct told_prompt *prompt = a->choices[first].prompt;
+    struct generation_params p = params_of(a, r, prompt, thinking);
+    for (int32_t i = 0; i < a->best_of; i++) {
         struct choice *c = &a->choices[first + i];
-        p.sampling.seed = r->sampling.seed + (uint64_t)i;
+        c->seed = p.sampling.seed = r->sampling.seed + (uint64_t)i;
+        p.prompt_logprobs = i == 0 ? prompt->wanted : 0;
         TRY(generation_start(a->core, &p, &sink, c, &c->generation, err));
         a->running++;
     }
-    return OK;
+    return told_prompt_begin(prompt, err);
 }
 
 /* False: the answer is gone and its exchange answered. */
@@ -282,16 +487,16 @@ static bool start_all(struct answer *a, const struct openai_request *r)
 {
     struct exchange *x = a->x;
     struct error err;
-    for (int32_t first = 0; first < a->count; first += r->n) {
+    for (int32_t i = 0; i < a->prompt_count; i++) {
         struct token_ids ids;
         bool thinking;
-        if (!http_encode(x, r, first / r->n, &ids, &thinking)) {
+        if (!http_encode(x, r, i, &ids, &thinking)) {
             answer_destroy(a);
             return false;
         }
-        enum status st = start_prompt(a, r, first, &ids, thinking, &err);
-        token_ids_fini(&ids);
-        if (st != OK) {
+        told_prompt_init(&a->prompts[i], a->core, r, &ids);
+        a->encoded++;
+        if (start_prompt(a, r, i * a->best_of, thinking, &err) != OK) {
             answer_destroy(a);
             http_refuse(x, &err);
             return false;
@@ -300,14 +505,38 @@ static bool start_all(struct answer *a, const struct openai_request *r)
     return true;
 }
 
+/* What stands before the first text of a choice: who speaks, or the prompt. */
+static enum status write_first(struct answer *a, const struct choice *c, struct error *err)
+{
+    const struct told_prompt *p = c->prompt;
+    count_so_far(a, c);
+    TRY(openai_write_first(&a->out, &a->head, c->index, err));
+    if (!p->echo)
+        return OK;
+    return openai_write_text(&a->out, &a->head, c->index, false, p->text.data, p->text.len, NULL,
+                             err);
+}
+
 static void begin_stream(struct answer *a)
 {
     struct error err;
     enum status st = OK;
+    struct choice *told[OPENAI_MAX_CHOICES] = {0};
+    tell_seeds(a, told, choose(a, told));
     exchange_stream(a->x, on_gone, a);
     for (int32_t i = 0; i < a->count && st == OK; i++)
-        st = openai_write_first(&a->out, &a->head, i, &err);
+        st = write_first(a, &a->choices[i], &err);
     answer_send(a, st, &err);
+}
+
+/* False: refused. */
+static bool check_priority(struct exchange *x, const struct openai_request *r)
+{
+    struct error err;
+    if (auth_check_priority(x->scopes, r->priority, &err) == OK)
+        return true;
+    exchange_fail(x, 403, "insufficient_scope", err.msg);
+    return false;
 }
 
 static void generate(struct exchange *x, enum openai_kind kind)
@@ -315,12 +544,14 @@ static void generate(struct exchange *x, enum openai_kind kind)
     struct openai_request r;
     if (!http_read_request(x, kind, &r))
         return;
+    if (!check_priority(x, &r)) {
+        openai_request_fini(&r);
+        return;
+    }
     if (!r.has_seed) /* one that every JSON reader can hold and send back */
         r.sampling.seed = core_draw_seed() >> 11;
     struct answer *a = answer_create(x, &r, kind == OPENAI_CHAT);
     bool started = start_all(a, &r);
-    if (started)
-        tell_seeds(a, r.sampling.seed, r.n);
     openai_request_fini(&r);
     if (started && a->stream)
         begin_stream(a);

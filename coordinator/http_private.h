@@ -4,10 +4,10 @@
  *
  * What evhttp 2.1.12 does not do is done here. It tells nobody of a connection before its first
  * request, so connections are met in the callback that makes their bufferevents. Its timeouts count
- * from the last byte and cut quiet streams, so none but the one of writing is used and a tick looks
- * after deadlines. It does not see a client leave before the answer begins, and ends the process
- * when such a client sends more, so reading is taken from it for that time. A chunk's length may be
- * a line without an end, so the input has a limit of its own. Over TLS it may take an earlier write
+ * from the last byte and cut quiet streams, so none of them is used and a tick looks after
+ * deadlines. It does not see a client leave before the answer begins, and ends the process when
+ * such a client sends more, so reading is taken from it for that time. A chunk's length may be a
+ * line without an end, so the input has a limit of its own. Over TLS it may take an earlier write
  * for the end of an answer, so its callback for writing is guarded.
  */
 #ifndef WITAN_COORDINATOR_HTTP_PRIVATE_H
@@ -30,10 +30,13 @@ struct conn {
     int fd;
     int64_t deadline_ns; /* for the whole next request */
     size_t received;     /* bytes of the request that is being received */
-    bool began;          /* its first byte is here */
-    bool doomed;         /* closed at the next tick or before */
-    bool answering;      /* from dispatch until the answer is sent */
-    struct exchange *x;  /* from dispatch until the answer is given */
+    uint64_t acked;      /* bytes that the client's kernel has acknowledged, when last looked at */
+    int64_t taken_ns;    /* when it last took all, or some; while answering */
+    int64_t looked_ns;
+    bool began;         /* its first byte is here */
+    bool doomed;        /* closed at the next tick or before */
+    bool answering;     /* from dispatch until the answer is sent */
+    struct exchange *x; /* from dispatch until the answer is given */
 };
 
 struct http {
@@ -52,9 +55,10 @@ struct http {
     bool stopping;
     size_t receiving; /* sum of conns' `received` */
     size_t input_limit, receiving_limit;
-    int64_t timeout_ns;    /* to receive a request */
-    int64_t accept_ns;     /* when to accept again after a failure; 0: accepting */
-    int64_t complained_ns; /* of failing accepts */
+    int64_t timeout_ns;      /* to receive a request */
+    int64_t read_timeout_ns; /* for a client to take something of what it is sent */
+    int64_t accept_ns;       /* when to accept again after a failure; 0: accepting */
+    int64_t complained_ns;   /* of failing accepts */
 };
 
 /* --- http_conn.c --- */
@@ -76,6 +80,12 @@ void conn_answered(struct evhttp_request *req, void *conn);
 void conn_close(struct conn *c);
 /* Deadlines, doomed connections, quiet streams. */
 void conn_tick_all(struct http *h, int64_t now_ns);
+
+/* --- http_stuck.c --- */
+
+/* Has the client taken nothing, though something waits for it, for read_timeout_ns? To be asked
+ * again and again while an answer is under way. */
+bool conn_is_stuck(struct conn *c, int64_t now_ns);
 
 /* --- http_exchange.c --- */
 

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/inference_logprobs.h"
 #include "coordinator/members.h"
 #include "proto/inference.pb-c.h"
 #include "proto/versions.h"
@@ -21,19 +22,24 @@ struct inference {
     struct core *core;
     struct rpc_server *server;
     struct rpc_method methods[3];
+    struct session *sessions; /* that have asked */
     int active;
     bool stopping;
 };
 
 struct session {
     struct inference *door;
-    struct rpc_call *call; /* a reference */
+    struct session *prev, *next; /* of the door's, once it has asked */
+    struct rpc_call *call;       /* a reference */
+    int code;                    /* that it ended with, or NOT_ENDED */
     uint32_t scopes;
+    uint64_t tenant; /* whose it is (auth.h) */
     void (*handle)(struct session *s, const ProtobufCMessage *message);
     struct generation *generation; /* while it runs */
     bool ids_only;
     bool asked;           /* a request has come */
     struct token_ids ids; /* drawn and not yet sent */
+    struct delta_logprobs logprobs, prompt_logprobs;
 };
 
 struct handed {
@@ -41,18 +47,67 @@ struct handed {
     ProtobufCMessage *message; /* NULL: the call is closed */
 };
 
-enum { MAX_PROMPT_IDS = 1 << 24, MAX_MESSAGES = 65536 };
+enum { MAX_PROMPT_IDS = 1 << 24, MAX_MESSAGES = 65536, NOT_ENDED = -1 };
+
+/* The first end counts; later ones find the call ended. */
+static void set_code(struct session *s, enum rpc_code code)
+{
+    s->code = s->code == NOT_ENDED ? (int)code : s->code;
+}
+
+static void finish(struct session *s, enum rpc_code code, const char *message)
+{
+    set_code(s, code);
+    rpc_finish(s->call, code, message);
+}
 
 /* --- from the rpc thread to the loop -----------------------------------------------------------
  */
+
+static void enlist(struct session *s)
+{
+    s->next = s->door->sessions;
+    if (s->next)
+        s->next->prev = s;
+    s->door->sessions = s;
+}
+
+/* Fine for one that is not in it. */
+static void strike(struct session *s)
+{
+    if (s->prev)
+        s->prev->next = s->next;
+    else if (s->door->sessions == s)
+        s->door->sessions = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
+    s->prev = s->next = NULL;
+}
+
+/* Its client does not read: what is left of it goes now, and its call is closed soon. */
+static void drop(struct session *s)
+{
+    s->door->core->metrics.slow[METRICS_GRPC]++;
+    set_code(s, RPC_CANCELLED);
+    strike(s); /* once is enough */
+    log_info("grpc: a client that takes nothing is cut off");
+    if (s->generation) {
+        generation_cancel(s->generation);
+        s->generation = NULL;
+        s->door->active--;
+    }
+    rpc_cancel(s->call);
+}
 
 static void run_handed(void *arg)
 {
     struct handed *h = arg;
     struct session *s = h->session;
     if (h->message) {
-        if (!s->asked)
+        if (!s->asked) {
+            enlist(s);
             s->handle(s, h->message);
+        }
         s->asked = true;
         protobuf_c_message_free_unpacked(h->message, NULL);
     } else {
@@ -60,7 +115,12 @@ static void run_handed(void *arg)
             generation_cancel(s->generation);
             s->door->active--;
         }
+        set_code(s, RPC_CANCELLED); /* by its client */
+        metrics_grpc(&s->door->core->metrics, s->code);
+        strike(s);
         token_ids_fini(&s->ids);
+        delta_logprobs_fini(&s->logprobs);
+        delta_logprobs_fini(&s->prompt_logprobs);
         rpc_call_unref(s->call);
         free(s);
     }
@@ -81,19 +141,22 @@ static void open_session(struct rpc_call *call, struct inference *d, uint32_t sc
                          void (*handle)(struct session *s, const ProtobufCMessage *message))
 {
     struct session *s = check_calloc(1, sizeof *s);
+    struct auth_caller caller = {0};
     struct error err;
-    const char *id;
-    *s = (struct session){.door = d, .call = rpc_call_ref(call), .handle = handle};
+    *s = (struct session){
+        .door = d, .call = rpc_call_ref(call), .code = NOT_ENDED, .handle = handle};
     token_ids_init(&s->ids, MAX_PROMPT_IDS);
     rpc_call_set_user(call, s);
-    if (auth_check(d->core->auth, rpc_metadata(call, "authorization"), &s->scopes, &id, &err) !=
-        OK) {
-        rpc_finish(call, RPC_UNAUTHENTICATED, err.msg);
+    enum status st = auth_check(d->core->auth, rpc_metadata(call, "authorization"), &caller, &err);
+    s->scopes = caller.scopes;
+    s->tenant = caller.tenant;
+    if (st != OK) {
+        finish(s, RPC_UNAUTHENTICATED, err.msg);
         s->asked = true;
     } else if (!(s->scopes & scope)) {
         char text[128];
         snprintf(text, sizeof text, "the key lacks the scope %s", scope_name);
-        rpc_finish(call, RPC_PERMISSION_DENIED, text);
+        finish(s, RPC_PERMISSION_DENIED, text);
         s->asked = true;
     }
 }
@@ -115,14 +178,18 @@ static void on_closed(struct rpc_call *call, void *user, int code, const char *m
 static void fail(struct session *s, enum status st, const struct error *err)
 {
     enum rpc_code code = st == ERR_LIMIT ? RPC_INVALID_ARGUMENT : rpc_code_of(st);
-    rpc_finish(s->call, code, err->msg);
+    set_code(s, code);
+    if (code == RPC_RESOURCE_EXHAUSTED)
+        rpc_finish_retry(s->call, code, err->msg, core_retry_s(s->door->core) * 1000);
+    else
+        finish(s, code, err->msg);
 }
 
 static void send(struct session *s, const ProtobufCMessage *message)
 {
     struct error err;
     if (rpc_send(s->call, message, &err) == ERR_LIMIT)
-        rpc_finish(s->call, RPC_RESOURCE_EXHAUSTED, "the client reads too slowly");
+        drop(s);
 }
 
 static void send_delta(struct session *s, enum part part, const char *text, size_t len)
@@ -136,10 +203,16 @@ static void send_delta(struct session *s, enum part part, const char *text, size
     *(part == PART_REASONING ? &delta.reasoning : &delta.text) = copy;
     delta.ids = (int32_t *)s->ids.data;
     delta.n_ids = s->ids.len;
+    delta.logprobs = delta_logprobs_message(&s->logprobs);
+    delta.n_logprobs = s->logprobs.count;
+    delta.prompt_logprobs = delta_logprobs_message(&s->prompt_logprobs);
+    delta.n_prompt_logprobs = s->prompt_logprobs.count;
     response.body_case = WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_DELTA;
     response.delta = &delta;
     send(s, &response.base);
     s->ids.len = 0;
+    delta_logprobs_clear(&s->logprobs);
+    delta_logprobs_clear(&s->prompt_logprobs);
     free(copy);
 }
 
@@ -150,12 +223,25 @@ static void on_text(void *user, enum part part, const char *text, size_t len)
         send_delta(s, part, text, len);
 }
 
-static void on_ids(void *user, const int32_t *ids, int32_t count)
+static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *logprobs,
+                   int32_t count)
 {
     struct session *s = user;
     token_ids_append(&s->ids, (const uint32_t *)ids, (size_t)count, NULL);
+    if (logprobs)
+        delta_logprobs_add(&s->logprobs, logprobs, count);
     if (s->ids_only)
         send_delta(s, PART_CONTENT, "", 0);
+}
+
+/* At once: a long prompt has more than one message holds. */
+static void on_prompt(void *user, int32_t position, const struct token_logprobs *logprobs,
+                      int32_t count)
+{
+    struct session *s = user;
+    (void)position;
+    delta_logprobs_add(&s->prompt_logprobs, logprobs, count);
+    send_delta(s, PART_CONTENT, "", 0);
 }
 
 static void on_end(void *user, const struct generation_end *end)
@@ -169,7 +255,7 @@ static void on_end(void *user, const struct generation_end *end)
         enum rpc_code code = end->err.code == ERR_CANCELLED ? RPC_DEADLINE_EXCEEDED
                              : end->err.code == ERR_PEER    ? RPC_UNAVAILABLE
                                                             : RPC_INTERNAL;
-        rpc_finish(s->call, code, end->err.msg);
+        finish(s, code, end->err.msg);
         return;
     }
     Witan__Inference__V1__Finished finished = WITAN__INFERENCE__V1__FINISHED__INIT;
@@ -179,16 +265,18 @@ static void on_end(void *user, const struct generation_end *end)
              (unsigned long long)end->id);
     finished.reason = end->reason == GENERATION_STOP ? "stop" : "length";
     finished.prompt_tokens = end->prompt_tokens;
+    finished.cached_tokens = end->cached_tokens;
     finished.completion_tokens = end->completion_tokens;
     finished.seed = end->seed;
     finished.request_id = id;
     response.body_case = WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_FINISHED;
     response.finished = &finished;
     send(s, &response.base);
-    rpc_finish(s->call, RPC_OK, NULL);
+    finish(s, RPC_OK, NULL);
 }
 
-static const struct generation_sink sink = {.on_text = on_text, .on_ids = on_ids, .on_end = on_end};
+static const struct generation_sink sink = {
+    .on_text = on_text, .on_ids = on_ids, .on_prompt = on_prompt, .on_end = on_end};
 
 /* The templates pass over a message of another role. */
 static bool is_role(const char *role)
@@ -237,7 +325,7 @@ static enum status encode(struct session *s, const generate_request *q, struct t
                                 ids, err);
     case WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_TOKEN_IDS:
         if (!(s->scopes & AUTH_RAW)) {
-            rpc_finish(s->call, RPC_PERMISSION_DENIED, "the key lacks the scope raw");
+            finish(s, RPC_PERMISSION_DENIED, "the key lacks the scope raw");
             return error_set(err, ERR_CANCELLED, "refused");
         }
         return token_ids_append(ids, (const uint32_t *)q->token_ids->ids, q->token_ids->n_ids, err);
@@ -266,17 +354,72 @@ static struct sampling sampling_of(const struct core *core, const Witan__Inferen
     return s;
 }
 
-static enum status start(struct session *s, const generate_request *q, struct token_ids *ids,
-                         struct error *err)
+/* Bounds are generation_start's to check, but for what a value that stands for "off" would hide. */
+static enum status shaping_of(const struct core *core, const Witan__Inference__V1__Sampling *q,
+                              struct logit_bias *bias, struct shaping *out, struct error *err)
 {
-    struct core *core = s->door->core;
-    bool thinking = false;
+    *out = (struct shaping){.repetition_penalty = core->served.defaults.repetition_penalty};
+    if (!q)
+        return OK;
+    if (q->repetition_penalty)
+        out->repetition_penalty = q->repetition_penalty->value;
+    if (q->repetition_penalty && !(out->repetition_penalty > 0.0f))
+        return error_set(err, ERR_INVALID, "repetition_penalty %g: expected above 0, at most 10",
+                         (double)out->repetition_penalty);
+    if (q->presence_penalty)
+        out->presence_penalty = q->presence_penalty->value;
+    if (q->frequency_penalty)
+        out->frequency_penalty = q->frequency_penalty->value;
+    if (q->n_logit_bias > SAMPLING_MAX_BIASES)
+        return error_set(err, ERR_INVALID, "logit_bias: expected at most %d tokens, found %zu",
+                         (int)SAMPLING_MAX_BIASES, q->n_logit_bias);
+    if (q->n_stop_token_ids > SAMPLING_MAX_STOP_IDS)
+        return error_set(err, ERR_INVALID, "stop_token_ids: expected at most %d, found %zu",
+                         (int)SAMPLING_MAX_STOP_IDS, q->n_stop_token_ids);
+    for (size_t i = 0; i < q->n_logit_bias; i++)
+        bias[i] = (struct logit_bias){q->logit_bias[i]->id, q->logit_bias[i]->bias};
+    out->bias = bias;
+    out->bias_count = (int32_t)q->n_logit_bias;
+    out->stop_ids = q->stop_token_ids;
+    out->stop_id_count = (int32_t)q->n_stop_token_ids;
+    out->min_tokens = q->min_tokens;
+    return OK;
+}
+
+static enum status read_wanted(const char *field, const Witan__Inference__V1__Int *top,
+                               int32_t *wanted, struct error *err)
+{
+    if (top && (top->value < 0 || top->value > SAMPLING_MAX_LOGPROBS))
+        return error_set(err, ERR_INVALID, "%s: expected 0 to %d, found %d", field,
+                         (int)SAMPLING_MAX_LOGPROBS, top->value);
+    *wanted = top ? 1 + top->value : 0;
+    return OK;
+}
+
+/* What must be refused before the prompt is encoded. */
+static enum status check_request(struct session *s, const generate_request *q, struct error *err)
+{
+    const struct core *core = s->door->core;
     if (*q->model && strcmp(q->model, core->served.name) != 0)
         return error_set(err, ERR_NOT_FOUND, "model: there is no \"%.100s\", only \"%s\"", q->model,
                          core->served.name);
     if (q->n_stop > GENERATION_MAX_STOPS)
         return error_set(err, ERR_INVALID, "stop: expected at most %d strings, found %zu",
                          (int)GENERATION_MAX_STOPS, q->n_stop);
+    if (auth_check_priority(s->scopes, q->priority, err) != OK) {
+        finish(s, RPC_PERMISSION_DENIED, err->msg);
+        return err->code;
+    }
+    return OK;
+}
+
+static enum status start(struct session *s, const generate_request *q, struct token_ids *ids,
+                         struct error *err)
+{
+    struct core *core = s->door->core;
+    struct logit_bias bias[SAMPLING_MAX_BIASES];
+    bool thinking = false;
+    TRY(check_request(s, q, err));
     TRY(encode(s, q, ids, &thinking, err));
     s->ids_only = q->token_ids_only;
     struct generation_params p = {
@@ -284,6 +427,10 @@ static enum status start(struct session *s, const generate_request *q, struct to
         .prompt_len = (int32_t)ids->len,
         .max_tokens = q->max_tokens,
         .sampling = sampling_of(core, q->sampling),
+        .tenant = s->tenant,
+        .prefix_domain = config_prefix_domain(core->config, s->tenant),
+        .priority = q->priority,
+        .deadline_ms = rpc_deadline_ms(s->call),
         .ignore_eos = q->ignore_eos,
         .split_reasoning = q->input_case ==
                            WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_CONVERSATION,
@@ -291,6 +438,9 @@ static enum status start(struct session *s, const generate_request *q, struct to
         .stop = (const char *const *)q->stop,
         .stop_count = (int32_t)q->n_stop,
     };
+    TRY(shaping_of(core, q->sampling, bias, &p.shaping, err));
+    TRY(read_wanted("logprobs", q->logprobs, &p.logprobs, err));
+    TRY(read_wanted("prompt_logprobs", q->prompt_logprobs, &p.prompt_logprobs, err));
     return generation_start(core, &p, &sink, s, &s->generation, err);
 }
 
@@ -299,7 +449,7 @@ static void handle_generate(struct session *s, const ProtobufCMessage *message)
     struct error err = {0};
     struct token_ids ids;
     if (s->door->stopping) {
-        rpc_finish(s->call, RPC_UNAVAILABLE, "the coordinator is stopping");
+        finish(s, RPC_UNAVAILABLE, "the coordinator is stopping");
         return;
     }
     token_ids_init(&ids, MAX_PROMPT_IDS);
@@ -333,7 +483,7 @@ static void handle_list(struct session *s, const ProtobufCMessage *message)
     r.models = models;
     r.n_models = 1;
     send(s, &r.base);
-    rpc_finish(s->call, RPC_OK, NULL);
+    finish(s, RPC_OK, NULL);
 }
 
 static char *copy(const char *s)
@@ -363,7 +513,7 @@ static void handle_status(struct session *s, const ProtobufCMessage *message)
     }
     members_status(core->members, r);
     send(s, &r->base);
-    rpc_finish(s->call, RPC_OK, NULL);
+    finish(s, RPC_OK, NULL);
     witan__inference__v1__get_status_response__free_unpacked(r, NULL);
 }
 
@@ -452,6 +602,16 @@ int inference_port(const struct inference *d)
 void inference_set_serving(struct inference *d, bool serving)
 {
     rpc_server_set_serving(d->server, serving);
+}
+
+void inference_tick(struct inference *d)
+{
+    int64_t most = d->core->config->limits.read_timeout_s * 1000000000LL;
+    for (struct session *s = d->sessions, *next; s; s = next) {
+        next = s->next;
+        if (rpc_stalled_ns(s->call) > most)
+            drop(s);
+    }
 }
 
 int inference_active(const struct inference *d)

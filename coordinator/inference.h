@@ -16,6 +16,8 @@ enum status inference_create(struct core *core, struct rpc *rpc, struct inferenc
 int inference_port(const struct inference *d);
 /* The health service follows: call when readiness changes. */
 void inference_set_serving(struct inference *d, bool serving);
+/* Cuts off clients that take nothing for limits.read_timeout_s. Called about once a second. */
+void inference_tick(struct inference *d);
 /* Answers that are still running; new requests are refused from inference_stop on. */
 int inference_active(const struct inference *d);
 void inference_stop(struct inference *d);

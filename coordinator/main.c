@@ -120,6 +120,8 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
     struct error err;
     members_tick(c->core->members);
     generation_tick(c->core);
+    if (c->inference)
+        inference_tick(c->inference);
     bool ready = c->stage == RUNNING && core_ready(c->core, &err) == OK;
     if (ready != c->was_ready && c->inference)
         inference_set_serving(c->inference, ready);

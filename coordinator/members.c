@@ -67,7 +67,7 @@ static void describe(const struct member *r, char *out, size_t size)
              (unsigned long long)r->hello->pid);
 }
 
-static void send(struct member *r, const coordinator_message *message)
+void member_send(struct member *r, const coordinator_message *message)
 {
     struct error err;
     if (r && r->call && rpc_send(r->call, &message->base, &err) == ERR_LIMIT)
@@ -80,15 +80,14 @@ static void send(struct member *r, const coordinator_message *message)
 /* The first rank that fails says why; the others are sent home, and the requests told. */
 static void lose(struct group *g, const char *why)
 {
-    struct error err;
     if (g->state == GROUP_LOST)
         return;
+    g->losses += g->state == GROUP_READY;
     set_state(g, GROUP_LOST, "%s", why);
     for (int32_t i = 0; i < group_world(g); i++)
         if (g->ranks[i])
             rpc_finish(g->ranks[i]->call, RPC_ABORTED, g->message);
-    error_set(&err, ERR_PEER, "group %s was lost: %s", g->config->name, g->message);
-    generation_lost(g->members->core, g, &err);
+    generation_lost(g->members->core, g, g->config->name, g->message);
 }
 
 /* No rank is left: the group may come again. */
@@ -101,6 +100,7 @@ static void reset(struct group *g)
     g->wake = 0;
     g->proven_ns = g->probe_ns = 0;
     g->tokens = 0;
+    g->running = g->waiting = g->kv_blocks_free = g->kv_blocks = 0;
     g->deployment.limits.kv_blocks = g->members->core->config->limits.kv_blocks;
     if (!g->members->stopping)
         set_state(g, GROUP_WAITING, "%s", last);
@@ -163,6 +163,18 @@ static bool right_class(struct member *r, const Witan__Cluster__V1__Hello *h)
     return true;
 }
 
+/* What answers are told to have been computed by. */
+static void note_class(struct group *g, const Witan__Cluster__V1__Hello *h)
+{
+    static const char *const kept[] = {[KV_BF16] = "", [KV_F32] = "-kv32", [KV_INT8] = "-kv8"};
+    struct served *s = &g->members->core->served;
+    bool published = s->weights == WEIGHTS_PUBLISHED;
+    snprintf(s->numerics_class, sizeof s->numerics_class, "%.40s%s%s%s", h->numerics_class,
+             published ? "" : "-", published ? "" : weight_mode_name(s->weights),
+             kept[g->deployment.limits.kv_dtype]);
+    snprintf(g->class, sizeof g->class, "%s", s->numerics_class);
+}
+
 /* Refuses what may not attach at all. */
 static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
 {
@@ -194,8 +206,10 @@ static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
         refuse(r, RPC_ABORTED, "ranks of an earlier start of group %s have not gone yet", h->group);
     else if (g->ranks[h->rank])
         refuse(r, RPC_ALREADY_EXISTS, "rank %u of group %s is attached already", h->rank, h->group);
-    else if (right_class(r, h))
+    else if (right_class(r, h)) {
+        note_class(g, h);
         return g;
+    }
     return NULL;
 }
 
@@ -221,7 +235,7 @@ static void send_plan(struct group *g, struct member *r)
     layout.pp = l->pp, layout.tp = l->tp, layout.ep = l->ep, layout.w = l->w;
     limits.max_rows = n->max_rows, limits.max_seqs = n->max_seqs, limits.context = n->context;
     limits.kv_blocks = n->kv_blocks, limits.threads = n->threads;
-    limits.kv_f32 = n->kv_dtype == KV_F32;
+    limits.kv_f32 = n->kv_dtype == KV_F32, limits.kv_dtype = (int32_t)n->kv_dtype;
     limits.gpu_percent = n->gpu_percent;
     const struct range cuts[] = {p->layers,   p->q_heads,    p->kv_heads, p->experts,
                                  p->moe_cols, p->dense_cols, p->vocab};
@@ -239,8 +253,12 @@ static void send_plan(struct group *g, struct member *r)
     plan.layout = &layout;
     plan.limits = &limits;
     plan.vocab_limit = core->served.vocab;
+    plan.weights = (int32_t)core->served.weights;
     plan.chunk = core->config->limits.chunk;
     plan.kernels = core->config->limits.kernels;
+    plan.stall_ms = (uint32_t)core->config->limits.stall_ms;
+    plan.speculate = core->config->limits.speculate;
+    plan.no_prefix_cache = strcmp(core->config->limits.prefix_cache, "off") == 0;
     plan.slices = &slices;
     plan.heartbeat_ms = HEARTBEAT_MS;
     if (core->served.manifest) {
@@ -253,7 +271,7 @@ static void send_plan(struct group *g, struct member *r)
     coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN;
     message.plan = &plan;
-    send(r, &message);
+    member_send(r, &message);
 }
 
 static void start_loading(struct group *g)
@@ -320,7 +338,8 @@ static void on_hello(struct member *r, rank_message *message)
     r->heartbeat_ns = clock_now_ns();
     g->incarnation = r->hello->incarnation;
     g->ranks[r->hello->rank] = r;
-    g->attached++;
+    if (g->attached++ == 0)
+        g->since_ns = clock_now_ns(); /* limits.start_timeout_s counts from the first rank on */
     log_info("group %s: rank %u attached from %s (%s, %u cores, %s)", g->config->name,
              r->hello->rank, r->hello->host,
              r->hello->hardware ? r->hello->hardware->processor : "unknown processor",
@@ -355,7 +374,7 @@ static void send_probe(struct group *g)
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
     message.submit = &submit;
     g->probe_ns = clock_now_ns();
-    send(g->ranks[0], &message);
+    member_send(g->ranks[0], &message);
 }
 
 /* All groups answer under one name, so every rank must hold what this coordinator has opened. */
@@ -402,13 +421,25 @@ static void hear_gpu(struct member *r, const Witan__Cluster__V1__Gpu *gpu)
     gpu_heard(&r->gpu, who, gpu, clock_now_ns());
 }
 
-static void on_heartbeat(struct member *r, const Witan__Cluster__V1__Heartbeat *h)
+/* Takes the figures over from the message. */
+static void hear_engine(struct member *r, Witan__Cluster__V1__Heartbeat *h)
+{
+    if (!h->engine)
+        return;
+    if (r->engine)
+        witan__cluster__v1__engine__free_unpacked(r->engine, NULL);
+    r->engine = h->engine;
+    h->engine = NULL;
+}
+
+static void on_heartbeat(struct member *r, Witan__Cluster__V1__Heartbeat *h)
 {
     struct group *g = r->group;
     r->heartbeat_ns = clock_now_ns();
     r->step = h->step;
     r->phase = (int)h->phase;
     hear_gpu(r, h->gpu);
+    hear_engine(r, h);
     if (r->hello->rank != 0)
         return;
     g->running = h->running;
@@ -428,6 +459,7 @@ static void on_probe(struct group *g, const Witan__Cluster__V1__SequenceTokens *
     g->probe_ns = 0;
     if (g->state == GROUP_PROVING)
         set_state(g, GROUP_READY, "%s", "");
+    generation_resume(g->members->core);
 }
 
 static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
@@ -442,25 +474,18 @@ static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
     g->proven_ns = clock_now_ns();
     for (size_t i = 0; i < t->n_sequences && g->state != GROUP_LOST; i++) {
         const Witan__Cluster__V1__SequenceTokens *s = t->sequences[i];
-        struct drawn d = {
-            .id = s->request_id,
-            .epoch = s->epoch,
-            .attempt = s->attempt,
-            .position = s->position,
-            .ids = s->ids,
-            .count = (int32_t)s->n_ids,
-            .stopped = s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_STOP,
-            .full = s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH,
-            .failed = s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_ERROR ||
-                      s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_CANCELLED,
-            .error = s->error,
-        };
+        const char *wrong = tokens_wrong(s);
+        if (wrong) {
+            refuse(r, RPC_INVALID_ARGUMENT, "tokens of request %llu: %s",
+                   (unsigned long long)s->request_id, wrong);
+            return;
+        }
         if (s->request_id == 0 && s->epoch == core->epoch) {
             on_probe(g, s);
             continue;
         }
         g->tokens += s->n_ids;
-        generation_tokens(core, &d);
+        tokens_tell(core, s);
     }
 }
 
@@ -476,7 +501,7 @@ static void on_wake_peers(struct member *r, const Witan__Cluster__V1__WakePeers 
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE;
     message.wake = &wake;
     for (int32_t i = 1; i < group_world(g); i++)
-        send(g->ranks[i], &message);
+        member_send(g->ranks[i], &message);
 }
 
 static void on_failed(struct member *r, Witan__Cluster__V1__Failed *f)
@@ -559,116 +584,11 @@ void member_closed(struct member *r, int code, const char *message)
         witan__cluster__v1__hello__free_unpacked(r->hello, NULL);
     if (r->ready)
         witan__cluster__v1__ready__free_unpacked(r->ready, NULL);
+    if (r->engine)
+        witan__cluster__v1__engine__free_unpacked(r->engine, NULL);
     rpc_call_unref(r->call);
     free(r->uris);
     free(r);
-}
-
-/* --- requests ----------------------------------------------------------------------------------
- */
-
-static bool proven(const struct group *g)
-{
-    int64_t probe = g->members->core->config->limits.probe_s;
-    int64_t most = 3 * probe > PROVEN_AT_LEAST_S ? 3 * probe : PROVEN_AT_LEAST_S;
-    return g->state == GROUP_READY && clock_now_ns() - g->proven_ns < most * 1000000000;
-}
-
-/* What keeps a group from serving, for the operator. */
-static enum status why_not(const struct group *g, struct error *err)
-{
-    if (g->state == GROUP_WAITING)
-        return error_set(err, ERR_PEER, "group %s waits for its ranks: %d of %d are there%s%s",
-                         g->config->name, g->attached, group_world(g),
-                         *g->message ? "; before: " : "", g->message);
-    if (g->state == GROUP_LOADING)
-        return error_set(err, ERR_PEER, "group %s is loading: %d of %d ranks are done",
-                         g->config->name, g->loaded, group_world(g));
-    if (g->state != GROUP_READY)
-        return error_set(err, ERR_PEER, "group %s is %s%s%s", g->config->name,
-                         group_state_name(g->state), *g->message ? ": " : "", g->message);
-    return error_set(err, ERR_PEER, "group %s has run no forward pass for %.0f s", g->config->name,
-                     (double)(clock_now_ns() - g->proven_ns) * 1e-9);
-}
-
-enum status core_ready(const struct core *core, struct error *err)
-{
-    const struct members *m = core->members;
-    enum status st = OK;
-    if (m->stopping)
-        return error_set(err, ERR_PEER, "the coordinator is stopping");
-    for (uint32_t i = 0; i < m->count; i++) {
-        if (proven(&m->groups[i]))
-            return OK;
-        if (st == OK)
-            st = why_not(&m->groups[i], err);
-    }
-    return st;
-}
-
-static struct group *choose(struct members *m)
-{
-    struct group *best = NULL;
-    for (uint32_t i = 0; i < m->count; i++)
-        if (m->groups[i].state == GROUP_READY && (!best || m->groups[i].active < best->active))
-            best = &m->groups[i];
-    return best;
-}
-
-enum status members_submit(struct members *m, uint64_t id, uint32_t attempt,
-                           const struct generation_params *params, int32_t max_tokens,
-                           struct group **group, struct error *err)
-{
-    struct group *g = m->stopping ? NULL : choose(m);
-    if (!g) {
-        TRY(core_ready(m->core, err));
-        return error_set(err, ERR_PEER, "no group is ready");
-    }
-    Witan__Cluster__V1__Sampling sampling = WITAN__CLUSTER__V1__SAMPLING__INIT;
-    Witan__Cluster__V1__Submit submit = WITAN__CLUSTER__V1__SUBMIT__INIT;
-    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
-    sampling.temperature = params->sampling.temperature;
-    sampling.top_p = params->sampling.top_p;
-    sampling.min_p = params->sampling.min_p;
-    sampling.top_k = params->sampling.top_k;
-    sampling.seed = params->sampling.seed;
-    submit.request_id = id;
-    submit.attempt = attempt;
-    submit.epoch = m->core->epoch;
-    submit.prompt = (int32_t *)params->prompt; /* packed, not changed */
-    submit.n_prompt = (size_t)params->prompt_len;
-    submit.max_tokens = max_tokens;
-    submit.sampling = &sampling;
-    submit.ignore_eos = params->ignore_eos;
-    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
-    message.submit = &submit;
-    enum status st = rpc_send(g->ranks[0]->call, &message.base, err);
-    if (st == ERR_LIMIT)
-        return error_set(err, ERR_NO_MEMORY, "group %s is not taking requests as fast as they come",
-                         g->config->name);
-    if (st != OK)
-        return error_set(err, ERR_PEER, "group %s is going away", g->config->name);
-    g->active++;
-    *group = g;
-    return OK;
-}
-
-void members_cancel(struct group *g, uint64_t id, uint32_t attempt)
-{
-    Witan__Cluster__V1__Cancel cancel = WITAN__CLUSTER__V1__CANCEL__INIT;
-    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
-    cancel.request_id = id;
-    cancel.attempt = attempt;
-    cancel.epoch = g->members->core->epoch;
-    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL;
-    message.cancel = &cancel;
-    if (g->state == GROUP_READY)
-        send(g->ranks[0], &message);
-}
-
-void members_done(struct group *g)
-{
-    g->active--;
 }
 
 /* --- time --------------------------------------------------------------------------------------
@@ -682,7 +602,7 @@ static void tick_group(struct group *g, int64_t now)
                     (g->state == GROUP_WAITING && g->attached > 0);
     if (starting && now - g->since_ns > (int64_t)c->limits.start_timeout_s * 1000000000) {
         struct error err;
-        why_not(g, &err);
+        group_why_not(g, &err);
         snprintf(why, sizeof why, "not ready after %d s (limits.start_timeout_s): %.300s",
                  c->limits.start_timeout_s, err.msg);
         lose(g, why);
@@ -713,7 +633,7 @@ static enum status create_groups(struct members *m, struct error *err)
     struct checkpoint *ck = NULL;
     enum status st = inventory_create(&core->served.config, &inv, err);
     if (st == OK) {
-        inv->native = config_cuda(c);
+        inv->mode = config_cuda(c) ? WEIGHTS_PACKED : core->served.weights;
         st = checkpoint_open_proven(c->model.path, core->served.manifest, &ck, err);
     }
     if (st == OK)
@@ -786,7 +706,7 @@ void members_stop(struct members *m, const char *reason)
     message.stop = &stop;
     m->stopping = true;
     for (struct member *r = m->open; r; r = r->next)
-        send(r, &message);
+        member_send(r, &message);
 }
 
 bool members_gone(const struct members *m)

@@ -10,6 +10,7 @@
 #define WITAN_COORDINATOR_MEMBERS_H
 
 #include "coordinator/core.h"
+#include "coordinator/journal.h"
 #include "proto/inference.pb-c.h"
 #include "proto/rpc.h"
 
@@ -30,11 +31,15 @@ void members_stop(struct members *m, const char *reason);
 bool members_gone(const struct members *m);
 bool members_all_ready(const struct members *m);
 
-/* Sends a request to a ready group, which it chooses: *group is the one. ERR_PEER: none is ready,
- * and why. What comes back is told by generation_tokens and generation_lost. */
-enum status members_submit(struct members *m, uint64_t id, uint32_t attempt,
-                           const struct generation_params *params, int32_t max_tokens,
+/* Sends a request to a ready group, which it chooses: *group is the one. One that has begun goes to
+ * a group of its numerics class alone; else the group's is noted in the journal. ERR_PEER: none is
+ * ready, and why; ERR_NO_MEMORY: too many wait in it already; ERR_UNSUPPORTED: those that are ready
+ * compute in another class. What comes back is told by generation_tokens and generation_lost. */
+enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, struct journal *j,
                            struct group **group, struct error *err);
+/* Tokens that the KV cache of the ready group with the largest one holds: a sequence of more can
+ * never run. 0: not known yet. */
+int64_t members_capacity(const struct members *m);
 void members_cancel(struct group *group, uint64_t id, uint32_t attempt);
 /* The request has ended: it weighs no longer on its group. */
 void members_done(struct group *group);
@@ -47,20 +52,30 @@ void members_tick(struct members *m);
 
 /* --- what members tell generations (generation.c) --- */
 
+/* Valid during the call. */
 struct drawn {
     uint64_t id, epoch;
     uint32_t attempt;
     int32_t position; /* in the answer, of the first of ids */
     const int32_t *ids;
     int32_t count;
+    const struct token_logprobs *logprobs; /* [count]; NULL: none are told */
+    const struct token_logprobs *prompt_logprobs;
+    int32_t prompt_position; /* in the prompt, of the first of them */
+    int32_t prompt_count;
+    int32_t cached_tokens; /* with position 0: of the prompt, those that the prefix cache had */
     bool stopped, full, failed; /* it is over: by an end token, by max_tokens, by `error` */
+    bool late;                  /* failed, because its deadline has passed */
     const char *error;
 };
 
 void generation_tokens(struct core *core, const struct drawn *d);
-/* Everything that runs on this group has lost it. */
-void generation_lost(struct core *core, const struct group *group, const struct error *why);
-/* Ends what has taken too long. Called about once a second. */
+/* Everything that runs on this group has lost it: each goes on in another one, or waits until one
+ * is ready. `why`: one line. */
+void generation_lost(struct core *core, struct group *group, const char *name, const char *why);
+/* A group has become ready: what waits for one goes on. */
+void generation_resume(struct core *core);
+/* Ends what has taken too long, and tries again with what waits. Called about once a second. */
 void generation_tick(struct core *core);
 
 #endif

@@ -14,7 +14,8 @@ enum {
     HEARTBEAT_MS = 1000,
     PROVEN_AT_LEAST_S = 30, /* a proof may be this old, or three probes if those are rarer */
     MEMBERS_MAX_PURPOSES = 16,
-    MEMBERS_MAX_WORD = 256, /* a text of a hello */
+    MEMBERS_MAX_WORD = 256,      /* a text of a hello */
+    MEMBERS_MOST_WAITING = 4096, /* what a leader has room for beyond those that run */
 };
 
 enum group_state { GROUP_WAITING, GROUP_LOADING, GROUP_PROVING, GROUP_READY, GROUP_LOST };
@@ -33,7 +34,8 @@ struct member {
     uint64_t step;
     int phase;
     struct gpu_view gpu;
-    char failed[640]; /* what the rank itself said before it gave up */
+    Witan__Cluster__V1__Engine *engine; /* of the last heartbeat that had it; owned; may be NULL */
+    char failed[640];                   /* what the rank itself said before it gave up */
 };
 
 struct group {
@@ -42,6 +44,8 @@ struct group {
     struct deployment deployment;
     enum group_state state;
     char message[1024]; /* why it was lost last, or what it waits for */
+    char class[64];     /* numerics class of its ranks, as answers are told it */
+    uint64_t losses;    /* times that it was lost after it was ready */
     uint64_t incarnation;
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;
@@ -65,6 +69,30 @@ struct members {
     bool stopping;
 };
 
+/* --- members_requests.c: pure --- */
+
+/* A Submit and all that it points to. */
+struct submit_parts {
+    Witan__Cluster__V1__Submit submit;
+    Witan__Cluster__V1__Sampling sampling;
+    Witan__Cluster__V1__LogprobsWanted logprobs, prompt_logprobs;
+    int32_t bias_ids[SAMPLING_MAX_BIASES];
+    float biases[SAMPLING_MAX_BIASES];
+};
+
+/* Parameters as generation_start has checked them; the key is left to the caller. */
+void submit_fill(struct submit_parts *p, const struct journal *j, int64_t now_ns);
+
+/* What a rank says of one sequence must hold together: what is wrong with it, or NULL. */
+const char *tokens_wrong(const Witan__Cluster__V1__SequenceTokens *s);
+/* Passes on to its generation what a step drew. */
+void tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s);
+
+/* --- routing.c --- */
+
+/* What keeps a group from serving, for the operator: ERR_PEER. */
+enum status group_why_not(const struct group *g, struct error *err);
+
 /* --- attach.c: the service, on the rpc thread --- */
 
 /* Fills m->method; its callbacks post to the functions below. */
@@ -77,6 +105,9 @@ void member_opened(struct member *r);
 void member_message(struct member *r, Witan__Cluster__V1__RankMessage *message);
 /* The last of a stream; releases the member. */
 void member_closed(struct member *r, int code, const char *message);
+
+/* One that does not read what it is sent is sent home; one that is NULL or gone is sent nothing. */
+void member_send(struct member *r, const Witan__Cluster__V1__CoordinatorMessage *message);
 
 int32_t group_world(const struct group *g);
 const char *group_state_name(enum group_state s);

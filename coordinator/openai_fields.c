@@ -1,9 +1,51 @@
-/* Fields that change nothing, and messages: see openai_fields.h. No state. */
+/* Values, fields that change nothing, and messages: see openai_fields.h. No state. */
 #include "coordinator/openai_fields.h"
 #include "base/check.h"
 #include "partition/shown.h"
 
 #include <string.h>
+
+/* --- values ------------------------------------------------------------------------------------
+ */
+
+enum status openai_mistyped(const char *path, const char *expected, const json_t *found,
+                            struct error *err)
+{
+    return error_set(err, ERR_INVALID, "%s: expected %s, found %s", path, expected,
+                     json_type_words(found));
+}
+
+enum status openai_read_int(const char *path, const json_t *v, int64_t min, int64_t max,
+                            int64_t *out, struct error *err)
+{
+    if (!json_is_integer(v))
+        return openai_mistyped(path, "an integer", v, err);
+    *out = json_integer_value(v);
+    if (*out < min || *out > max)
+        return error_set(err, ERR_INVALID, "%s: expected %lld to %lld, found %lld", path,
+                         (long long)min, (long long)max, (long long)*out);
+    return OK;
+}
+
+enum status openai_read_int32(const char *path, const json_t *v, int32_t min, int32_t max,
+                              int32_t *out, struct error *err)
+{
+    int64_t x = 0;
+    TRY(openai_read_int(path, v, min, max, &x, err));
+    *out = (int32_t)x;
+    return OK;
+}
+
+enum status openai_read_bool(const char *path, const json_t *v, bool *out, struct error *err)
+{
+    if (!json_is_boolean(v))
+        return openai_mistyped(path, "true or false", v, err);
+    *out = json_is_true(v);
+    return OK;
+}
+
+/* --- fields that change nothing ----------------------------------------------------------------
+ */
 
 enum {
     CHAT = 1 << OPENAI_CHAT,
@@ -16,7 +58,6 @@ enum neutral {
     ONLY_NULL, /* no other value is neutral */
     ONLY_FALSE,
     ONLY_TRUE,
-    ONLY_ZERO,
     ONLY_ONE,
     ONLY_EMPTY,   /* [] or {} */
     ONLY_NONE,    /* "none" */
@@ -25,9 +66,14 @@ enum neutral {
 };
 
 static const char *const neutral_words[] = {
-    [ANYTHING] = "anything",       [ONLY_NULL] = "null",     [ONLY_FALSE] = "false",
-    [ONLY_TRUE] = "true",          [ONLY_ZERO] = "0",        [ONLY_ONE] = "1",
-    [ONLY_EMPTY] = "an empty one", [ONLY_NONE] = "\"none\"", [ONLY_TEXT] = "{\"type\": \"text\"}",
+    [ANYTHING] = "anything",
+    [ONLY_NULL] = "null",
+    [ONLY_FALSE] = "false",
+    [ONLY_TRUE] = "true",
+    [ONLY_ONE] = "1",
+    [ONLY_EMPTY] = "an empty one",
+    [ONLY_NONE] = "\"none\"",
+    [ONLY_TEXT] = "{\"type\": \"text\"}",
     [ONLY_AS_TEXT] = "[\"text\"]",
 };
 
@@ -49,13 +95,8 @@ static const struct {
     {"functions", CHAT, ONLY_EMPTY},
     {"function_call", CHAT, ONLY_NONE},
     {"response_format", BOTH, ONLY_TEXT},
-    {"top_logprobs", CHAT, ONLY_ZERO},
-    {"logit_bias", BOTH, ONLY_EMPTY},
-    {"presence_penalty", BOTH, ONLY_ZERO},
-    {"frequency_penalty", BOTH, ONLY_ZERO},
-    {"repetition_penalty", BOTH, ONLY_ONE},
     {"length_penalty", BOTH, ONLY_ONE},
-    {"echo", BOTH, ONLY_FALSE},
+    {"echo", CHAT, ONLY_FALSE},
     {"suffix", COMPLETION, ONLY_NULL},
     {"audio", CHAT, ONLY_NULL},
     {"modalities", CHAT, ONLY_AS_TEXT},
@@ -63,8 +104,6 @@ static const struct {
     {"reasoning_effort", CHAT, ONLY_NULL},
     {"verbosity", CHAT, ONLY_NULL},
     {"web_search_options", CHAT, ONLY_NULL},
-    {"min_tokens", BOTH, ONLY_ZERO},
-    {"stop_token_ids", BOTH, ONLY_EMPTY},
     {"bad_words", BOTH, ONLY_EMPTY},
     {"skip_special_tokens", BOTH, ONLY_TRUE},
     {"spaces_between_special_tokens", BOTH, ONLY_TRUE},
@@ -74,8 +113,6 @@ static const struct {
     {"continue_final_message", CHAT, ONLY_FALSE},
     {"chat_template", CHAT, ONLY_NULL},
     {"documents", CHAT, ONLY_EMPTY},
-    {"prompt_logprobs", BOTH, ONLY_NULL},
-    {"priority", BOTH, ONLY_ZERO},
 };
 
 static bool is_string(const json_t *v, const char *s)
@@ -94,8 +131,6 @@ static bool is_neutral(enum neutral neutral, const json_t *v)
         return json_is_false(v);
     case ONLY_TRUE:
         return json_is_true(v);
-    case ONLY_ZERO:
-        return json_is_number(v) && json_number_value(v) == 0.0;
     case ONLY_ONE:
         return json_is_number(v) && json_number_value(v) == 1.0;
     case ONLY_EMPTY:
@@ -113,20 +148,10 @@ static bool is_neutral(enum neutral neutral, const json_t *v)
     return false;
 }
 
-/* chat has a boolean `logprobs`, completions a number of them, where 0 asks for some already. */
-static enum status check_logprobs(enum openai_kind kind, const json_t *v, struct error *err)
-{
-    if (kind == OPENAI_CHAT ? json_is_false(v) : json_is_null(v))
-        return OK;
-    return error_set(err, ERR_UNSUPPORTED, "logprobs: not supported");
-}
-
 enum status openai_neutral_field(enum openai_kind kind, const char *name, const json_t *value,
                                  struct error *err)
 {
     unsigned bit = 1u << kind;
-    if ((bit & BOTH) && strcmp(name, "logprobs") == 0)
-        return json_is_null(value) ? OK : check_logprobs(kind, value, err);
     for (size_t i = 0; i < COUNT_OF(fields); i++) {
         if (!(fields[i].kinds & bit) || strcmp(fields[i].name, name) != 0)
             continue;

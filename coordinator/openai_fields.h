@@ -1,8 +1,26 @@
-/* Inside the parsing of OpenAI bodies: fields that the API knows and that change nothing here. */
+/* Inside the parsing of OpenAI bodies: values read with errors that name their path, the fields of
+ * sampling, and fields that the API knows and that change nothing here. */
 #ifndef WITAN_COORDINATOR_OPENAI_FIELDS_H
 #define WITAN_COORDINATOR_OPENAI_FIELDS_H
 
 #include "coordinator/openai_request.h"
+
+/* --- values: ERR_INVALID names `path`, what was expected and what was found --- */
+
+enum status openai_mistyped(const char *path, const char *expected, const json_t *found,
+                            struct error *err);
+enum status openai_read_int(const char *path, const json_t *v, int64_t min, int64_t max,
+                            int64_t *out, struct error *err);
+enum status openai_read_int32(const char *path, const json_t *v, int32_t min, int32_t max,
+                              int32_t *out, struct error *err);
+enum status openai_read_bool(const char *path, const json_t *v, bool *out, struct error *err);
+
+/* --- fields --- */
+
+/* How tokens are drawn, of chat and completions both (openai_sampling.c). ERR_NOT_FOUND without a
+ * message: it is no such field. */
+enum status openai_sampling_field(struct openai_request *r, const char *name, const json_t *v,
+                                  struct error *err);
 
 /* A field that this build accepts with any value (notes for the provider), or with its neutral
  * value alone. ERR_NOT_FOUND without a message: it is no such field. ERR_UNSUPPORTED names it. */

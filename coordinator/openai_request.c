@@ -1,12 +1,11 @@
 /* Parsing the bodies of OpenAI requests: see openai_request.h. No state: one table of fields, each
- * with the function that reads it. */
+ * with the function that reads it; those of sampling are in openai_sampling.c. */
 #include "coordinator/openai_request.h"
 #include "base/check.h"
 #include "coordinator/openai_fields.h"
 #include "partition/shown.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,8 +13,8 @@
 struct reading {
     struct openai_request *r;
     enum openai_kind kind;
-    int32_t max_completion_tokens; /* 0: absent */
-    int32_t best_of;               /* 0: absent */
+    int32_t max_tokens, max_completion_tokens; /* -1: absent */
+    int32_t top_logprobs;                      /* -1: absent */
     bool has_stream_options;
     bool has_prompt;
     json_t *thinking; /* enable_thinking at the top */
@@ -23,68 +22,13 @@ struct reading {
 
 typedef enum status read_field(struct reading *in, const char *name, json_t *v, struct error *err);
 
-static enum status mistyped(const char *path, const char *expected, const json_t *found,
-                            struct error *err)
-{
-    return error_set(err, ERR_INVALID, "%s: expected %s, found %s", path, expected,
-                     json_type_words(found));
-}
-
-/* --- values ------------------------------------------------------------------------------------
- */
-
-static enum status read_int(const char *path, const json_t *v, int64_t min, int64_t max,
-                            int64_t *out, struct error *err)
-{
-    if (!json_is_integer(v))
-        return mistyped(path, "an integer", v, err);
-    *out = json_integer_value(v);
-    if (*out < min || *out > max)
-        return error_set(err, ERR_INVALID, "%s: expected %lld to %lld, found %lld", path,
-                         (long long)min, (long long)max, (long long)*out);
-    return OK;
-}
-
-static enum status read_int32(const char *path, const json_t *v, int32_t min, int32_t *out,
-                              struct error *err)
-{
-    int64_t x = 0;
-    TRY(read_int(path, v, min, INT32_MAX, &x, err));
-    *out = (int32_t)x;
-    return OK;
-}
-
-static enum status read_bool(const char *path, const json_t *v, bool *out, struct error *err)
-{
-    if (!json_is_boolean(v))
-        return mistyped(path, "true or false", v, err);
-    *out = json_is_true(v);
-    return OK;
-}
-
-/* A number as the sampler holds it, so that bounds are checked on the value that it uses. */
-static enum status read_float(const char *path, const json_t *v, float *out, struct error *err)
-{
-    if (!json_is_number(v))
-        return mistyped(path, "a number", v, err);
-    *out = (float)json_number_value(v);
-    return OK;
-}
-
-static enum status out_of_bounds(const char *path, const char *bounds, const json_t *v,
-                                 struct error *err)
-{
-    return error_set(err, ERR_INVALID, "%s: expected %s, found %g", path, bounds,
-                     json_number_value(v));
-}
-
 /* --- fields ------------------------------------------------------------------------------------
  */
 
 static enum status read_model(struct reading *in, const char *name, json_t *v, struct error *err)
 {
     if (!json_is_string(v))
-        return mistyped(name, "a string", v, err);
+        return openai_mistyped(name, "a string", v, err);
     in->r->model = json_string_value(v);
     return OK;
 }
@@ -98,7 +42,7 @@ static enum status read_messages(struct reading *in, const char *name, json_t *v
 
 static enum status read_stream(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    return read_bool(name, v, &in->r->stream, err);
+    return openai_read_bool(name, v, &in->r->stream, err);
 }
 
 static enum status read_stream_options(struct reading *in, const char *name, json_t *v,
@@ -107,20 +51,22 @@ static enum status read_stream_options(struct reading *in, const char *name, jso
     const char *key;
     json_t *option;
     if (!json_is_object(v))
-        return mistyped(name, "an object", v, err);
+        return openai_mistyped(name, "an object", v, err);
     in->has_stream_options = true;
     json_object_foreach(v, key, option)
     {
-        if (strcmp(key, "include_usage") == 0) {
-            if (!json_is_null(option))
-                TRY(read_bool("stream_options.include_usage", option, &in->r->include_usage, err));
-        } else if (strcmp(key, "include_obfuscation") != 0 &&
-                   strcmp(key, "continuous_usage_stats") != 0) {
+        bool *usage = strcmp(key, "include_usage") == 0            ? &in->r->include_usage
+                      : strcmp(key, "continuous_usage_stats") == 0 ? &in->r->continuous_usage
+                                                                   : NULL;
+        char path[64];
+        snprintf(path, sizeof path, "stream_options.%s", usage ? key : "");
+        if (!usage && strcmp(key, "include_obfuscation") != 0)
             return error_set(err, ERR_INVALID, "unknown field \"stream_options.%s\"", shown(key).s);
-        } else if (!json_is_false(option) && !json_is_null(option)) {
+        if (usage && !json_is_null(option))
+            TRY(openai_read_bool(path, option, usage, err));
+        else if (!usage && !json_is_false(option) && !json_is_null(option))
             return error_set(err, ERR_UNSUPPORTED,
                              "stream_options.%s: not supported (only false is)", key);
-        }
     }
     return OK;
 }
@@ -128,88 +74,59 @@ static enum status read_stream_options(struct reading *in, const char *name, jso
 static enum status read_n(struct reading *in, const char *name, json_t *v, struct error *err)
 {
     int64_t n = 0;
-    TRY(read_int(name, v, 1, OPENAI_MAX_N, &n, err));
+    TRY(openai_read_int(name, v, 1, OPENAI_MAX_N, &n, err));
     in->r->n = (int32_t)n;
     return OK;
 }
 
 static enum status read_best_of(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    return read_int32(name, v, 1, &in->best_of, err);
+    return openai_read_int32(name, v, 1, OPENAI_MAX_N, &in->r->best_of, err);
 }
 
+/* 0, which draws nothing, is for completions that echo: check_together looks. */
 static enum status read_max_tokens(struct reading *in, const char *name, json_t *v,
                                    struct error *err)
 {
-    return read_int32(name, v, 1, &in->r->max_tokens, err);
+    int32_t least = in->kind == OPENAI_COMPLETION ? 0 : 1;
+    return openai_read_int32(name, v, least, INT32_MAX, &in->max_tokens, err);
 }
 
 static enum status read_max_completion_tokens(struct reading *in, const char *name, json_t *v,
                                               struct error *err)
 {
-    return read_int32(name, v, 1, &in->max_completion_tokens, err);
+    return openai_read_int32(name, v, 1, INT32_MAX, &in->max_completion_tokens, err);
 }
 
-static enum status read_temperature(struct reading *in, const char *name, json_t *v,
-                                    struct error *err)
+/* chat has a boolean `logprobs`, completions a number of them, where 0 asks for some already. */
+static enum status read_logprobs(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    float x = 0;
-    TRY(read_float(name, v, &x, err));
-    if (!(x == 0.0f || (x >= 0.001f && x <= 1000.0f)))
-        return out_of_bounds(name, "0 or 0.001 to 1000", v, err);
-    in->r->sampling.temperature = fabsf(x); /* -0 is 0 */
+    int32_t top = 0;
+    bool wanted = true;
+    if (in->kind == OPENAI_CHAT)
+        TRY(openai_read_bool(name, v, &wanted, err));
+    else
+        TRY(openai_read_int32(name, v, 0, SAMPLING_MAX_LOGPROBS, &top, err));
+    in->r->logprobs = wanted ? 1 + top : 0;
     return OK;
 }
 
-static enum status read_top_p(struct reading *in, const char *name, json_t *v, struct error *err)
+static enum status read_top_logprobs(struct reading *in, const char *name, json_t *v,
+                                     struct error *err)
 {
-    float x = 0;
-    TRY(read_float(name, v, &x, err));
-    if (!(x > 0.0f && x <= 1.0f))
-        return out_of_bounds(name, "above 0, at most 1", v, err);
-    in->r->sampling.top_p = x;
-    return OK;
+    return openai_read_int32(name, v, 0, SAMPLING_MAX_LOGPROBS, &in->top_logprobs, err);
 }
 
-static enum status read_min_p(struct reading *in, const char *name, json_t *v, struct error *err)
+static enum status read_echo(struct reading *in, const char *name, json_t *v, struct error *err)
 {
-    float x = 0;
-    TRY(read_float(name, v, &x, err));
-    if (!(x >= 0.0f && x <= 1.0f))
-        return out_of_bounds(name, "0 to 1", v, err);
-    in->r->sampling.min_p = fabsf(x);
-    return OK;
-}
-
-/* -1 is what other servers take for off. */
-static enum status read_top_k(struct reading *in, const char *name, json_t *v, struct error *err)
-{
-    int32_t x;
-    TRY(read_int32(name, v, -1, &x, err));
-    in->r->sampling.top_k = x > 0 ? x : 0;
-    return OK;
-}
-
-static enum status read_seed(struct reading *in, const char *name, json_t *v, struct error *err)
-{
-    int64_t x = 0;
-    TRY(read_int(name, v, INT64_MIN, INT64_MAX, &x, err));
-    in->r->sampling.seed = (uint64_t)x;
-    in->r->has_seed = true;
-    return OK;
-}
-
-static enum status read_ignore_eos(struct reading *in, const char *name, json_t *v,
-                                   struct error *err)
-{
-    return read_bool(name, v, &in->r->ignore_eos, err);
+    return openai_read_bool(name, v, &in->r->echo, err);
 }
 
 static enum status add_stop(struct openai_request *r, const char *path, const json_t *v,
                             struct error *err)
 {
     if (!json_is_string(v))
-        return mistyped(path, "a string", v, err);
+        return openai_mistyped(path, "a string", v, err);
     size_t len = json_string_length(v);
     if (len < 1 || len > OPENAI_MAX_STOP_BYTES)
         return error_set(err, ERR_INVALID, "%s: expected 1 to %d bytes, found %zu", path,
@@ -223,7 +140,7 @@ static enum status read_stop(struct reading *in, const char *name, json_t *v, st
     if (json_is_string(v))
         return add_stop(in->r, name, v, err);
     if (!json_is_array(v))
-        return mistyped(name, "a string or an array of strings", v, err);
+        return openai_mistyped(name, "a string or an array of strings", v, err);
     size_t count = json_array_size(v);
     if (count > OPENAI_MAX_STOPS)
         return error_set(err, ERR_INVALID, "%s: expected at most %d strings, found %zu", name,
@@ -239,7 +156,7 @@ static enum status read_stop(struct reading *in, const char *name, json_t *v, st
 static enum status read_kwargs(struct reading *in, const char *name, json_t *v, struct error *err)
 {
     if (!json_is_object(v))
-        return mistyped(name, "an object", v, err);
+        return openai_mistyped(name, "an object", v, err);
     in->r->kwargs = json_copy(v);
     return in->r->kwargs ? OK : error_set(err, ERR_NO_MEMORY, "%s: no memory", name);
 }
@@ -248,7 +165,7 @@ static enum status read_thinking(struct reading *in, const char *name, json_t *v
 {
     bool ignored;
     in->thinking = v;
-    return read_bool(name, v, &ignored, err);
+    return openai_read_bool(name, v, &ignored, err);
 }
 
 /* --- prompts -----------------------------------------------------------------------------------
@@ -292,7 +209,7 @@ static enum status read_one_of_many(struct openai_request *r, size_t i, const js
     char path[32];
     snprintf(path, sizeof path, "prompt[%zu]", i);
     if (r->prompt_ids ? !json_is_array(v) : !json_is_string(v))
-        return mistyped(path, r->prompt_ids ? "an array of token ids" : "a string", v, err);
+        return openai_mistyped(path, r->prompt_ids ? "an array of token ids" : "a string", v, err);
     if (r->prompt_ids)
         return read_ids(path, v, &r->prompts[i], err);
     r->prompts[i].text = json_string_value(v);
@@ -312,8 +229,8 @@ static enum status read_prompt(struct reading *in, const char *name, json_t *v, 
         return OK;
     }
     if (!json_is_array(v) || in->kind == OPENAI_TOKENIZE)
-        return mistyped(name, in->kind == OPENAI_TOKENIZE ? "a string" : "a string or an array", v,
-                        err);
+        return openai_mistyped(
+            name, in->kind == OPENAI_TOKENIZE ? "a string" : "a string or an array", v, err);
     if (json_array_size(v) == 0)
         return error_set(err, ERR_INVALID, "%s: it is empty", name);
     const json_t *first = json_array_get(v, 0);
@@ -331,7 +248,7 @@ static enum status read_prompt(struct reading *in, const char *name, json_t *v, 
 static enum status read_tokens(struct reading *in, const char *name, json_t *v, struct error *err)
 {
     if (!json_is_array(v))
-        return mistyped(name, "an array of token ids", v, err);
+        return openai_mistyped(name, "an array of token ids", v, err);
     in->has_prompt = true;
     in->r->prompt_ids = true;
     TRY(add_prompts(in->r, name, 1, err));
@@ -365,14 +282,11 @@ static const struct {
     {"stop", BOTH, read_stop},
     {"max_tokens", BOTH, read_max_tokens},
     {"max_completion_tokens", CHAT, read_max_completion_tokens},
-    {"temperature", BOTH, read_temperature},
-    {"top_p", BOTH, read_top_p},
-    {"top_k", BOTH, read_top_k},
-    {"min_p", BOTH, read_min_p},
-    {"seed", BOTH, read_seed},
-    {"ignore_eos", BOTH, read_ignore_eos},
     {"chat_template_kwargs", CHAT | TOKENIZE, read_kwargs},
     {"enable_thinking", CHAT | TOKENIZE, read_thinking},
+    {"logprobs", BOTH, read_logprobs},
+    {"top_logprobs", CHAT, read_top_logprobs},
+    {"echo", COMPLETION, read_echo},
 };
 
 static enum status read_one(struct reading *in, const char *name, json_t *v, struct error *err)
@@ -380,7 +294,11 @@ static enum status read_one(struct reading *in, const char *name, json_t *v, str
     for (size_t i = 0; i < COUNT_OF(fields); i++)
         if ((fields[i].kinds & (1u << in->kind)) && strcmp(fields[i].name, name) == 0)
             return json_is_null(v) ? OK : fields[i].read(in, name, v, err);
-    enum status st = openai_neutral_field(in->kind, name, v, err);
+    enum status st = ERR_NOT_FOUND;
+    if ((1u << in->kind) & BOTH)
+        st = openai_sampling_field(in->r, name, v, err);
+    if (st == ERR_NOT_FOUND)
+        st = openai_neutral_field(in->kind, name, v, err);
     if (st == ERR_NOT_FOUND)
         return error_set(err, ERR_INVALID, "unknown field \"%s\"", shown(name).s);
     return st;
@@ -398,30 +316,74 @@ static enum status add_thinking(struct reading *in, struct error *err)
     return OK;
 }
 
+/* n, best_of and the prompts. */
+static enum status check_choices(struct reading *in, struct error *err)
+{
+    struct openai_request *r = in->r;
+    if (r->best_of == 0)
+        r->best_of = r->n;
+    if (r->best_of < r->n)
+        return error_set(err, ERR_INVALID, "best_of: expected at least n, %d, found %d", r->n,
+                         r->best_of);
+    if (r->best_of > r->n && r->stream)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "best_of: not supported with stream (only up to n is)");
+    if (r->prompt_count * r->best_of > OPENAI_MAX_CHOICES)
+        return error_set(err, ERR_INVALID, "%s: expected at most %d answers in all, found %d",
+                         r->best_of > r->n ? "best_of" : "n", (int)OPENAI_MAX_CHOICES,
+                         r->prompt_count * r->best_of);
+    return OK;
+}
+
+static enum status check_lengths(struct reading *in, struct error *err)
+{
+    struct openai_request *r = in->r;
+    int32_t most = in->max_completion_tokens > 0 ? in->max_completion_tokens : in->max_tokens;
+    if (most == 0 && !r->echo)
+        return error_set(err, ERR_INVALID, "max_tokens: expected 0 only with echo");
+    if (most > 0 && r->shaping.min_tokens > most)
+        return error_set(err, ERR_INVALID, "min_tokens: expected at most max_tokens, %d, found %d",
+                         most, r->shaping.min_tokens);
+    r->prompt_only = most == 0;
+    r->default_max_tokens = most < 0;
+    r->max_tokens = most > 0                        ? most
+                    : in->kind == OPENAI_COMPLETION ? OPENAI_DEFAULT_COMPLETION_TOKENS
+                                                    : 0;
+    return OK;
+}
+
+static enum status check_logprobs(struct reading *in, struct error *err)
+{
+    struct openai_request *r = in->r;
+    if (in->top_logprobs > 0 && r->logprobs == 0)
+        return error_set(err, ERR_INVALID, "top_logprobs: expected only with logprobs true");
+    if (in->top_logprobs > 0)
+        r->logprobs = 1 + in->top_logprobs;
+    if (r->prompt_logprobs > 0 && r->stream)
+        return error_set(err, ERR_UNSUPPORTED, "prompt_logprobs: not supported with stream");
+    if (r->echo && r->logprobs > 0 && r->stream)
+        return error_set(err, ERR_UNSUPPORTED, "echo: not supported with logprobs and stream");
+    return OK;
+}
+
 /* What one field alone does not show. */
 static enum status check_together(struct reading *in, struct error *err)
 {
     struct openai_request *r = in->r;
     if (in->kind == OPENAI_CHAT && !r->messages)
-        return mistyped("messages", "an array", NULL, err);
+        return openai_mistyped("messages", "an array", NULL, err);
     if (in->kind == OPENAI_COMPLETION && !in->has_prompt)
-        return mistyped("prompt", "a string or an array", NULL, err);
+        return openai_mistyped("prompt", "a string or an array", NULL, err);
     if (in->kind == OPENAI_DETOKENIZE && !in->has_prompt)
-        return mistyped("tokens", "an array of token ids", NULL, err);
+        return openai_mistyped("tokens", "an array of token ids", NULL, err);
     if (in->kind == OPENAI_TOKENIZE && in->has_prompt == (r->messages != NULL))
         return error_set(err, ERR_INVALID, "prompt: expected it or messages, found %s",
                          in->has_prompt ? "both" : "neither");
     if (in->has_stream_options && !r->stream)
         return error_set(err, ERR_INVALID, "stream_options: expected only with stream true");
-    if (in->best_of > r->n)
-        return error_set(err, ERR_UNSUPPORTED, "best_of: not supported (only up to n is)");
-    if (r->prompt_count * r->n > OPENAI_MAX_CHOICES)
-        return error_set(err, ERR_INVALID, "n: expected at most %d answers in all, found %d",
-                         (int)OPENAI_MAX_CHOICES, r->prompt_count * r->n);
-    if (in->max_completion_tokens > 0)
-        r->max_tokens = in->max_completion_tokens;
-    if (in->kind == OPENAI_COMPLETION && r->max_tokens == 0)
-        r->max_tokens = OPENAI_DEFAULT_COMPLETION_TOKENS;
+    TRY(check_choices(in, err));
+    TRY(check_lengths(in, err));
+    TRY(check_logprobs(in, err));
     return add_thinking(in, err);
 }
 
@@ -452,8 +414,10 @@ enum status openai_request_parse(enum openai_kind kind, const char *body, size_t
                      .top_p = defaults->top_p,
                      .min_p = defaults->min_p,
                      .top_k = defaults->top_k},
+        .shaping = {.repetition_penalty = defaults->repetition_penalty},
     };
-    struct reading in = {.r = out, .kind = kind};
+    struct reading in = {
+        .r = out, .kind = kind, .max_tokens = -1, .max_completion_tokens = -1, .top_logprobs = -1};
     enum status st = read_body(&in, body, len, err);
     if (st != OK)
         openai_request_fini(out);
@@ -465,6 +429,8 @@ void openai_request_fini(struct openai_request *r)
     for (int32_t i = 0; i < r->prompt_count; i++)
         free(r->prompts[i].ids);
     free(r->prompts);
+    free(r->bias);
+    free(r->stop_ids);
     json_decref(r->kwargs);
     json_decref(r->root);
     *r = (struct openai_request){0};

@@ -23,8 +23,8 @@ enum openai_kind {
 };
 
 enum {
-    OPENAI_MAX_N = 16,        /* answers to one prompt */
-    OPENAI_MAX_CHOICES = 128, /* answers of one request: prompts x n */
+    OPENAI_MAX_N = 16,        /* answers to one prompt; of best_of too */
+    OPENAI_MAX_CHOICES = 128, /* answers of one request: prompts x n, or x best_of */
     OPENAI_MAX_STOPS = 16,
     OPENAI_MAX_STOP_BYTES = 1024,
     OPENAI_MAX_MESSAGES = 1 << 16,
@@ -50,11 +50,22 @@ struct openai_request {
     bool prompt_ids; /* the prompts are ids, which need the scope `raw` */
     bool stream;
     bool include_usage;
+    bool continuous_usage; /* in every chunk */
     bool ignore_eos;
+    bool echo;        /* completions: the prompt before the answer */
+    bool prompt_only; /* max_tokens 0, with echo alone: nothing is drawn */
     int32_t n;
-    int32_t max_tokens; /* 0: up to the context */
+    int32_t best_of;         /* so many are drawn, the n likeliest told; at least n */
+    int32_t max_tokens;      /* 0: up to the context */
+    bool default_max_tokens; /* it was not asked for: cut to what fits */
     struct sampling sampling;
     bool has_seed;
+    struct shaping shaping; /* of arrays below; ids are not checked against a vocabulary */
+    struct logit_bias *bias;
+    int32_t *stop_ids;
+    int32_t logprobs;        /* 1 + how many of the likeliest beside each drawn token; 0: none */
+    int32_t prompt_logprobs; /* the same of the prompt's tokens */
+    int32_t priority;        /* -1 to 1; lower goes first */
     const char *stop[OPENAI_MAX_STOPS]; /* into root */
     int32_t stop_count;
 };

@@ -1,7 +1,6 @@
 /* Writing OpenAI's JSON: see openai_response.h. No state. */
 #include "coordinator/openai_response.h"
 #include "coordinator/text/utf8.h"
-#include "proto/versions.h"
 
 #include <string.h>
 
@@ -35,18 +34,24 @@ static enum status put_head(struct buf *b, const struct openai_head *h, const ch
     TRY(buf_printf(b, err, ",\"object\":\"%s\",\"created\":%lld,\"model\":", object,
                    (long long)h->created));
     TRY(put_string(b, h->model, err));
-    return buf_puts(b, ",\"system_fingerprint\":\"" NUMERICS_CLASS_CPU "\",\"choices\":[", err);
+    TRY(put_or_null(b, ",\"system_fingerprint\":", h->fingerprint, err));
+    return buf_puts(b, ",\"choices\":[", err);
 }
 
+/* `cached_tokens` below 0: the details are not known yet. */
 static enum status put_usage(struct buf *b, const struct openai_usage *u, struct error *err)
 {
+    TRY(buf_printf(b, err,
+                   ",\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,"
+                   "\"total_tokens\":%lld",
+                   (long long)u->prompt_tokens, (long long)u->completion_tokens,
+                   (long long)(u->prompt_tokens + u->completion_tokens)));
+    if (u->cached_tokens < 0)
+        return buf_puts(b, "}", err);
     return buf_printf(b, err,
-                      ",\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,"
-                      "\"total_tokens\":%lld,\"completion_tokens_details\":"
-                      "{\"reasoning_tokens\":%lld}}",
-                      (long long)u->prompt_tokens, (long long)u->completion_tokens,
-                      (long long)(u->prompt_tokens + u->completion_tokens),
-                      (long long)u->reasoning_tokens);
+                      ",\"prompt_tokens_details\":{\"cached_tokens\":%lld},"
+                      "\"completion_tokens_details\":{\"reasoning_tokens\":%lld}}",
+                      (long long)u->cached_tokens, (long long)u->reasoning_tokens);
 }
 
 /* --- whole answers -----------------------------------------------------------------------------
@@ -61,6 +66,17 @@ static enum status put_message(struct buf *b, const struct openai_choice *c, str
     return buf_puts(b, ",\"refusal\":null}", err);
 }
 
+static enum status put_prompt_logprobs(struct buf *b, const struct openai_choice *c,
+                                       struct error *err)
+{
+    if (!c->prompt_logprobs)
+        return OK;
+    TRY(buf_puts(b, ",\"prompt_logprobs\":[", err));
+    TRY(buf_append(b, c->prompt_logprobs->data ? c->prompt_logprobs->data : "",
+                   c->prompt_logprobs->len, err));
+    return buf_puts(b, "]", err);
+}
+
 enum status openai_write_answer(struct buf *b, const struct openai_head *head,
                                 const struct openai_choice *choices, int32_t count,
                                 const struct openai_usage *usage, struct error *err)
@@ -73,10 +89,15 @@ enum status openai_write_answer(struct buf *b, const struct openai_head *head,
             TRY(put_message(b, c, err));
         else
             TRY(put_field(b, ",\"text\":", c->content, c->content_len, err));
-        TRY(put_or_null(b, ",\"logprobs\":null,\"finish_reason\":", c->finish, err));
+        TRY(openai_logprobs_write(b, c->logprobs, true, err));
+        if (!head->chat)
+            TRY(put_prompt_logprobs(b, c, err));
+        TRY(put_or_null(b, ",\"finish_reason\":", c->finish, err));
         TRY(buf_puts(b, "}", err));
     }
     TRY(buf_puts(b, "]", err));
+    if (head->chat)
+        TRY(put_prompt_logprobs(b, &choices[0], err));
     TRY(put_usage(b, usage, err));
     return buf_puts(b, "}", err);
 }
@@ -92,20 +113,25 @@ static enum status begin_event(struct buf *b, const struct openai_head *h, struc
 
 static enum status end_event(struct buf *b, const struct openai_head *h, struct error *err)
 {
-    return buf_puts(b, h->usage ? "],\"usage\":null}\n\n" : "]}\n\n", err);
+    if (!h->so_far)
+        return buf_puts(b, h->usage ? "],\"usage\":null}\n\n" : "]}\n\n", err);
+    TRY(buf_puts(b, "]", err));
+    TRY(put_usage(b, h->so_far, err));
+    return buf_puts(b, "}\n\n", err);
 }
 
 /* A chunk of one choice: `name`, then the text as its value. */
 static enum status put_chunk(struct buf *b, const struct openai_head *head, int32_t index,
-                             const char *name, const char *text, size_t len, struct error *err)
+                             const char *name, const char *text, size_t len,
+                             const struct openai_logprobs *logprobs, struct error *err)
 {
     TRY(begin_event(b, head, err));
     TRY(buf_printf(b, err, "{\"index\":%d,", index));
     TRY(put_field(b, name, text, len, err));
-    TRY(buf_puts(b,
-                 head->chat ? "},\"logprobs\":null,\"finish_reason\":null}"
-                            : ",\"logprobs\":null,\"finish_reason\":null}",
-                 err));
+    if (head->chat)
+        TRY(buf_puts(b, "}", err));
+    TRY(openai_logprobs_write(b, logprobs, false, err));
+    TRY(buf_puts(b, ",\"finish_reason\":null}", err));
     return end_event(b, head, err);
 }
 
@@ -114,24 +140,29 @@ enum status openai_write_first(struct buf *b, const struct openai_head *head, in
 {
     if (!head->chat)
         return OK;
-    return put_chunk(b, head, index, "\"delta\":{\"role\":\"assistant\",\"content\":", "", 0, err);
+    return put_chunk(b, head, index, "\"delta\":{\"role\":\"assistant\",\"content\":", "", 0, NULL,
+                     err);
 }
 
 enum status openai_write_text(struct buf *b, const struct openai_head *head, int32_t index,
-                              bool reasoning, const char *text, size_t len, struct error *err)
+                              bool reasoning, const char *text, size_t len,
+                              const struct openai_logprobs *logprobs, struct error *err)
 {
     const char *name = !head->chat ? "\"text\":"
                        : reasoning ? "\"delta\":{\"reasoning_content\":"
                                    : "\"delta\":{\"content\":";
-    return put_chunk(b, head, index, name, text, len, err);
+    return put_chunk(b, head, index, name, text, len, logprobs, err);
 }
 
 enum status openai_write_finish(struct buf *b, const struct openai_head *head, int32_t index,
-                                const char *finish, struct error *err)
+                                const char *finish, const struct openai_logprobs *logprobs,
+                                struct error *err)
 {
     TRY(begin_event(b, head, err));
-    TRY(buf_printf(b, err, "{\"index\":%d,%s,\"logprobs\":null,\"finish_reason\":", index,
+    TRY(buf_printf(b, err, "{\"index\":%d,%s", index,
                    head->chat ? "\"delta\":{}" : "\"text\":\"\""));
+    TRY(openai_logprobs_write(b, logprobs, false, err));
+    TRY(buf_puts(b, ",\"finish_reason\":", err));
     TRY(put_string(b, finish, err));
     TRY(buf_puts(b, "}", err));
     return end_event(b, head, err);

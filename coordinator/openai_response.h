@@ -8,24 +8,28 @@
 #ifndef WITAN_COORDINATOR_OPENAI_RESPONSE_H
 #define WITAN_COORDINATOR_OPENAI_RESPONSE_H
 
-#include "base/buf.h"
+#include "coordinator/openai_logprobs.h"
 
 #include <stdbool.h>
 #include <stdint.h>
+
+struct openai_usage {
+    int64_t prompt_tokens;
+    int64_t cached_tokens; /* of the prompt's, those that the prefix cache had; -1: not yet known,
+                              nor what follows below completion_tokens */
+    int64_t completion_tokens;
+    int64_t reasoning_tokens;
+};
 
 /* What every object of one answer says. */
 struct openai_head {
     const char *id; /* "chatcmpl-..." */
     const char *model;
-    int64_t created; /* unix time */
-    bool chat;       /* chat.completion, else text_completion */
-    bool usage;      /* a stream whose last chunk tells usage: the others say null */
-};
-
-struct openai_usage {
-    int64_t prompt_tokens;
-    int64_t completion_tokens;
-    int64_t reasoning_tokens;
+    const char *fingerprint; /* numerics class; "": null */
+    int64_t created;         /* unix time */
+    bool chat;               /* chat.completion, else text_completion */
+    bool usage;              /* a stream whose last chunk tells usage: the others say null, or: */
+    const struct openai_usage *so_far; /* usage that chunks tell; NULL: none */
 };
 
 /* One answer of several; text is UTF-8 and may be NULL when its length is 0. */
@@ -35,7 +39,11 @@ struct openai_choice {
     size_t content_len;
     const char *reasoning; /* chat alone */
     size_t reasoning_len;
-    const char *finish; /* "stop", "length" */
+    const char *finish;                     /* "stop", "length" */
+    const struct openai_logprobs *logprobs; /* NULL: not asked for */
+    /* Elements of vLLM's prompt_logprobs; chat tells those of the first choice. NULL: not asked
+     * for. */
+    const struct buf *prompt_logprobs;
 };
 
 /* --- whole answers: one JSON object --- */
@@ -49,11 +57,15 @@ enum status openai_write_answer(struct buf *b, const struct openai_head *head,
 /* The first of a choice: who speaks. Nothing for text_completion. */
 enum status openai_write_first(struct buf *b, const struct openai_head *head, int32_t index,
                                struct error *err);
-/* More text; `reasoning`: of the thought, chat alone. */
+/* More text; `reasoning`: of the thought, chat alone. `logprobs` (NULL: not asked for) of the
+ * tokens whose text begins in it. */
 enum status openai_write_text(struct buf *b, const struct openai_head *head, int32_t index,
-                              bool reasoning, const char *text, size_t len, struct error *err);
+                              bool reasoning, const char *text, size_t len,
+                              const struct openai_logprobs *logprobs, struct error *err);
+/* `logprobs`: of tokens without text of their own that are left. */
 enum status openai_write_finish(struct buf *b, const struct openai_head *head, int32_t index,
-                                const char *finish, struct error *err);
+                                const char *finish, const struct openai_logprobs *logprobs,
+                                struct error *err);
 enum status openai_write_usage(struct buf *b, const struct openai_head *head,
                                const struct openai_usage *usage, struct error *err);
 enum status openai_write_done(struct buf *b, struct error *err);

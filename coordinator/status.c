@@ -97,6 +97,18 @@ static void put_rank(const struct member *r, const struct rank_plan *p,
     gpu_put(&r->gpu, out);
 }
 
+/* Of rank 0's last heartbeat; nothing while there is none. */
+static void put_engine(const struct group *g, Witan__Inference__V1__Group *out)
+{
+    const Witan__Cluster__V1__Engine *e = g->ranks[0] ? g->ranks[0]->engine : NULL;
+    if (!e)
+        return;
+    out->kv_blocks_cached = e->kv_blocks_cached;
+    out->preempted = e->preempted;
+    if (e->prefix_asked > 0)
+        out->prefix_hit_rate = (double)e->prefix_found / (double)e->prefix_asked;
+}
+
 static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
 {
     const struct layout *l = &g->deployment.plan->layout;
@@ -104,12 +116,13 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
     out->state = text("%s", group_state_name(g->state));
     out->message = text("%s", g->message);
     out->layout = text("pp=%d tp=%d ep=%d w=%d", l->pp, l->tp, l->ep, l->w);
-    out->numerics_class = text("%s", g->ranks[0] ? g->ranks[0]->hello->numerics_class : "");
+    out->numerics_class = text("%s", g->ranks[0] ? g->members->core->served.numerics_class : "");
     out->running = g->running;
     out->waiting = g->waiting;
     out->kv_blocks_free = g->kv_blocks_free;
     out->kv_blocks = g->kv_blocks;
     out->tokens = g->tokens;
+    put_engine(g, out);
     out->proven_seconds_ago = g->proven_ns ? seconds_since(g->proven_ns) : -1;
     out->ranks = check_calloc((size_t)group_world(g), sizeof(Witan__Inference__V1__Rank *));
     for (int32_t i = 0; i < group_world(g); i++) {

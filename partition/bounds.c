@@ -8,9 +8,9 @@ static double slice_bytes(const struct inventory *inv, const struct slice *s)
 {
     const struct weight *w = &inv->weights[s->weight];
     const struct quant_rect rect = {s->row, s->rows, s->col, s->cols};
-    if (inv->native && w->quantized)
+    if (weight_form(inv, w) != FORM_VALUES)
         return (double)weight_shape(inv, w, s->rows, s->cols).used;
-    if (inv->native)
+    if (inv->mode == WEIGHTS_PACKED)
         return (double)weight_stored_bytes(inv, w, &rect);
     size_t each = w->quantized ? sizeof(float) : dtype_size(w->dtype);
     return (double)s->rows * (double)s->cols * (double)each;
@@ -36,7 +36,7 @@ struct step_bounds plan_bounds(const struct model_config *config, const struct i
         if (weight_role_is_vector(w->role))
             continue;
         if (w->role == WEIGHT_EMBED) { /* rows of it, and no products */
-            b.bytes += rows * (double)s->cols * (double)dtype_size(w->dtype);
+            b.bytes += rows * bytes / (double)s->rows;
             if (!config->tied_embeddings || logits == 0)
                 continue;
         }

@@ -59,6 +59,27 @@ static bool model_has(const struct model_config *c, enum weight_role role)
     return c->qk_norm || (role != WEIGHT_Q_NORM && role != WEIGHT_K_NORM);
 }
 
+static const char *const mode_names[] = {
+#define X(mode, word) word,
+    WEIGHT_MODES(X)
+#undef X
+};
+
+const char *weight_mode_name(enum weight_mode mode)
+{
+    return mode_names[mode];
+}
+
+bool weight_mode_named(const char *name, enum weight_mode *out)
+{
+    for (int i = 0; i < WEIGHTS_PACKED; i++)
+        if (strcmp(name, mode_names[i]) == 0) {
+            *out = (enum weight_mode)i;
+            return true;
+        }
+    return false;
+}
+
 static void set_shape(const struct model_config *c, struct weight *w)
 {
     int64_t hidden = c->hidden, q = (int64_t)c->q_heads * c->head_dim;

@@ -73,6 +73,24 @@ struct weight_part {
     enum dtype dtype; /* of scales */
 };
 
+/* What matrices become in memory: weight_pack.h; the first three numbers travel in messages.
+ * X(enumerator, the operator's word) */
+#define WEIGHT_MODES(X)                                                                            \
+    X(WEIGHTS_PUBLISHED, "published") /* as stored; quantised ones fp32 */                         \
+    X(WEIGHTS_INT8, "int8")           /* 8-bit panels */                                           \
+    X(WEIGHTS_INT4, "int4")           /* 4-bit panels; embedding and lm_head 8-bit ones */         \
+    X(WEIGHTS_PACKED, "packed")       /* as published, quantised ones as GPUs multiply them */
+
+enum weight_mode {
+#define X(mode, word) mode,
+    WEIGHT_MODES(X)
+#undef X
+};
+
+/* The word, and back of those that an operator may choose: all but "packed". False for others. */
+const char *weight_mode_name(enum weight_mode mode);
+bool weight_mode_named(const char *name, enum weight_mode *out);
+
 /* One weight matrix. */
 struct weight {
     enum weight_role role;
@@ -101,7 +119,7 @@ struct inventory {
     int32_t layers;
     int32_t head_dim;
     struct quantization quant; /* the config's */
-    bool native;               /* for an engine that computes with packed weights: weight_pack.h */
+    enum weight_mode mode;     /* WEIGHTS_PUBLISHED until somebody says otherwise */
 };
 
 bool inventory_layer_is_moe(const struct inventory *inv, int32_t layer);

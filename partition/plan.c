@@ -436,13 +436,21 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+int32_t plan_max_logits(const struct engine_limits *l, int32_t speculate)
+{
+    int64_t wanted = (int64_t)l->max_seqs * (1 + speculate);
+    return wanted < l->max_rows ? (int32_t)wanted : l->max_rows;
+}
+
 uint64_t plan_thread_scratch(const struct model_config *config, const struct rank_plan *rank)
 {
     (void)rank;
-    /* One tile of scores and one partial output for each query head of a KV group, the running
-     * output beside it; and a strip of gate and up for the FFN. */
+    /* Queries of a KV head, what they have seen of it, and a tile's scores; or a strip of gate and
+     * up for the FFN. */
     uint64_t group = (uint64_t)(config->q_heads / config->kv_heads);
-    uint64_t attention = group * (KV_BLOCK + 2 * (uint64_t)head_row(config->head_dim) + 2 * LANES);
+    uint64_t n = max_u64(group + LANES - 1, ATTENTION_QUERIES) / LANES * LANES;
+    uint64_t attention = n * (KV_BLOCK + 2 * (uint64_t)head_row(config->head_dim)) +
+                         5 * (n + LANES); /* and five numbers for each */
     return max_u64(attention * sizeof(float), 64 * 1024);
 }
 
@@ -478,12 +486,46 @@ struct workspace_bytes plan_workspace(const struct model_config *config, const s
     };
 }
 
+struct code_blocks plan_code_blocks(const struct model_config *config, const struct rank_plan *rank,
+                                    const struct engine_limits *limits)
+{
+    uint64_t rows = (uint64_t)limits->max_rows;
+    uint64_t top_k = config->top_k > 0 ? (uint64_t)config->top_k : 1;
+    int32_t attn = range_size(rank->q_heads) * config->head_dim;
+    int32_t moe = has_moe_layers(config) ? range_size(rank->moe_cols) : 0;
+    int32_t dense = range_size(rank->dense_cols), ffn = moe > dense ? moe : dense;
+    int32_t widest = config->hidden > attn ? config->hidden : attn;
+    return (struct code_blocks){
+        .norm = rows * (uint64_t)panel_blocks(config->hidden),
+        .attn = rows * (uint64_t)panel_blocks(attn),
+        .h = rows * max_u64(top_k * (uint64_t)panel_blocks(moe), (uint64_t)panel_blocks(dense)),
+        .hidden = config->hidden,
+        .widest = widest > ffn ? widest : ffn,
+    };
+}
+
 uint64_t plan_kv_block_bytes(const struct model_config *config, const struct rank_plan *rank,
                              enum kv_dtype kv_dtype)
 {
-    uint64_t each = kv_dtype == KV_F32 ? 4 : 2;
     return (uint64_t)range_size(rank->layers) * 2 * (uint64_t)range_size(rank->kv_heads) *
-           KV_BLOCK * (uint64_t)head_row(config->head_dim) * each;
+           kv_tile_bytes(kv_dtype, head_row(config->head_dim));
+}
+
+static const char *const kv_names[] = {[KV_BF16] = "bf16", [KV_F32] = "f32", [KV_INT8] = "int8"};
+
+const char *kv_dtype_name(enum kv_dtype dtype)
+{
+    return kv_names[dtype];
+}
+
+bool kv_dtype_named(const char *name, enum kv_dtype *out)
+{
+    for (size_t i = 0; i < COUNT_OF(kv_names); i++)
+        if (strcmp(name, kv_names[i]) == 0) {
+            *out = (enum kv_dtype)i;
+            return true;
+        }
+    return false;
 }
 
 /* The positions that a model was trained on, of which factors of YaRN are multiples. Qwen3 as first
@@ -521,7 +563,7 @@ enum status plan_check_context(const struct model_config *config, const char *wh
         "GGUF's) has \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": %lld.0, "
         "\"original_max_position_embeddings\": %lld}; a sequence then takes %.1f MB "
         "of KV cache in %s",
-        (long long)factor, (long long)trained, bytes * 1e-6, kv_dtype == KV_F32 ? "f32" : "bf16");
+        (long long)factor, (long long)trained, bytes * 1e-6, kv_dtype_name(kv_dtype));
 }
 
 /* What the rank's cut takes in memory. */
@@ -533,9 +575,9 @@ static uint64_t cut_bytes(const struct model_config *c, const struct plan *p,
     if (s.rows == 0 || s.cols == 0)
         return 0;
     const struct quant_rect rect = {s.row, s.rows, s.col, s.cols};
-    if (inv->native && w->quantized)
+    if (weight_form(inv, w) != FORM_VALUES)
         return weight_shape(inv, w, s.rows, s.cols).bytes;
-    if (inv->native)
+    if (inv->mode == WEIGHTS_PACKED)
         return weight_stored_bytes(inv, w, &rect);
     size_t each = w->quantized ? sizeof(float) : dtype_size(w->dtype); /* GGML's are F32 if bound */
     return (uint64_t)s.rows * (uint64_t)s.cols * each;
@@ -567,13 +609,19 @@ struct memory_plan plan_memory(const struct model_config *config, const struct i
                                const struct engine_limits *limits)
 {
     struct workspace_bytes w = plan_workspace(config, plan, rank, limits);
+    uint64_t codes = 0, panels = 0; /* with weights in panels */
+    if (inv->mode == WEIGHTS_INT8 || inv->mode == WEIGHTS_INT4) {
+        struct code_blocks b = plan_code_blocks(config, rank, limits);
+        codes = (b.norm + b.attn + b.h) * CODE_BLOCK_BYTES;
+        panels = (uint64_t)limits->threads * panel_scratch_bytes(b.widest);
+    }
     return (struct memory_plan){
         .weights = weight_bytes(config, plan, rank, inv),
         .kv_cache = (uint64_t)limits->kv_blocks *
                     plan_kv_block_bytes(config, rank, limits->kv_dtype),
-        .activations = w.x + w.xn + w.sum + w.q + w.kv + w.attn + w.router + w.route + w.h,
+        .activations = w.x + w.xn + w.sum + w.q + w.kv + w.attn + w.router + w.route + w.h + codes,
         .logits = w.logits,
-        .scratch = w.scratch + w.rope,
+        .scratch = w.scratch + w.rope + panels,
     };
 }
 

@@ -11,12 +11,16 @@
 #define WITAN_PARTITION_PLAN_H
 
 #include "partition/inventory.h"
+#include "partition/panel.h"
 
 enum {
     FFN_BLOCK = 128, /* columns of an intermediate dimension that no layout separates: a leaf */
     KV_BLOCK = 64,   /* positions of a KV block, and of an attention tile */
     LANES = 16,      /* virtual lanes of the CPU kernels; head rows are padded to them */
+    ATTENTION_QUERIES = 32, /* of a KV head that a thread of the CPU works on together */
+    KV8_GROUP = 32,         /* elements of a head that share a scale in an int8 KV cache */
     MAX_WORLD = 1024,
+    MAX_GUESSES = 15, /* tokens that a sequence is guessed ahead in a step */
 };
 
 struct layout {
@@ -26,7 +30,8 @@ struct layout {
     int32_t w;  /* ranks of a stage; 0 = max(tp, ep) */
 };
 
-enum kv_dtype { KV_BF16, KV_F32 };
+/* How K and V are kept. The numbers travel in messages. */
+enum kv_dtype { KV_BF16, KV_F32, KV_INT8 };
 
 /* What a group is sized for. Every buffer of a rank follows from this and the plan. */
 struct engine_limits {
@@ -147,12 +152,34 @@ struct workspace_bytes plan_workspace(const struct model_config *config, const s
                                       const struct rank_plan *rank,
                                       const struct engine_limits *limits);
 
+/* Rows of a step that want logits, in l->max_rows: one a sequence, and one for each token that is
+ * guessed ahead of it. */
+int32_t plan_max_logits(const struct engine_limits *l, int32_t speculate);
+
 /* Bytes of thread scratch a thread, shared between plan_workspace and the kernels. */
 uint64_t plan_thread_scratch(const struct model_config *config, const struct rank_plan *rank);
+
+/* What a CPU that multiplies weights in panels (panel.h) keeps as codes beside a step's
+ * activations, in blocks of PANEL_BLOCK columns. */
+struct code_blocks {
+    uint64_t norm;  /* [max_rows, hidden] */
+    uint64_t attn;  /* [max_rows, q_heads of the rank x head_dim] */
+    uint64_t h;     /* [slots, columns of the rank] */
+    int32_t hidden; /* columns */
+    int32_t widest; /* columns of any of them */
+};
+enum { CODE_BLOCK_BYTES = PANEL_BLOCK + 8 }; /* of a block: a scale and a sum */
+
+struct code_blocks plan_code_blocks(const struct model_config *config, const struct rank_plan *rank,
+                                    const struct engine_limits *limits);
 
 /* Bytes of one KV block of the rank, K and V over all its layers and KV heads. */
 uint64_t plan_kv_block_bytes(const struct model_config *config, const struct rank_plan *rank,
                              enum kv_dtype kv_dtype);
+
+/* "bf16", "f32" or "int8", and back: false for anything else. */
+const char *kv_dtype_name(enum kv_dtype dtype);
+bool kv_dtype_named(const char *name, enum kv_dtype *out);
 
 /* Does the model read contexts of so many tokens? `what` names where they were asked for.
  * ERR_INVALID says how far it reads; where YaRN may reach them, what config.json would have to
@@ -162,7 +189,8 @@ enum status plan_check_context(const struct model_config *config, const char *wh
                                enum kv_dtype kv_dtype, struct error *err);
 
 /* Memory by purpose: plain weights in the dtype that `inv` was bound to or, unbound, the config's;
- * quantised ones as fp32, which the CPU engine makes of them, or packed where inv->native. */
+ * quantised ones as fp32, which the CPU engine makes of them, or packed or in panels as inv->mode
+ * says. */
 struct memory_plan plan_memory(const struct model_config *config, const struct inventory *inv,
                                const struct plan *plan, const struct rank_plan *rank,
                                const struct engine_limits *limits);
@@ -200,6 +228,21 @@ int plan_collectives(const struct model_config *config, const struct plan *plan,
 static inline int32_t head_row(int32_t head_dim)
 {
     return (head_dim + LANES - 1) / LANES * LANES;
+}
+
+/* Groups of KV8_GROUP elements in a head's row; the last may be of half of them. */
+static inline int32_t kv8_groups(int32_t row)
+{
+    return (row + KV8_GROUP - 1) / KV8_GROUP;
+}
+
+/* Bytes of K, or of V, of one block and KV head: its elements and, of int8, their scales in bf16,
+ * one a position and group. */
+static inline size_t kv_tile_bytes(enum kv_dtype dtype, int32_t row)
+{
+    size_t each = dtype == KV_F32 ? 4 : dtype == KV_BF16 ? 2 : 1;
+    size_t scales = dtype == KV_INT8 ? (size_t)kv8_groups(row) * 2 : 0;
+    return KV_BLOCK * ((size_t)row * each + scales);
 }
 
 static inline int32_t range_size(struct range r)

@@ -1,4 +1,4 @@
-/* Packed weights: see weight_pack.h. No state. */
+/* Packed weights, and panels: see weight_pack.h. No state. */
 #include "partition/weight_pack.h"
 #include "base/check.h"
 #include "partition/weight_format.h"
@@ -35,10 +35,21 @@ static int32_t group_shift(const struct quantization *q)
     return 1 << shift == q->block_cols ? shift : -1;
 }
 
+static enum weight_form panels_form(const struct inventory *inv, const struct weight *w)
+{
+    bool table = w->role == WEIGHT_EMBED || w->role == WEIGHT_LM_HEAD;
+    if (weight_role_is_vector(w->role) || w->role == WEIGHT_ROUTER || w->cols % PANEL_BLOCK != 0 ||
+        (w->role == WEIGHT_O && inv->head_dim % PANEL_BLOCK != 0))
+        return FORM_VALUES;
+    return inv->mode == WEIGHTS_INT8 || table ? FORM_PANELS8 : FORM_PANELS4;
+}
+
 enum weight_form weight_form(const struct inventory *inv, const struct weight *w)
 {
     const struct quantization *q = &inv->quant;
-    if (!inv->native || !w->quantized)
+    if (inv->mode == WEIGHTS_INT8 || inv->mode == WEIGHTS_INT4)
+        return panels_form(inv, w);
+    if (inv->mode == WEIGHTS_PUBLISHED || !w->quantized)
         return FORM_VALUES;
     bool whole =
         true; /* what is multiplied with it in one go is packed too, and leaves are whole */
@@ -73,6 +84,11 @@ struct weight_shape weight_shape(const struct inventory *inv, const struct weigh
         size_t each = s.form == FORM_BF16 ? sizeof(uint16_t) : dtype_size(w->dtype);
         s.row_bytes = (uint64_t)cols * each;
         s.scales_at = s.used = s.bytes = (uint64_t)rows * s.row_bytes;
+        return s;
+    }
+    if (weight_panel_bits(s.form)) {
+        s.row_bytes = panel_bytes((int32_t)cols, weight_panel_bits(s.form));
+        s.scales_at = s.used = s.bytes = (uint64_t)panel_count((int32_t)rows) * s.row_bytes;
         return s;
     }
     s.group_shift = group_shift(&inv->quant);
@@ -236,6 +252,41 @@ static enum status pack_bf16(const struct inventory *inv, const struct weight_cu
     return st;
 }
 
+/* --- panels ------------------------------------------------------------------------------------
+ */
+
+static enum status no_number(const struct weight_cut *cut, int64_t at, float found,
+                             struct error *err)
+{
+    const struct quant_rect *rect = &cut->rect;
+    return error_set(err, ERR_INVALID,
+                     "row %lld, column %lld: expected a number of at most 2^100 in size, found %g",
+                     (long long)(rect->row + at / rect->cols),
+                     (long long)(rect->col + at % rect->cols), (double)found);
+}
+
+static enum status pack_panels(const struct inventory *inv, const struct weight_cut *cut,
+                               const struct weight_shape *s, const void *staged, char *panels,
+                               struct error *err)
+{
+    int64_t rows = cut->rect.rows, cols = cut->rect.cols;
+    size_t count = (size_t)rows * (size_t)cols;
+    float *values = malloc(count * sizeof *values);
+    if (!values)
+        return error_set(err, ERR_NO_MEMORY, "no memory for %zu values of a weight", count);
+    enum status st = weight_convert(inv, cut, staged, values, err);
+    for (int64_t r = 0; st == OK && r < rows; r += PANEL_ROWS) {
+        int64_t n = rows - r < PANEL_ROWS ? rows - r : PANEL_ROWS, first = r * cols;
+        int64_t bad = panel_pack(values + first, (int32_t)n, (int32_t)cols,
+                                 weight_panel_bits(s->form),
+                                 panels + (uint64_t)(r / PANEL_ROWS) * s->row_bytes);
+        if (bad >= 0)
+            st = no_number(cut, first + bad, values[first + bad], err);
+    }
+    free(values);
+    return st;
+}
+
 static bool border(int64_t at, int64_t block, int64_t edge)
 {
     return at % block == 0 || at == edge;
@@ -251,6 +302,8 @@ enum status weight_pack(const struct inventory *inv, const struct weight_cut *cu
     CHECK(s.form != FORM_VALUES, "%s is not packed", weight_role_words(w->role));
     if (s.form == FORM_BF16)
         return pack_bf16(inv, cut, staged, rows, err);
+    if (weight_panel_bits(s.form))
+        return pack_panels(inv, cut, &s, staged, rows, err);
     int64_t columns = q->block_cols ? q->block_cols : w->cols;
     CHECK(rect->row % q->block_rows == 0 && rect->col % columns == 0 &&
               border(rect->row + rect->rows, q->block_rows, w->rows) &&

@@ -7,6 +7,7 @@
 
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +105,15 @@ static void log_for_debugging(gpr_log_func_args *args)
 {
     const char *file = strrchr(args->file, '/');
     log_debug("grpc: %s:%d: %s", file ? file + 1 : args->file, args->line, args->message);
+}
+
+/* gRPC's threads for timers are detached and may end after grpc_shutdown_blocking (1.51), so also
+ * while the process exits. OpenSSL's cleanup at exit would free the lists by which such a thread
+ * frees its random generators and errors: it is left out. The first use of OpenSSL decides, so
+ * before main. */
+__attribute__((constructor)) static void keep_openssl_at_exit(void)
+{
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 }
 
 /* Once, before gRPC starts. It takes the choice of its resolver from the environment alone: the

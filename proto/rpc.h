@@ -116,10 +116,15 @@ void rpc_call_unref(struct rpc_call *call);
 enum status rpc_send(struct rpc_call *call, const ProtobufCMessage *message, struct error *err);
 /* Messages that the transport has not taken yet. */
 size_t rpc_queued(struct rpc_call *call);
+/* How long the oldest of them has waited for the peer to make room; 0: none does. */
+int64_t rpc_stalled_ns(struct rpc_call *call);
 
 /* Server: ends the call after what is queued. Further sends fail; what the client still sends is
  * not delivered. `message` may be NULL; it is cut after 2048 bytes. */
 void rpc_finish(struct rpc_call *call, enum rpc_code code, const char *message);
+/* The same with the metadata by which a client that retries is told when to: see gRFC A6, "Server
+ * Pushback". */
+void rpc_finish_retry(struct rpc_call *call, enum rpc_code code, const char *message, int retry_ms);
 /* Client: no more messages will be sent. */
 void rpc_half_close(struct rpc_call *call);
 /* Either side: ends now, dropping what is queued; no message is delivered any more, on_closed
@@ -132,6 +137,8 @@ void rpc_cancel(struct rpc_call *call);
 const char *rpc_peer(const struct rpc_call *call);
 const char *rpc_metadata(const struct rpc_call *call, const char *key);
 const char *rpc_peer_uris(const struct rpc_call *call);
+/* Server: milliseconds to the client's deadline, at least 1; 0: it gave none. */
+uint32_t rpc_deadline_ms(const struct rpc_call *call);
 
 /* --- servers --- */
 

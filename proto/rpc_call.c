@@ -8,9 +8,11 @@
 #include "proto/rpc_private.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/support/alloc.h>
+#include <grpc/support/time.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +66,15 @@ void rpc_call_unref(struct rpc_call *call)
     free(call->peer_uris);
     free(call->finish_message);
     free(call);
+}
+
+uint32_t rpc_deadline_ms(const struct rpc_call *call)
+{
+    gpr_timespec end = call->request.deadline;
+    if (gpr_time_cmp(end, gpr_inf_future(end.clock_type)) == 0)
+        return 0;
+    int32_t left = gpr_time_to_millis(gpr_time_sub(end, gpr_now(end.clock_type)));
+    return left < 1 ? 1 : (uint32_t)left;
 }
 
 void rpc_call_set_user(struct rpc_call *call, void *user)
@@ -228,6 +239,7 @@ static bool take_outgoing(struct rpc_call *call, struct outgoing *out)
     }
     out->metadata = call->server && !call->sent_metadata;
     call->in_flight = out->message;
+    call->handed_ns = clock_now_ns();
     call->sending = call->sent_metadata = true;
     call->last_sent |= out->last;
     return true;
@@ -246,6 +258,8 @@ static void pump(struct rpc_call *call)
     grpc_op ops[3] = {0};
     size_t count = 0;
     grpc_slice text = grpc_empty_slice();
+    grpc_metadata trailer = {.key = grpc_empty_slice(), .value = grpc_empty_slice()};
+    char retry[16];
     if (out.metadata)
         ops[count++].op = GRPC_OP_SEND_INITIAL_METADATA;
     if (out.message) {
@@ -258,11 +272,20 @@ static void pump(struct rpc_call *call)
             text = grpc_slice_from_copied_string(call->finish_message);
         ops[count].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
         ops[count].data.send_status_from_server.status = (grpc_status_code)call->finish_code;
-        ops[count++].data.send_status_from_server.status_details = &text;
+        ops[count].data.send_status_from_server.status_details = &text;
+        if (call->retry_ms > 0) {
+            snprintf(retry, sizeof retry, "%d", call->retry_ms);
+            trailer.key = grpc_slice_from_static_string("grpc-retry-pushback-ms");
+            trailer.value = grpc_slice_from_copied_string(retry);
+            ops[count].data.send_status_from_server.trailing_metadata_count = 1;
+            ops[count].data.send_status_from_server.trailing_metadata = &trailer;
+        }
+        count++;
     } else if (out.last) {
         ops[count++].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
     }
     start_batch(call, ops, count, &call->sent);
+    grpc_slice_unref(trailer.value);
     grpc_slice_unref(text);
 }
 
@@ -342,6 +365,14 @@ size_t rpc_queued(struct rpc_call *call)
     return queued;
 }
 
+int64_t rpc_stalled_ns(struct rpc_call *call)
+{
+    pthread_mutex_lock(&call->mutex);
+    int64_t since = call->in_flight ? call->handed_ns : 0;
+    pthread_mutex_unlock(&call->mutex);
+    return since > 0 ? clock_now_ns() - since : 0;
+}
+
 /* A copy of at most MAX_STATUS_TEXT bytes, cut between characters. */
 static char *status_text(const char *message)
 {
@@ -373,6 +404,15 @@ void rpc_finish(struct rpc_call *call, enum rpc_code code, const char *message)
 {
     CHECK(call->server, "rpc_finish on a client's call");
     finish(call, code, message, false);
+}
+
+void rpc_finish_retry(struct rpc_call *call, enum rpc_code code, const char *message, int retry_ms)
+{
+    pthread_mutex_lock(&call->mutex);
+    if (!call->last_asked)
+        call->retry_ms = retry_ms;
+    pthread_mutex_unlock(&call->mutex);
+    rpc_finish(call, code, message);
 }
 
 void rpc_half_close(struct rpc_call *call)

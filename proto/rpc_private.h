@@ -119,6 +119,8 @@ struct rpc_call {
     bool over;       /* gRPC has told the end: no batch may start */
     enum rpc_code finish_code;
     char *finish_message;
+    int64_t handed_ns;     /* when in_flight was given to the transport */
+    int retry_ms;          /* told beside them; 0: not */
     enum rpc_code refused; /* not RPC_OK: the runtime ended the call for what came in */
 };
 

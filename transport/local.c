@@ -20,8 +20,8 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "transport/word.h"
 
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -30,12 +30,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
     LOCAL_MAX_RANKS = 1024,
-    LOCAL_LINE = 64, /* bytes of a cache line */
+    LOCAL_LINE = WORD_LINE,
     /* Payloads that go through the arena with one meeting; longer ones are read in place with two.
      * Of all ranks together; less for sums, which every rank then adds up in full (measured). */
     LOCAL_ARENA_BYTES = 64 * 1024,
@@ -45,70 +44,25 @@ enum {
     LOCAL_ARRIVE_PAUSE_US = 100,
 };
 
-/* How long a wait looks at its word before it sleeps. */
-struct local_patience {
-    int spins;  /* pauses of some 40 ns */
-    int yields; /* of about 0.3 us where no other thread wants the core */
-};
-
-/* Every rank has a core, or so it seems: another process may have taken it, so spin little. Waking
- * a sleeper costs more than the ranks' usual skew. */
-static const struct local_patience local_patience_own_core = {30, 200};
-/* Ranks share cores: let the others work. */
-static const struct local_patience local_patience_crowded = {0, 8};
-
 /* ---- words that threads wait on ---- */
 
 /* Bit 0 of every word's value; once set it stays. The rest belongs to the word's user. */
 #define LOCAL_ABORTED 1u
 
-struct local_word {
-    _Alignas(LOCAL_LINE) _Atomic uint32_t value;
-    _Atomic uint32_t sleepers; /* who may be inside futex wait: spares the wake-up call */
-};
-
-static void local_pause(void)
+static uint32_t local_wait(struct word *w, uint32_t seen, struct word_patience p)
 {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
+    return word_wait(w, seen, p, false, 0);
 }
 
-/* Waits until the value is not `seen`; returns what it is then. */
-static uint32_t word_wait(struct local_word *w, uint32_t seen, struct local_patience p)
+static void local_wake(struct word *w)
 {
-    uint32_t now;
-    for (int i = 0; i < p.spins; i++) {
-        if ((now = atomic_load_explicit(&w->value, memory_order_acquire)) != seen)
-            return now;
-        local_pause();
-    }
-    for (int i = 0; i < p.yields; i++) {
-        if ((now = atomic_load_explicit(&w->value, memory_order_acquire)) != seen)
-            return now;
-        sched_yield();
-    }
-    /* Sequentially consistent with word_wake: either it sees the sleeper or we see its value. */
-    atomic_fetch_add(&w->sleepers, 1);
-    while ((now = atomic_load(&w->value)) == seen)
-        syscall(SYS_futex, &w->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-    atomic_fetch_sub(&w->sleepers, 1);
-    return now;
+    word_wake(w, false);
 }
 
-/* After a change of the value. */
-static void word_wake(struct local_word *w)
-{
-    if (atomic_load(&w->sleepers) > 0)
-        syscall(SYS_futex, &w->value, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
-}
-
-static void word_abort(struct local_word *w)
+static void word_abort(struct word *w)
 {
     atomic_fetch_or(&w->value, LOCAL_ABORTED);
-    word_wake(w);
+    local_wake(w);
 }
 
 /* ---- what ranks share ---- */
@@ -116,7 +70,7 @@ static void word_abort(struct local_word *w)
 struct local_group;
 
 struct local_world {
-    struct local_patience patience;
+    struct word_patience patience;
     pthread_mutex_t lock;
     struct local_group *groups; /* list, under lock */
     bool aborted;               /* under lock */
@@ -140,7 +94,7 @@ struct local_record {
 /* A rank's outgoing message. The word holds 0 (empty), 1 + the receiver (posted), or
  * LOCAL_CLAIMED (being copied), shifted by one for the abort bit. */
 struct local_mail {
-    struct local_word state;
+    _Alignas(LOCAL_LINE) struct word state;
     const void *buf;
     size_t bytes;
 };
@@ -152,7 +106,8 @@ struct local_group {
     struct local_group *next, **link; /* world->groups */
     _Atomic int handles;
     int size;
-    struct local_word meeting; /* meetings so far, shifted by one for the abort bit */
+    _Alignas(
+        LOCAL_LINE) struct word meeting; /* meetings so far, shifted by one for the abort bit */
     _Alignas(LOCAL_LINE) _Atomic int arrived;
     unsigned char *arena[2];         /* LOCAL_ARENA_BYTES each */
     struct local_record *records[2]; /* [size] each */
@@ -183,7 +138,7 @@ static struct local_world *world_create(int size)
     struct local_world *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
-    w->patience = size <= local_cores() ? local_patience_own_core : local_patience_crowded;
+    w->patience = word_patience(size, local_cores());
     w->abort_rank = -1;
     pthread_mutex_init(&w->lock, NULL);
     return w;
@@ -322,10 +277,10 @@ static enum status group_meet(struct local_group *g, struct error *err)
         uint32_t expected = seen;
         if (!atomic_compare_exchange_strong(&g->meeting.value, &expected, seen + 2))
             return world_error(g->world, err);
-        word_wake(&g->meeting);
+        local_wake(&g->meeting);
         return OK;
     }
-    uint32_t now = word_wait(&g->meeting, seen, g->world->patience);
+    uint32_t now = local_wait(&g->meeting, seen, g->world->patience);
     return (now | LOCAL_ABORTED) == (seen | LOCAL_ABORTED) ? world_error(g->world, err) : OK;
 }
 
@@ -336,12 +291,12 @@ static void group_close(struct local_group *g)
     uint32_t seen = atomic_load_explicit(&g->meeting.value, memory_order_acquire);
     if (group_arrive(g)) {
         atomic_fetch_add(&g->meeting.value, 2);
-        word_wake(&g->meeting);
+        local_wake(&g->meeting);
         return;
     }
     uint32_t now = seen;
     while ((now | LOCAL_ABORTED) == (seen | LOCAL_ABORTED))
-        now = word_wait(&g->meeting, now, g->world->patience);
+        now = local_wait(&g->meeting, now, g->world->patience);
 }
 
 /* ---- collectives ---- */
@@ -504,13 +459,13 @@ static enum status local_send(struct comm *base, int to, const void *x, size_t b
     uint32_t now = 0;
     if (!atomic_compare_exchange_strong(&m->state.value, &now, mail_posted(to)))
         return world_error(g->world, err);
-    word_wake(&m->state);
+    local_wake(&m->state);
     now = mail_posted(to);
     /* Until it is empty, or aborted before the receiver claimed it. */
     while (now >> 1 != 0) {
         if (now == (mail_posted(to) | LOCAL_ABORTED))
             return world_error(g->world, err);
-        now = word_wait(&m->state, now, g->world->patience);
+        now = local_wait(&m->state, now, g->world->patience);
     }
     return OK;
 }
@@ -527,7 +482,7 @@ static enum status local_recv(struct comm *base, int from, void *x, size_t bytes
         if (now & LOCAL_ABORTED)
             return world_error(g->world, err);
         if (now != mail_posted(base->rank))
-            now = word_wait(&m->state, now, g->world->patience);
+            now = local_wait(&m->state, now, g->world->patience);
         else if (atomic_compare_exchange_strong(&m->state.value, &now, LOCAL_CLAIMED << 1))
             break;
     }
@@ -535,7 +490,7 @@ static enum status local_recv(struct comm *base, int from, void *x, size_t bytes
           from, m->bytes);
     local_copy(x, m->buf, bytes);
     atomic_fetch_and(&m->state.value, LOCAL_ABORTED);
-    word_wake(&m->state);
+    local_wake(&m->state);
     return OK;
 }
 

@@ -1,7 +1,13 @@
 /*
  * The MPI transport: ranks are processes that mpirun has started. The only file that sees mpi.h.
  *
- * State: whether comm_mpi_world has initialised MPI, of the main thread. Every rank calls MPI from
+ * Ranks of one machine meet in memory that they share (meeting.h) for all but messages from one to
+ * one. Where a communicator spans machines, all-reduce sums on each machine first, then their first
+ * ranks sum by MPI, and spread it; all-gather and broadcast are MPI's. The sums are exact, so that
+ * the order of this does not matter.
+ *
+ * State: whether comm_mpi_world has initialised MPI, and whether it has been said that ranks cannot
+ * share memory, of the main thread. Every rank calls MPI from
  * one thread at a time (MPI_THREAD_FUNNELED), but for abort, which does nothing but end the job.
  *
  * A rank that waits in an operation polls inside the library; where ranks share cores the launcher
@@ -14,6 +20,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "transport/meeting.h"
 
 #include <mpi.h>
 #include <stdbool.h>
@@ -29,13 +36,22 @@
 
 enum { COMM_TAG = 0, COMM_TAG_ARRIVE = 1, COMM_ARRIVE_PAUSE_US = 200 };
 
+/* All owned. */
 struct mpi_comm {
     struct comm base;
-    MPI_Comm handle; /* owned */
+    MPI_Comm handle;
+    /* Of ranks of one machine, unless they cannot share memory. */
+    struct meeting *meeting;
+    struct shared_memory shared;
+    /* Of ranks of several machines, where one has two or more: this machine's ranks, and where this
+     * is the first of them, the machines' first ranks. */
+    struct comm *machine;
+    MPI_Comm firsts; /* or MPI_COMM_NULL */
 };
 
 static const struct comm_ops mpi_ops;
 static bool mpi_initialised_here;
+static bool mpi_told_of_sharing;
 
 /* OK, or what the library says about `code`. Ranks that disagree on a size are a broken invariant,
  * which the library notices where the receiver's is smaller. */
@@ -61,22 +77,41 @@ static MPI_Comm mpi_handle(const struct comm *base)
     return ((const struct mpi_comm *)base)->handle;
 }
 
-static enum status mpi_allreduce_f64(struct comm *base, double *x, size_t count, struct error *err)
+static struct meeting *mpi_meeting(const struct comm *base)
+{
+    return ((const struct mpi_comm *)base)->meeting;
+}
+
+static enum status mpi_sum(MPI_Comm handle, double *x, size_t count, struct error *err)
 {
     const size_t piece = COMM_PIECE_BYTES / sizeof *x;
     for (size_t at = 0; at < count; at += piece) {
         int n = (int)(count - at < piece ? count - at : piece);
-        TRY(mpi_status(
-            MPI_Allreduce(MPI_IN_PLACE, x + at, n, MPI_DOUBLE, MPI_SUM, mpi_handle(base)),
-            "MPI_Allreduce", err));
+        TRY(mpi_status(MPI_Allreduce(MPI_IN_PLACE, x + at, n, MPI_DOUBLE, MPI_SUM, handle),
+                       "MPI_Allreduce", err));
     }
     return OK;
+}
+
+static enum status mpi_allreduce_f64(struct comm *base, double *x, size_t count, struct error *err)
+{
+    const struct mpi_comm *c = (const struct mpi_comm *)base;
+    if (c->meeting)
+        return meeting_allreduce_f64(c->meeting, x, count, err);
+    if (!c->machine)
+        return mpi_sum(c->handle, x, count, err);
+    TRY(comm_allreduce_f64(c->machine, x, count, err));
+    if (c->firsts != MPI_COMM_NULL)
+        TRY(mpi_sum(c->firsts, x, count, err));
+    return comm_broadcast(c->machine, 0, x, count * sizeof *x, err);
 }
 
 static enum status mpi_broadcast(struct comm *base, int root, void *x, size_t bytes,
                                  struct error *err)
 {
     unsigned char *p = x;
+    if (mpi_meeting(base))
+        return meeting_broadcast(mpi_meeting(base), root, x, bytes, err);
     for (size_t at = 0; at < bytes; at += COMM_PIECE_BYTES)
         TRY(mpi_status(
             MPI_Bcast(p + at, (int)mpi_piece(bytes - at), MPI_BYTE, root, mpi_handle(base)),
@@ -89,6 +124,8 @@ static enum status mpi_allgather(struct comm *base, const void *send, size_t byt
                                  struct error *err)
 {
     unsigned char *to = recv;
+    if (mpi_meeting(base))
+        return meeting_allgather(mpi_meeting(base), send, bytes, recv, err);
     if (bytes == 0)
         return OK;
     if (bytes <= COMM_PIECE_BYTES)
@@ -137,30 +174,119 @@ static enum status mpi_recv(struct comm *base, int from, void *x, size_t bytes, 
     return OK;
 }
 
+/* Frees also what is half made. */
+static void mpi_destroy(struct comm *base)
+{
+    struct mpi_comm *c = (struct mpi_comm *)base;
+    if (!c)
+        return;
+    meeting_destroy(c->meeting);
+    comm_unshare(&c->shared);
+    mpi_destroy(c->machine);
+    if (c->firsts != MPI_COMM_NULL)
+        MPI_Comm_free(&c->firsts);
+    MPI_Comm_free(&c->handle);
+    free(c);
+}
+
+/* What a rank has sent by MPI may move on only while it calls the library. */
+static void mpi_idle(void *arg)
+{
+    int found;
+    MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, mpi_handle(arg), &found, MPI_STATUS_IGNORE);
+}
+
+/* Of ranks of one machine. Where they cannot share memory they meet by the library. */
+static enum status mpi_meet(struct mpi_comm *c, struct error *err)
+{
+    struct meeting *m = NULL;
+    struct error why;
+    if (c->base.size > MEETING_MAX_RANKS)
+        return OK;
+    enum status st = comm_share(&c->base, meeting_bytes(c->base.size), &c->shared, &why);
+    if (st == OK)
+        st = comm_agree(&c->base,
+                        meeting_create(c->shared.at, meeting_bytes(c->base.size), c->base.rank,
+                                       c->base.size, mpi_idle, c, &m, &why),
+                        &why);
+    if (st == OK) {
+        c->meeting = m;
+        return meeting_start(m, err);
+    }
+    meeting_destroy(m);
+    comm_unshare(&c->shared);
+    if (c->base.rank == 0 && !mpi_told_of_sharing)
+        log_warn("ranks of a machine meet by MPI, which is slower than in memory that they share: "
+                 "%s: start them as one user in one container",
+                 why.msg);
+    mpi_told_of_sharing = true;
+    return OK;
+}
+
+/* This machine's ranks of `c`, in their order. A test builds this file with so many of the world's
+ * ranks passing for a machine. */
+static enum status split_machine(const struct mpi_comm *c, MPI_Comm *out, struct error *err)
+{
+#ifdef COMM_MACHINE_RANKS
+    int world;
+    TRY(mpi_status(MPI_Comm_rank(MPI_COMM_WORLD, &world), "MPI_Comm_rank", err));
+    return mpi_status(MPI_Comm_split(c->handle, world / COMM_MACHINE_RANKS, c->base.rank, out),
+                      "MPI_Comm_split", err);
+#else
+    return mpi_status(
+        MPI_Comm_split_type(c->handle, MPI_COMM_TYPE_SHARED, c->base.rank, MPI_INFO_NULL, out),
+        "MPI_Comm_split_type", err);
+#endif
+}
+
+static enum status mpi_wrap(MPI_Comm handle, struct comm **out, struct error *err);
+
+/* Chooses how the ranks of `c` meet. */
+static enum status mpi_connect(struct mpi_comm *c, struct error *err)
+{
+    MPI_Comm machine;
+    int here, most;
+    if (c->base.size == 1)
+        return OK;
+    TRY(split_machine(c, &machine, err));
+    enum status st = mpi_status(MPI_Comm_size(machine, &here), "MPI_Comm_size", err);
+    if (st == OK)
+        st = mpi_status(MPI_Allreduce(&here, &most, 1, MPI_INT, MPI_MAX, c->handle),
+                        "MPI_Allreduce", err);
+    if (st != OK || most == c->base.size || most == 1) {
+        MPI_Comm_free(&machine);
+        TRY(st);
+        return most == 1 ? OK : mpi_meet(c, err);
+    }
+    TRY(mpi_wrap(machine, &c->machine, err));
+    int color = c->machine->rank == 0 ? 0 : MPI_UNDEFINED;
+    return mpi_status(MPI_Comm_split(c->handle, color, c->base.rank, &c->firsts), "MPI_Comm_split",
+                      err);
+}
+
 /* Takes `handle` over, also on failure. */
 static enum status mpi_wrap(MPI_Comm handle, struct comm **out, struct error *err)
 {
-    enum status st;
     struct mpi_comm *c = malloc(sizeof *c);
     if (!c) {
-        st = error_set(err, ERR_NO_MEMORY, "no memory for a communicator");
-        goto fail;
+        MPI_Comm_free(&handle);
+        return error_set(err, ERR_NO_MEMORY, "no memory for a communicator");
     }
-    *c = (struct mpi_comm){.base.ops = &mpi_ops, .handle = handle};
-    st = mpi_status(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler",
-                    err);
+    *c = (struct mpi_comm){.base.ops = &mpi_ops, .handle = handle, .firsts = MPI_COMM_NULL};
+    enum status st = mpi_status(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN),
+                                "MPI_Comm_set_errhandler", err);
     if (st == OK)
         st = mpi_status(MPI_Comm_rank(handle, &c->base.rank), "MPI_Comm_rank", err);
     if (st == OK)
         st = mpi_status(MPI_Comm_size(handle, &c->base.size), "MPI_Comm_size", err);
-    if (st != OK)
-        goto fail;
+    if (st == OK)
+        st = mpi_connect(c, err);
+    if (st != OK) {
+        mpi_destroy(&c->base);
+        return st;
+    }
     *out = &c->base;
     return OK;
-fail:
-    free(c);
-    MPI_Comm_free(&handle);
-    return st;
 }
 
 static enum status mpi_split(struct comm *base, int color, int key, struct comm **out,
@@ -244,15 +370,6 @@ static void mpi_abort(struct comm *base, const char *why)
 {
     log_error("rank %d aborts: %s", base->rank, why);
     MPI_Abort(mpi_handle(base), 1);
-}
-
-static void mpi_destroy(struct comm *base)
-{
-    struct mpi_comm *c = (struct mpi_comm *)base;
-    if (!c)
-        return;
-    MPI_Comm_free(&c->handle);
-    free(c);
 }
 
 static const struct comm_ops mpi_ops = {

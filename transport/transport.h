@@ -1,7 +1,8 @@
 /*
  * Collectives between the ranks of one worker group, behind one table of functions: `local` (ranks
- * are threads of one process) and `mpi`, and over these, for what lies on a device, `staged` and
- * `nccl` (nccl.h). Only worker/model.c, worker/moe.c and the engine's step hand-over call these.
+ * are threads of one process) and `mpi` (processes; those of one machine meet in its memory, see
+ * meeting.h), and over these, for what lies on a device, `staged` and `nccl` (nccl.h). Only
+ * worker/model.c, worker/moe.c and the engine's step hand-over call these.
  *
  * Contract, for every operation on a communicator:
  * - Collective: all its ranks call the same operations with the same sizes in the same order, each

@@ -174,22 +174,32 @@ static bool is_decode(const struct batch *b)
 
 static size_t draw_bytes(const struct engine_limits *l)
 {
-    return (size_t)l->max_seqs * sizeof(struct cuda_draw);
+    return (size_t)batch_max_draws(l) * sizeof(struct cuda_draw);
 }
 
-static void lay_out_draws(struct backend *be, const struct batch *b)
+/* The draws at the slot's begin, their edits at `edit`; returns how many of these. */
+static int32_t lay_out_draws(struct backend *be, const struct batch *b, struct cuda_edit *edit)
 {
-    CHECK(b->draws <= be->limits.max_seqs, "%d draws", b->draws);
+    int32_t edits = 0;
+    CHECK(b->draws <= batch_max_draws(&be->limits), "%d draws", b->draws);
     for (int32_t i = 0; i < b->draws; i++) {
         const struct draw *d = &b->draw[i];
-        be->slots[be->slot].draw[i] = (struct cuda_draw){.row = d->row,
-                                                         .position = d->position,
-                                                         .seed = d->sampling.seed,
-                                                         .temperature = d->sampling.temperature,
-                                                         .top_p = d->sampling.top_p,
-                                                         .min_p = d->sampling.min_p,
-                                                         .top_k = d->sampling.top_k};
+        CHECK(edits + d->edits <= batch_max_edits(&be->limits), "%d edits", edits + d->edits);
+        be->slots[be->slot].draw[i] = (struct cuda_draw){
+            .row = d->row,
+            .position = d->position,
+            .seed = d->sampling.seed,
+            .temperature = d->sampling.temperature,
+            .top_p = d->sampling.top_p,
+            .min_p = d->sampling.min_p,
+            .top_k = d->sampling.top_k,
+            .first_edit = edits,
+            .edits = d->edits,
+            .repetition_penalty = d->repetition_penalty};
+        for (int32_t k = 0; k < d->edits; k++)
+            edit[edits++] = (struct cuda_edit){d->edit[k].id, d->edit[k].add, d->edit[k].repeated};
     }
+    return edits;
 }
 
 void cuda_begin(struct backend *be, const struct batch *b)
@@ -223,7 +233,6 @@ void cuda_begin(struct backend *be, const struct batch *b)
     if (be->step)
         blocks = fill_up(be, b, rows, at, blocks);
     fixed += blocks;
-    lay_out_draws(be, b);
     be->batch = lay_out(be->device_batch, rows, logits, longest, be->drawn);
     if (!be->step) { /* recorded steps have no runs */
         struct cuda_batch *batch = &be->batch;
@@ -233,7 +242,10 @@ void cuda_begin(struct backend *be, const struct batch *b)
                                                 &batch->alone);
         fixed += 2 * (batch->runs + batch->alone);
     }
-    size_t bytes = draw_bytes(&be->limits) + (size_t)fixed * sizeof *at;
+    int32_t edits = lay_out_draws(be, b, (struct cuda_edit *)(void *)(at + fixed));
+    be->edits = edits > 0 ? (struct cuda_edit *)(void *)(be->device_batch + fixed) : NULL;
+    size_t bytes = draw_bytes(&be->limits) + (size_t)fixed * sizeof *at +
+                   (size_t)edits * sizeof *be->edits;
     cuda_note(be, be->cuda->put(be->device_draw, bytes, slot->draw, bytes, bytes, 1, be->stream),
               "batch");
 }
@@ -368,9 +380,9 @@ void cuda_destroy(struct backend *be)
 static enum status check_model(const struct backend *be, struct error *err)
 {
     const struct model_config *c = &be->config;
-    if (be->limits.kv_dtype != KV_BF16)
+    if (be->limits.kv_dtype == KV_F32)
         return error_set(err, ERR_UNSUPPORTED,
-                         "the CUDA backend keeps the KV cache in bf16: leave out --kv f32");
+                         "the CUDA backend keeps the KV cache in bf16 or int8: leave out --kv f32");
     if (be->limits.fast && c->quant.format != FORMAT_PLAIN)
         return error_set(err, ERR_UNSUPPORTED,
                          "--fast has products of bf16 weights alone, and this model's are "
@@ -423,12 +435,14 @@ struct cuda_backend_bytes cuda_backend_bytes(const struct cuda_plugin *plugin,
     for (int32_t i = rank->layers.begin; i < rank->layers.end; i++)
         ffns += config->layer_is_moe[i] ? (uint64_t)range_size(rank->experts) : 1;
     return (struct cuda_backend_bytes){
-        .batch = draw_bytes(l) + (1 + 5 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
-                                  (uint64_t)table_blocks(l)) *
-                                     sizeof(int32_t),
+        .batch = draw_bytes(l) +
+                 (1 + 5 * (uint64_t)l->max_rows + (uint64_t)l->max_logits +
+                  (uint64_t)table_blocks(l)) *
+                     sizeof(int32_t) +
+                 (uint64_t)batch_max_edits(l) * sizeof(struct cuda_edit),
         .tables = ffns * sizeof(struct cuda_ffn) + sizeof(unsigned long long) + CUDA_ROUTER_ZEROS,
-        .sampling = (uint64_t)l->max_seqs * sizeof(int32_t) +
-                    (shards > 0 ? plugin->sample_bytes(l->max_seqs, shards) : 0),
+        .sampling = (uint64_t)batch_max_draws(l) * sizeof(int32_t) +
+                    (shards > 0 ? plugin->sample_bytes(batch_max_draws(l), shards) : 0),
         .partial = plugin->attention_bytes(l->max_rows, l->context, &a),
         .fast = l->fast ? cuda_fast_bytes(config, l, ffns) : 0,
     };
@@ -443,7 +457,7 @@ static bool allocate_slot(struct backend *be, struct step_slot *slot, uint64_t t
         be->cuda->event_create(&slot->done) != 0)
         return false;
     memset(slot->draw, 0, draw_bytes(&be->limits));
-    slot->batch = (int32_t *)(void *)(slot->draw + be->limits.max_seqs);
+    slot->batch = (int32_t *)(void *)(slot->draw + batch_max_draws(&be->limits));
     *slot->out_of_range = 0;
     return true;
 }
@@ -458,7 +472,7 @@ static enum status allocate(struct backend *be, const struct rank_plan *rank, st
     be->max_blocks = (int32_t)tables;
     TRY(cuda_graphs_init(&be->graphs, l, err));
     struct cuda_backend_bytes n = cuda_backend_bytes(be->cuda, &be->config, rank, l);
-    uint64_t drawn = (uint64_t)l->max_seqs * sizeof *be->drawn;
+    uint64_t drawn = (uint64_t)batch_max_draws(l) * sizeof *be->drawn;
     be->device_draw = device_alloc(&be->memory, n.batch, false);
     be->drawn = device_alloc(&be->memory, drawn, true);
     be->sample_work = device_alloc(&be->memory, n.sampling - drawn, false);
@@ -474,7 +488,7 @@ static enum status allocate(struct backend *be, const struct rank_plan *rank, st
                          "GPU %d: no memory for %" PRIu64 " bytes of a step's buffers: lower "
                          "--step-tokens, --max-seqs or --context",
                          be->device, n.batch + n.sampling + n.partial);
-    be->device_batch = (int32_t *)(void *)(be->device_draw + l->max_seqs);
+    be->device_batch = (int32_t *)(void *)(be->device_draw + batch_max_draws(l));
     return OK;
 }
 

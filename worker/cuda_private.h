@@ -20,7 +20,7 @@ enum step_mode {
 /* The host's side of a step, pinned: one is filled while the other's is still being read. */
 struct step_slot {
     struct cuda_draw *draw; /* [max_seqs], where what goes to the device begins */
-    int32_t *batch;         /* behind them */
+    int32_t *batch;         /* behind them; then the edits of logits */
     int32_t *drawn;         /* [max_seqs]: what comes back */
     unsigned long long *out_of_range;
     cuda_event done;
@@ -48,6 +48,7 @@ struct backend {
     int32_t segment;            /* the next of it to be replayed */
     bool gathered;              /* its logits, by what is recorded: all rows of the recording */
     int32_t draws;              /* of this step */
+    struct cuda_edit *edits;    /* of this step, on the device behind the batch; NULL: none */
     int32_t logit_rows;         /* of this step in a shard, as gathered */
     int32_t *drawn;             /* [max_seqs], on the device */
     void *sample_work;

@@ -141,7 +141,8 @@ static void cuda_stage_add_norm(struct backend *be, int32_t rows, int32_t hidden
 
 static struct cuda_kv cache(const struct kv_layer *kv)
 {
-    return (struct cuda_kv){(cuda_bf16 *)(void *)kv->data, kv->heads, kv->row};
+    return (struct cuda_kv){(cuda_bf16 *)(void *)kv->data, kv->heads, kv->row,
+                            kv->dtype == KV_INT8};
 }
 
 static void cuda_stage_qkv(struct backend *be, const struct batch *b, const struct attention *a,
@@ -289,7 +290,7 @@ static void cuda_stage_lm_head(struct backend *be, const struct batch *b, const 
           be->cuda->fill_padding(b->logits, w->rows, padded, logits, padded, be->stream));
 }
 
-static void cuda_stage_draw(struct backend *be, const struct batch *b, const float *logits,
+static void cuda_stage_draw(struct backend *be, const struct batch *b, float *logits,
                             int32_t shards, int32_t padded)
 {
     (void)shards; /* those that hold ids below the limit follow from `padded` */
@@ -307,8 +308,8 @@ static void cuda_stage_draw(struct backend *be, const struct batch *b, const flo
         cuts |= b->draw[i].sampling.top_k > 0 || b->draw[i].sampling.top_p < 1.0f;
     const struct cuda_logits l = {logits, be->logit_rows, padded};
     cuda_note(be,
-              be->cuda->sample(b->draws, be->device_draw, &l, b->vocab_limit, cuts, be->sample_work,
-                               be->drawn, be->stream),
+              be->cuda->sample(b->draws, be->device_draw, be->edits, &l, b->vocab_limit, cuts,
+                               be->sample_work, be->drawn, be->stream),
               "draw");
 }
 

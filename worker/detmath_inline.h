@@ -30,17 +30,9 @@ DETMATH double detmath_scale2(double x, int n)
     return x * p;
 }
 
-/* det_exp */
-DETMATH double detmath_exp(double x)
+/* e^r for |r| <= 0.347: Taylor to degree 13, remainder under 2^-58. */
+DETMATH double detmath_exp_near(double r)
 {
-    if (x > 700.0)
-        return DBL_MAX;
-    if (x < -700.0)
-        return 0.0;
-    const double round = 0x1.8p52;
-    double n = fma(x, 0x1.71547652b82fep0, round) - round;
-    double r = fma(-n, DETMATH_LN2_LO, fma(-n, DETMATH_LN2_HI, x));
-    /* Taylor to degree 13 on |r| <= 0.347: remainder under 2^-58. */
     double p = 1.0 / 6227020800.0;
     p = fma(p, r, 1.0 / 479001600.0);
     p = fma(p, r, 1.0 / 39916800.0);
@@ -55,7 +47,20 @@ DETMATH double detmath_exp(double x)
     p = fma(p, r, 0.5);
     p = fma(p, r, 1.0);
     p = fma(p, r, 1.0);
-    return detmath_scale2(p, (int)n);
+    return p;
+}
+
+/* det_exp */
+DETMATH double detmath_exp(double x)
+{
+    if (x > 700.0)
+        return DBL_MAX;
+    if (x < -700.0)
+        return 0.0;
+    const double round = 0x1.8p52;
+    double n = fma(x, 0x1.71547652b82fep0, round) - round;
+    double r = fma(-n, DETMATH_LN2_LO, fma(-n, DETMATH_LN2_HI, x));
+    return detmath_scale2(detmath_exp_near(r), (int)n);
 }
 
 /* det_log */

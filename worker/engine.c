@@ -3,8 +3,16 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "worker/edits.h"
 
 #include <stdlib.h>
+
+/* Of a step, for its figures. */
+struct step_traits {
+    bool prompt;  /* it feeds one */
+    bool follows; /* others ran just before: the time between is its own */
+    int32_t sequences;
+};
 
 struct engine {
     struct model *model;
@@ -16,12 +24,18 @@ struct engine {
     struct scheduler *scheduler; /* rank 0 */
     struct batch flight;         /* where `flying`: of the step under way, its counts alone */
     bool flying;
+    int64_t flight_ns; /* when it began */
+    int64_t landed_ns; /* when the last step was done */
     /* Of the last step, on rank 0 and on the drawing rank. */
     const int32_t *drawn;
     const float *kept; /* logits [.., padded vocabulary]; NULL: none are */
-    int32_t *received; /* [max_seqs]: rank 0's copy of what another drew */
+    int32_t *received; /* [batch_max_draws]: rank 0's copy of what another drew */
     float *logits;     /* [max_logits, padded vocabulary]: a copy, where one has been needed */
     bool warned_range;
+    struct step_traits next, flight_traits; /* rank 0: of the step to run, and of that under way */
+    bool busy;                              /* there was more to run after the last step */
+    int64_t landed_forward_ns;              /* stats.forward_ns when the last step was done */
+    struct histogram prompt_step, decode_step, sequences, overhead;
     struct engine_stats stats;
 };
 
@@ -29,13 +43,16 @@ static enum status create_here(struct engine *e, const struct engine_options *o,
 {
     const struct model *m = e->model;
     TRY(step_init(&e->step, &m->limits, err));
-    e->received = calloc((size_t)m->limits.max_seqs, sizeof *e->received);
+    e->received = calloc((size_t)batch_max_draws(&m->limits), sizeof *e->received);
     if (!e->received)
         return error_set(err, ERR_NO_MEMORY, "no memory for the engine");
-    if (e->world->rank == 0)
-        TRY(sched_create(&m->limits, o->chunk, m->config.eos, m->config.eos_count, &e->scheduler,
-                         err));
-    return OK;
+    const struct sched_options so = {.chunk = o->chunk,
+                                     .stall_ms = o->stall_ms,
+                                     .no_prefix_cache = o->no_prefix_cache,
+                                     .speculate = o->speculate,
+                                     .eos = m->config.eos,
+                                     .eos_count = m->config.eos_count};
+    return e->world->rank == 0 ? sched_create(&m->limits, &so, &e->scheduler, err) : OK;
 }
 
 enum status engine_create(struct model *model, const struct engine_options *options,
@@ -47,6 +64,10 @@ enum status engine_create(struct model *model, const struct engine_options *opti
     e->model = model;
     e->world = model->world;
     e->options = *options;
+    histogram_init(&e->prompt_step, &histogram_seconds);
+    histogram_init(&e->decode_step, &histogram_seconds);
+    histogram_init(&e->overhead, &histogram_seconds);
+    histogram_init(&e->sequences, &histogram_sizes);
     e->drawer = (model->plan->layout.pp - 1) * model->plan->layout.w;
     e->vocab_limit = options->vocab_limit > 0 && options->vocab_limit < model->config.vocab
                          ? options->vocab_limit
@@ -165,8 +186,22 @@ static enum status begin_step(struct engine *e, struct batch *b, struct error *e
     return OK;
 }
 
-/* Waits for the oldest step that has begun, of batch `b`; its tokens and logits are on rank 0. */
+/* `took_ns`: the step; `since_ns`: since the one before was done. */
+static void record_step(struct engine *e, const struct step_traits *t, int64_t took_ns,
+                        int64_t since_ns)
+{
+    int64_t forward = e->stats.forward_ns - e->landed_forward_ns;
+    histogram_add(t->prompt ? &e->prompt_step : &e->decode_step, (double)took_ns * 1e-9);
+    histogram_add(&e->sequences, t->sequences);
+    if (t->follows)
+        histogram_add(&e->overhead, since_ns > forward ? (double)(since_ns - forward) * 1e-9 : 0);
+    e->landed_forward_ns = e->stats.forward_ns;
+}
+
+/* Waits for the oldest step that has begun, of batch `b`, at `begun_ns`; its tokens and logits are
+ * on rank 0. */
 static enum status finish_step(struct engine *e, const struct batch *b, bool keeps,
+                               int64_t begun_ns, const struct step_traits *traits,
                                struct error *err)
 {
     int64_t start = clock_now_ns();
@@ -174,9 +209,13 @@ static enum status finish_step(struct engine *e, const struct batch *b, bool kee
     e->stats.forward_ns += clock_now_ns() - start;
     warn_range(e);
     TRY(hand_over(e, b, keeps, err));
-    if (e->world->rank == 0)
-        sched_done(e->scheduler, e->drawn, e->kept, model_vocab_padded(e->model),
-                   e->model->config.vocab);
+    if (e->world->rank != 0)
+        return OK;
+    int64_t now = clock_now_ns(), free = e->landed_ns; /* two steps under way run in turn */
+    sched_done(e->scheduler, e->drawn, e->kept, model_vocab_padded(e->model),
+               e->model->config.vocab, now - (begun_ns > free ? begun_ns : free));
+    record_step(e, traits, now - (begun_ns > free ? begun_ns : free), now - free);
+    e->landed_ns = now;
     return OK;
 }
 
@@ -186,23 +225,28 @@ static enum status land(struct engine *e, struct error *err)
     if (!e->flying)
         return OK;
     e->flying = false;
-    return finish_step(e, &e->flight, false, err);
+    return finish_step(e, &e->flight, false, e->flight_ns, &e->flight_traits, err);
 }
 
 /* The next step: it begins while the one before is under way, which is then waited for; and is
- * itself left under way, unless somebody wants its logits, which the one after would overwrite. */
+ * itself left under way, unless somebody wants its logits, which the one after would overwrite, or
+ * rank 0 its tokens before it makes that one. */
 static enum status fly(struct engine *e, struct error *err)
 {
     struct batch b;
     bool keeps = e->step.header.keep_logits != 0;
+    int64_t begun_ns = clock_now_ns();
+    const struct step_traits traits = e->next;
     TRY(begin_step(e, &b, err));
     TRY(land(e, err));
-    if (e->model->kernels->ahead && e->drawer == 0 && !keeps) {
+    if (e->model->kernels->ahead && e->drawer == 0 && !keeps && !e->step.header.settle) {
         e->flight = b;
+        e->flight_ns = begun_ns;
+        e->flight_traits = traits;
         e->flying = true;
         return OK;
     }
-    return finish_step(e, &b, keeps, err);
+    return finish_step(e, &b, keeps, begun_ns, &traits, err);
 }
 
 enum status engine_follow(struct engine *e, enum engine_left *why, struct error *err)
@@ -218,6 +262,17 @@ enum status engine_follow(struct engine *e, enum engine_left *why, struct error 
     }
 }
 
+/* Padding has no bias, and something is left to draw. */
+static enum status check_shaping(const struct engine *e, const struct shaping *s, struct error *err)
+{
+    TRY(shaping_check(s, e->vocab_limit, err));
+    if (edits_most_bans(s, e->model->config.eos_count) < e->vocab_limit)
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "logit_bias: expected a token that may be drawn, found all %d forbidden",
+                     e->vocab_limit);
+}
+
 enum status engine_submit(struct engine *e, const struct request *request, uint64_t *id,
                           struct error *err)
 {
@@ -225,9 +280,13 @@ enum status engine_submit(struct engine *e, const struct request *request, uint6
         if (request->prompt[i] < 0 || request->prompt[i] >= e->model->config.vocab)
             return error_set(err, ERR_INVALID, "token %d of the prompt is %d: expected 0 to %d", i,
                              request->prompt[i], e->model->config.vocab - 1);
-    if (request->all_logits && e->model->limits.max_logits < e->model->limits.max_rows)
-        return error_set(err, ERR_INVALID, "logits of every position need max_logits = max_rows");
-    if (request->on_logits && !model_logits_in_place(e->model))
+    for (int32_t i = 0; i < request->answer_len; i++)
+        if (request->answer[i] < 0 || request->answer[i] >= e->model->config.vocab)
+            return error_set(err, ERR_INVALID, "token %d of the answer is %d: expected 0 to %d", i,
+                             request->answer[i], e->model->config.vocab - 1);
+    TRY(check_shaping(e, &request->shaping, err));
+    bool keeps = request->on_logits || request->logprobs > 0 || request->prompt_logprobs > 0;
+    if (keeps && !model_logits_in_place(e->model))
         TRY(reserve_logits(e, err));
     return sched_submit(e->scheduler, request, id, err);
 }
@@ -239,11 +298,17 @@ bool engine_cancel(struct engine *e, uint64_t id)
 
 enum status engine_step(struct engine *e, bool *ran, struct error *err)
 {
-    bool next = sched_next(e->scheduler, &e->step, e->vocab_limit);
+    uint64_t fed = e->stats.sched.prompt_rows;
+    bool next = sched_next(e->scheduler, &e->step, e->vocab_limit, clock_now_ns());
+    e->next = (struct step_traits){.prompt = sched_stats(e->scheduler).prompt_rows > fed,
+                                   .follows = e->busy,
+                                   .sequences = e->step.header.seqs};
     *ran = next || e->flying;
     if (next)
         TRY(step_broadcast(&e->step, e->world, err));
     TRY(next ? fly(e, err) : land(e, err));
+    e->stats.sched = sched_stats(e->scheduler);
+    e->busy = e->flying || sched_running(e->scheduler) + sched_waiting(e->scheduler) > 0;
     if (*ran)
         tell_phase(e, ENGINE_WAITING);
     return OK;
@@ -268,10 +333,25 @@ void engine_load(const struct engine *e, struct engine_load *out)
     *out = (struct engine_load){.running = sched_running(e->scheduler),
                                 .waiting = sched_waiting(e->scheduler),
                                 .kv_blocks_free = sched_free_blocks(e->scheduler),
+                                .kv_blocks_cached = sched_cached_blocks(e->scheduler),
                                 .kv_blocks = e->model->limits.kv_blocks};
 }
 
 const struct engine_stats *engine_stats(const struct engine *e)
 {
     return &e->stats;
+}
+
+void engine_figures(const struct engine *e, struct engine_figures *out)
+{
+    *out = (struct engine_figures){
+        .stats = e->stats,
+        .collective_ns = e->model->collective_ns,
+        .kv_blocks_cached = e->scheduler ? sched_cached_blocks(e->scheduler) : 0,
+        .prompt_step = e->prompt_step,
+        .decode_step = e->decode_step,
+        .sequences = e->sequences,
+        .overhead = e->overhead,
+    };
+    histogram_init(&out->queue, &histogram_seconds);
 }

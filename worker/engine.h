@@ -6,6 +6,7 @@
 #ifndef WITAN_WORKER_ENGINE_H
 #define WITAN_WORKER_ENGINE_H
 
+#include "base/histogram.h"
 #include "worker/model.h"
 #include "worker/scheduler.h"
 
@@ -17,6 +18,9 @@ enum engine_phase { ENGINE_WAITING, ENGINE_FORWARD };
 struct engine_options {
     int32_t chunk;       /* most prompt tokens of one sequence a step; 0 = max_rows */
     int32_t vocab_limit; /* ids from here on are never drawn (padding); 0 = config.vocab */
+    int32_t stall_ms;    /* as struct sched_options has it; 0 = no bound */
+    bool no_prefix_cache;
+    int32_t speculate; /* tokens guessed ahead of each sequence a step; 0 = none */
     /* May be NULL. Called by the engine thread at the begin and end of each step. */
     void (*on_phase)(void *user, enum engine_phase phase);
     void *user;
@@ -51,6 +55,7 @@ enum status engine_park(struct engine *e, struct error *err);
 struct engine_load {
     int32_t running, waiting; /* sequences */
     int32_t kv_blocks_free, kv_blocks;
+    int32_t kv_blocks_cached; /* of the free ones, those kept for their prefix */
 };
 
 void engine_load(const struct engine *e, struct engine_load *out);
@@ -59,9 +64,23 @@ struct engine_stats {
     uint64_t steps;
     uint64_t rows;
     uint64_t drawn;
-    int64_t forward_ns; /* in model_forward, which draws */
+    int64_t forward_ns;       /* in model_forward, which draws */
+    struct sched_stats sched; /* rank 0: after its last step */
 };
 
 const struct engine_stats *engine_stats(const struct engine *e);
+
+/* What an operator is shown of a rank: the above, and on rank 0 how its steps were. */
+struct engine_figures {
+    struct engine_stats stats;
+    int64_t collective_ns; /* struct model's */
+    int32_t kv_blocks_cached;
+    struct histogram prompt_step, decode_step; /* seconds of steps, those that fed prompts apart */
+    struct histogram sequences;                /* of a step */
+    struct histogram overhead; /* seconds of a step that the forward pass had no part in */
+    struct histogram queue;    /* seconds from submission to the first step; the caller's to fill */
+};
+
+void engine_figures(const struct engine *e, struct engine_figures *out);
 
 #endif

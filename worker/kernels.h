@@ -13,9 +13,9 @@
 #ifndef WITAN_WORKER_KERNELS_H
 #define WITAN_WORKER_KERNELS_H
 
-#include "partition/sampling.h"
 #include "worker/kv.h"
 #include "worker/memory.h"
+#include "worker/sampler.h"
 #include "worker/weights.h"
 
 /* A token to draw. */
@@ -23,7 +23,27 @@ struct draw {
     int32_t row;      /* of the batch's logits */
     int32_t position; /* of the token in its sequence */
     struct sampling sampling;
+    /* [edits], ids ascending and below vocab_limit. With any, no other draw is of this row. */
+    const struct logit_edit *edit;
+    int32_t edits;
+    float repetition_penalty;
 };
+
+/* Edits of one step: those of one sequence, which may name each of its tokens, each biased one and
+ * each that may end it; and of many sequences some thousands each. */
+static inline int32_t batch_max_edits(const struct engine_limits *l)
+{
+    int64_t many = (int64_t)l->max_seqs * 4096;
+    int64_t one = (int64_t)l->context + SAMPLING_MAX_BIASES + SAMPLING_MAX_STOP_IDS + MAX_EOS;
+    many = many < 65536 ? 65536 : many > 1 << 20 ? 1 << 20 : many;
+    return (int32_t)(one > many ? one : many);
+}
+
+/* Tokens that one step draws: one a sequence, or more of those that guess ahead. */
+static inline int32_t batch_max_draws(const struct engine_limits *l)
+{
+    return l->max_logits > l->max_seqs ? l->max_logits : l->max_seqs;
+}
 
 /* The rows of one step: every token of every sequence that it feeds. Arrays live as long as the
  * step. */
@@ -34,7 +54,7 @@ struct batch {
     const int32_t *const *block_table; /* [rows]: KV block of each KV_BLOCK positions */
     int32_t logits;                    /* rows that want logits */
     const int32_t *logit_row;          /* [logits], ascending */
-    int32_t draws;                     /* tokens to draw, at most one a sequence */
+    int32_t draws;                     /* tokens to draw, at most batch_max_draws */
     const struct draw *draw;           /* [draws] */
     int32_t vocab_limit;               /* ids from here on are never drawn */
 };
@@ -152,8 +172,9 @@ struct kernels {
                     int32_t padded, const float *xn, int32_t hidden, float *logits);
 
     /* Last in a step: draws the batch's tokens (worker/sampler.h) from its logits as the stage's
-     * ranks gather them: [shards][logits][padded], a token's column being its id. */
-    void (*draw)(struct backend *be, const struct batch *b, const float *logits, int32_t shards,
+     * ranks gather them: [shards][logits][padded], a token's column being its id. Edits of logits
+     * are undone. */
+    void (*draw)(struct backend *be, const struct batch *b, float *logits, int32_t shards,
                  int32_t padded);
 
     /* What the step last finished drew, [draws] in the host's memory, and, unless another has begun
@@ -177,10 +198,12 @@ struct kernels {
 };
 
 /* The CPU backend. `ops`: a name for cpu_ops_choose. The pool stays the caller's; `scratch_bytes`
- * for each of its threads is the backend's. A step draws at most `draws` tokens (0: this rank draws
- * none) from rows of at most `vocab` logits, padding included. */
+ * for each of its threads is the backend's, and so is room for activations as codes, which weights
+ * in panels take (`codes` NULL: there are none). A step draws at most `draws` tokens (0: this rank
+ * draws none) from rows of at most `vocab` logits, padding included. */
 enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scratch_bytes,
-                               int32_t draws, int32_t vocab, const struct kernels **kernels,
-                               struct backend **out, struct error *err);
+                               const struct code_blocks *codes, int32_t draws, int32_t vocab,
+                               const struct kernels **kernels, struct backend **out,
+                               struct error *err);
 
 #endif

@@ -4,7 +4,9 @@
  * scheduler's business (rank 0); every rank uses the same block numbers.
  *
  * Inside a block K lies transposed, [row][KV_BLOCK], so that positions are lanes when scores are
- * computed; V lies [KV_BLOCK][row]. row = head_row(head_dim), its padding zero.
+ * computed; V lies [KV_BLOCK][row]. row = head_row(head_dim), its padding zero. Of int8
+ * (worker/kv8_inline.h) the scales follow the elements of K, and of V: bf16
+ * [kv8_groups(row)][KV_BLOCK].
  */
 #ifndef WITAN_WORKER_KV_H
 #define WITAN_WORKER_KV_H
@@ -36,11 +38,6 @@ enum status kv_init(struct kv_cache *kv, const struct model_config *config,
                     struct memory *memory, struct error *err);
 void kv_fini(struct kv_cache *kv);
 
-static inline size_t kv_tile_bytes(enum kv_dtype dtype, int32_t row)
-{
-    return (size_t)KV_BLOCK * (size_t)row * (dtype == KV_F32 ? 4 : 2);
-}
-
 static inline struct kv_layer kv_layer_of(const struct kv_cache *kv, int32_t layer)
 {
     size_t bytes = (size_t)kv->blocks * (size_t)kv->heads * 2 * kv_tile_bytes(kv->dtype, kv->row);
@@ -52,6 +49,12 @@ static inline char *kv_tile(const struct kv_layer *kv, int32_t block, int32_t he
 {
     size_t tile = kv_tile_bytes(kv->dtype, kv->row);
     return kv->data + ((size_t)block * (size_t)kv->heads + (size_t)head) * 2 * tile;
+}
+
+/* The scales of an int8 tile. */
+static inline uint16_t *kv8_scales(char *tile, int32_t row)
+{
+    return (uint16_t *)(void *)(tile + (size_t)KV_BLOCK * (size_t)row);
 }
 
 #endif

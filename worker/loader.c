@@ -307,6 +307,8 @@ static enum status pack_want(struct loader *l, const struct load_want *w, const 
 {
     const struct quant_rect *rect = &w->cut.rect;
     struct weight_shape s = weight_shape(l->inv, w->cut.weight, rect->rows, rect->cols);
+    if (l->memory->host)
+        return weight_pack(l->inv, &w->cut, staged, w->to, w->scales, err);
     char *rows = malloc(s.bytes);
     if (!rows)
         return error_set(err, ERR_NO_MEMORY, "no memory for %llu bytes of a weight",
@@ -356,8 +358,10 @@ static enum status take_part(struct loader *l, const struct part *p, const struc
     if (bytes == 0 || atomic_fetch_sub(&l->missing[p->want], bytes) != bytes || !staged)
         return OK;
     enum status st = convert_want(l, w, staged, err);
-    if (st == ERR_INVALID) { /* its g_idx */
-        error_prefix(err, "%s: ", checkpoint_file_name(l->ck, w->cut.weight->order.file));
+    if (st == ERR_INVALID) { /* its g_idx, or a value that is no number */
+        const struct weight *of = w->cut.weight;
+        bool ordered = of->store == STORE_GROUPS && of->order.file >= 0;
+        error_prefix(err, "%s: ", checkpoint_file_name(l->ck, ordered ? of->order.file : of->file));
         error_advise(err, st, "fetch the file again");
     }
     free(staged);

@@ -9,6 +9,8 @@
  */
 #include "worker/model.h"
 
+#include "base/clock.h"
+
 static enum status receive_rows(struct model *m, const struct batch *b, struct error *err);
 static enum status send_rows(struct model *m, const struct batch *b, struct error *err);
 static enum status gather_logits(struct model *m, const struct batch *b, struct error *err);
@@ -36,7 +38,7 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
     k->begin(be, b);
     if (r->stage == 0) {
         k->embed(be, b, &w->embed, r->vocab.begin, c->hidden, ws->x, ws->sum); /* [R, H] */
-        TRY(comm_allreduce_f64(m->stage, ws->sum, sums, err));
+        TRY(model_sum(m, m->stage, ws->sum, sums, err));
         pending = ws->sum;
     } else {
         TRY(receive_rows(m, b, err)); /* x [R, H] of the stage before */
@@ -53,7 +55,7 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
         k->qkv(be, b, &a, l, ws->xn, ws->rope, ws->attn, ws->kv, ws->q, &kv); /* q [R, A, D] */
         k->attention(be, b, &a, ws->q, &kv, ws->attn);                        /* [R, A x D] */
         k->o_proj(be, b->rows, &a, &l->o, ws->attn, ws->sum);                 /* [R, H] */
-        TRY(comm_allreduce_f64(m->attn, ws->sum, sums, err));
+        TRY(model_sum(m, m->attn, ws->sum, sums, err));
 
         TRY(ffn_forward(m, l, c->layer_is_moe[r->layers.begin + i], b->rows, err)); /* sum [R, H] */
         pending = ws->sum;
@@ -71,17 +73,36 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
     return OK;
 }
 
+/* Counts the time since `start_ns`. */
+static enum status met(struct model *m, int64_t start_ns, enum status st)
+{
+    m->collective_ns += clock_now_ns() - start_ns;
+    return st;
+}
+
+enum status model_sum(struct model *m, struct comm *c, double *x, size_t count, struct error *err)
+{
+    if (c->size == 1)
+        return OK;
+    int64_t start = clock_now_ns();
+    return met(m, start, c->ops->allreduce_f64(c, x, count, err));
+}
+
 /* Rank i of a stage hands its x to rank i of the next. */
 static enum status receive_rows(struct model *m, const struct batch *b, struct error *err)
 {
-    return m->pipe->ops->recv(m->pipe, m->rank->rank - m->plan->layout.w, m->ws.x,
-                              (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err);
+    size_t bytes = (size_t)b->rows * (size_t)m->config.hidden * sizeof(float);
+    int from = m->rank->rank - m->plan->layout.w;
+    int64_t start = clock_now_ns();
+    return met(m, start, m->pipe->ops->recv(m->pipe, from, m->ws.x, bytes, err));
 }
 
 static enum status send_rows(struct model *m, const struct batch *b, struct error *err)
 {
-    TRY(m->pipe->ops->send(m->pipe, m->rank->rank + m->plan->layout.w, m->ws.x,
-                           (size_t)b->rows * (size_t)m->config.hidden * sizeof(float), err));
+    size_t bytes = (size_t)b->rows * (size_t)m->config.hidden * sizeof(float);
+    int to = m->rank->rank + m->plan->layout.w;
+    int64_t start = clock_now_ns();
+    TRY(met(m, start, m->pipe->ops->send(m->pipe, to, m->ws.x, bytes, err)));
     m->kernels->end(m->backend);
     return OK;
 }
@@ -91,7 +112,8 @@ static enum status gather_logits(struct model *m, const struct batch *b, struct 
     size_t bytes = (size_t)b->logits * (size_t)m->rank->vocab_padded * sizeof(float);
     if (m->stage->size == 1 || bytes == 0)
         return OK; /* one rank's shard is all */
-    return m->stage->ops->allgather(m->stage, m->ws.shard, bytes, m->ws.logits, err);
+    int64_t start = clock_now_ns();
+    return met(m, start, m->stage->ops->allgather(m->stage, m->ws.shard, bytes, m->ws.logits, err));
 }
 
 enum status model_read_logits(struct model *m, const struct batch *b, float *rows,

@@ -42,6 +42,7 @@ struct model {
     struct plan *plan;
     const struct rank_plan *rank;
     struct engine_limits limits;
+    enum weight_mode mode; /* what the weights have become */
     struct weights *weights;
     struct kv_cache kv;
     const struct kernels *kernels;
@@ -64,6 +65,9 @@ struct model {
     bool captured;      /* ranks meet on the backend's stream alone, in recordings too */
     void *stage_buffer; /* of the host: sums on their way between a device and other ranks */
     struct memory_plan memory_plan; /* what the plan says this rank takes */
+    /* In the collectives of model_forward, waiting for other ranks included; next to nothing where
+     * they run on a device's stream. */
+    int64_t collective_ns;
 };
 
 /* What the operator chose; everything else follows from the checkpoint and the plan. */
@@ -72,6 +76,7 @@ struct model_options {
     const struct manifest
         *manifest;             /* of that folder (NULL: none): what is read must be as signed */
     const char *weights_cache; /* a folder (weights_cache.h), with a manifest; NULL: none */
+    enum weight_mode weights;  /* what they become: published, int8 or int4; on GPUs published */
     bool random_weights;       /* none are read: `dir` needs its config.json alone (benchmarks) */
     struct layout layout;
     /* kv_blocks 0: enough for max_seqs full contexts; on a GPU, of that what it has room for */
@@ -104,6 +109,9 @@ void model_destroy(struct model *m);
  * model is unusable.
  */
 enum status model_forward(struct model *m, const struct batch *b, struct error *err);
+
+/* The exact sum of x[count] over the ranks of `c`; model_forward's and ffn_forward's. */
+enum status model_sum(struct model *m, struct comm *c, double *x, size_t count, struct error *err);
 
 /* After a step, on ranks of the last stage: its logits as rows[batch->logits, model_vocab_padded]
  * in the host's memory. Entries from config.vocab on are -infinity. NULL in model_logits_in_place:

@@ -28,5 +28,5 @@ enum status ffn_forward(struct model *m, const struct layer_weights *w, bool moe
     }
     k->ffn_up(m->backend, w->ffn, w->ffn_count, route, c->hidden, ws->xn, ws->h);
     k->ffn_down(m->backend, rows, w->ffn, w->ffn_count, route, c->hidden, leaves, ws->h, ws->sum);
-    return comm_allreduce_f64(m->stage, ws->sum, (size_t)rows * (size_t)c->hidden, err);
+    return model_sum(m, m->stage, ws->sum, (size_t)rows * (size_t)c->hidden, err);
 }

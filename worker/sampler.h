@@ -12,10 +12,20 @@
 
 #include "partition/sampling.h"
 
+struct cpu_rows;
 struct sampler;
 
-/* `vocab`: the longest row. One a thread. */
-enum status sampler_create(int32_t vocab, struct sampler **out, struct error *err);
+/* A change of one logit before a draw: sampler_edited of sampler_inline.h. */
+struct logit_edit {
+    int32_t id;
+    float add;
+    int32_t repeated; /* the draw's repetition penalty comes before */
+};
+
+/* `rows`: whose passes over a row (worker/cpu/ops.h) are taken, with the same results. `vocab`: the
+ * longest row. One a thread. */
+enum status sampler_create(const struct cpu_rows *rows, int32_t vocab, struct sampler **out,
+                           struct error *err);
 void sampler_destroy(struct sampler *s);
 
 /*
@@ -26,6 +36,13 @@ void sampler_destroy(struct sampler *s);
  */
 int32_t sampler_draw(struct sampler *s, const float *logits, int32_t vocab,
                      const struct sampling *params, int32_t position);
+
+/* Around a draw: changes the row by `edits` of ids below the row's end, none twice, and makes it
+ * again what it was. */
+void sampler_edit(struct sampler *s, float *logits, const struct logit_edit *edit, int32_t edits,
+                  float repetition_penalty);
+void sampler_restore(struct sampler *s, float *logits, const struct logit_edit *edit,
+                     int32_t edits);
 
 /* 128 pseudo-random bits of Philox4x32-10. */
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

@@ -53,4 +53,13 @@ DETMATH double sampler_mass(float logit, float max, float temperature)
     return (m + shift) - shift;
 }
 
+/* A logit as it is drawn from: a repeated token's is divided by the penalty where it is above 0,
+ * else multiplied by it; then the addition. */
+DETMATH float sampler_edited(float logit, float add, int32_t repeated, float penalty)
+{
+    if (repeated)
+        logit = logit > 0.0f ? logit / penalty : logit * penalty;
+    return logit + add;
+}
+
 #endif

@@ -376,9 +376,11 @@ static enum status create_backend(struct model *m, const struct model_options *o
     } else {
         TRY(pool_create(m->limits.threads, o->spin, &m->pool, err));
         bool last = m->rank->stage == m->plan->layout.pp - 1;
+        bool panels = o->weights == WEIGHTS_INT8 || o->weights == WEIGHTS_INT4;
+        struct code_blocks codes = plan_code_blocks(&m->config, m->rank, &m->limits);
         TRY(cpu_backend_create(o->kernels, m->pool, plan_thread_scratch(&m->config, m->rank),
-                               last ? m->limits.max_seqs : 0, model_vocab_padded(m), &m->kernels,
-                               &m->backend, err));
+                               panels ? &codes : NULL, last ? batch_max_draws(&m->limits) : 0,
+                               model_vocab_padded(m), &m->kernels, &m->backend, err));
     }
     m->memory = m->kernels->memory(m->backend);
     return OK;
@@ -514,7 +516,13 @@ static enum status prove(struct model *m, const struct model_options *o, struct 
     TRY(config_load_proven(o->dir, o->manifest, &m->config, &ignored, err));
     TRY(check_limits(m, err));
     TRY(inventory_create(&m->config, inv, err));
-    (*inv)->native = o->cuda != NULL;
+    if (o->cuda && o->weights != WEIGHTS_PUBLISHED)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "--weights: expected published with --device cuda, which takes weights as "
+                         "they are stored, found %s",
+                         weight_mode_name(o->weights));
+    m->mode = o->cuda ? WEIGHTS_PACKED : o->weights;
+    (*inv)->mode = m->mode;
     TRY(plan_create(&m->config, *inv, o->layout, &m->plan, err));
     if (m->plan->world != m->world->size)
         return error_set(err, ERR_INVALID, "the layout has %d ranks, but %d were started",
@@ -545,6 +553,20 @@ static enum status check_same_limits(struct model *m, struct error *err)
     return comm_agree(m->world, st, err);
 }
 
+/* The same of what weights become, which sums of one layer cannot be of two kinds of. */
+static enum status check_same_weights(struct model *m, struct error *err)
+{
+    enum weight_mode first = m->mode;
+    TRY(comm_broadcast(m->world, 0, &first, sizeof first, err));
+    enum status st = OK;
+    if (m->mode != first)
+        st = error_set(err, ERR_INVALID,
+                       "weights: expected %s, as rank 0 has them, found %s: start all ranks with "
+                       "the same flags",
+                       weight_mode_name(first), weight_mode_name(m->mode));
+    return comm_agree(m->world, st, err);
+}
+
 /* Hosts have folders and manifests of their own: all ranks must load what rank 0 loads. */
 static enum status check_same_manifest(struct model *m, const struct manifest *manifest,
                                        struct error *err)
@@ -570,6 +592,8 @@ static enum status bring_up(struct model *m, const struct model_options *o, stru
     enum status st = comm_agree(m->world, prove(m, o, &inv, &ck, err), err);
     if (st == OK)
         st = check_same_limits(m, err);
+    if (st == OK)
+        st = check_same_weights(m, err);
     if (st == OK)
         st = check_same_manifest(m, o->manifest, err);
     if (st == OK)

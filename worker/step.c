@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP_MAGIC = 0x57535031, STEP_VERSION = 1, FIRST_MESSAGE = 1024 };
+enum { STEP_MAGIC = 0x57535031, STEP_VERSION = 2, FIRST_MESSAGE = 1024 };
 
 enum status step_init(struct step *s, const struct engine_limits *limits, struct error *err)
 {
@@ -13,21 +13,25 @@ enum status step_init(struct step *s, const struct engine_limits *limits, struct
     s->max_seqs = limits->max_seqs;
     s->max_rows = limits->max_rows;
     s->table = (limits->context + KV_BLOCK - 1) / KV_BLOCK;
-    /* A sequence takes at most the blocks of its new rows and one that they begin in. */
-    s->max_blocks = limits->max_rows / KV_BLOCK + 2 * limits->max_seqs;
+    /* A sequence may bring all its blocks at once, found in the prefix cache. */
+    s->max_blocks = limits->max_seqs * s->table;
+    s->max_edits = batch_max_edits(limits);
+    s->max_draws = batch_max_draws(limits);
     size_t seqs = (size_t)s->max_seqs, rows = (size_t)s->max_rows, blocks = (size_t)s->max_blocks;
     s->seqs = calloc(seqs, sizeof *s->seqs);
     s->tokens = calloc(rows, sizeof *s->tokens);
     s->blocks = calloc(blocks, sizeof *s->blocks);
+    s->edits = calloc((size_t)s->max_edits, sizeof *s->edits);
     s->message = calloc(1, FIRST_MESSAGE + sizeof s->header + seqs * sizeof *s->seqs +
-                               (rows + blocks) * sizeof(int32_t));
+                               (rows + blocks) * sizeof(int32_t) +
+                               (size_t)s->max_edits * sizeof *s->edits);
     s->tables = calloc(seqs * (size_t)s->table, sizeof *s->tables);
     s->pos = calloc(rows, sizeof *s->pos);
     s->row_table = calloc(rows, sizeof *s->row_table);
     s->logit_row = calloc(rows, sizeof *s->logit_row);
-    s->draw = calloc(seqs, sizeof *s->draw);
-    if (s->seqs && s->tokens && s->blocks && s->message && s->tables && s->pos && s->row_table &&
-        s->logit_row && s->draw)
+    s->draw = calloc((size_t)s->max_draws, sizeof *s->draw);
+    if (s->seqs && s->tokens && s->blocks && s->edits && s->message && s->tables && s->pos &&
+        s->row_table && s->logit_row && s->draw)
         return OK;
     step_fini(s);
     return error_set(err, ERR_NO_MEMORY, "no memory for the step description");
@@ -38,6 +42,7 @@ void step_fini(struct step *s)
     free(s->seqs);
     free(s->tokens);
     free(s->blocks);
+    free(s->edits);
     free(s->message);
     free(s->tables);
     free(s->pos);
@@ -72,20 +77,39 @@ void step_add(struct step *s, const struct step_seq *seq, const int32_t *tokens,
     h->blocks += seq->blocks;
 }
 
-/* The message's four parts, in order. */
+struct logit_edit *step_edits(struct step *s, int32_t *room)
+{
+    *room = s->max_edits - s->header.edits;
+    return s->edits + s->header.edits;
+}
+
+void step_edited(struct step *s, int32_t edits, float repetition_penalty)
+{
+    struct step_header *h = &s->header;
+    CHECK(h->seqs > 0 && s->seqs[h->seqs - 1].edits == 0 && edits <= s->max_edits - h->edits,
+          "step of %d sequences, %d edits cannot take %d more", h->seqs, h->edits, edits);
+    s->seqs[h->seqs - 1].edits = edits;
+    s->seqs[h->seqs - 1].repetition_penalty = repetition_penalty;
+    h->edits += edits;
+}
+
+/* The message's parts, in order. */
 struct part {
     void *data;
     size_t bytes;
 };
 
-static size_t parts_of(struct step *s, struct part parts[4])
+enum { PARTS = 5 };
+
+static size_t parts_of(struct step *s, struct part parts[PARTS])
 {
     const struct step_header *h = &s->header;
     parts[0] = (struct part){&s->header, sizeof s->header};
     parts[1] = (struct part){s->seqs, (size_t)h->seqs * sizeof *s->seqs};
     parts[2] = (struct part){s->tokens, (size_t)h->rows * sizeof *s->tokens};
     parts[3] = (struct part){s->blocks, (size_t)h->blocks * sizeof *s->blocks};
-    return parts[0].bytes + parts[1].bytes + parts[2].bytes + parts[3].bytes;
+    parts[4] = (struct part){s->edits, (size_t)h->edits * sizeof *s->edits};
+    return parts[0].bytes + parts[1].bytes + parts[2].bytes + parts[3].bytes + parts[4].bytes;
 }
 
 /* Most steps fit the first message; a longer one sends its rest in a second. */
@@ -93,37 +117,48 @@ enum status step_broadcast(struct step *s, struct comm *world, struct error *err
 {
     if (world->size == 1)
         return OK;
-    struct part parts[4];
+    struct part parts[PARTS];
     char *at = s->message;
     if (world->rank == 0)
         parts_of(s, parts);
-    for (int i = 0; world->rank == 0 && i < 4; at += parts[i++].bytes)
+    for (int i = 0; world->rank == 0 && i < PARTS; at += parts[i++].bytes)
         memcpy(at, parts[i].data, parts[i].bytes);
     TRY(comm_broadcast(world, 0, s->message, FIRST_MESSAGE, err));
     memcpy(&s->header, s->message, sizeof s->header);
     const struct step_header *h = &s->header;
     CHECK(h->magic == STEP_MAGIC && h->version == STEP_VERSION && h->seqs >= 0 &&
               h->seqs <= s->max_seqs && h->rows >= 0 && h->rows <= s->max_rows && h->blocks >= 0 &&
-              h->blocks <= s->max_blocks,
-          "step description: magic %x version %u, %d sequences, %d rows, %d blocks", h->magic,
-          h->version, h->seqs, h->rows, h->blocks);
+              h->blocks <= s->max_blocks && h->edits >= 0 && h->edits <= s->max_edits,
+          "step description: magic %x version %u, %d sequences, %d rows, %d blocks, %d edits",
+          h->magic, h->version, h->seqs, h->rows, h->blocks, h->edits);
     size_t bytes = parts_of(s, parts);
     if (bytes > FIRST_MESSAGE)
         TRY(comm_broadcast(world, 0, s->message + FIRST_MESSAGE, bytes - FIRST_MESSAGE, err));
     at = s->message;
-    for (int i = 0; world->rank != 0 && i < 4; at += parts[i++].bytes)
+    for (int i = 0; world->rank != 0 && i < PARTS; at += parts[i++].bytes)
         memcpy(parts[i].data, at, parts[i].bytes);
     return OK;
 }
 
+/* What would write beside a row ends the rank with a word. */
+static void check_edits(const struct logit_edit *edit, int32_t edits, int32_t vocab_limit)
+{
+    for (int32_t i = 0; i < edits; i++)
+        CHECK(edit[i].id > (i > 0 ? edit[i - 1].id : -1) && edit[i].id < vocab_limit,
+              "edit of token %d, below %d", edit[i].id, vocab_limit);
+}
+
 void step_batch(struct step *s, struct batch *batch)
 {
+    const struct logit_edit *edit = s->edits;
     const int32_t *blocks = s->blocks;
     int32_t row = 0, logits = 0, draws = 0;
     for (int32_t i = 0; i < s->header.seqs; i++) {
         const struct step_seq *q = &s->seqs[i];
         CHECK(q->slot >= 0 && q->slot < s->max_seqs && q->first_block + q->blocks <= s->table,
               "slot %d, blocks %d + %d of %d", q->slot, q->first_block, q->blocks, s->table);
+        CHECK(q->draw >= 0 && q->draw <= q->count && draws + q->draw <= s->max_draws,
+              "%d draws of %d tokens after %d of %d", q->draw, q->count, draws, s->max_draws);
         int32_t *table = s->tables + (size_t)q->slot * (size_t)s->table;
         memcpy(table + q->first_block, blocks, (size_t)q->blocks * sizeof *table);
         blocks += q->blocks;
@@ -134,8 +169,16 @@ void step_batch(struct step *s, struct batch *batch)
             if (q->logits == STEP_LOGITS_ALL || (q->logits == STEP_LOGITS_LAST && last))
                 s->logit_row[logits++] = row;
         }
-        if (q->draw)
-            s->draw[draws++] = (struct draw){logits - 1, q->pos + q->count, q->sampling};
+        CHECK(q->edits == 0 || q->draw <= 1, "%d edits for %d draws", q->edits, q->draw);
+        for (int32_t j = q->count - q->draw; j < q->count; j++)
+            s->draw[draws++] = (struct draw){.row = logits - q->count + j,
+                                             .position = q->pos + j + 1,
+                                             .sampling = q->sampling,
+                                             .edit = edit,
+                                             .edits = q->edits,
+                                             .repetition_penalty = q->repetition_penalty};
+        check_edits(edit, q->edits, s->header.vocab_limit);
+        edit += q->edits;
     }
     *batch = (struct batch){.rows = row,
                             .token = s->tokens,

@@ -21,7 +21,7 @@ enum step_kind {
 enum step_logits {
     STEP_LOGITS_NONE, /* a chunk of a prompt that is not its last */
     STEP_LOGITS_LAST, /* of its last token: one is drawn from it */
-    STEP_LOGITS_ALL,  /* of every token, and one is drawn from the last */
+    STEP_LOGITS_ALL,  /* of every token, and some are drawn from the last ones */
 };
 
 /* One sequence's part of a step. */
@@ -32,8 +32,10 @@ struct step_seq {
     int32_t first_block; /* index in the slot's table of the first new block */
     int32_t blocks;      /* new blocks */
     int32_t logits;      /* enum step_logits */
-    int32_t draw;        /* 1: sample after the last token */
-    int32_t reserved;    /* 0 */
+    int32_t draw;        /* sample after so many of its last tokens; all of these have logits */
+    int32_t edits;       /* of logits, before its one draw */
+    float repetition_penalty;
+    int32_t reserved; /* 0 */
     struct sampling sampling;
 };
 
@@ -46,23 +48,26 @@ struct step_header {
     int32_t blocks;      /* sum of new blocks */
     int32_t vocab_limit; /* ids from here on are never drawn */
     int32_t keep_logits; /* 1: rank 0 wants the logits rows themselves */
+    int32_t edits;       /* sum of edits */
+    int32_t settle;      /* 1: it wants its tokens before it makes the next step */
 };
 
 /* A step, written or received. Memory sized once by the limits. */
 struct step {
     struct step_header header;
-    struct step_seq *seqs; /* [max_seqs] */
-    int32_t *tokens;       /* [max_rows] */
-    int32_t *blocks;       /* [max_blocks] */
-    char *message;         /* header, sequences, tokens, blocks back to back, as broadcast */
-    int32_t max_seqs, max_rows, max_blocks;
+    struct step_seq *seqs;    /* [max_seqs] */
+    int32_t *tokens;          /* [max_rows] */
+    int32_t *blocks;          /* [max_blocks] */
+    struct logit_edit *edits; /* [max_edits] */
+    char *message; /* header, sequences, tokens, blocks, edits back to back, as broadcast */
+    int32_t max_seqs, max_rows, max_blocks, max_edits, max_draws;
     int32_t table; /* entries of a slot's block table */
     /* What step_batch makes of it. */
     int32_t *tables; /* [max_seqs][table] */
     int32_t *pos;    /* [max_rows] */
     const int32_t **row_table;
     int32_t *logit_row;
-    struct draw *draw; /* [max_seqs] */
+    struct draw *draw; /* [max_draws] */
 };
 
 /* Stands for the token that the step before draws as its `index`-th, which is not known yet. */
@@ -79,6 +84,11 @@ void step_fini(struct step *s);
 void step_begin(struct step *s, enum step_kind kind, int32_t vocab_limit, bool keep_logits);
 void step_add(struct step *s, const struct step_seq *seq, const int32_t *tokens,
               const int32_t *blocks);
+
+/* Where edits of the last sequence's logits may be written, *room of them; then how many were. Ids
+ * ascend, all below vocab_limit. */
+struct logit_edit *step_edits(struct step *s, int32_t *room);
+void step_edited(struct step *s, int32_t edits, float repetition_penalty);
 
 /* From rank 0 to all ranks of `world`. Collective. */
 enum status step_broadcast(struct step *s, struct comm *world, struct error *err);

@@ -152,17 +152,27 @@ static enum status bind_all(struct weights *w, const struct inventory *inv,
     return OK;
 }
 
-/* What a reader of the log should know: memory and rounding are not those of the checkpoint. */
-static void tell_of_bf16(const struct inventory *inv, const struct rank_plan *rank)
+/* What a reader of the log should know: memory and rounding are not those of the checkpoint, or not
+ * those that were asked for. */
+static void tell_of_others(const struct inventory *inv, const struct rank_plan *rank)
 {
+    bool panels = inv->mode == WEIGHTS_INT8 || inv->mode == WEIGHTS_INT4;
+    enum weight_form other = panels ? FORM_VALUES : FORM_BF16;
     int32_t count = 0;
     uint64_t bytes = 0;
     for (int32_t i = 0; i < rank->slice_count; i++) {
+        const struct weight *t = &inv->weights[rank->slices[i].weight];
         struct weight_shape s = slice_shape(inv, &rank->slices[i]);
-        count += s.form == FORM_BF16;
-        bytes += s.form == FORM_BF16 ? s.bytes : 0;
+        if (s.form != other || weight_role_is_vector(t->role) || t->role == WEIGHT_ROUTER)
+            continue;
+        count++;
+        bytes += s.bytes;
     }
-    if (count > 0)
+    if (count > 0 && panels)
+        log_warn("%d matrices do not become %s (%.1f MB): expected columns, and of o_proj head_dim "
+                 "too, to be a multiple of %d",
+                 count, weight_mode_name(inv->mode), (double)bytes * 1e-6, PANEL_BLOCK);
+    else if (count > 0)
         log_warn(
             "%d quantised matrices become bf16 in memory (%.1f MB): this backend packs FP8 and "
             "4-bit groups of 32, 64, 128, ... columns without desc_act",
@@ -183,7 +193,7 @@ enum status weights_create(const struct model_config *config, const struct inven
         weights_destroy(w);
         return st;
     }
-    tell_of_bf16(inv, rank);
+    tell_of_others(inv, rank);
     if (config->tied_embeddings && rank->stage == plan->layout.pp - 1)
         w->lm_head = w->embed;
     *out = w;
@@ -197,21 +207,22 @@ static enum status push_rows(struct load_wants *wants, const struct inventory *i
                              const struct weight *t, const struct slice *s, char *to,
                              struct error *err)
 {
-    bool convert = t->store != STORE_PLAIN || weight_role_is_vector(t->role);
     struct weight_shape shape = slice_shape(inv, s);
     bool pack = shape.form != FORM_VALUES;
-    int64_t row = s->cols * (int64_t)sizeof(float);
+    bool convert = pack || t->store != STORE_PLAIN || weight_role_is_vector(t->role);
+    int64_t row = s->cols * (int64_t)sizeof(float), rows = 1; /* of `row` bytes in memory */
     int64_t step = !convert ? s->rows : CONVERT_BYTES / row > 0 ? CONVERT_BYTES / row : 1;
-    if (pack) { /* whole blocks */
-        int64_t block = inv->quant.block_rows;
+    if (pack) { /* whole blocks, or panels */
+        int64_t block = weight_panel_bits(shape.form) ? PANEL_ROWS : inv->quant.block_rows;
+        rows = weight_panel_bits(shape.form) ? PANEL_ROWS : 1;
         row = (int64_t)shape.row_bytes;
         step = step < block ? block : step / block * block;
     }
     for (int64_t r = 0; r < s->rows; r += step) {
         const struct quant_rect rect = {s->row + r, s->rows - r < step ? s->rows - r : step, s->col,
                                         s->cols};
-        struct load_want want = {weight_cut(inv, t, &rect), to ? to + r * row : NULL, convert, pack,
-                                 NULL};
+        struct load_want want = {weight_cut(inv, t, &rect), to ? to + r / rows * row : NULL,
+                                 convert, pack, NULL};
         if (to && shape.scale_rows > 0)
             want.scales = to + shape.scales_at +
                           (uint64_t)(r / shape.scale_rows * shape.groups) * sizeof(uint32_t);

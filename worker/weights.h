@@ -15,13 +15,13 @@
 enum { WEIGHTS_FORMAT = 1 };
 
 /* [rows, cols] of dtype, row-major and dense (row stride = cols); or packed (weight_pack.h), with
- * the scales behind the rows. */
+ * the scales behind the rows; or in panels (panel.h), `data` the first. */
 struct matrix {
     const void *data;
     enum dtype dtype;
     int32_t rows;
     int32_t cols;
-    struct weight_shape shape; /* FORM_VALUES but where a backend reads packed weights */
+    struct weight_shape shape; /* FORM_VALUES but where a backend reads other forms */
 };
 
 /* One SwiGLU feed-forward block, or this rank's columns of it: y = down(silu(gate x) * (up x)). */
@@ -71,11 +71,11 @@ enum status weights_create(const struct model_config *config, const struct inven
                            struct memory *memory, struct weights **out, struct error *err);
 
 /*
- * Reads this rank's slices; quantised ones become fp32, or packed where inv->native. Collective
- * over `world`, the plan's ranks; those of `node`, its part on this machine, read each byte of the
- * checkpoint once together (loader.h). Both NULL: this rank reads alone. `inv` is bound; `ck` is
- * read by chunks. A failure is every rank's, and the values are then any; errors name file and
- * tensor.
+ * Reads this rank's slices; quantised ones become fp32, or packed or panels as inv->mode says.
+ * Collective over `world`, the plan's ranks; those of `node`, its part on this machine, read each
+ * byte of the checkpoint once together (loader.h). Both NULL: this rank reads alone. `inv` is
+ * bound; `ck` is read by chunks. A failure is every rank's, and the values are then any; errors
+ * name file and tensor.
  */
 enum status weights_load(struct weights *w, const struct inventory *inv, struct checkpoint *ck,
                          const struct plan *plan, const struct rank_plan *rank, struct comm *world,
@@ -83,7 +83,7 @@ enum status weights_load(struct weights *w, const struct inventory *inv, struct 
                          struct error *err);
 
 /* Instead of weights_load, for benchmarks: random numbers that keep activations' size, norms and
- * biases of 1. Of bf16 and fp32 matrices; ERR_UNSUPPORTED for others. Not collective. */
+ * biases of 1. Of bf16, fp32, packed and panels; ERR_UNSUPPORTED for others. Not collective. */
 enum status weights_random(struct weights *w, uint64_t seed, struct error *err);
 
 void weights_destroy(struct weights *w);

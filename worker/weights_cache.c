@@ -56,6 +56,8 @@ static enum status print_key(const struct manifest *m, const struct inventory *i
     TRY(buf_printf(out, err, "weights %d\nmanifest %s\npp %d tp %d ep %d w %d\nrank %d of %d\n",
                    WEIGHTS_FORMAT, manifest_digest(m), l->pp, l->tp, l->ep, l->w, rank->rank,
                    plan->world));
+    for (int i = 0; i < 16 && inv->mode == WEIGHTS_INT4; i++)
+        TRY(buf_printf(out, err, "code %d\n", panel_codebook[i]));
     for (int32_t i = 0; i < rank->slice_count; i++) {
         const struct slice *s = &rank->slices[i];
         const struct weight *t = &inv->weights[s->weight];
@@ -102,13 +104,16 @@ static enum status open_folder(struct weights_cache *c, const char *dir, struct 
     return OK;
 }
 
+/* Panels lie beside what is as published, so that an operator may go to and fro. */
 static enum status name_file(struct weights_cache *c, const char *dir, const struct manifest *m,
-                             const struct plan *plan, const struct rank_plan *rank,
-                             struct error *err)
+                             const struct inventory *inv, const struct plan *plan,
+                             const struct rank_plan *rank, struct error *err)
 {
     const struct layout *l = &plan->layout;
-    snprintf(c->name, sizeof c->name, "%.16s-pp%d-tp%d-ep%d-w%d-rank%d.weights", manifest_digest(m),
-             l->pp, l->tp, l->ep, l->w, rank->rank);
+    bool panels = inv->mode == WEIGHTS_INT8 || inv->mode == WEIGHTS_INT4;
+    snprintf(c->name, sizeof c->name, "%.16s-pp%d-tp%d-ep%d-w%d-rank%d%s%s.weights",
+             manifest_digest(m), l->pp, l->tp, l->ep, l->w, rank->rank, panels ? "-" : "",
+             panels ? weight_mode_name(inv->mode) : "");
     snprintf(c->aside, sizeof c->aside, "%s.part", c->name);
     int n = snprintf(c->path, sizeof c->path, "%s/%s", dir, c->name);
     if (n < 0 || (size_t)n >= sizeof c->path)
@@ -144,7 +149,7 @@ enum status weights_cache_open(const char *dir, const struct manifest *manifest,
     c->dir = c->fd = -1;
     enum status st = open_folder(c, dir, err);
     if (st == OK)
-        st = name_file(c, dir, manifest, plan, rank, err);
+        st = name_file(c, dir, manifest, inv, plan, rank, err);
     if (st == OK)
         st = make_key(manifest, inv, plan, rank, &c->key, err);
     if (st == OK)

@@ -482,18 +482,19 @@ class bench_stages
         release(keep);
     }
 
-    void sample(const char *stage, const float *y, float top_p, int32_t times)
+    void sample(const char *stage, float *y, float top_p, int32_t times)
     {
         std::vector<cuda_draw> draws;
         for (int32_t i = 0; i < of.rows; i++)
-            draws.push_back({i, of.depth, (uint64_t)i, 1.0f, top_p, 0.0f, 0});
+            draws.push_back({i, of.depth, (uint64_t)i, 1.0f, top_p, 0.0f, 0, 0, 0, 0.0f, 0});
         cuda_draw *there = put(draws);
         void *work = zeros<char>(cuda_sample_bytes(of.rows, 1));
         int32_t *drawn = room<int32_t>((uint64_t)of.rows);
         const cuda_logits l = {y, of.rows, s.vocab};
         double logits = (double)of.rows * s.vocab * 4;
         time(stage, times, logits, 0, 8, [&](int32_t) {
-            return cuda_sample(of.rows, there, &l, s.vocab, top_p < 1.0f, work, drawn, stream);
+            return cuda_sample(of.rows, there, NULL, &l, s.vocab, top_p < 1.0f, work, drawn,
+                               stream);
         });
     }
 };

@@ -170,14 +170,15 @@ class Direct:
 
 
 class Serve:
-    """`witan serve` with two ranks under mpirun."""
+    """`witan serve` with two ranks under mpirun, or as a configuration says."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, config: Path | None = None):
         folder.mkdir(parents=True, exist_ok=True)
         run_dir = folder / "run"
-        words = [BIN / "witan", "serve", "--model", MODEL, "--name", "lexicon", "--tp", 2,
-                 "--context", CONTEXT, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
-                 "--run-dir", run_dir]
+        what = ["-c", config] if config else ["--model", MODEL, "--name", "lexicon", "--tp", 2,
+                                              "--context", CONTEXT, "--listen", "127.0.0.1:0",
+                                              "--grpc", "127.0.0.1:0"]
+        words = [BIN / "witan", "serve", *what, "--run-dir", run_dir]
         # What Open MPI never frees cannot be told from what we do not: --direct looks for leaks.
         options = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
         self.process = Process(folder, "serve", words, env={**os.environ, "ASAN_OPTIONS": options})

@@ -99,6 +99,8 @@ def test_a_seed_decides(client, lighthouse):
         return client.chat.completions.create(messages=messages(lighthouse), seed=seed,
                                               **WARM).choices[0].message.content
     assert text(7) == text(7)
+    answer = client.chat.completions.create(messages=messages(lighthouse), seed=7, **WARM)
+    assert answer.system_fingerprint == "cpu-1"
     assert len({text(seed) for seed in range(6)}) > 1
 
 

@@ -5,6 +5,8 @@
  */
 #include "tests/cuda/batch.h"
 
+#include "worker/kv8_inline.h"
+
 #include <algorithm>
 #include <numeric>
 
@@ -45,6 +47,30 @@ struct model {
     }
 };
 
+/* K, or V, of one head and position in int8. */
+struct rounded {
+    std::vector<int8_t> code; /* [row] */
+    std::vector<cuda_bf16> scale;
+
+    rounded(const cuda_bf16 *x, int32_t head_dim, int32_t row) : code((size_t)row, 0)
+    {
+        for (int32_t g = 0; g < row; g += CUDA_KV8_GROUP) {
+            uint32_t greatest = 0;
+            int32_t end = std::min(g + CUDA_KV8_GROUP, head_dim);
+            for (int32_t d = g; d < end; d++)
+                greatest = std::max(greatest, kv8_magnitude(bf16_value(x[d])));
+            float s = kv8_scale(greatest);
+            scale.push_back(bf16_of(s));
+            for (int32_t d = g; d < end; d++)
+                code[(size_t)d] = kv8_code(bf16_value(x[d]), s);
+        }
+    }
+    cuda_bf16 value(size_t d) const
+    {
+        return bf16_of((float)code[d] * bf16_value(scale[d / CUDA_KV8_GROUP]));
+    }
+};
+
 /* Positions [begin, begin + rows) of sequence s in one step. */
 struct chunk {
     size_t s;
@@ -66,12 +92,13 @@ struct step {
     int32_t longest;      /* 0: as it is */
     int32_t times;        /* launched one after the other over one workspace */
     bool apart;           /* each row alone, also those of one sequence */
+    bool int8;            /* the cache */
 };
 
 /* The whole step, as it is. */
 static step whole(const model &m, const std::vector<chunk> &chunks)
 {
-    return {chunks, {0, m.kv_heads * m.group}, INT32_MAX, 1, 0, 1, false};
+    return {chunks, {0, m.kv_heads * m.group}, INT32_MAX, 1, 0, 1, false, false};
 }
 
 static std::vector<std::vector<int32_t>> deal_blocks(const model &m, uint64_t seed, int32_t *total)
@@ -125,6 +152,32 @@ static std::vector<cuda_bf16> fill_cache(const model &m, int32_t kv_begin, int32
     return cache;
 }
 
+/* The same in int8; scales NaN where nothing is. */
+static std::vector<cuda_bf16> fill_int8(const model &m, int32_t kv_begin, int32_t kv_heads,
+                                        const std::vector<int32_t> &cached, int32_t total,
+                                        const std::vector<std::vector<int32_t>> &blocks)
+{
+    int32_t row = m.row(), groups = (row + CUDA_KV8_GROUP - 1) / CUDA_KV8_GROUP;
+    int32_t scales = CUDA_KV_BLOCK / 2 * row, tile = scales + CUDA_KV_BLOCK * groups;
+    std::vector<cuda_bf16> cache((size_t)(total * kv_heads * 2 * tile), NAN_BITS);
+    for (size_t s = 0; s < blocks.size(); s++)
+        for (int32_t p = 0; p < m.length(s) && p < cached[s]; p++)
+            for (int32_t h = 0; h < 2 * kv_heads; h++) {
+                bool of_k = h < kv_heads;
+                int32_t block = blocks[s][(size_t)(p / CUDA_KV_BLOCK)], slot = p % CUDA_KV_BLOCK;
+                int32_t at = (block * kv_heads + h % kv_heads) * 2 + (of_k ? 0 : 1);
+                size_t from = (size_t)((p * m.kv_heads + kv_begin + h % kv_heads) * m.head_dim);
+                rounded r((of_k ? m.k : m.v)[s].data() + from, m.head_dim, row);
+                cuda_bf16 *to = cache.data() + (size_t)(at * tile);
+                for (int32_t d = 0; d < row; d++)
+                    ((int8_t *)to)[of_k ? d * CUDA_KV_BLOCK + slot : slot * row + d] =
+                        r.code[(size_t)d];
+                for (int32_t g = 0; g < groups; g++)
+                    to[scales + g * CUDA_KV_BLOCK + slot] = r.scale[(size_t)g];
+            }
+    return cache;
+}
+
 /* q[rows, heads of the cut, row] */
 static std::vector<cuda_bf16> fill_q(const model &m, const step &st)
 {
@@ -158,8 +211,8 @@ static std::vector<cuda_bf16> run(const model &m, const step &st,
         t.cut(a);
     t.b.longest = st.longest ? st.longest : t.b.longest;
     device_array<cuda_bf16> q(fill_q(m, st));
-    device_array<cuda_bf16> cache(
-        fill_cache(m, kv_begin, a.kv_heads, cached_of(m, st), total, blocks));
+    device_array<cuda_bf16> cache((st.int8 ? fill_int8 : fill_cache)(
+        m, kv_begin, a.kv_heads, cached_of(m, st), total, blocks));
     device_array<cuda_bf16> out((size_t)(t.b.rows * a.q_heads * m.head_dim));
     simt_protect(q.p, true);
     simt_protect(cache.p, true);
@@ -172,7 +225,7 @@ static std::vector<cuda_bf16> run(const model &m, const step &st,
     for (int32_t i = 0; i < st.times; i++) {
         if (i > 0)
             assert_int_equal(device_fill(out.p, 0xff, out.n * sizeof *out.p, NULL), 0);
-        assert_ran(cuda_attention_run(&t.b, &a, q.p, {cache.p, a.kv_heads, a.row},
+        assert_ran(cuda_attention_run(&t.b, &a, q.p, {cache.p, a.kv_heads, a.row, st.int8},
                                       bytes ? partial.p : NULL, out.p, NULL));
     }
     if (parts) {
@@ -577,6 +630,42 @@ static void bytes_of_the_workspace(void **state)
     }
 }
 
+/* The model whose K and V are what int8 keeps of this one's. */
+static model as_rounded(const model &m)
+{
+    model r = m;
+    for (auto *values : {&r.k, &r.v})
+        for (std::vector<cuda_bf16> &x : *values)
+            for (size_t at = 0; at < x.size(); at += (size_t)m.head_dim) {
+                rounded head(x.data() + at, m.head_dim, m.row());
+                for (size_t d = 0; d < (size_t)m.head_dim; d++)
+                    x[at + d] = head.value(d);
+            }
+    return r;
+}
+
+/* Over int8 the bits are those over bf16 of what it keeps: rows alone and together, in any blocks
+ * and cut, NaN beyond what was fed. */
+static void int8_has_the_bits_of_what_it_keeps(void **state)
+{
+    (void)state;
+    uint64_t seed = 40;
+    for (int32_t head_dim : {8, 24, 80, 128}) {
+        simt_seed(++seed);
+        model m(2, 4, head_dim, mixed_lengths);
+        step st = whole(m, mixed), narrow = st;
+        narrow.int8 = true;
+        narrow.cached = AS_FED;
+        narrow.blocks_seed = seed;
+        std::vector<cuda_bf16> expected = run(as_rounded(m), st);
+        assert_same(run(m, narrow), expected);
+        narrow.apart = true;
+        assert_same(run(m, narrow), expected);
+        narrow.heads = st.heads = {3, 5};
+        assert_same(run(m, narrow), run(as_rounded(m), st));
+    }
+}
+
 static void nothing_to_do(void **state)
 {
     (void)state;
@@ -596,6 +685,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(any_blocks),
     cmocka_unit_test(any_cut_of_the_heads),
     cmocka_unit_test(an_overstated_length),
+    cmocka_unit_test(int8_has_the_bits_of_what_it_keeps),
     cmocka_unit_test(runs_in_a_mixed_step),
     cmocka_unit_test(runs_of_any_shape),
     cmocka_unit_test(a_prompt_together),

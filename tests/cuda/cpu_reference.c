@@ -2,8 +2,11 @@
 
 #include "base/check.h"
 #include "base/pool.h"
+#include "worker/cpu/ops.h"
 #include "worker/kernels.h"
 #include "worker/sampler.h"
+
+#include <stdlib.h>
 
 void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency, float scale,
                         int32_t head_dim, float *rope)
@@ -13,7 +16,7 @@ void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency
     struct backend *be = NULL;
     const struct kernels *k = NULL;
     CHECK(pool_create(1, false, &pool, &err) == OK, "the CPU backend for a test");
-    CHECK(cpu_backend_create("portable", pool, 1 << 16, 0, 0, &k, &be, &err) == OK,
+    CHECK(cpu_backend_create("portable", pool, 1 << 16, NULL, 0, 0, &k, &be, &err) == OK,
           "the CPU backend for a test");
     struct batch b = {.rows = rows, .pos = pos};
     k->rope_angles(be, &b, frequency, scale, head_dim, rope);
@@ -21,7 +24,8 @@ void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency
     pool_destroy(pool);
 }
 
-int32_t cpu_sample_reference(const float *logits, int32_t vocab, const struct cuda_draw *draw)
+int32_t cpu_sample_reference(float *logits, int32_t vocab, const struct cuda_draw *draw,
+                             const struct cuda_edit *edit)
 {
     struct error err;
     struct sampler *sampler = NULL;
@@ -30,8 +34,17 @@ int32_t cpu_sample_reference(const float *logits, int32_t vocab, const struct cu
                                .min_p = draw->min_p,
                                .top_k = draw->top_k,
                                .seed = draw->seed};
-    CHECK(sampler_create(vocab, &sampler, &err) == OK, "the sampler for a test");
+    CHECK(sampler_create(cpu_ops_portable()->rows, vocab, &sampler, &err) == OK,
+          "the sampler for a test");
+    struct logit_edit *edits = check_calloc((size_t)draw->edits + 1, sizeof *edits);
+    for (int32_t i = 0; i < draw->edits; i++) {
+        const struct cuda_edit *e = &edit[draw->first_edit + i];
+        edits[i] = (struct logit_edit){e->id, e->add, e->repeated};
+    }
+    sampler_edit(sampler, logits, edits, draw->edits, draw->repetition_penalty);
     int32_t token = sampler_draw(sampler, logits, vocab, &p, draw->position);
+    sampler_restore(sampler, logits, edits, draw->edits);
+    free(edits);
     sampler_destroy(sampler);
     return token;
 }

@@ -12,8 +12,10 @@ extern "C" {
 void cpu_rope_reference(int32_t rows, const int32_t *pos, const float *frequency, float scale,
                         int32_t head_dim, float *rope);
 
-/* What worker/sampler.c draws from logits[vocab]; draw->row is not read. */
-int32_t cpu_sample_reference(const float *logits, int32_t vocab, const struct cuda_draw *draw);
+/* What worker/sampler.c draws from logits[vocab], changed by those of `edit` that are the draw's
+ * and restored; draw->row is not read. */
+int32_t cpu_sample_reference(float *logits, int32_t vocab, const struct cuda_draw *draw,
+                             const struct cuda_edit *edit);
 
 #ifdef __cplusplus
 }

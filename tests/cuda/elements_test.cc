@@ -5,6 +5,10 @@
 #include "tests/cuda/batch.h"
 #include "tests/cuda/cpu_reference.h"
 
+#include "worker/kv8_inline.h"
+
+#include <algorithm>
+
 static void embedding_of_own_rows(void **state)
 {
     (void)state;
@@ -138,6 +142,7 @@ static void a_row_alone_has_the_same_norm(void **state)
 struct qkv_case {
     int32_t q_heads, kv_heads, head_dim, row;
     bool normed;
+    bool int8 = false;
 };
 
 static std::vector<test_sequence> three_sequences()
@@ -165,7 +170,8 @@ static qkv_result finish(const qkv_case &c, const test_batch &t, const std::vect
     for (const float *p : {drope.p, dq.p, dkv.p})
         simt_protect(p, true);
     assert_ran(cuda_finish_qkv(&t.b, &a, c.normed ? q_norm.p : NULL, c.normed ? k_norm.p : NULL,
-                               drope.p, dq.p, dkv.p, q.p, {cache.p, c.kv_heads, c.row}, NULL));
+                               drope.p, dq.p, dkv.p, q.p, {cache.p, c.kv_heads, c.row, c.int8},
+                               NULL));
     return {q.read(), cache.read()};
 }
 
@@ -235,6 +241,65 @@ static void check_qkv(const qkv_case &c)
         assert_true(touched[i] || r.cache[i] == 0x7fff);
 }
 
+/* What int8 keeps of K (of_k) or V, read back from a tile and held against the formula: half a step
+ * of the group's scale off at most, and V's codes and scales exact. */
+static void assert_int8(const cuda_bf16 *tile, size_t slot, bool of_k, const float *v,
+                        const std::vector<double> &expected, size_t row)
+{
+    const int8_t *codes = (const int8_t *)tile;
+    for (size_t g = 0; g < row; g += CUDA_KV8_GROUP) {
+        float scale = bf16_value(
+            tile[CUDA_KV_BLOCK / 2 * row + g / CUDA_KV8_GROUP * CUDA_KV_BLOCK + slot]);
+        double greatest = 0.0;
+        uint32_t magnitude = 0;
+        for (size_t d = g; d < std::min(g + CUDA_KV8_GROUP, expected.size()); d++) {
+            greatest = std::max(greatest, fabs(expected[d]));
+            magnitude = std::max(magnitude, kv8_magnitude(v[d]));
+        }
+        assert_true((double)scale >= greatest / 127.0 * (1 - 0x1p-20));
+        assert_true((double)scale <= greatest / 127.0 * (1 + 0x1.01p-7));
+        assert_true(of_k || scale == kv8_scale(magnitude));
+        for (size_t d = g; d < std::min(g + CUDA_KV8_GROUP, row); d++) {
+            int code = codes[of_k ? d * CUDA_KV_BLOCK + slot : slot * row + d];
+            double e = d < expected.size() ? expected[d] : 0.0;
+            assert_near(d, code * (double)scale, e, 0.5001 * (double)scale);
+            assert_true(of_k || code == (d < expected.size() ? kv8_code(v[d], scale) : 0));
+        }
+    }
+}
+
+static void heads_in_int8(void **state)
+{
+    (void)state;
+    for (const qkv_case &c : {qkv_case{3, 2, 64, 64, true, true},
+                              {1, 1, 8, 16, false, true},
+                              {5, 1, 24, 32, true, true},
+                              {2, 3, 80, 80, false, true},
+                              {4, 2, 128, 128, true, true}}) {
+        test_batch t(three_sequences());
+        simt_seed((uint64_t)c.row);
+        size_t rows = (size_t)t.b.rows, hd = (size_t)c.head_dim, row = (size_t)c.row;
+        size_t kvh = (size_t)c.kv_heads, groups = (row + 31) / 32, tile = 32 * (row + 2 * groups);
+        std::vector<float> rope = random_numbers(11, rows * hd), none;
+        std::vector<float> q_tmp = random_numbers(12, rows * (size_t)c.q_heads * hd);
+        std::vector<float> kv_tmp = random_numbers(13, rows * 2 * kvh * hd);
+        qkv_result r = finish(c, t, rope, q_tmp, kv_tmp);
+        for (size_t i = 0; i < rows; i++)
+            for (size_t h = 0; h < kvh; h++) {
+                const float *k = kv_tmp.data() + (i * 2 * kvh + h) * hd, *v = k + kvh * hd;
+                size_t block = (size_t)t.blocks[(size_t)(t.table[i] + t.pos[i] / CUDA_KV_BLOCK)];
+                const cuda_bf16 *at = r.cache.data() + (block * kvh + h) * 2 * tile;
+                size_t slot = (size_t)t.pos[i] % CUDA_KV_BLOCK;
+                std::vector<double> whole(v, v + hd);
+                assert_int8(at, slot, true, k,
+                            head_by_formula(k, c.normed ? random_numbers(22, hd) : none,
+                                            rope.data() + i * hd, c.head_dim),
+                            row);
+                assert_int8(at + tile, slot, false, v, whole, row);
+            }
+    }
+}
+
 static void heads_normed_and_rotated(void **state)
 {
     (void)state;
@@ -277,7 +342,10 @@ static void a_row_alone_has_the_same_heads(void **state)
 static void runs_have_the_heads_of_rows(void **state)
 {
     (void)state;
-    const qkv_case cases[] = {{3, 2, 80, 80, true}, {2, 1, 24, 32, false}, {1, 3, 128, 128, true}};
+    const qkv_case cases[] = {{3, 2, 80, 80, true},
+                              {2, 1, 24, 32, false},
+                              {1, 3, 128, 128, true},
+                              {1, 2, 80, 80, true, true}};
     const std::vector<std::vector<test_sequence>> steps = {
         {{0, 70, {4, 1}}, {37, 75, {2, 0}}, {191, 1, {7, 7, 5}}, {64, 3, {6, 3}}},
         {{63, 2, {3, 1}}, {62, 1, {5}}, {20, 40, {0}}, {1, 1, {6}}, {59, 60, {4, 2}}}};
@@ -322,6 +390,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(residual_and_norm),
     cmocka_unit_test(norm_without_output),
     cmocka_unit_test(a_row_alone_has_the_same_norm),
+    cmocka_unit_test(heads_in_int8),
     cmocka_unit_test(heads_normed_and_rotated),
     cmocka_unit_test(a_row_alone_has_the_same_heads),
     cmocka_unit_test(runs_have_the_heads_of_rows),

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "tests/fake_nccl/fake_nccl.h"
 #include "tests/cuda/any_gpu.h"
+#include "worker/cpu/ops.h"
 #include "worker/cuda_backend.h"
 #include "worker/engine.h"
 #include "worker/sampler.h"
@@ -144,6 +145,8 @@ struct run {
     int32_t ask_count;
     bool ahead;           /* nobody wants logits: a step begins before the one before is done */
     int32_t cancel_after; /* steps, and then the first request is given up; 0: never */
+    int32_t vocab_limit, speculate;
+    struct sched_stats stats;
     struct answer answers[MAX_SEQS];
     int32_t launches[MAX_STEPS], steps;    /* of each step; of one rank */
     int32_t nodes[MAX_SEQS + 1], segments; /* of rank 0's recorded steps, by rows */
@@ -191,6 +194,7 @@ static enum status answer_all(struct engine *e, struct run *r, struct error *err
         if (r->cancel_after > 0 && --r->cancel_after == 0)
             assert_true(engine_cancel(e, ids[0]));
     }
+    r->stats = engine_stats(e)->sched;
     return engine_stop(e, err);
 }
 
@@ -214,7 +218,8 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
         .nccl = r->library ? r->library : nccl_library(),
         .step_timeout_s = STEP_TIMEOUT_S,
     };
-    const struct engine_options eo = {.chunk = r->chunk};
+    const struct engine_options eo = {
+        .chunk = r->chunk, .vocab_limit = r->vocab_limit, .speculate = r->speculate};
     enum engine_left left;
     TRY(model_create(&o, world, &m, err));
     for (int32_t i = 1; world->rank == 0 && r->cuda && i <= MAX_SEQS; i++)
@@ -315,7 +320,7 @@ static void assert_drawn(const struct answer *a, const struct ask *q)
 {
     struct error err;
     struct sampler *s = NULL;
-    assert_int_equal(sampler_create(a->vocab, &s, &err), OK);
+    assert_int_equal(sampler_create(cpu_ops_portable()->rows, a->vocab, &s, &err), OK);
     assert_int_equal(a->count, q->max_tokens);
     for (int32_t t = 0; t < a->count; t++) {
         int32_t position = q->prompt_len + t;
@@ -815,6 +820,48 @@ static void steps_ahead_draw_the_same_tokens(void **state)
     remove_model(&s);
 }
 
+/* Several tokens of a sequence drawn in one step, more than there are sequences; a vocabulary of
+ * three repeats itself soon. */
+static void guesses_draw_the_same_tokens(void **state)
+{
+    (void)state;
+    static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 2, 0}};
+    char dir[64];
+    struct shape s = {.flags = "--hidden 64 --layers 2 --heads 4 --kv-heads 2 --head-dim 32 "
+                               "--experts 8 --top-k 2 --moe-intermediate 128",
+                      .vocab = 200};
+    struct ask asks[MAX_SEQS];
+    make_model(&s, dir);
+    make_asks(asks, MAX_SEQS, s.vocab);
+    for (int32_t k = 0; k < MAX_SEQS; k++)
+        asks[k].max_tokens = 24;
+    struct run plain = {.shape = &s,
+                        .cuda = plugin(),
+                        .layout = {1, 1, 1, 0},
+                        .asks = asks,
+                        .ask_count = MAX_SEQS,
+                        .ahead = true,
+                        .vocab_limit = 3};
+    run_it(&plain);
+    for (size_t i = 0; i < COUNT_OF(layouts); i++) {
+        struct run r = plain;
+        r.layout = layouts[i];
+        r.speculate = 5;
+        run_it(&r);
+        fprintf(stderr, "%d of %d guesses right\n", (int)r.stats.guessed_right,
+                (int)r.stats.guessed);
+        assert_true(r.stats.guessed_right > 3 && r.stats.guessed > r.stats.guessed_right + 3);
+        for (int32_t k = 0; k < MAX_SEQS; k++) {
+            const struct answer *a = &r.answers[k], *b = &plain.answers[k];
+            assert_int_equal(a->count, b->count);
+            assert_memory_equal(a->drawn, b->drawn, (size_t)a->count * sizeof *a->drawn);
+        }
+        run_fini(&r);
+    }
+    run_fini(&plain);
+    remove_model(&s);
+}
+
 /* clang-format off */
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(near_the_cpu),
@@ -827,6 +874,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(launches_of_a_step),
     cmocka_unit_test(recorded_steps_give_the_same_bits),
     cmocka_unit_test(steps_ahead_draw_the_same_tokens),
+    cmocka_unit_test(guesses_draw_the_same_tokens),
 #ifdef WITAN_EMULATED
     cmocka_unit_test(a_step_that_hangs),
     cmocka_unit_test(sums_that_are_wrong),

@@ -40,6 +40,18 @@ static void check(const char *name, const char *folder, double median, double la
     free(g.logits);
 }
 
+/* An int8 cache rounds the largest of 32 elements by 2^-8 of it. */
+static void int8(void **state)
+{
+    (void)state;
+    static struct golden g;
+    char dir[1024];
+    struct case_run *r = make_run("qwen3", "oracle", dir, &g);
+    r->kv = KV_INT8;
+    assert_true(oracle_run(r, "qwen3").median <= 4e-2);
+    free(g.logits);
+}
+
 #define DENSE(name)                                                                                \
     static void name(void **state)                                                                 \
     {                                                                                              \
@@ -86,6 +98,7 @@ static void shapes_that_are_refused(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(shapes_that_are_refused),
     cmocka_unit_test(qwen3),
+    cmocka_unit_test(int8),
     cmocka_unit_test(headdim),
     cmocka_unit_test(odd),
     cmocka_unit_test(sharded),

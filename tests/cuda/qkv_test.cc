@@ -5,6 +5,7 @@ struct qkv_shape {
     int32_t q_heads, kv_heads, head_dim, row, hidden;
     bool normed, biased;
     struct cuda_format format;
+    bool int8 = false;
 };
 
 struct qkv_result {
@@ -63,7 +64,7 @@ static qkv_result run(const qkv_shape &c, int32_t rows, int32_t copies, bool fus
         parts[i].y = y[i];
         parts[i].ldy = i == 0 ? lines[i] : 2 * lines[i];
     }
-    struct cuda_kv kv = {cache.p, c.kv_heads, c.row};
+    struct cuda_kv kv = {cache.p, c.kv_heads, c.row, c.int8};
     if (fused) {
         assert_ran(cuda_qkv(&t.b, &a, xn.p, parts, qn, kn, rope.p, q.p, kv, NULL));
     } else {
@@ -90,6 +91,7 @@ static void one_launch_has_the_bits_of_two(void **state)
             check({1, 1, 8, 16, 40, normed, normed, {}}, rows, 0);
             check({5, 1, 24, 32, 264, normed, false, {}}, rows, 0);
             check({2, 2, 80, 80, 64, normed, true, {}}, rows, 0);
+            check({2, 2, 80, 80, 64, normed, true, {}, true}, rows, 0);
         }
     check({4, 2, 128, 128, 520, true, false, {}}, 5, 0);
 }

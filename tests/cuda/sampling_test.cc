@@ -28,17 +28,23 @@ struct rows {
     }
 };
 
-static std::vector<int32_t> sample(const rows &r, const std::vector<cuda_draw> &draws, bool cuts)
+static std::vector<int32_t> sample(const rows &r, const std::vector<cuda_draw> &draws, bool cuts,
+                                   const std::vector<cuda_edit> &edits = {})
 {
-    device_array<float> logits(r.gathered());
+    std::vector<float> before = r.gathered();
+    device_array<float> logits(before);
     device_array<cuda_draw> draw(draws);
+    device_array<cuda_edit> edit(edits);
     device_array<int32_t> drawn(draws.size());
     int32_t n = (int32_t)draws.size();
     device_array<char> work((size_t)cuda_sample_bytes(n, r.shards));
-    simt_protect(logits.p, true);
+    simt_protect(logits.p, edits.empty());
     simt_protect(draw.p, true);
     const cuda_logits l = {logits.p, r.count, r.cols};
-    assert_ran(cuda_sample(n, draw.p, &l, r.vocab, cuts, work.p, drawn.p, NULL));
+    assert_ran(cuda_sample(n, draw.p, edits.empty() ? NULL : edit.p, &l, r.vocab, cuts, work.p,
+                           drawn.p, NULL));
+    std::vector<float> after = logits.read();
+    assert_memory_equal(after.data(), before.data(), before.size() * sizeof(float));
     return drawn.read();
 }
 
@@ -48,15 +54,16 @@ static bool has_cut(const cuda_draw &d)
 }
 
 /* Every draw as the CPU's; returns the tokens. */
-static std::vector<int32_t> check(rows &r, const std::vector<cuda_draw> &draws)
+static std::vector<int32_t> check(rows &r, const std::vector<cuda_draw> &draws,
+                                  const std::vector<cuda_edit> &edits = {})
 {
     bool cuts = false;
     for (const cuda_draw &d : draws)
         cuts |= has_cut(d);
-    std::vector<int32_t> found = sample(r, draws, cuts);
+    std::vector<int32_t> found = sample(r, draws, cuts, edits);
     for (size_t i = 0; i < draws.size(); i++) {
         const cuda_draw &d = draws[i];
-        int32_t expected = cpu_sample_reference(r[d.row], r.vocab, &d);
+        int32_t expected = cpu_sample_reference(r[d.row], r.vocab, &d, edits.data());
         if (found[i] != expected)
             fail_msg("draw %zu of row %d of %d logits, temperature %g, top_k %d, top_p %g, min_p "
                      "%g, seed %llu: expected %d, found %d",
@@ -216,7 +223,7 @@ static void a_large_vocabulary(void **state)
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
         for (int32_t row = 0; row < 2; row++)
             draws.push_back({row, (int32_t)i, random_u64(&seed), ways[i].temperature, ways[i].top_p,
-                             ways[i].min_p, ways[i].top_k});
+                             ways[i].min_p, ways[i].top_k, 0, 0, 0.0f, 0});
     std::vector<int32_t> all = check(r, draws);
     for (size_t i : {2, 4}) /* alone as among others */
         assert_int_equal(check(r, {draws[i]})[0], all[i]);
@@ -234,7 +241,8 @@ static void many_draws_of_a_row(void **state)
     fill_row(r[2], r.vocab, FEW_VALUES, &seed);
     std::vector<cuda_draw> draws;
     for (int32_t i = 0; i < 1500; i++)
-        draws.push_back({i % 3, i / 3, 77, i % 2 ? 1.0f : 2.5f, i % 3 == 2 ? 0.6f : 1.0f, 0.0f, 0});
+        draws.push_back({i % 3, i / 3, 77, i % 2 ? 1.0f : 2.5f, i % 3 == 2 ? 0.6f : 1.0f, 0.0f, 0,
+                         0, 0, 0.0f, 0});
     std::vector<int32_t> found = check(r, draws);
     std::vector<int> seen(300);
     for (size_t i = 0; i < found.size(); i += 3)
@@ -257,7 +265,8 @@ static void ties_at_the_cut(void **state)
     for (int32_t row = 0; row < 2; row++)
         for (int32_t top_k : {0, 1, 2, 513, 1024, 4999})
             for (float top_p : {1.0f, 0.7f, 0.01f})
-                draws.push_back({row, 9, random_u64(&seed), 1.0f, top_p, 0.0f, top_k});
+                draws.push_back(
+                    {row, 9, random_u64(&seed), 1.0f, top_p, 0.0f, top_k, 0, 0, 0.0f, 0});
     std::vector<int32_t> found = check(r, draws);
     for (size_t i = 0; i < 18; i++)
         if (draws[i].top_k > 0)
@@ -273,16 +282,84 @@ static void cuts_are_only_asked_for(void **state)
     fill(r, &seed);
     std::vector<cuda_draw> draws;
     for (int32_t i = 0; i < 3 * KINDS; i++)
-        draws.push_back(
-            {i % KINDS, i, random_u64(&seed), i % 3 ? 0.8f : 0.0f, 1.0f, i % 5 ? 0.0f : 0.1f, 0});
+        draws.push_back({i % KINDS, i, random_u64(&seed), i % 3 ? 0.8f : 0.0f, 1.0f,
+                         i % 5 ? 0.0f : 0.1f, 0, 0, 0, 0.0f, 0});
     assert_same(sample(r, draws, true), sample(r, draws, false));
-    assert_int_equal(cuda_sample(0, NULL, NULL, 700, 1, NULL, NULL, NULL), 0);
+    assert_int_equal(cuda_sample(0, NULL, NULL, NULL, 700, 1, NULL, NULL, NULL), 0);
+}
+
+/* Of every `step`-th token from the row's first. */
+static void add_edits(std::vector<cuda_edit> &edits, cuda_draw &d, int32_t vocab, int32_t step,
+                      uint64_t *seed)
+{
+    static const float adds[] = {0.0f, -0.0f, 1.5f, -2.0f, -INFINITY, 100.0f, -1e-7f};
+    static const float penalties[] = {1.0f, 1.05f, 0.5f, 3.0f};
+    d.first_edit = (int32_t)edits.size();
+    d.repetition_penalty = one_of(seed, penalties);
+    for (int32_t id = random_int(seed, 0, step - 1); id < vocab; id += random_int(seed, 1, step)) {
+        edits.push_back({id, one_of(seed, adds), random_int(seed, 0, 1)});
+        d.edits++;
+    }
+}
+
+/* Rows with and without edits, whole and in shards, of every kind. */
+static void edited_as_the_cpu_edits(void **state)
+{
+    (void)state;
+    uint64_t seed = 7;
+    for (int32_t shards : {1, 3})
+        for (int32_t vocab : {5, 300, 9001}) {
+            rows r(3 * KINDS, vocab, shards, 7);
+            std::vector<cuda_draw> draws;
+            std::vector<cuda_edit> edits;
+            fill(r, &seed);
+            for (int32_t i = 0; i < r.count; i++) {
+                draws.push_back(random_draw(&seed, r.count, vocab));
+                draws.back().row = r.count - 1 - i;
+                if (i % 4 != 3)
+                    add_edits(edits, draws.back(), vocab, i % 3 == 0 ? 2 : 40, &seed);
+            }
+            simt_seed(++seed);
+            check(r, draws, edits);
+        }
+}
+
+/* More draws than a launch has; the likeliest token forbidden in some rows, all but one in another.
+ */
+static void bans_of_many_rows(void **state)
+{
+    (void)state;
+    uint64_t seed = 8;
+    rows r(131, 90, 1, 6);
+    std::vector<cuda_draw> draws;
+    std::vector<cuda_edit> edits;
+    for (int32_t i = 0; i < r.count; i++) {
+        fill_row(r[i], r.vocab, LIKE_A_MODEL, &seed);
+        r[i][33] = 50.0f;
+        cuda_draw d = {};
+        d.row = i;
+        d.top_p = 1.0f;
+        d.temperature = i % 3 ? 1.0f : 0.0f;
+        d.first_edit = (int32_t)edits.size();
+        if (i % 2)
+            edits.push_back({33, -INFINITY, 0});
+        for (int32_t id = 0; i == 130 && id < r.vocab; id++)
+            if (id != 71)
+                edits.push_back({id, -INFINITY, 0});
+        d.edits = (int32_t)edits.size() - d.first_edit;
+        draws.push_back(d);
+    }
+    std::vector<int32_t> found = check(r, draws, edits);
+    for (size_t i = 0; i < 130; i++)
+        assert_int_equal(found[i] == 33, i % 2 == 0);
+    assert_int_equal(found[130], 71);
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(as_the_cpu_draws),   cmocka_unit_test(shards_and_blocks),
-    cmocka_unit_test(a_large_vocabulary), cmocka_unit_test(many_draws_of_a_row),
-    cmocka_unit_test(ties_at_the_cut),    cmocka_unit_test(cuts_are_only_asked_for),
+    cmocka_unit_test(as_the_cpu_draws),        cmocka_unit_test(shards_and_blocks),
+    cmocka_unit_test(a_large_vocabulary),      cmocka_unit_test(many_draws_of_a_row),
+    cmocka_unit_test(ties_at_the_cut),         cmocka_unit_test(cuts_are_only_asked_for),
+    cmocka_unit_test(edited_as_the_cpu_edits), cmocka_unit_test(bans_of_many_rows),
 };
 
 KERNEL_MAIN(tests)

@@ -16,7 +16,8 @@ static void check_plan(const struct assignment *a)
     const struct engine_limits *l = &a->limits;
     CHECK(*a->model_dir && *a->kernels && strlen(a->model_dir) < sizeof a->model_dir, "texts");
     CHECK(l->max_rows > 0 && l->max_seqs > 0 && l->context > 0 && l->kv_blocks >= 0 &&
-              l->threads >= 0 && l->max_logits == l->max_seqs,
+              l->threads >= 0 && l->max_logits == plan_max_logits(l, a->speculate) &&
+              a->stall_ms >= 0 && a->speculate >= 0,
           "limits");
     CHECK(a->layout.pp > 0 && a->layout.tp > 0 && a->layout.ep >= 0 && a->layout.w >= 0, "layout");
     CHECK(a->heartbeat_ms >= HEARTBEAT_MIN_MS && a->heartbeat_ms <= HEARTBEAT_MAX_MS, "%d ms",
@@ -40,6 +41,13 @@ static void check_command(const struct command *c, const struct assignment *a)
     CHECK(c->prompt && c->prompt_len > 0 && c->prompt_len <= a->limits.context, "prompt of %d",
           c->prompt_len);
     CHECK(c->max_tokens >= 0 && sampling_check(&c->sampling, &err) == OK, "parameters");
+    const struct shaping *h = &c->shaping;
+    CHECK(shaping_check(h, a->vocab_limit > 0 ? a->vocab_limit : INT32_MAX, &err) == OK, "%s",
+          err.msg);
+    CHECK(c->logprobs >= 0 && c->logprobs <= 1 + SAMPLING_MAX_LOGPROBS && c->prompt_logprobs >= 0 &&
+              c->prompt_logprobs <= 1 + SAMPLING_MAX_LOGPROBS,
+          "logprobs");
+    CHECK(c->priority >= -1 && c->priority <= 1 && c->deadline_ns >= 0, "terms");
     int64_t sum = 0;
     for (int32_t i = 0; i < c->prompt_len; i++)
         sum += c->prompt[i];

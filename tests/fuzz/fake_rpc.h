@@ -21,6 +21,8 @@ struct rpc_call {
     void *user;
     bool finished;
     size_t sent;
+    ProtobufCMessage *last; /* what was sent last, read back; NULL unless it keeps it */
+    bool keeps;
 };
 
 static const struct rpc_method *fake_methods; /* of the server created last */
@@ -78,6 +80,12 @@ const char *rpc_peer_uris(const struct rpc_call *call)
     return "urn:witan:worker:*:*:";
 }
 
+uint32_t rpc_deadline_ms(const struct rpc_call *call)
+{
+    (void)call;
+    return 0;
+}
+
 const char *rpc_metadata(const struct rpc_call *call, const char *key)
 {
     (void)call, (void)key;
@@ -103,6 +111,11 @@ enum status rpc_send(struct rpc_call *call, const ProtobufCMessage *message, str
     size_t size = protobuf_c_message_get_packed_size(message);
     uint8_t *bytes = malloc(size + 1);
     CHECK(bytes && protobuf_c_message_pack(message, bytes) == size, "%zu bytes", size);
+    if (call->last)
+        protobuf_c_message_free_unpacked(call->last, NULL);
+    call->last = call->keeps ? protobuf_c_message_unpack(message->descriptor, NULL, size, bytes)
+                             : NULL;
+    CHECK(!call->keeps || call->last, "what was packed does not unpack");
     free(bytes);
     call->sent++;
     return OK;
@@ -113,6 +126,23 @@ void rpc_finish(struct rpc_call *call, enum rpc_code code, const char *message)
     (void)code;
     CHECK(!message || !strchr(message, '\n'), "a message of several lines");
     call->finished = true;
+}
+
+void rpc_cancel(struct rpc_call *call)
+{
+    call->finished = true;
+}
+
+int64_t rpc_stalled_ns(struct rpc_call *call)
+{
+    (void)call;
+    return 0;
+}
+
+void rpc_finish_retry(struct rpc_call *call, enum rpc_code code, const char *message, int retry_ms)
+{
+    CHECK(retry_ms > 0, "%d ms", retry_ms);
+    rpc_finish(call, code, message);
 }
 
 static ProtobufCMessage *fake_kept; /* the message that is being delivered, unless it was kept */

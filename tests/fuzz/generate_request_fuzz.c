@@ -19,15 +19,29 @@ static void attach(struct core *core, struct rpc_call *rank, const struct rpc_me
     static const uint8_t probe[] = {0x22, 0x08, 0x0a, 0x06, 0x10, 0x01, 0x18, 0x01, 0x30, 0x02};
     struct error err;
     fake_open(rank, method, core);
+    rank->keeps = true;
     CHECK(fake_deliver(rank, hello, sizeof hello, core), "hello");
     CHECK(fake_deliver(rank, ready, sizeof ready, core), "ready");
     CHECK(fake_deliver(rank, probe, sizeof probe, core), "probe");
     CHECK(core_ready(core, &err) == OK, "%s", err.msg);
 }
 
-static void answer(struct core *core, uint64_t id)
+/* What was sent last: does it want logprobs of drawn tokens, of the prompt's? */
+static bool wants(const struct rpc_call *rank, bool prompt)
 {
-    int32_t ids[] = {40, 72};
+    const Witan__Cluster__V1__CoordinatorMessage *m = (const void *)rank->last;
+    return m && m->body_case == WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT &&
+           (prompt ? m->submit->prompt_logprobs : m->submit->logprobs);
+}
+
+static void answer(struct core *core, uint64_t id, const struct rpc_call *rank)
+{
+    static const int32_t ids[] = {40, 72};
+    static const float values[] = {-0.5f, -1.0f};
+    static const struct token_logprobs logprobs[128] = {
+        {.logprob = -0.5f, .rank = 1, .count = 2, .top_ids = ids, .top_logprobs = values}};
+    const Witan__Cluster__V1__CoordinatorMessage *m = (const void *)rank->last;
+    int32_t scored = wants(rank, true) ? (int32_t)m->submit->n_prompt - 1 : 0;
     for (int32_t i = 0; i < 2; i++) {
         struct drawn d = {.id = id,
                           .epoch = core->epoch,
@@ -35,6 +49,10 @@ static void answer(struct core *core, uint64_t id)
                           .position = i,
                           .ids = &ids[i],
                           .count = 1,
+                          .logprobs = wants(rank, false) ? logprobs : NULL,
+                          .prompt_logprobs = logprobs,
+                          .prompt_position = 1,
+                          .prompt_count = i == 0 ? scored : 0,
                           .full = i == 1};
         generation_tokens(core, &d);
     }
@@ -63,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fake_open(&call, &methods[data[0] % 3], core);
     fake_deliver(&call, data + 1, size - 1, core);
     if (core->next_id > before && data[0] & 4)
-        answer(core, core->next_id);
+        answer(core, core->next_id, &rank);
     fake_close(&call, core);
     CHECK(core->running == 0 && inference_active(door) == 0, "%d running, %d active", core->running,
           inference_active(door));

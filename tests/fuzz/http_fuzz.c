@@ -31,6 +31,7 @@ static void make_world(void)
     config.listen.http = strdup("127.0.0.1:0");
     config.limits.body_kb = 16;
     core.config = &config;
+    metrics_init(&core.metrics);
     CHECK(loop_create(&core.loop, &err) == OK, "%s", err.msg);
     core.served = (struct served){
         .name = "tiny",

@@ -29,9 +29,18 @@ static void check_refusal(const struct openai_request *r, const struct error *er
 static void check_request(const struct openai_request *r)
 {
     CHECK(r->n >= 1 && r->n <= OPENAI_MAX_N, "n %d", r->n);
-    CHECK(r->prompt_count * r->n <= OPENAI_MAX_CHOICES, "%d prompts", r->prompt_count);
+    CHECK(r->best_of >= r->n && r->best_of <= OPENAI_MAX_N, "best_of %d", r->best_of);
+    CHECK(r->prompt_count * r->best_of <= OPENAI_MAX_CHOICES, "%d prompts", r->prompt_count);
     CHECK(r->stop_count <= OPENAI_MAX_STOPS && r->max_tokens >= 0, "%d stops", r->stop_count);
     CHECK(sampling_check(&r->sampling, NULL) == OK, "sampling");
+    struct error err = {0};
+    /* Ids and their repetition alone are left to who knows the vocabulary. */
+    CHECK(shaping_check(&r->shaping, INT32_MAX, &err) == OK ||
+              strstr(err.msg, "]: expected a token"),
+          "%s", err.msg);
+    CHECK(r->logprobs >= 0 && r->logprobs <= 1 + SAMPLING_MAX_LOGPROBS, "logprobs %d", r->logprobs);
+    CHECK(r->prompt_logprobs >= 0 && r->prompt_logprobs <= 1 + SAMPLING_MAX_LOGPROBS, "logprobs");
+    CHECK(r->priority >= -1 && r->priority <= 1 && (!r->prompt_only || r->echo), "priority");
     for (int32_t i = 0; i < r->stop_count; i++)
         CHECK(r->stop[i][0] && strlen(r->stop[i]) <= OPENAI_MAX_STOP_BYTES, "stop %d", i);
     for (int32_t i = 0; i < r->prompt_count; i++)

@@ -1,6 +1,7 @@
 /*
  * Any bytes as what a rank sends: the first byte says how far the stream has come (nothing;
- * attached; loaded; serving, with a request running), the rest are messages. At the end the stream
+ * attached; loaded; serving, with a request running) and, by its third bit, whether the request
+ * wants logprobs; the rest are messages. At the end the stream
  * closes, and nothing of the request may be left.
  */
 #include "tests/fuzz/fake_rpc.h"
@@ -12,12 +13,27 @@ static void ignore(const char *group, const char *state, const char *message)
     (void)group, (void)state, (void)message;
 }
 
-static int ends;
+static int ends, prompt_told;
 
 static void on_text(void *user, enum part part, const char *text, size_t len)
 {
     (void)user, (void)part;
     CHECK(text && len > 0, "no text");
+}
+
+static void on_told(void *user, const struct told_token *t)
+{
+    (void)user;
+    CHECK(t->offset >= 0 && t->logprobs->count <= SAMPLING_MAX_LOGPROBS, "%d", t->logprobs->count);
+}
+
+static void on_prompt(void *user, int32_t position, const struct token_logprobs *logprobs,
+                      int32_t count)
+{
+    (void)user;
+    CHECK(position == 1 + prompt_told && logprobs && count > 0, "position %d", position);
+    prompt_told += count;
+    CHECK(prompt_told <= 2, "%d logprobs", prompt_told);
 }
 
 static void on_end(void *user, const struct generation_end *end)
@@ -69,9 +85,10 @@ static void answer_probe(struct rpc_call *call, struct core *core)
     fake_deliver_message(call, &m.base, core);
 }
 
-static bool start(struct core *core)
+static bool start(struct core *core, bool logprobs)
 {
-    static const struct generation_sink sink = {.on_text = on_text, .on_end = on_end};
+    static const struct generation_sink sink = {
+        .on_text = on_text, .on_told = on_told, .on_prompt = on_prompt, .on_end = on_end};
     static const char *const stops[] = {"stop", "\n"};
     int32_t prompt[] = {1, 2, 3};
     struct generation *g;
@@ -79,6 +96,8 @@ static bool start(struct core *core)
         .prompt = prompt,
         .prompt_len = 3,
         .sampling = {.top_p = 1},
+        .logprobs = logprobs ? 3 : 0,
+        .prompt_logprobs = logprobs ? 1 : 0,
         .split_reasoning = true,
         .stop = stops,
         .stop_count = 2,
@@ -103,9 +122,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1)
         return 0;
     int stage = data[0] % 4, started = 0;
+    bool logprobs = data[0] & 4;
     data++, size--;
     core->next_id = 0;
-    ends = 0;
+    ends = prompt_told = 0;
     fake_open(&call, attach, core);
     if (stage >= 1)
         hello(&call, core);
@@ -113,7 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ready(&call, core);
     if (stage == 3) {
         answer_probe(&call, core);
-        started = start(core);
+        started = start(core, logprobs);
         CHECK(started, "no request");
     }
     while (fake_piece(&data, &size, &piece, &len))

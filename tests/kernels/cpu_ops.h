@@ -5,9 +5,7 @@
 #ifndef WITAN_TESTS_KERNELS_CPU_OPS_H
 #define WITAN_TESTS_KERNELS_CPU_OPS_H
 
-#include "worker/cpu/ops.h"
-
-enum { MAX_SETS = 4 };
+#include "tests/unit/sets.h"
 
 /* The instruction sets that this build has and this processor runs, the portable one first. */
 int available_sets(const struct cpu_ops *sets[MAX_SETS]);

@@ -16,15 +16,10 @@ static const float SENTINEL = 12345.5f;
 
 int available_sets(const struct cpu_ops *sets[MAX_SETS])
 {
-    static const char *const names[MAX_SETS] = {"portable", "avx2", "avx512", "avx512-simde"};
-    int count = 0;
-    for (int i = 0; i < MAX_SETS; i++) {
-        struct error err;
-        if (cpu_ops_choose(names[i], &sets[count], &err) == OK)
-            count++;
-        else
-            fprintf(stderr, "%s\n", err.msg);
-    }
+    struct test_set here[MAX_SETS];
+    int count = test_sets(false, here);
+    for (int i = 0; i < count; i++)
+        sets[i] = here[i].ops;
     return count;
 }
 
@@ -91,6 +86,20 @@ static float element(const struct matrix *w, int64_t row, int64_t col)
     return w->dtype == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
 }
 
+/* The dot product as ops.h writes it, one number at a time. */
+static float plain_dot(const float *x, const struct matrix *w, int32_t row)
+{
+    float lane[16] = {0};
+    for (int32_t k = 0; k < (w->cols + 15) / 16 * 16; k++) {
+        bool here = k < w->cols;
+        lane[k % 16] = fmaf(here ? x[k] : 0.0f, here ? element(w, row, k) : 0.0f, lane[k % 16]);
+    }
+    for (int half = 8; half >= 2; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0] + lane[1];
+}
+
 /* One product: m rows of x, gathered where rows is not NULL, times w's rows. */
 struct product {
     float *x;
@@ -144,6 +153,8 @@ static void check_product_values(const struct product *p, const float *y)
                 sum += t;
                 size += fabs(t);
             }
+            float plain = plain_dot(x, &p->w, j);
+            assert_bits("gemm", "one by one", &y[i * p->ldy + j], &plain, 1);
             double steps = p->w.cols / 16.0 + 6.0;
             assert_near("gemm", (double)y[i * p->ldy + j], sum, steps * 0x1p-24 * size + 1e-40);
         }
@@ -196,8 +207,9 @@ static void gemm(void **state)
     for (int trial = 0; trial < 120; trial++)
         check_product(&rng, random_int(&rng, 0, 2) ? random_int(&rng, 1, 12) : 1,
                       random_int(&rng, 1, 40), random_int(&rng, 1, 200));
-    /* More rows than a block of the second-level cache. */
+    /* More rows of either than a block of the second-level cache. */
     check_product(&rng, 70, 6, 2100);
+    check_product(&rng, 5, 150, 2100);
 }
 
 /* What the leaves sum to, in integers of 2^-32, from gemm over copies of each leaf's columns. */
@@ -387,7 +399,7 @@ static void exp_is_the_same_in_every_set(void **state)
         for (int s = 0; s < count; s++) {
             float rm = x, ro[16] = {0};
             e = 1.0f;
-            sets[s]->attention_join(0.0f, 0.0f, zeros, 16, &rm, &e, ro);
+            sets[s]->attention->join(0.0f, 0.0f, zeros, 16, &rm, &e, ro);
             assert_bits("e^x", sets[s]->name, &e, y, 1);
         }
     }
@@ -475,29 +487,54 @@ struct tile {
     void *k, *v;
 };
 
-static void *random_kv(uint64_t *rng, int64_t n, enum kv_dtype t)
+/* A tile of worker/kv.h. */
+static void *random_kv(uint64_t *rng, int32_t hd, enum kv_dtype t)
 {
+    int64_t n = (int64_t)hd * KV_BLOCK;
     float *x = random_floats(rng, n, 1.0);
     if (t == KV_F32)
         return x;
-    uint16_t *h = check_calloc((size_t)n, sizeof *h);
-    for (int64_t i = 0; i < n; i++)
+    uint16_t *h = check_calloc(kv_tile_bytes(t, hd), 1);
+    int8_t *codes = (int8_t *)h;
+    for (int64_t i = 0; t == KV_BF16 && i < n; i++)
         h[i] = f32_to_bf16(x[i]);
+    for (int64_t i = 0; t == KV_INT8 && i < n; i++)
+        codes[i] = (int8_t)random_int(rng, -127, 127);
+    for (int64_t i = 0; t == KV_INT8 && i < (int64_t)kv8_groups(hd) * KV_BLOCK; i++)
+        h[n / 2 + i] = f32_to_bf16(random_float(rng, 1.0) / 127.0f);
     free(x);
     return h;
 }
 
-static float kv_at(const void *p, int64_t i, enum kv_dtype t)
+/* Where element d of a position is in K (transposed) or V. */
+static int64_t kv_index(const struct tile *t, const void *p, int32_t d, int32_t position)
 {
-    return t == KV_F32 ? ((const float *)p)[i] : bf16_to_f32(((const uint16_t *)p)[i]);
+    return p == t->k ? (int64_t)d * KV_BLOCK + position : (int64_t)position * t->hd + d;
 }
 
-static void kv_set(void *p, int64_t i, enum kv_dtype t, float x)
+static uint16_t *kv_scale(const struct tile *t, void *p, int32_t d, int32_t position)
 {
-    if (t == KV_F32)
+    return (uint16_t *)p + (int64_t)t->hd * KV_BLOCK / 2 + d / KV8_GROUP * KV_BLOCK + position;
+}
+
+static double kv_at(const struct tile *t, void *p, int32_t d, int32_t position)
+{
+    int64_t i = kv_index(t, p, d, position);
+    if (t->dtype == KV_INT8)
+        return ((const int8_t *)p)[i] * (double)bf16_to_f32(*kv_scale(t, p, d, position));
+    return (double)(t->dtype == KV_F32 ? ((const float *)p)[i]
+                                       : bf16_to_f32(((const uint16_t *)p)[i]));
+}
+
+static void kv_set(const struct tile *t, void *p, int32_t d, int32_t position, float x)
+{
+    int64_t i = kv_index(t, p, d, position);
+    if (t->dtype == KV_F32)
         ((float *)p)[i] = x;
-    else
+    else if (t->dtype == KV_BF16)
         ((uint16_t *)p)[i] = f32_to_bf16(x);
+    else
+        *kv_scale(t, p, d, position) = f32_to_bf16(x);
 }
 
 static struct tile random_tile(uint64_t *rng)
@@ -505,15 +542,14 @@ static struct tile random_tile(uint64_t *rng)
     struct tile t = {.group = random_int(rng, 1, 16),
                      .hd = 16 * random_int(rng, 1, 10),
                      .count = random_int(rng, 1, KV_BLOCK),
-                     .dtype = random_int(rng, 0, 1) ? KV_F32 : KV_BF16};
-    int64_t n = (int64_t)t.hd * KV_BLOCK;
+                     .dtype = (enum kv_dtype)random_int(rng, KV_BF16, KV_INT8)};
     t.q = random_floats(rng, t.group * t.hd, random_int(rng, 0, 1) ? 0.3 : 8.0);
-    t.k = random_kv(rng, n, t.dtype);
-    t.v = random_kv(rng, n, t.dtype);
-    t.m = floats(t.group);
-    t.l = floats(t.group);
+    t.k = random_kv(rng, t.hd, t.dtype);
+    t.v = random_kv(rng, t.hd, t.dtype);
+    t.m = floats(t.group + LANES);
+    t.l = floats(t.group + LANES);
     t.o = floats(t.group * t.hd);
-    t.scores = floats(t.group * KV_BLOCK);
+    t.scores = floats(attention_scratch(t.group));
     return t;
 }
 
@@ -535,8 +571,7 @@ static void check_tile_values(const struct tile *t)
         for (int32_t p = 0; p < t->count; p++) {
             double sum = 0.0, abs = 0.0;
             for (int32_t d = 0; d < t->hd; d++) {
-                double x = (double)t->q[h * t->hd + d] *
-                           (double)kv_at(t->k, (int64_t)d * KV_BLOCK + p, t->dtype);
+                double x = (double)t->q[h * t->hd + d] * kv_at(t, t->k, d, p);
                 sum += x;
                 abs += fabs(x);
             }
@@ -553,7 +588,7 @@ static void check_tile_values(const struct tile *t)
         for (int32_t d = 0; d < t->hd; d++) {
             double o = 0.0, abs = 0.0;
             for (int32_t p = 0; p < t->count; p++) {
-                double x = exp(s[p] - max) * (double)kv_at(t->v, (int64_t)p * t->hd + d, t->dtype);
+                double x = exp(s[p] - max) * kv_at(t, t->v, d, p);
                 o += x;
                 abs += fabs(x);
             }
@@ -562,14 +597,31 @@ static void check_tile_values(const struct tile *t)
     }
 }
 
+/* The tile of `n` of its queries, from the h-th on. */
+static void run_tile(const struct cpu_ops *ops, const struct tile *t, int32_t h, int32_t n,
+                     float *m, float *l, float *o)
+{
+    int32_t count[16];
+    for (int32_t i = 0; i < n; i++)
+        count[i] = t->count;
+    struct attention_queries a = {.n = n,
+                                  .hd = t->hd,
+                                  .q = t->q + h * t->hd,
+                                  .count = count,
+                                  .m = m + h,
+                                  .l = l + h,
+                                  .o = o + h * t->hd,
+                                  .scratch = t->scores};
+    ops->attention->tile(&a, t->k, t->v, t->dtype, true, 0);
+}
+
 /* Runs the set over the group at once or head by head, into fresh outputs, and compares. */
 static void check_tile_set(const struct cpu_ops *ops, const struct tile *t, bool by_head)
 {
     int64_t values = (int64_t)t->group * t->hd;
-    float *m = floats(t->group), *l = floats(t->group), *o = floats(values);
+    float *m = floats(t->group + LANES), *l = floats(t->group + LANES), *o = floats(values);
     for (int32_t h = 0; h < t->group; h += by_head ? 1 : t->group)
-        ops->attention_tile(t->q + h * t->hd, by_head ? 1 : t->group, t->hd, t->k, t->v, t->dtype,
-                            t->count, t->scores, m + h, l + h, o + h * t->hd);
+        run_tile(ops, t, h, by_head ? 1 : t->group, m, l, o);
     assert_bits("tile maximum", ops->name, m, t->m, t->group);
     assert_bits("tile sum", ops->name, l, t->l, t->group);
     assert_bits("tile values", ops->name, o, t->o, values);
@@ -583,8 +635,8 @@ static void spoil_unused(struct tile *t, float x)
 {
     for (int32_t p = t->count; p < KV_BLOCK; p++)
         for (int32_t d = 0; d < t->hd; d++) {
-            kv_set(t->k, (int64_t)d * KV_BLOCK + p, t->dtype, x);
-            kv_set(t->v, (int64_t)p * t->hd + d, t->dtype, x);
+            kv_set(t, t->k, d, p, x);
+            kv_set(t, t->v, d, p, x);
         }
 }
 
@@ -597,8 +649,7 @@ static void attention_tile(void **state)
     for (int trial = 0; trial < 200; trial++) {
         struct tile t = random_tile(&rng);
         t.count = trial < KV_BLOCK ? trial + 1 : t.count; /* each count at least once */
-        sets[0]->attention_tile(t.q, t.group, t.hd, t.k, t.v, t.dtype, t.count, t.scores, t.m, t.l,
-                                t.o);
+        run_tile(sets[0], &t, 0, t.group, t.m, t.l, t.o);
         check_tile_values(&t);
         for (int s = 0; s < count; s++) {
             check_tile_set(sets[s], &t, false);
@@ -632,7 +683,7 @@ static void check_join(uint64_t *rng, const struct cpu_ops **sets, int count, in
     for (int s = 0; s < count; s++) {
         float rm = -INFINITY, rl = 0.0f, ro[HD] = {0};
         for (int i = 0; i < PARTS; i++)
-            sets[s]->attention_join(m[i], l[i], o[i], hd, &rm, &rl, ro);
+            sets[s]->attention->join(m[i], l[i], o[i], hd, &rm, &rl, ro);
         if (s == 0) {
             memcpy(first, ro, sizeof ro);
             first[HD] = rm;

@@ -4,6 +4,7 @@
  * ratio is the point: decode (one row) should come near the first limit, prefill near the second.
  */
 #include "tests/kernels/cpu_ops.h"
+#include "tests/kernels/peak.h"
 
 #include "base/check.h"
 #include "tests/unit/random.h"
@@ -12,10 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 enum {
     POOL_MIB = 256, /* weights that no cache holds */
@@ -41,8 +38,6 @@ struct work {
     double *sum;
     int32_t m, n, k;
 };
-
-static volatile double sink;
 
 typedef void (*work_fn)(struct work *w);
 
@@ -73,69 +68,28 @@ static double measure(work_fn fn, struct work *w)
 
 static void read_pool(struct work *w)
 {
-    const uint64_t *p = (const uint64_t *)(const void *)w->pool;
-    uint64_t s[8] = {0};
-    size_t words = (size_t)POOL_MIB * 1024 * 1024 / sizeof *p;
-    for (size_t i = 0; i < words; i += 8)
-        for (int j = 0; j < 8; j++)
-            s[j] += p[i + (size_t)j];
-    sink = (double)(s[0] ^ s[1] ^ s[2] ^ s[3] ^ s[4] ^ s[5] ^ s[6] ^ s[7]);
+    peak_read(w->pool, (size_t)POOL_MIB * 1024 * 1024);
 }
 
-enum { FMA_ROUNDS = 100000, FMA_CHAINS = 12 };
-
-#if defined(__x86_64__)
-__attribute__((target("avx512f"))) static void fma_512(struct work *w)
+static void fma_8(struct work *w)
 {
     (void)w;
-    __m512 a[FMA_CHAINS], b = _mm512_set1_ps(0.999f), c = _mm512_set1_ps(0.001f);
-    for (int i = 0; i < FMA_CHAINS; i++)
-        a[i] = _mm512_set1_ps((float)i);
-    for (int r = 0; r < FMA_ROUNDS; r++)
-#pragma GCC unroll 12
-        for (int i = 0; i < FMA_CHAINS; i++)
-            a[i] = _mm512_fmadd_ps(a[i], b, c);
-    for (int i = 1; i < FMA_CHAINS; i++)
-        a[0] = _mm512_add_ps(a[0], a[i]);
-    float f[16];
-    _mm512_storeu_ps(f, a[0]);
-    sink = (double)f[0];
+    peak_fma(8);
 }
 
-__attribute__((target("avx2,fma"))) static void fma_256(struct work *w)
+static void fma_16(struct work *w)
 {
     (void)w;
-    __m256 a[FMA_CHAINS], b = _mm256_set1_ps(0.999f), c = _mm256_set1_ps(0.001f);
-    for (int i = 0; i < FMA_CHAINS; i++)
-        a[i] = _mm256_set1_ps((float)i);
-    for (int r = 0; r < FMA_ROUNDS; r++)
-#pragma GCC unroll 12
-        for (int i = 0; i < FMA_CHAINS; i++)
-            a[i] = _mm256_fmadd_ps(a[i], b, c);
-    for (int i = 1; i < FMA_CHAINS; i++)
-        a[0] = _mm256_add_ps(a[0], a[i]);
-    float f[8];
-    _mm256_storeu_ps(f, a[0]);
-    sink = (double)f[0];
+    peak_fma(16);
 }
-#endif
 
 /* The faster of the vector widths that this processor has; 0 where none is written for it. */
 static double peak_flops(struct work *w)
 {
-    double most = 0.0;
-#if defined(__x86_64__)
-    const double each = 2.0 * FMA_ROUNDS * FMA_CHAINS;
-    if (__builtin_cpu_supports("fma"))
-        most = each * 8 / measure(fma_256, w);
-    if (__builtin_cpu_supports("avx512f")) {
-        double wide = each * 16 / measure(fma_512, w);
-        most = wide > most ? wide : most;
-    }
-#else
-    (void)w;
-#endif
-    return most;
+    double narrow = peak_fma(8), wide = peak_fma(16);
+    narrow = narrow > 0 ? narrow / measure(fma_8, w) : 0.0;
+    wide = wide > 0 ? wide / measure(fma_16, w) : 0.0;
+    return wide > narrow ? wide : narrow;
 }
 
 static struct matrix next_matrix(struct work *w)
@@ -160,15 +114,38 @@ static void run_leaf(struct work *w)
     w->ops->gemm_leaf(w->x, w->k, w->m, &m, FFN_BLOCK, 0, w->n, NULL, NULL, w->sum, w->n);
 }
 
-static void run_tile(struct work *w)
+/* A KV head's query heads over w->n positions. */
+static void run_attention(struct work *w, enum kv_dtype kv)
 {
-    size_t bytes = (size_t)KV_BLOCK * HEAD_DIM * 2;
-    if (w->at + 2 * bytes > (size_t)POOL_MIB * 1024 * 1024)
-        w->at = 0;
-    float m[GROUP], l[GROUP];
-    w->ops->attention_tile(w->x, GROUP, HEAD_DIM, w->pool + w->at, w->pool + w->at + bytes, KV_BF16,
-                           KV_BLOCK, w->y, m, l, w->y + GROUP * KV_BLOCK);
-    w->at += 2 * bytes;
+    size_t bytes = kv_tile_bytes(kv, HEAD_DIM);
+    int32_t count[GROUP];
+    float m[LANES], l[LANES];
+    struct attention_queries a = {.n = GROUP,
+                                  .hd = HEAD_DIM,
+                                  .q = w->x,
+                                  .count = count,
+                                  .m = m,
+                                  .l = l,
+                                  .o = w->y,
+                                  .scratch = w->y + GROUP * HEAD_DIM};
+    for (int i = 0; i < GROUP; i++)
+        count[i] = KV_BLOCK;
+    for (int32_t at = 0; at < w->n; at += KV_BLOCK, w->at += 2 * bytes) {
+        if (w->at + 4 * bytes > (size_t)POOL_MIB * 1024 * 1024)
+            w->at = 0;
+        const char *k = w->pool + w->at;
+        w->ops->attention->tile(&a, k, k + bytes, kv, at == 0, (int64_t)(2 * bytes));
+    }
+}
+
+static void run_attention_bf16(struct work *w)
+{
+    run_attention(w, KV_BF16);
+}
+
+static void run_attention_int8(struct work *w)
+{
+    run_attention(w, KV_INT8);
 }
 
 static void run_norm(struct work *w)
@@ -202,7 +179,7 @@ static void report(const struct shape *s, struct work *w, const struct limits *l
     w->k = s->k;
     w->at = 0;
     double t = measure(s->fn, w);
-    printf("%-9s %-28s %10.2f %8.2f %6.2f %8.2f %6.2f\n", w->ops->name, s->name, t * 1e6,
+    printf("%-9s %-30s %10.2f %8.2f %6.2f %8.2f %6.2f\n", w->ops->name, s->name, t * 1e6,
            s->bytes / t * 1e-9, s->bytes / t / limits->read, s->flops / t * 1e-9,
            limits->flops > 0 ? s->flops / t / limits->flops : 0.0);
 }
@@ -210,6 +187,15 @@ static void report(const struct shape *s, struct work *w, const struct limits *l
 #define GEMM(words, fn, m, n, k)                                                                   \
     {                                                                                              \
         words, fn, m, n, k, 2.0 * (n) * (k), 2.0 * (m) * (n) * (k)                                 \
+    }
+
+#define INT8 (1.0 + 2.0 / KV8_GROUP)
+
+/* Of `each` bytes an element. */
+#define ATTENTION(words, fn, positions, each)                                                      \
+    {                                                                                              \
+        words, fn, 1, positions, HEAD_DIM, 2.0 * (positions)*HEAD_DIM *(each),                     \
+            4.0 * GROUP *(positions)*HEAD_DIM                                                      \
     }
 
 static const struct shape shapes[] = {
@@ -221,8 +207,10 @@ static const struct shape shapes[] = {
     GEMM("q_proj prefill m=128", run_gemm, 128, 4096, 2048),
     GEMM("down prefill m=128 leaf", run_leaf, 128, 2048, 768),
     GEMM("o_proj prefill m=128 leaf", run_leaf, 128, 2048, 4096),
-    {"attention tile 8x128, bf16", run_tile, GROUP, KV_BLOCK, HEAD_DIM,
-     2.0 * 2 * KV_BLOCK *HEAD_DIM, 4.0 * GROUP *KV_BLOCK *HEAD_DIM},
+    ATTENTION("attention 8x128 of 1024, bf16", run_attention_bf16, 1024, 2.0),
+    ATTENTION("attention 8x128 of 1024, int8", run_attention_int8, 1024, INT8),
+    ATTENTION("attention 8x128 of 8192, bf16", run_attention_bf16, 8192, 2.0),
+    ATTENTION("attention 8x128 of 8192, int8", run_attention_int8, 8192, INT8),
     {"rms_norm 2048 (cached)", run_norm, 1, 2048, 1, 3 * 4.0 * 2048, 4.0 * 2048},
     {"silu_mul 768 (cached)", run_silu, 1, 768, 1, 3 * 4.0 * 768, 15.0 * 768},
     {"softmax 128 (cached)", run_softmax, 1, 128, 1, 2 * 4.0 * 128, 13.0 * 128},
@@ -255,7 +243,7 @@ int time_operations(void)
                             .flops = peak_flops(&w)};
     printf("one thread: reads %.2f GB/s, at most %.1f GFLOP/s (fma in registers)\n\n",
            limits.read * 1e-9, limits.flops * 1e-9);
-    printf("%-9s %-28s %10s %8s %6s %8s %6s\n", "set", "operation", "us", "GB/s", "ratio",
+    printf("%-9s %-30s %10s %8s %6s %8s %6s\n", "set", "operation", "us", "GB/s", "ratio",
            "GFLOP/s", "ratio");
     for (int s = 0; s < count; s++) {
         w.ops = sets[s];

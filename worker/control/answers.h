@@ -1,7 +1,8 @@
 /*
  * The leader's requests in flight, and what they drew in the step at hand: the way from the
- * scheduler's callbacks to one Tokens message a step. All memory is taken at creation. Owned by the
- * leader's engine thread.
+ * scheduler's callbacks to one Tokens message a step. All memory is taken at creation, but for that
+ * of logprobs, taken once when the first request asks for them. Owned by the leader's engine
+ * thread.
  */
 #ifndef WITAN_WORKER_CONTROL_ANSWERS_H
 #define WITAN_WORKER_CONTROL_ANSWERS_H
@@ -9,7 +10,10 @@
 #include "worker/control/command.h"
 #include "worker/engine.h"
 
-enum { ANSWERS_WAITING = 4096 }; /* requests in flight beyond those that run */
+enum {
+    ANSWERS_WAITING = 4096,                /* requests in flight beyond those that run */
+    ANSWERS_STEP_TOKENS = 1 + MAX_GUESSES, /* most that a step draws for one sequence */
+};
 
 struct answers;
 
@@ -25,10 +29,15 @@ enum status answers_submit(struct answers *a, struct engine *e, const struct com
 /* Ends the request, which then draws FINISH_CANCELLED; nothing when there is none. */
 void answers_cancel(struct answers *a, struct engine *e, const struct command *c);
 
-/* Sequences that drew or ended since answers_clear, as a message that points into the table. There
- * is always room for one step after a clear; answers_full says when there is for no cancel more. */
+/* What sequences drew, and which ended, since answers_clear, as a message that points into the
+ * table; positions of a sequence follow one another. There is always room for one call of
+ * engine_step after a clear, which may land all steps in flight and end every request;
+ * answers_full says when there is for no cancel more. */
 const Witan__Cluster__V1__Tokens *answers_message(struct answers *a, uint64_t step);
 bool answers_full(const struct answers *a);
 void answers_clear(struct answers *a);
+
+/* Seconds that requests have waited from their submission to their first step. */
+const struct histogram *answers_queue(const struct answers *a);
 
 #endif

@@ -12,6 +12,7 @@
 #include "worker/cuda/plugin.h"
 #include "worker/meter.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -36,7 +37,10 @@ struct attach {
     atomic_int phase;
     atomic_llong phase_ns; /* when it began */
     atomic_uint running, waiting, kv_blocks_free, kv_blocks;
-    struct meter *meter; /* of the GPU; NULL: none */
+    struct meter *meter;  /* of the GPU; NULL: none */
+    pthread_mutex_t lock; /* of: */
+    bool has_figures;
+    struct engine_figures figures;
 };
 
 #define X(name)                                                                                    \
@@ -100,9 +104,68 @@ static Witan__Cluster__V1__Gpu *fill_gpu(struct attach *a, struct gpu_beat *b)
     return &b->gpu;
 }
 
+/* A heartbeat's part about the engine, and what it points to. */
+struct engine_beat {
+    Witan__Cluster__V1__Engine engine;
+    Witan__Cluster__V1__Histogram prompt_step, decode_step, sequences, queue, overhead;
+    struct engine_figures figures;
+};
+
+static Witan__Cluster__V1__Histogram *fill_histogram(Witan__Cluster__V1__Histogram *out,
+                                                     struct histogram *h)
+{
+    *out = (Witan__Cluster__V1__Histogram)WITAN__CLUSTER__V1__HISTOGRAM__INIT;
+    out->n_bounds = (size_t)h->bounds->count;
+    out->bounds = (double *)(uintptr_t)h->bounds->at; /* the generated struct lacks the const */
+    out->n_counts = out->n_bounds + 1;
+    out->counts = h->counts;
+    out->sum = h->sum;
+    return out;
+}
+
+static void fill_counts(Witan__Cluster__V1__Engine *m, const struct engine_figures *f)
+{
+    m->forward_seconds = (double)f->stats.forward_ns * 1e-9;
+    m->collective_seconds = (double)f->collective_ns * 1e-9;
+    m->prompt_rows = f->stats.sched.prompt_rows;
+    m->decode_rows = f->stats.sched.decode_rows;
+    m->drawn = f->stats.sched.drawn;
+    m->preempted = f->stats.sched.preempted;
+    m->prefix_asked = f->stats.sched.prefix_asked;
+    m->prefix_found = f->stats.sched.prefix_found;
+    m->blocks_evicted = f->stats.sched.evicted;
+    m->guessed = f->stats.sched.guessed;
+    m->guessed_right = f->stats.sched.guessed_right;
+    m->kv_blocks_cached = (uint32_t)f->kv_blocks_cached;
+}
+
+/* NULL: nothing has been told yet. */
+static Witan__Cluster__V1__Engine *fill_engine(struct attach *a, struct engine_beat *b)
+{
+    pthread_mutex_lock(&a->lock);
+    bool any = a->has_figures;
+    b->figures = a->figures;
+    pthread_mutex_unlock(&a->lock);
+    if (!any)
+        return NULL;
+    struct engine_figures *f = &b->figures;
+    Witan__Cluster__V1__Engine *m = &b->engine;
+    *m = (Witan__Cluster__V1__Engine)WITAN__CLUSTER__V1__ENGINE__INIT;
+    fill_counts(m, f);
+    if (a->options.rank == 0) {
+        m->prompt_step_seconds = fill_histogram(&b->prompt_step, &f->prompt_step);
+        m->decode_step_seconds = fill_histogram(&b->decode_step, &f->decode_step);
+        m->batch_sequences = fill_histogram(&b->sequences, &f->sequences);
+        m->queue_seconds = fill_histogram(&b->queue, &f->queue);
+        m->overhead_seconds = fill_histogram(&b->overhead, &f->overhead);
+    }
+    return m;
+}
+
 static void send_heartbeat(struct attach *a, int64_t now)
 {
     struct gpu_beat gpu;
+    struct engine_beat engine;
     Witan__Cluster__V1__Heartbeat beat = WITAN__CLUSTER__V1__HEARTBEAT__INIT;
     Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
     int64_t ms = (now - atomic_load(&a->phase_ns)) / 1000000;
@@ -114,6 +177,7 @@ static void send_heartbeat(struct attach *a, int64_t now)
     beat.kv_blocks_free = atomic_load(&a->kv_blocks_free);
     beat.kv_blocks = atomic_load(&a->kv_blocks);
     beat.gpu = fill_gpu(a, &gpu);
+    beat.engine = fill_engine(a, &engine);
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT;
     m.heartbeat = &beat;
     struct error ignored; /* a stream that has ended, or is full, says so elsewhere */
@@ -227,6 +291,7 @@ enum status attach_create(const struct attach_options *o, struct attach **out, s
 {
     struct attach *a = check_calloc(1, sizeof *a);
     a->options = *o;
+    pthread_mutex_init(&a->lock, NULL);
     atomic_store(&a->phase_ns, clock_now_ns());
     enum status st = mailbox_create(&a->mailbox, err);
     if (st == OK)
@@ -311,6 +376,7 @@ void attach_close(struct attach *a, const struct error *failed)
         rpc_call_unref(a->call);
     pki_files_fini(&a->files);
     mailbox_destroy(a->mailbox);
+    pthread_mutex_destroy(&a->lock);
     free(a);
 }
 
@@ -337,6 +403,14 @@ void attach_load(struct attach *a, const struct attach_load *load)
     atomic_store(&a->waiting, load->waiting);
     atomic_store(&a->kv_blocks_free, load->kv_blocks_free);
     atomic_store(&a->kv_blocks, load->kv_blocks);
+}
+
+void attach_figures(struct attach *a, const struct engine_figures *figures)
+{
+    pthread_mutex_lock(&a->lock);
+    a->figures = *figures;
+    a->has_figures = true;
+    pthread_mutex_unlock(&a->lock);
 }
 
 /* The generated structs lack the const of what is only read. */

@@ -12,6 +12,7 @@
 #define WITAN_WORKER_CONTROL_ATTACH_H
 
 #include "worker/control/mailbox.h"
+#include "worker/engine.h"
 
 enum {
     ATTACH_GRACE_MS = 5000,
@@ -59,6 +60,8 @@ struct attach_load {
     uint32_t running, waiting, kv_blocks_free, kv_blocks;
 };
 void attach_load(struct attach *a, const struct attach_load *load);
+/* Copied; to be told after each step. */
+void attach_figures(struct attach *a, const struct engine_figures *figures);
 
 /* Each queues one message. ERR_LIMIT when the coordinator has not read for long; ERR_CANCELLED when
  * the stream has ended. */

@@ -1,6 +1,7 @@
 /* The coordinator's messages, checked: see command.h. */
 #include "worker/control/command.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/pool.h"
 
 #include <stdlib.h>
@@ -49,8 +50,12 @@ static enum status check_numbers(const Witan__Cluster__V1__Plan *p, struct error
         {"limits.kv_blocks", l->kv_blocks, 0, INT32_MAX},
         {"limits.threads", l->threads, 0, POOL_MAX_THREADS},
         {"limits.gpu_percent", l->gpu_percent, 0, 100},
+        {"limits.kv_dtype", l->kv_dtype, KV_BF16, KV_INT8},
         {"vocab_limit", p->vocab_limit, 0, INT32_MAX},
         {"chunk", p->chunk, 0, INT32_MAX},
+        {"stall_ms", p->stall_ms, 0, STALL_MAX_MS},
+        {"speculate", p->speculate, 0, MAX_GUESSES},
+        {"weights", p->weights, WEIGHTS_PUBLISHED, WEIGHTS_INT4},
         {"heartbeat_ms", p->heartbeat_ms, HEARTBEAT_MIN_MS, HEARTBEAT_MAX_MS},
     };
     return check_bounds(fields, COUNT_OF(fields), err);
@@ -124,14 +129,18 @@ enum status assignment_read(const Witan__Cluster__V1__Plan *p, struct assignment
     out->limits = (struct engine_limits){
         .max_rows = p->limits->max_rows,
         .max_seqs = p->limits->max_seqs,
-        .max_logits = p->limits->max_seqs,
         .context = p->limits->context,
         .kv_blocks = p->limits->kv_blocks,
         .threads = p->limits->threads,
         .gpu_percent = p->limits->gpu_percent,
-        .kv_dtype = p->limits->kv_f32 ? KV_F32 : KV_BF16,
+        .kv_dtype = p->limits->kv_f32 ? KV_F32 : (enum kv_dtype)p->limits->kv_dtype,
     };
+    out->limits.max_logits = plan_max_logits(&out->limits, p->speculate);
+    out->stall_ms = (int32_t)p->stall_ms;
+    out->speculate = p->speculate;
+    out->no_prefix_cache = p->no_prefix_cache;
     out->vocab_limit = p->vocab_limit;
+    out->weights = (enum weight_mode)p->weights;
     out->chunk = p->chunk;
     out->heartbeat_ms = (int32_t)p->heartbeat_ms;
     return OK;
@@ -151,8 +160,87 @@ static enum status check_submit(const Witan__Cluster__V1__Submit *s, const struc
     if (s->max_tokens < 0 || s->max_tokens > a->limits.context)
         return error_set(err, ERR_INVALID, "max_tokens %d: expected 0 to %d", s->max_tokens,
                          a->limits.context);
+    if (s->n_answer > 0 && s->n_answer >= (size_t)s->max_tokens)
+        return error_set(err, ERR_INVALID,
+                         "answer: expected fewer tokens than max_tokens, %d, found %zu",
+                         s->max_tokens, s->n_answer);
+    if (s->prompt_told < 0 || (size_t)s->prompt_told > s->n_prompt)
+        return error_set(err, ERR_INVALID, "prompt_told: expected 0 to %zu, found %d", s->n_prompt,
+                         s->prompt_told);
     if (!s->sampling)
         return error_set(err, ERR_INVALID, "sampling: expected, found nothing");
+    return OK;
+}
+
+/* 1 + how many of the likeliest tokens to list; 0: none are wanted. */
+static enum status take_logprobs(const char *field, const Witan__Cluster__V1__LogprobsWanted *w,
+                                 int32_t *out, struct error *err)
+{
+    if (w && (w->top < 0 || w->top > SAMPLING_MAX_LOGPROBS))
+        return error_set(err, ERR_INVALID, "%s: expected 0 to %d, found %d", field,
+                         (int)SAMPLING_MAX_LOGPROBS, w->top);
+    *out = w ? 1 + w->top : 0;
+    return OK;
+}
+
+/* Numbers alone; what is copied comes after. */
+static enum status take_terms(const Witan__Cluster__V1__Submit *s, struct command *out,
+                              struct error *err)
+{
+    TRY(take_logprobs("logprobs", s->logprobs, &out->logprobs, err));
+    TRY(take_logprobs("prompt_logprobs", s->prompt_logprobs, &out->prompt_logprobs, err));
+    if (s->priority < -1 || s->priority > 1)
+        return error_set(err, ERR_INVALID, "priority: expected -1 to 1, found %d", s->priority);
+    out->priority = s->priority;
+    out->tenant = s->tenant;
+    out->prefix_domain = s->prefix_domain;
+    out->deadline_ns = s->deadline_ms > 0 ? clock_now_ns() + (int64_t)s->deadline_ms * 1000000 : 0;
+    return OK;
+}
+
+/* The lists are bounded before anything is allocated for them. */
+static enum status check_lists(const Witan__Cluster__V1__Sampling *p, struct error *err)
+{
+    if (p->n_bias_ids != p->n_biases)
+        return error_set(err, ERR_INVALID,
+                         "biases: expected %zu, one for each of bias_ids, found "
+                         "%zu",
+                         p->n_bias_ids, p->n_biases);
+    if (p->n_bias_ids > SAMPLING_MAX_BIASES)
+        return error_set(err, ERR_INVALID, "bias_ids: expected at most %d, found %zu",
+                         (int)SAMPLING_MAX_BIASES, p->n_bias_ids);
+    if (p->n_stop_ids > SAMPLING_MAX_STOP_IDS)
+        return error_set(err, ERR_INVALID, "stop_ids: expected at most %d, found %zu",
+                         (int)SAMPLING_MAX_STOP_IDS, p->n_stop_ids);
+    return OK;
+}
+
+/* Copies prompt, answer and lists into one piece of memory. */
+static enum status copy_arrays(const Witan__Cluster__V1__Submit *s, struct command *out,
+                               struct error *err)
+{
+    const Witan__Cluster__V1__Sampling *p = s->sampling;
+    size_t prompt = s->n_prompt * sizeof *out->prompt;
+    size_t answer = s->n_answer * sizeof *out->answer;
+    size_t stops = p->n_stop_ids * sizeof *out->shaping.stop_ids;
+    size_t biases = p->n_bias_ids * sizeof *out->shaping.bias;
+    out->prompt = malloc(prompt + answer + stops + biases);
+    if (!out->prompt)
+        return error_set(err, ERR_NO_MEMORY, "no memory for a prompt of %zu tokens", s->n_prompt);
+    int32_t *drawn = out->prompt + s->n_prompt, *stop_ids = drawn + s->n_answer;
+    struct logit_bias *bias = (struct logit_bias *)(void *)(stop_ids + p->n_stop_ids);
+    memcpy(out->prompt, s->prompt, prompt);
+    if (answer > 0)
+        memcpy(drawn, s->answer, answer);
+    if (stops > 0)
+        memcpy(stop_ids, p->stop_ids, stops);
+    for (size_t i = 0; i < p->n_bias_ids; i++)
+        bias[i] = (struct logit_bias){p->bias_ids[i], p->biases[i]};
+    out->answer = drawn;
+    out->shaping.stop_ids = stop_ids;
+    out->shaping.stop_id_count = (int32_t)p->n_stop_ids;
+    out->shaping.bias = bias;
+    out->shaping.bias_count = (int32_t)p->n_bias_ids;
     return OK;
 }
 
@@ -165,6 +253,8 @@ enum status command_read_submit(const Witan__Cluster__V1__Submit *s, const struc
         .kind = COMMAND_SUBMIT,
         .key = {.request_id = s->request_id, .attempt = s->attempt, .epoch = s->epoch},
         .prompt_len = (int32_t)s->n_prompt,
+        .answer_len = (int32_t)s->n_answer,
+        .prompt_told = s->prompt_told,
         .max_tokens = s->max_tokens,
         .ignore_eos = s->ignore_eos,
         .sampling = {.temperature = p->temperature,
@@ -172,14 +262,20 @@ enum status command_read_submit(const Witan__Cluster__V1__Submit *s, const struc
                      .min_p = p->min_p,
                      .top_k = p->top_k,
                      .seed = p->seed},
+        .shaping = {.repetition_penalty = p->repetition_penalty,
+                    .presence_penalty = p->presence_penalty,
+                    .frequency_penalty = p->frequency_penalty,
+                    .min_tokens = p->min_tokens},
     };
     TRY(sampling_check(&out->sampling, err));
-    size_t bytes = s->n_prompt * sizeof *out->prompt;
-    out->prompt = malloc(bytes);
-    if (!out->prompt)
-        return error_set(err, ERR_NO_MEMORY, "no memory for a prompt of %zu tokens", s->n_prompt);
-    memcpy(out->prompt, s->prompt, bytes);
-    return OK;
+    TRY(take_terms(s, out, err));
+    TRY(check_lists(p, err));
+    TRY(copy_arrays(s, out, err));
+    enum status st = shaping_check(&out->shaping, a->vocab_limit > 0 ? a->vocab_limit : INT32_MAX,
+                                   err);
+    if (st != OK)
+        command_fini(out);
+    return st;
 }
 
 void command_fini(struct command *c)

@@ -3,7 +3,7 @@
  * this. The coordinator is authenticated, but a mistake there must end in a message, not in a
  * crash of a group.
  *
- * Pure; any thread.
+ * Pure, but for the clock that deadlines count from; any thread.
  */
 #ifndef WITAN_WORKER_CONTROL_COMMAND_H
 #define WITAN_WORKER_CONTROL_COMMAND_H
@@ -41,8 +41,12 @@ struct assignment {
     uint64_t epoch;
     struct layout layout;
     struct engine_limits limits; /* threads and kv_blocks may be 0: the rank's own choice */
+    enum weight_mode weights;
     int32_t vocab_limit;
     int32_t chunk;
+    int32_t stall_ms;  /* 0: no bound */
+    int32_t speculate; /* limits.max_logits has room for it */
+    bool no_prefix_cache;
     int32_t heartbeat_ms;
     struct slices slices;
     struct {
@@ -52,7 +56,11 @@ struct assignment {
     } manifest;
 };
 
-enum { HEARTBEAT_MIN_MS = 50, HEARTBEAT_MAX_MS = 60000 };
+enum {
+    HEARTBEAT_MIN_MS = 50,
+    HEARTBEAT_MAX_MS = 60000,
+    STALL_MAX_MS = 3600000,
+};
 
 /* What every message about a request carries (cluster.proto, fencing). */
 struct request_key {
@@ -66,18 +74,28 @@ enum command_kind { COMMAND_SUBMIT, COMMAND_CANCEL };
 struct command {
     enum command_kind kind;
     struct request_key key;
-    int32_t *prompt; /* of a Submit: malloc()ed, command_fini frees */
+    /* Of a Submit: malloc()ed, `answer` and the arrays of `shaping` behind it; command_fini frees.
+     */
+    int32_t *prompt;
     int32_t prompt_len;
+    const int32_t *answer;           /* [answer_len], which this request goes on behind */
+    int32_t answer_len, prompt_told; /* as in struct request */
     int32_t max_tokens;
     bool ignore_eos;
     struct sampling sampling;
+    struct shaping shaping;
+    int32_t logprobs, prompt_logprobs; /* as in struct request */
+    uint64_t tenant, prefix_domain;
+    int32_t priority;
+    int64_t deadline_ns; /* 0: none */
 };
 
 /* Each refuses with ERR_INVALID, naming field, expected and found. */
 enum status assignment_read(const Witan__Cluster__V1__Plan *plan, struct assignment *out,
                             struct error *err);
-/* `a`: the plan that the request must fit. Token ids are checked by engine_submit, which knows the
- * vocabulary. */
+/* `a`: the plan that the request must fit; ids of its shaping lie below the plan's vocab_limit. Ids
+ * of the prompt, and what a plan without a limit leaves open, are checked by engine_submit, which
+ * knows the vocabulary. A deadline counts from here. */
 enum status command_read_submit(const Witan__Cluster__V1__Submit *submit,
                                 const struct assignment *a, struct command *out, struct error *err);
 void command_fini(struct command *c);

@@ -55,6 +55,14 @@ static void tell_load(struct leader *l, struct engine_load *load)
     attach_load(l->attach, &out);
 }
 
+static void tell_figures(struct leader *l)
+{
+    struct engine_figures f;
+    engine_figures(l->engine, &f);
+    f.queue = *answers_queue(l->answers);
+    attach_figures(l->attach, &f);
+}
+
 static enum status wake(struct leader *l, struct error *err)
 {
     if (!l->parked)
@@ -78,6 +86,7 @@ static enum status step(struct leader *l, struct error *err)
     TRY(flush(l, err)); /* a step needs all the room */
     TRY(wake(l, err));
     TRY(engine_step(l->engine, &ran, err));
+    tell_figures(l);
     return flush(l, err);
 }
 
@@ -140,6 +149,7 @@ enum status lead(struct attach *a, struct engine *e, const struct engine_limits 
 {
     struct leader l = {.attach = a, .engine = e, .peers = world > 1, .parked = true};
     TRY(answers_create(limits, &l.answers, err));
+    tell_figures(&l);
     attach_phase(a, WITAN__CLUSTER__V1__PHASE__PHASE_IDLE);
     enum status st = run(&l, lost, err);
     answers_destroy(l.answers);

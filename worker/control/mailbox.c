@@ -81,13 +81,13 @@ static enum status put_submit(struct mailbox *m, const Witan__Cluster__V1__Submi
         return error_set(err, ERR_INVALID, "a request before the plan");
     if (m->submits == MAILBOX_SUBMITS || m->count == MAILBOX_COMMANDS)
         return error_set(err, ERR_LIMIT, "%d requests have not been looked at yet", m->submits);
-    if (m->prompt_ids + (int64_t)s->n_prompt > MAILBOX_PROMPT_IDS)
+    if (m->prompt_ids + (int64_t)(s->n_prompt + s->n_answer) > MAILBOX_PROMPT_IDS)
         return error_set(err, ERR_LIMIT, "%lld prompt tokens have not been looked at yet",
                          (long long)m->prompt_ids);
     TRY(command_read_submit(s, &m->plan, &c, err));
     append(m, &c);
     m->submits++;
-    m->prompt_ids += c.prompt_len;
+    m->prompt_ids += c.prompt_len + c.answer_len;
     return OK;
 }
 
@@ -177,7 +177,7 @@ static void take_first(struct mailbox *m, struct command *out)
     m->count--;
     if (out->kind == COMMAND_SUBMIT) {
         m->submits--;
-        m->prompt_ids -= out->prompt_len;
+        m->prompt_ids -= out->prompt_len + out->answer_len;
     }
 }
 

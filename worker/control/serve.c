@@ -125,11 +125,16 @@ static enum status check_plan(const struct rank *r, struct error *err)
 
 static void on_phase(void *user, enum engine_phase phase)
 {
-    struct attach *a = user;
+    struct rank *r = user;
+    struct engine_figures figures;
     if (phase == ENGINE_WAITING)
-        attach_stepped(a);
-    attach_phase(a, phase == ENGINE_FORWARD ? WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD
-                                            : WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
+        attach_stepped(r->attach);
+    if (phase == ENGINE_WAITING && r->world->rank != 0) { /* lead.c tells those of rank 0 */
+        engine_figures(r->engine, &figures);
+        attach_figures(r->attach, &figures);
+    }
+    attach_phase(r->attach, phase == ENGINE_FORWARD ? WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD
+                                                    : WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
 }
 
 static enum status load(struct rank *r, const struct serve_options *o, struct error *err)
@@ -138,6 +143,7 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
         .dir = r->plan.model_dir,
         .manifest = r->manifest,
         .weights_cache = o->weights_cache,
+        .weights = r->plan.weights,
         .layout = r->plan.layout,
         .limits = r->plan.limits,
         .kernels = r->plan.kernels,
@@ -150,8 +156,11 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
     const struct engine_options eo = {
         .chunk = r->plan.chunk,
         .vocab_limit = r->plan.vocab_limit,
+        .stall_ms = r->plan.stall_ms,
+        .no_prefix_cache = r->plan.no_prefix_cache,
+        .speculate = r->plan.speculate,
         .on_phase = on_phase,
-        .user = r->attach,
+        .user = r,
     };
     attach_phase(r->attach, WITAN__CLUSTER__V1__PHASE__PHASE_LOADING);
     pool_size(r->ranks_here, &options.limits.threads, &options.spin);

@@ -1,9 +1,10 @@
 /*
  * The CPU operations: see ops.h for what each computes and in which order. Compiled once for each
- * instruction set (OPS_NAME and OPS_AVX512 or OPS_AVX2 come from the build); vec.h makes them
- * agree.
+ * instruction set (OPS_NAME and OPS_AVX512, OPS_AVX2 or OPS_NEON come from the build); vec.h makes
+ * them agree.
  */
 #include "worker/cpu/ops.h"
+#include "worker/cpu/panels.h"
 #include "worker/cpu/vec.h"
 
 #include <math.h>
@@ -13,82 +14,158 @@
 #define STR_(a) #a
 #define STR(a) STR_(a)
 
-/* Output tile: TILE_M x TILE_N accumulators of 16 lanes. Any size gives the same bits; more than
- * the registers hold is slow, and without SIMD it is slow to compile too. */
+/*
+ * Output tile: TILE_M x TILE_N accumulators of 16 lanes. Any size gives the same bits; more than
+ * the registers hold is slow, and without SIMD it is slow to compile too. WEIGHTS_STAY: a tile's
+ * weights stay in the first-level cache while rows of activations pass; else the other way round.
+ * What passes must come from the second level faster than the tile multiplies it, hence the choice.
+ */
 #if defined(OPS_AVX512)
-enum { TILE_M = 4, TILE_N = 4 };
-#elif defined(OPS_AVX2)
-enum { TILE_M = 1, TILE_N = 4 };
+enum { TILE_M = 6, TILE_N = 4, WEIGHTS_STAY = 1 };
+#elif defined(OPS_AVX2) || defined(OPS_NEON)
+enum { TILE_M = 3, TILE_N = 2, WEIGHTS_STAY = 0 };
 #else
-enum { TILE_M = 1, TILE_N = 4 };
+enum { TILE_M = 1, TILE_N = 4, WEIGHTS_STAY = 1 };
 #endif
 
-VEC_INLINE v16 load_weight(const void *p, int64_t i, enum dtype t)
+/* Registers of a v16 (vec.h); sums of a tile, up to a multiple of 8. */
+enum { REGISTERS = 16 / V_REGISTER, TILE_SUMS = (TILE_M * TILE_N + 7) / 8 * 8 };
+
+/* What of the operand that passes is taken at once: half a second-level cache of 1 MiB. */
+enum { BLOCK_BYTES = 512 * 1024 };
+
+VEC_INLINE vr load_weight(const void *p, int64_t i, enum dtype t)
 {
     if (t == DTYPE_BF16)
-        return v_load_bf16((const uint16_t *)p + i);
+        return r_load_bf16((const uint16_t *)p + i);
     if (t == DTYPE_F16)
-        return v_load_f16((const uint16_t *)p + i);
-    return v_load((const float *)p + i);
+        return r_load_f16((const uint16_t *)p + i);
+    return r_load((const float *)p + i);
 }
 
-VEC_INLINE v16 load_weight_part(const void *p, int64_t i, int n, enum dtype t)
+/* The last columns [k, k1) of a row, fewer than 16, and zeros. */
+static void pad_row(const void *p, enum dtype t, int32_t k, int32_t k1, float out[16])
 {
-    float f[16] = {0};
-    for (int l = 0; l < n; l++) {
-        if (t == DTYPE_BF16)
-            f[l] = bf16_to_f32(((const uint16_t *)p)[i + l]);
-        else if (t == DTYPE_F16)
-            f[l] = f16_to_f32(((const uint16_t *)p)[i + l]);
-        else
-            f[l] = ((const float *)p)[i + l];
+    memset(out, 0, 16 * sizeof *out);
+    for (int i = 0; k + i < k1; i++) {
+        uint16_t h = t == DTYPE_F32 ? 0 : ((const uint16_t *)p)[k + i];
+        out[i] = t == DTYPE_F32    ? ((const float *)p)[k + i]
+                 : t == DTYPE_BF16 ? bf16_to_f32(h)
+                                   : f16_to_f32(h);
     }
-    return v_load(f);
 }
 
-/* acc[i][j] = lanes of dot(x[i], w[j]) over columns [k0, k1). */
-VEC_INLINE void tile_dot(const float *const *x, int mr, const void *const *w, int nr, enum dtype t,
-                         int32_t k0, int32_t k1, v16 acc[TILE_M][TILE_N])
+/* Fetches what the next tiles but one multiply, `ahead` bytes on, into the second-level cache: the
+ * processor's own prefetching begins anew in each row, and too late. Where weights pass again and
+ * again it would be in the way. */
+VEC_INLINE void fetch_weights(int mr, const void *const *w, enum dtype t, int32_t k, int64_t ahead)
 {
+#pragma GCC unroll 8
+    for (int j = 0; (WEIGHTS_STAY || mr < TILE_M) && j < TILE_N; j++)
+        __builtin_prefetch((const char *)w[j] + (t == DTYPE_F32 ? 4 : 2) * (int64_t)k + ahead, 0,
+                           2);
+}
+
+/* Adds to `acc` the lanes of x[i] * w[j] over columns [k, end), a multiple of 16. */
+VEC_INLINE void lanes_dot(const float *const *x, int mr, const void *const *w, enum dtype t,
+                          int32_t k, int32_t end, int64_t ahead, vr acc[REGISTERS][TILE_M][TILE_N])
+{
+    for (; k < end; k += 16) {
+        fetch_weights(mr, w, t, k, ahead);
 #pragma GCC unroll 4
+        for (int h = 0; h < REGISTERS; h++) {
+            vr b[TILE_N];
+#pragma GCC unroll 8
+            for (int j = 0; j < TILE_N; j++)
+                b[j] = load_weight(w[j], k + h * V_REGISTER, t);
+#pragma GCC unroll 8
+            for (int i = 0; i < mr; i++) {
+                vr a = r_load(x[i] + k + h * V_REGISTER);
+#pragma GCC unroll 8
+                for (int j = 0; j < TILE_N; j++)
+                    acc[h][i][j] = r_fma(a, b[j], acc[h][i][j]);
+            }
+        }
+    }
+}
+
+/* The same over the last columns [k, k1), fewer than 16, and zeros. */
+VEC_INLINE void tail_dot(const float *const *x, int mr, const void *const *w, enum dtype t,
+                         int32_t k, int32_t k1, vr acc[REGISTERS][TILE_M][TILE_N])
+{
+    float padded[TILE_M + TILE_N][16];
+    const float *xp[TILE_M];
+    const void *wp[TILE_N];
     for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < nr; j++)
-            acc[i][j] = v_zero();
-    int32_t k = k0;
-    for (; k + 16 <= k1; k += 16) {
-        v16 b[TILE_N];
-#pragma GCC unroll 4
-        for (int j = 0; j < nr; j++)
-            b[j] = load_weight(w[j], k, t);
-#pragma GCC unroll 4
-        for (int i = 0; i < mr; i++) {
-            v16 a = v_load(x[i] + k);
-#pragma GCC unroll 4
-            for (int j = 0; j < nr; j++)
-                acc[i][j] = v_fma(a, b[j], acc[i][j]);
-        }
-    }
-    if (k < k1) {
-        int n = (int)(k1 - k);
-#pragma GCC unroll 4
-        for (int i = 0; i < mr; i++) {
-            v16 a = v_load_part(x[i] + k, n, 0.0f);
-#pragma GCC unroll 4
-            for (int j = 0; j < nr; j++)
-                acc[i][j] = v_fma(a, load_weight_part(w[j], k, n, t), acc[i][j]);
-        }
-    }
+        pad_row(x[i], DTYPE_F32, k, k1, padded[i]);
+    for (int j = 0; j < TILE_N; j++)
+        pad_row(w[j], t, k, k1, padded[TILE_M + j]);
+#pragma GCC unroll 8
+    for (int i = 0; i < mr; i++)
+        xp[i] = padded[i];
+#pragma GCC unroll 8
+    for (int j = 0; j < TILE_N; j++)
+        wp[j] = padded[TILE_M + j];
+    lanes_dot(xp, mr, wp, DTYPE_F32, 0, 16, 0, acc);
 }
 
-VEC_INLINE void row_sums(const v16 *acc, int nr, float out[TILE_N])
+/* sums[i * TILE_N + j] = dot(x[i], w[j]) over columns [k0, k1). */
+VEC_INLINE void tile_sums(const float *const *x, int mr, const void *const *w, enum dtype t,
+                          int32_t k0, int32_t k1, int64_t ahead, float sums[TILE_SUMS])
 {
-    if (nr == TILE_N)
-        v_sum4(acc[0], acc[1], acc[2], acc[3], out);
-    else
-        for (int j = 0; j < nr; j++)
-            out[j] = v_sum(acc[j]);
+    vr acc[REGISTERS][TILE_M][TILE_N];
+    v16 all[TILE_SUMS];
+    int32_t whole = k0 + (k1 - k0) / 16 * 16;
+#pragma GCC unroll 4
+    for (int h = 0; h < REGISTERS; h++)
+#pragma GCC unroll 8
+        for (int i = 0; i < mr; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < TILE_N; j++)
+                acc[h][i][j] = r_zero();
+    lanes_dot(x, mr, w, t, k0, whole, ahead, acc);
+    if (whole < k1)
+        tail_dot(x, mr, w, t, whole, k1, acc);
+#pragma GCC unroll 24
+    for (int i = 0; i < TILE_SUMS; i++) {
+        int row = i / TILE_N, j = i % TILE_N;
+        vr part[REGISTERS];
+#pragma GCC unroll 4
+        for (int h = 0; h < REGISTERS; h++)
+            part[h] = row < mr ? acc[h][row][j] : r_zero();
+        all[i] = v_join(part);
+    }
+#pragma GCC unroll 3
+    for (int i = 0; i < mr * TILE_N; i += 8)
+        v_sum8(all + i, sums + i);
 }
+
+typedef void gemm_tile(const float *const *x, int mr, const void *const *w, int32_t k0, int32_t k1,
+                       int64_t ahead, float sums[TILE_SUMS]);
+
+#define TILE_ROWS(mr, t)                                                                           \
+    case mr:                                                                                       \
+        if (mr <= TILE_M)                                                                          \
+            tile_sums(x, mr <= TILE_M ? mr : TILE_M, w, t, k0, k1, ahead, sums);                   \
+        break
+
+#define DEFINE_TILE(name, t)                                                                       \
+    static void name(const float *const *x, int mr, const void *const *w, int32_t k0, int32_t k1,  \
+                     int64_t ahead, float sums[TILE_SUMS])                                         \
+    {                                                                                              \
+        switch (mr) {                                                                              \
+            TILE_ROWS(1, t);                                                                       \
+            TILE_ROWS(2, t);                                                                       \
+            TILE_ROWS(3, t);                                                                       \
+            TILE_ROWS(4, t);                                                                       \
+            TILE_ROWS(5, t);                                                                       \
+            TILE_ROWS(6, t);                                                                       \
+        }                                                                                          \
+    }
+
+DEFINE_TILE(tile_f32, DTYPE_F32)
+DEFINE_TILE(tile_f16, DTYPE_F16)
+DEFINE_TILE(tile_bf16, DTYPE_BF16)
 
 /* What the tiles of one call share. */
 struct gemm_job {
@@ -96,121 +173,123 @@ struct gemm_job {
     int64_t ldx;
     const int32_t *rows;
     const struct matrix *w;
+    gemm_tile *tile;
+    int64_t row_bytes; /* of w */
+    int32_t leaf, n0, n1;
+    /* of op_gemm */
     float *y;
     int64_t ldy;
-    int32_t n0;
-    /* gemm_leaf only */
-    int32_t leaf;
+    /* of op_gemm_leaf */
     const float *scale;
     const int32_t *out;
     double *sum;
     int64_t ldsum;
-    float largest;
+    uint32_t largest[TILE_N]; /* bits of the largest |leaf| so far */
 };
 
-VEC_INLINE void tile_pointers(const struct gemm_job *g, int32_t i0, int mr, int32_t j0, int nr,
-                              const float **x, const void **w)
+static void put_sums(const struct gemm_job *g, int32_t i0, int mr, int32_t j0, int nr,
+                     const float *s)
 {
-    for (int i = 0; i < mr; i++) {
-        int64_t row = g->rows ? g->rows[i0 + i] : i0 + i;
-        x[i] = g->x + row * g->ldx;
-    }
-    for (int j = 0; j < nr; j++)
-        w[j] = (const char *)g->w->data +
-               (size_t)(j0 + j) * (size_t)g->w->cols * (g->w->dtype == DTYPE_F32 ? 4 : 2);
-}
-
-VEC_INLINE void tile_plain(struct gemm_job *g, int32_t i0, int mr, int32_t j0, int nr, enum dtype t)
-{
-    const float *x[TILE_M];
-    const void *w[TILE_N];
-    v16 acc[TILE_M][TILE_N];
-    tile_pointers(g, i0, mr, j0, nr, x, w);
-    tile_dot(x, mr, w, nr, t, 0, g->w->cols, acc);
-    for (int i = 0; i < mr; i++) {
-        float s[TILE_N];
-        row_sums(acc[i], nr, s);
+    for (int i = 0; i < mr; i++)
         for (int j = 0; j < nr; j++)
-            g->y[(i0 + i) * g->ldy + j0 - g->n0 + j] = s[j];
+            g->y[(i0 + i) * g->ldy + j0 - g->n0 + j] = s[i * TILE_N + j];
+}
+
+static void add_leaves(struct gemm_job *g, int32_t i0, int mr, int32_t j0, int nr, const float *s)
+{
+    for (int i = 0; i < mr; i++, s += TILE_N) {
+        float scale = g->scale ? g->scale[i0 + i] : 1.0f;
+        int64_t row = g->out ? g->out[i0 + i] : i0 + i;
+        double *sum = g->sum + row * g->ldsum + j0 - g->n0;
+        if (nr == TILE_N)
+            add_leaf(s, TILE_N, scale, sum, g->largest);
+        else
+            add_leaf(s, nr, scale, sum, g->largest);
     }
 }
 
-VEC_INLINE void tile_leaf(struct gemm_job *g, int32_t i0, int mr, int32_t j0, int nr, enum dtype t)
+/* Rows [i0, i0 + mr) and columns [j0, j0 + TILE_N); those past the end are computed as the last one
+ * again and left out. */
+static void run_tile(struct gemm_job *g, int32_t i0, int mr, int32_t j0)
 {
     const float *x[TILE_M];
     const void *w[TILE_N];
-    v16 acc[TILE_M][TILE_N];
-    tile_pointers(g, i0, mr, j0, nr, x, w);
-    for (int32_t k = 0; k < g->w->cols; k += g->leaf) {
-        int32_t end = k + g->leaf < g->w->cols ? k + g->leaf : g->w->cols;
-        tile_dot(x, mr, w, nr, t, k, end, acc);
-        for (int i = 0; i < mr; i++) {
-            float s[TILE_N];
-            row_sums(acc[i], nr, s);
-            float scale = g->scale ? g->scale[i0 + i] : 1.0f;
-            int64_t row = g->out ? g->out[i0 + i] : i0 + i;
-            double *sum = g->sum + row * g->ldsum + j0 - g->n0;
-            for (int j = 0; j < nr; j++) {
-                float leaf = scale * s[j];
-                /* Written so that a NaN counts as too large and stays. */
-                g->largest = fabsf(leaf) <= g->largest || g->largest != g->largest ? g->largest
-                                                                                   : fabsf(leaf);
-                sum[j] += exact_round((double)leaf);
-            }
-        }
+    float sums[TILE_SUMS];
+    int32_t cols = g->w->cols;
+    int nr = g->n1 - j0 < TILE_N ? (int)(g->n1 - j0) : TILE_N;
+    for (int i = 0; i < mr; i++)
+        x[i] = g->x + (g->rows ? g->rows[i0 + i] : i0 + i) * g->ldx;
+    for (int j = 0; j < TILE_N; j++)
+        w[j] = (const char *)g->w->data + (j0 + (j < nr ? j : nr - 1)) * g->row_bytes;
+    for (int32_t k = 0; k < cols; k += g->leaf) {
+        int32_t end = cols - k < g->leaf ? cols : k + g->leaf;
+        g->tile(x, mr, w, k, end, 2 * TILE_N * g->row_bytes, sums);
+        if (g->sum)
+            add_leaves(g, i0, mr, j0, nr, sums);
+        else
+            put_sums(g, i0, mr, j0, nr, sums);
     }
 }
 
-/* All tiles of columns [n0, n1) for m rows. Weights outermost: each is read from memory once for a
- * block of rows that stays in the second-level cache. */
-#define TILES(tile, t)                                                                             \
-    do {                                                                                           \
-        int32_t j_ = n0;                                                                           \
-        for (; j_ + TILE_N <= n1; j_ += TILE_N) {                                                  \
-            int32_t i_ = i0;                                                                       \
-            for (; i_ + TILE_M <= i1; i_ += TILE_M)                                                \
-                tile(g, i_, TILE_M, j_, TILE_N, t);                                                \
-            for (; i_ < i1; i_++)                                                                  \
-                tile(g, i_, 1, j_, TILE_N, t);                                                     \
-        }                                                                                          \
-        for (; j_ < n1; j_++)                                                                      \
-            for (int32_t i_ = i0; i_ < i1; i_++)                                                   \
-                tile(g, i_, 1, j_, 1, t);                                                          \
-    } while (0)
-
-#define DEFINE_TILES(name, tile)                                                                   \
-    static void name(struct gemm_job *g, int32_t i0, int32_t i1, int32_t n0, int32_t n1)           \
-    {                                                                                              \
-        switch (g->w->dtype) {                                                                     \
-        case DTYPE_BF16:                                                                           \
-            TILES(tile, DTYPE_BF16);                                                               \
-            break;                                                                                 \
-        case DTYPE_F16:                                                                            \
-            TILES(tile, DTYPE_F16);                                                                \
-            break;                                                                                 \
-        case DTYPE_F32:                                                                            \
-            TILES(tile, DTYPE_F32);                                                                \
-            break;                                                                                 \
-        }                                                                                          \
-    }
-
-DEFINE_TILES(tiles_plain, tile_plain)
-DEFINE_TILES(tiles_leaf, tile_leaf)
-
-/* Rows of activations that fit half a second-level cache of 1 MiB beside the weights. */
-static int32_t row_block(int32_t cols)
+/* Rows of the next tile of `rows` that are left: as even as can be. */
+static int tile_rows(int32_t rows)
 {
-    int32_t rows = (512 * 1024) / (cols * 4) / TILE_M * TILE_M;
-    return rows < TILE_M ? TILE_M : rows;
+    int32_t tiles = (rows + TILE_M - 1) / TILE_M;
+    return (int)((rows + tiles - 1) / tiles);
+}
+
+static void run_tiles(struct gemm_job *g, int32_t i0, int32_t i1, int32_t j0, int32_t j1)
+{
+    int mr;
+    if (WEIGHTS_STAY) {
+        for (int32_t j = j0; j < j1; j += TILE_N)
+            for (int32_t i = i0; i < i1; i += mr) {
+                mr = tile_rows(i1 - i);
+                run_tile(g, i, mr, j);
+            }
+        return;
+    }
+    for (int32_t i = i0; i < i1; i += mr) {
+        mr = tile_rows(i1 - i);
+        for (int32_t j = j0; j < j1; j += TILE_N)
+            run_tile(g, i, mr, j);
+    }
+}
+
+/* As many rows of `bytes` as a block has, a multiple of `tile`. */
+static int32_t block_rows(int64_t bytes, int32_t tile)
+{
+    int32_t rows = (int32_t)(BLOCK_BYTES / bytes) / tile * tile;
+    return rows < tile ? tile : rows;
+}
+
+static void run_gemm(struct gemm_job *g, int32_t m)
+{
+    static gemm_tile *const tiles[] = {
+        [DTYPE_F32] = tile_f32, [DTYPE_F16] = tile_f16, [DTYPE_BF16] = tile_bf16};
+    int32_t cols = g->w->cols;
+    g->tile = tiles[g->w->dtype];
+    g->row_bytes = cols * (int64_t)dtype_size(g->w->dtype);
+    int32_t mb = WEIGHTS_STAY ? block_rows(cols * 4LL, TILE_M) : m;
+    int32_t nb = WEIGHTS_STAY ? g->n1 - g->n0 : block_rows(g->row_bytes, TILE_N);
+    for (int32_t i = 0; i < m; i += mb)
+        for (int32_t j = g->n0; j < g->n1; j += nb)
+            run_tiles(g, i, m - i < mb ? m : i + mb, j, g->n1 - j < nb ? g->n1 : j + nb);
 }
 
 static void op_gemm(const float *x, int64_t ldx, const int32_t *rows, int32_t m,
                     const struct matrix *w, int32_t n0, int32_t n1, float *y, int64_t ldy)
 {
-    struct gemm_job g = {.x = x, .ldx = ldx, .rows = rows, .w = w, .y = y, .ldy = ldy, .n0 = n0};
-    int32_t block = row_block(w->cols);
-    for (int32_t i = 0; i < m; i += block)
-        tiles_plain(&g, i, i + block < m ? i + block : m, n0, n1);
+    struct gemm_job g = {.x = x,
+                         .ldx = ldx,
+                         .rows = rows,
+                         .w = w,
+                         .leaf = w->cols,
+                         .n0 = n0,
+                         .n1 = n1,
+                         .y = y,
+                         .ldy = ldy};
+    run_gemm(&g, m);
 }
 
 static float op_gemm_leaf(const float *x, int64_t ldx, int32_t m, const struct matrix *w,
@@ -221,15 +300,18 @@ static float op_gemm_leaf(const float *x, int64_t ldx, int32_t m, const struct m
                          .ldx = ldx,
                          .w = w,
                          .leaf = leaf,
+                         .n0 = n0,
+                         .n1 = n1,
                          .scale = scale,
                          .out = out,
                          .sum = sum,
-                         .ldsum = ldsum,
-                         .n0 = n0};
-    int32_t block = row_block(w->cols);
-    for (int32_t i = 0; i < m; i += block)
-        tiles_leaf(&g, i, i + block < m ? i + block : m, n0, n1);
-    return g.largest;
+                         .ldsum = ldsum};
+    float largest;
+    run_gemm(&g, m);
+    for (int j = 1; j < TILE_N; j++)
+        g.largest[0] = g.largest[j] > g.largest[0] ? g.largest[j] : g.largest[0];
+    memcpy(&largest, &g.largest[0], sizeof largest);
+    return largest;
 }
 
 static void op_rms_norm(const float *x, const float *w, int32_t n, float eps, float *y)
@@ -271,35 +353,9 @@ static void op_silu_mul(float *g, const float *u, int32_t n)
     }
 }
 
-static float row_max(const float *x, int32_t n)
-{
-    v16 m = v_load_part(x, n < 16 ? (int)n : 16, x[0]);
-    for (int32_t k = 16; k < n; k += 16)
-        m = v_max(m, n - k >= 16 ? v_load(x + k) : v_load_part(x + k, (int)(n - k), x[0]));
-    return v_hmax(m);
-}
-
-/* x = e^(x - max), lanes past n zero in the sum; returns the sum. */
-static float exp_row(float *x, int32_t n, float max)
-{
-    v16 sum = v_zero(), shift = v_set(max);
-    int32_t k = 0;
-    for (; k + 16 <= n; k += 16) {
-        v16 e = v_exp(v_sub(v_load(x + k), shift));
-        v_store(x + k, e);
-        sum = v_add(sum, e);
-    }
-    if (k < n) {
-        int rest = (int)(n - k);
-        v_store_part(x + k, v_exp(v_sub(v_load_part(x + k, rest, max), shift)), rest);
-        sum = v_add(sum, v_load_part(x + k, rest, 0.0f));
-    }
-    return v_sum(sum);
-}
-
 static void op_softmax(float *x, int32_t n)
 {
-    float sum = exp_row(x, n, row_max(x, n));
+    float sum = v_exp_row(x, n, v_row_max(x, n));
     v16 d = v_set(sum);
     int32_t k = 0;
     for (; k + 16 <= n; k += 16)
@@ -308,105 +364,30 @@ static void op_softmax(float *x, int32_t n)
         x[k] /= sum;
 }
 
-VEC_INLINE v16 load_kv(const void *p, int64_t i, enum kv_dtype t)
-{
-    return t == KV_F32 ? v_load((const float *)p + i) : v_load_bf16((const uint16_t *)p + i);
-}
+extern const struct cpu_rows CAT(cpu_rows_, OPS_NAME);           /* rows.c */
+extern const struct cpu_attention CAT(cpu_attention_, OPS_NAME); /* attention_ops.c */
 
-/* Positions are lanes: scores[p] = sum over d of q[d] k[d][p], a chain of fma in the order of d.
- * The whole tile is computed; positions past `count` hold old or zero keys and are not used. */
-VEC_INLINE void tile_scores(const float *q, int32_t hd, const void *k, enum kv_dtype t,
-                            float *scores)
-{
-    v16 s0 = v_zero(), s1 = v_zero(), s2 = v_zero(), s3 = v_zero();
-    for (int32_t d = 0; d < hd; d++) {
-        v16 a = v_set(q[d]);
-        int64_t at = (int64_t)d * KV_BLOCK;
-        s0 = v_fma(a, load_kv(k, at, t), s0);
-        s1 = v_fma(a, load_kv(k, at + 16, t), s1);
-        s2 = v_fma(a, load_kv(k, at + 32, t), s2);
-        s3 = v_fma(a, load_kv(k, at + 48, t), s3);
+/* `set`'s kernels of panels, everything else of OPS_NAME. */
+#define TABLE(set)                                                                                 \
+    PANELS_DECLARE(set)                                                                            \
+    const struct cpu_ops *CAT(cpu_ops_, set)(void); /* for choose.c */                             \
+    const struct cpu_ops *CAT(cpu_ops_, set)(void)                                                 \
+    {                                                                                              \
+        static const struct cpu_ops table = {                                                      \
+            .name = STR(set),                                                                      \
+            .rows = &CAT(cpu_rows_, OPS_NAME),                                                     \
+            .attention = &CAT(cpu_attention_, OPS_NAME),                                           \
+            .gemm = op_gemm,                                                                       \
+            .gemm_leaf = op_gemm_leaf,                                                             \
+            .quantise = CAT(panels_quantise_, set),                                                \
+            .gemm_panels = CAT(panels_gemm_, set),                                                 \
+            .gemm_panels_leaf = CAT(panels_gemm_leaf_, set),                                       \
+            .rms_norm = op_rms_norm,                                                               \
+            .silu_mul = op_silu_mul,                                                               \
+            .softmax = op_softmax,                                                                 \
+        };                                                                                         \
+        return &table;                                                                             \
     }
-    v_store(scores, s0);
-    v_store(scores + 16, s1);
-    v_store(scores + 32, s2);
-    v_store(scores + 48, s3);
-}
 
-/* o[d] = sum over positions of p[pos] v[pos][d], in the order of positions. */
-VEC_INLINE void tile_values(const float *p, int32_t count, int32_t hd, const void *v,
-                            enum kv_dtype t, float *o)
-{
-    int32_t d = 0;
-    for (; d + 64 <= hd; d += 64) {
-        v16 a0 = v_zero(), a1 = v_zero(), a2 = v_zero(), a3 = v_zero();
-        for (int32_t i = 0; i < count; i++) {
-            v16 w = v_set(p[i]);
-            int64_t at = (int64_t)i * hd + d;
-            a0 = v_fma(w, load_kv(v, at, t), a0);
-            a1 = v_fma(w, load_kv(v, at + 16, t), a1);
-            a2 = v_fma(w, load_kv(v, at + 32, t), a2);
-            a3 = v_fma(w, load_kv(v, at + 48, t), a3);
-        }
-        v_store(o + d, a0);
-        v_store(o + d + 16, a1);
-        v_store(o + d + 32, a2);
-        v_store(o + d + 48, a3);
-    }
-    for (; d < hd; d += 16) {
-        v16 a = v_zero();
-        for (int32_t i = 0; i < count; i++)
-            a = v_fma(v_set(p[i]), load_kv(v, (int64_t)i * hd + d, t), a);
-        v_store(o + d, a);
-    }
-}
-
-VEC_INLINE void tile_of(const float *q, int32_t group, int32_t hd, const void *k, const void *v,
-                        enum kv_dtype t, int32_t count, float *scores, float *m, float *l, float *o)
-{
-    for (int32_t h = 0; h < group; h++) {
-        float *s = scores + (int64_t)h * KV_BLOCK;
-        tile_scores(q + (int64_t)h * hd, hd, k, t, s);
-        m[h] = row_max(s, count);
-        l[h] = exp_row(s, count, m[h]);
-        tile_values(s, count, hd, v, t, o + (int64_t)h * hd);
-    }
-}
-
-static void op_attention_tile(const float *q, int32_t group, int32_t hd, const void *k,
-                              const void *v, enum kv_dtype kv_dtype, int32_t count, float *scores,
-                              float *m, float *l, float *o)
-{
-    if (kv_dtype == KV_F32)
-        tile_of(q, group, hd, k, v, KV_F32, count, scores, m, l, o);
-    else
-        tile_of(q, group, hd, k, v, KV_BF16, count, scores, m, l, o);
-}
-
-static void op_attention_join(float m, float l, const float *o, int32_t hd, float *rm, float *rl,
-                              float *ro)
-{
-    float top = m > *rm ? m : *rm;
-    float f[16];
-    v_store(f, v_exp(v_sub(v_load_part((const float[]){*rm, m}, 2, top), v_set(top))));
-    v16 a = v_set(f[0]), b = v_set(f[1]);
-    *rl = __builtin_fmaf(*rl, f[0], l * f[1]);
-    *rm = top;
-    for (int32_t d = 0; d < hd; d += 16)
-        v_store(ro + d, v_fma(v_load(ro + d), a, v_mul(v_load(o + d), b)));
-}
-
-const struct cpu_ops *CAT(cpu_ops_, OPS_NAME)(void)
-{
-    static const struct cpu_ops table = {
-        .name = STR(OPS_NAME),
-        .gemm = op_gemm,
-        .gemm_leaf = op_gemm_leaf,
-        .rms_norm = op_rms_norm,
-        .silu_mul = op_silu_mul,
-        .softmax = op_softmax,
-        .attention_tile = op_attention_tile,
-        .attention_join = op_attention_join,
-    };
-    return &table;
-}
+TABLE(OPS_NAME)
+OPS_TABLES /* sets that differ in these kernels alone: TABLE(name) for each, from the build */

@@ -8,12 +8,22 @@
  * v_sum.
  * - A leaf is such a dot product over at most `leaf` columns, rounded to a multiple of 2^-32;
  * leaves are added in fp64, which is exact below 2^20 (see exact_round).
+ * - With weights in panels (partition/panel.h) activations are codes of 8 bits. Spans of ACT_SPAN
+ * columns, counted from the start of the row or of the leaf (the last may be shorter), share a
+ * scale: a = the largest |x| of the span; scale = a * (1/127), code = x * (127 / a) rounded to
+ * nearest, ties to even (all zero where a or 127 / a is not finite). A dot product is, from 0, a
+ * chain over spans of fma(g, activation's scale, sum), where g is, from 0, a chain over the span's
+ * blocks of fma(d, weight's scale, g), and d the exact sum of the products of codes. Leaves are
+ * rounded as above.
  */
 #ifndef WITAN_WORKER_CPU_OPS_H
 #define WITAN_WORKER_CPU_OPS_H
 
 #include "partition/checkpoint.h"
+#include "partition/panel.h"
 #include "partition/plan.h"
+#include "worker/cpu/attention_ops.h"
+#include "worker/cpu/rows.h"
 #include "worker/weights.h"
 
 #include <stdbool.h>
@@ -27,8 +37,20 @@ static inline double exact_round(double x)
     return (x + shift) - shift;
 }
 
+enum { ACT_SPAN = 64 };
+
+/* Rows of activations as codes of 8 bits, in memory of the caller, on borders of 64. */
+struct act {
+    int8_t *code;   /* [rows][blocks * PANEL_BLOCK]; 0 past the row's end */
+    float *scale;   /* [rows][blocks]: that of the block's span */
+    int32_t *bias;  /* [rows][blocks]: -128 times the sum of the block's codes */
+    int32_t blocks; /* panel_blocks(columns) */
+};
+
 struct cpu_ops {
-    const char *name; /* "avx512", "avx2", "portable" */
+    const char *name;            /* as cpu_ops_name says it; emulated ones with _ for - */
+    const struct cpu_rows *rows; /* passes over rows of logits */
+    const struct cpu_attention *attention;
 
     /* y[i * ldy + j - n0] = dot(x row i, w row j) for i < m, j in [n0, n1). x row i is x + rows[i]
      * * ldx, or x + i * ldx where rows is NULL; its length is w->cols. */
@@ -42,6 +64,21 @@ struct cpu_ops {
                        int32_t n0, int32_t n1, const float *scale, const int32_t *out, double *sum,
                        int64_t ldsum);
 
+    /* Row `row` of `out` = x[n]; spans begin anew every `leaf` columns, a multiple of PANEL_BLOCK
+     * (0: never). A NaN or infinity makes its span's products NaN. */
+    void (*quantise)(const float *x, int32_t n, int32_t leaf, const struct act *out, int64_t row);
+
+    /* gemm and gemm_leaf with a matrix in panels (w->shape.form FORM_PANELS8 or
+     * FORM_PANELS4) for panels [p0, p1), that is columns j in [p0 * PANEL_ROWS, p1 *
+     * PANEL_ROWS) below w->rows; y and sum as above with n0 = p0 * PANEL_ROWS. Row i is row rows[i]
+     * of x, or i; of gemm_panels_leaf row first + i. scratch: panel_scratch_bytes(w->cols), on a
+     * border of 64. Any m gives the same bits. */
+    void (*gemm_panels)(const struct act *x, const int32_t *rows, int32_t m, const struct matrix *w,
+                        int32_t p0, int32_t p1, float *y, int64_t ldy, void *scratch);
+    float (*gemm_panels_leaf)(const struct act *x, int64_t first, int32_t m, const struct matrix *w,
+                              int32_t leaf, int32_t p0, int32_t p1, const float *scale,
+                              const int32_t *out, double *sum, int64_t ldsum, void *scratch);
+
     /* y = x * (1 / sqrt(mean(x^2) + eps)) * w over n elements. x and y may be the same. */
     void (*rms_norm)(const float *x, const float *w, int32_t n, float eps, float *y);
 
@@ -50,26 +87,14 @@ struct cpu_ops {
 
     /* x becomes softmax(x) over n elements, in place. */
     void (*softmax)(float *x, int32_t n);
-
-    /* One tile of attention for the `group` query heads that share a KV head: positions [0, count),
-     * count <= KV_BLOCK. q: [group][hd] already scaled; k: [hd][KV_BLOCK] (transposed), v:
-     * [KV_BLOCK][hd], of kv_dtype; hd a multiple of 16. Gives the tile's maximum m[group], sum of
-     * exponentials l[group] and weighted values o[group][hd]. scores: scratch [group][KV_BLOCK]. */
-    void (*attention_tile)(const float *q, int32_t group, int32_t hd, const void *k, const void *v,
-                           enum kv_dtype kv_dtype, int32_t count, float *scores, float *m, float *l,
-                           float *o);
-
-    /* Joins a tile's (m, l, o) to the running (rm, rl, ro) of one head: both are rescaled by
-     * e^(their maximum - the larger one). */
-    void (*attention_join)(float m, float l, const float *o, int32_t hd, float *rm, float *rl,
-                           float *ro);
 };
 
-/* The tables that this build has; NULL where the instruction set was not compiled in. */
+/* What every processor runs. */
 const struct cpu_ops *cpu_ops_portable(void);
-const struct cpu_ops *cpu_ops_avx2(void);
-const struct cpu_ops *cpu_ops_avx512(void);
-const struct cpu_ops *cpu_ops_avx512_simde(void); /* emulated; in test builds */
+
+/* Name i of all sets, the best first, whether or not they run here; those that end in -simde are
+ * emulated, in test builds. NULL past the last. */
+const char *cpu_ops_name(int i);
 
 /* By name, or for "auto" the best that this processor runs. ERR_UNSUPPORTED names what it lacks. */
 enum status cpu_ops_choose(const char *name, const struct cpu_ops **out, struct error *err);

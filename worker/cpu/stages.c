@@ -4,43 +4,21 @@
  * output element is computed whole by one thread.
  */
 #include "base/check.h"
-#include "worker/cpu/ops.h"
+#include "worker/cpu/stages_private.h"
 #include "worker/cpu/vec.h"
 #include "worker/detmath.h"
-#include "worker/kernels.h"
+#include "worker/kv8_inline.h"
 #include "worker/sampler.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Columns of an FFN strip: a thread computes gate and up of one strip and joins them in cache. */
-enum { STRIP = 32, GRAIN = 4 };
-
-struct backend {
-    const struct cpu_ops *ops;
-    struct pool *pool;
-    int threads;
-    char *scratch; /* [threads][scratch_bytes]; owned */
-    uint64_t scratch_bytes;
-    atomic_ullong range_exceeded;
-    int32_t draws;           /* at most */
-    int32_t *drawn;          /* [draws] */
-    float *row;              /* [padded vocabulary]: one that ranks have in shards */
-    struct sampler *sampler; /* NULL: this rank draws nothing */
+/* What a thread draws with. */
+struct drawer {
+    struct sampler *sampler;
+    float *row; /* [padded vocabulary]: one that ranks have in shards */
 };
-
-static float *scratch_of(struct backend *be, int thread)
-{
-    return (float *)(void *)(be->scratch + (size_t)thread * be->scratch_bytes);
-}
-
-static void count_range(struct backend *be, float largest, int32_t leaves)
-{
-    if (!(largest < 1048576.0f / (float)leaves))
-        atomic_fetch_add_explicit(&be->range_exceeded, 1, memory_order_relaxed);
-}
 
 /* --- embedding ------------------------------------------------------------------------------- */
 
@@ -52,37 +30,102 @@ static float element(const struct matrix *w, int64_t i)
     return w->dtype == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
 }
 
+struct embed_job {
+    struct backend *be;
+    const struct batch *b;
+    const struct matrix *w;
+    int32_t first_row, hidden;
+    float *x;
+    double *sum;
+};
+
+/* A row of `w` as fp32. */
+static void read_row(const struct matrix *w, int32_t row, float *out)
+{
+    if (in_panels(w)) {
+        int bits = weight_panel_bits(w->shape.form);
+        const char *panel = (const char *)w->data +
+                            (uint64_t)(row / PANEL_ROWS) * panel_bytes(w->cols, bits);
+        panel_row(panel, row % PANEL_ROWS, w->cols, bits, out);
+        return;
+    }
+    for (int32_t k = 0; k < w->cols; k++)
+        out[k] = element(w, (int64_t)row * w->cols + k);
+}
+
+static void embed_row(const struct embed_job *j, int64_t i)
+{
+    int32_t row = j->b->token[i] - j->first_row, hidden = j->hidden;
+    bool here = row >= 0 && row < j->w->rows;
+    float *x = j->x + i * hidden;
+    double *to = j->sum + i * hidden;
+    if (here)
+        read_row(j->w, row, x);
+    for (int32_t k = 0; k < hidden; k++) /* + 0 makes -0 what a sum over ranks makes it */
+        to[k] = here ? (double)x[k] + 0.0 : 0.0;
+    memset(x, 0, (size_t)hidden * sizeof *x);
+}
+
+static void embed_thread(void *arg, int thread)
+{
+    const struct embed_job *j = arg;
+    int64_t begin, end;
+    pool_part(j->b->rows, 1, j->be->threads, thread, &begin, &end);
+    for (int64_t i = begin; i < end; i++)
+        embed_row(j, i);
+}
+
 static void cpu_embed(struct backend *be, const struct batch *b, const struct matrix *w,
                       int32_t first_row, int32_t hidden, float *x, double *sum)
 {
-    (void)be;
-    memset(x, 0, (size_t)b->rows * (size_t)hidden * sizeof *x);
-    for (int32_t i = 0; i < b->rows; i++) {
-        double *to = sum + (int64_t)i * hidden;
-        int32_t row = b->token[i] - first_row;
-        bool here = row >= 0 && row < w->rows;
-        for (int32_t j = 0; j < hidden; j++) /* + 0 makes -0 what a sum over ranks makes it */
-            to[j] = here ? (double)element(w, (int64_t)row * hidden + j) + 0.0 : 0.0;
-    }
+    struct embed_job j = {be, b, w, first_row, hidden, x, sum};
+    if (b->rows == 1)
+        embed_row(&j, 0);
+    else
+        pool_run(be->pool, embed_thread, &j);
 }
 
 /* --- RoPE ------------------------------------------------------------------------------------- */
 
+struct rope_job {
+    struct backend *be;
+    const struct batch *b;
+    const float *frequency;
+    float scale;
+    int32_t head_dim;
+    float *rope;
+};
+
+static void rope_row(const struct rope_job *j, int64_t i)
+{
+    int32_t half = j->head_dim / 2;
+    float *cosines = j->rope + i * j->head_dim, *sines = cosines + half;
+    for (int32_t d = 0; d < half; d++) {
+        float angle = (float)j->b->pos[i] * j->frequency[d];
+        double s, c;
+        det_sincos((double)angle, &s, &c);
+        cosines[d] = (float)c * j->scale;
+        sines[d] = (float)s * j->scale;
+    }
+}
+
+static void rope_thread(void *arg, int thread)
+{
+    const struct rope_job *j = arg;
+    int64_t begin, end;
+    pool_part(j->b->rows, 1, j->be->threads, thread, &begin, &end);
+    for (int64_t i = begin; i < end; i++)
+        rope_row(j, i);
+}
+
 static void cpu_rope_angles(struct backend *be, const struct batch *b, const float *frequency,
                             float scale, int32_t head_dim, float *rope)
 {
-    (void)be;
-    int32_t half = head_dim / 2;
-    for (int32_t i = 0; i < b->rows; i++) {
-        float *cosines = rope + (int64_t)i * head_dim, *sines = cosines + half;
-        for (int32_t d = 0; d < half; d++) {
-            float angle = (float)b->pos[i] * frequency[d];
-            double s, c;
-            det_sincos((double)angle, &s, &c);
-            cosines[d] = (float)c * scale;
-            sines[d] = (float)s * scale;
-        }
-    }
+    struct rope_job j = {be, b, frequency, scale, head_dim, rope};
+    if (b->rows == 1)
+        rope_row(&j, 0);
+    else
+        pool_run(be->pool, rope_thread, &j);
 }
 
 /* Half-split rotation (x_d, x_{d + half}) of one head. */
@@ -101,34 +144,40 @@ static void rotate(const float *x, const float *rope, int32_t head_dim, float *y
 
 struct add_norm_job {
     struct backend *be;
-    int32_t rows, hidden;
-    const double *sum;
-    float *x;
-    const float *norm;
-    float eps;
-    float *xn;
+    int32_t rows;
+    struct residual r;
 };
+
+void add_norm_rows(struct backend *be, const struct residual *r, int64_t begin, int64_t end)
+{
+    for (int64_t i = begin; i < end; i++) {
+        float *x = r->x + i * r->hidden, *xn = r->xn + i * r->hidden;
+        const double *sum = r->sum ? r->sum + i * r->hidden : NULL;
+        for (int32_t k = 0; sum && k < r->hidden; k++)
+            x[k] += (float)sum[k];
+        if (r->norm)
+            be->ops->rms_norm(x, r->norm, r->hidden, r->eps, xn);
+        if (r->norm && be->norm.code)
+            be->ops->quantise(xn, r->hidden, 0, &be->norm, i);
+    }
+}
 
 static void add_norm_thread(void *arg, int thread)
 {
-    struct add_norm_job *j = arg;
+    const struct add_norm_job *j = arg;
     int64_t begin, end;
     pool_part(j->rows, 1, j->be->threads, thread, &begin, &end);
-    for (int64_t i = begin; i < end; i++) {
-        float *x = j->x + i * j->hidden;
-        const double *sum = j->sum ? j->sum + i * j->hidden : NULL;
-        for (int32_t k = 0; sum && k < j->hidden; k++)
-            x[k] += (float)sum[k];
-        if (j->norm)
-            j->be->ops->rms_norm(x, j->norm, j->hidden, j->eps, j->xn + i * j->hidden);
-    }
+    add_norm_rows(j->be, &j->r, begin, end);
 }
 
 static void cpu_add_norm(struct backend *be, int32_t rows, int32_t hidden, double *sum, float *x,
                          const float *norm, float eps, float *xn)
 {
-    struct add_norm_job j = {be, rows, hidden, sum, x, norm, eps, xn};
-    pool_run(be->pool, add_norm_thread, &j);
+    struct add_norm_job j = {be, rows, {hidden, sum, x, norm, eps, xn}};
+    if (rows == 1)
+        add_norm_rows(be, &j.r, 0, 1);
+    else
+        pool_run(be->pool, add_norm_thread, &j);
 }
 
 /* --- q, k, v ---------------------------------------------------------------------------------- */
@@ -142,32 +191,38 @@ struct qkv_job {
     float *q_tmp, *kv_tmp, *q;
     const struct kv_layer *kv;
     float q_scale;
+    int32_t task; /* units of q, k and v, one behind the other */
+    struct pool_tasks tasks;
 };
 
-/* The part of columns [begin, end) of the joined q, k, v that lies in `w`, whose columns begin at
+/* The part of units [begin, end) of the joined q, k, v that lies in `w`, whose units begin at
  * `first`; `bias` (may be NULL) is added to the finished dot products. */
-static void project_part(const struct qkv_job *j, const struct matrix *w, const float *bias,
-                         int64_t first, int64_t begin, int64_t end, float *y, int64_t ldy)
+static void project_part(const struct qkv_job *j, int thread, const struct matrix *w,
+                         const float *bias, int32_t first, int32_t begin, int32_t end, float *y,
+                         int64_t ldy)
 {
-    int64_t n0 = begin > first ? begin - first : 0;
-    int64_t n1 = end - first < w->rows ? end - first : w->rows;
-    if (n0 < n1)
-        j->be->ops->gemm(j->xn, w->cols, NULL, j->b->rows, w, (int32_t)n0, (int32_t)n1, y + n0,
-                         ldy);
+    int32_t u0 = begin > first ? begin - first : 0, units = panel_count(w->rows);
+    int32_t u1 = end - first < units ? end - first : units;
+    if (u0 >= u1)
+        return;
+    int32_t n0 = u0 * PANEL_ROWS, n1 = unit_end(w, u1);
+    multiply(j->be, thread, j->xn, NULL, j->b->rows, w, u0, u1, y + n0, ldy);
     for (int32_t i = 0; bias && i < j->b->rows; i++)
         for (int64_t n = n0; n < n1; n++)
             y[i * ldy + n] += bias[n];
 }
 
-static void project_thread(void *arg, int thread)
+static void project(struct qkv_job *j, int thread)
 {
-    struct qkv_job *j = arg;
     const struct layer_weights *w = j->w;
-    int64_t nq = w->q.rows, nk = w->k.rows, begin, end;
-    pool_part(nq + 2 * nk, GRAIN, j->be->threads, thread, &begin, &end);
-    project_part(j, &w->q, w->q_bias, 0, begin, end, j->q_tmp, nq);
-    project_part(j, &w->k, w->k_bias, nq, begin, end, j->kv_tmp, 2 * nk);
-    project_part(j, &w->v, w->v_bias, nq + nk, begin, end, j->kv_tmp + nk, 2 * nk);
+    int64_t nq = w->q.rows, nk = w->k.rows;
+    int32_t uq = panel_count(w->q.rows), uk = panel_count(w->k.rows);
+    for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+        int32_t begin = (int32_t)t * j->task, end = begin + j->task;
+        project_part(j, thread, &w->q, w->q_bias, 0, begin, end, j->q_tmp, nq);
+        project_part(j, thread, &w->k, w->k_bias, uq, begin, end, j->kv_tmp, 2 * nk);
+        project_part(j, thread, &w->v, w->v_bias, uq + uk, begin, end, j->kv_tmp + nk, 2 * nk);
+    }
 }
 
 /* q head: norm where the model has one, rotate, scale, pad. */
@@ -186,12 +241,48 @@ static void finish_q(const struct qkv_job *j, int64_t row, int32_t head)
         y[d] = 0.0f;
 }
 
-static void cache_put(const struct kv_layer *kv, char *tile, int64_t at, float f)
+/* Row or column `slot` of a tile: element d of the head goes to first + d * stride. */
+static void cache_put(const struct kv_layer *kv, char *tile, const float *x, int32_t n,
+                      int64_t first, int64_t stride)
 {
-    if (kv->dtype == KV_F32)
-        ((float *)(void *)tile)[at] = f;
+    float *f = (float *)(void *)tile;
+    uint16_t *h = (uint16_t *)(void *)tile;
+    for (int32_t d = 0; d < n; d++) {
+        if (kv->dtype == KV_F32)
+            f[first + d * stride] = x[d];
+        else
+            h[first + d * stride] = f32_to_bf16(x[d]);
+    }
+}
+
+/* The same in int8; `scale`: of the position's first group. */
+static void cache_put_int8(char *tile, uint16_t *scale, const float *x, int32_t n, int64_t first,
+                           int64_t stride)
+{
+    int8_t *to = (int8_t *)tile + first;
+    for (int32_t d0 = 0; d0 < n; d0 += KV8_GROUP, scale += KV_BLOCK) {
+        int32_t d1 = d0 + KV8_GROUP < n ? d0 + KV8_GROUP : n;
+        uint32_t greatest = 0;
+        for (int32_t d = d0; d < d1; d++) {
+            uint32_t m = kv8_magnitude(x[d]);
+            greatest = m > greatest ? m : greatest;
+        }
+        float s = kv8_scale(greatest);
+        *scale = f32_to_bf16(s);
+        for (int32_t d = d0; d < d1; d++)
+            to[d * stride] = kv8_code(x[d], s);
+    }
+}
+
+/* One position's K (transposed) or V in a tile. */
+static void cache_head(const struct kv_layer *kv, char *tile, const float *x, int32_t n,
+                       int32_t slot, bool transposed)
+{
+    int64_t first = transposed ? slot : (int64_t)slot * kv->row, stride = transposed ? KV_BLOCK : 1;
+    if (kv->dtype == KV_INT8)
+        cache_put_int8(tile, kv8_scales(tile, kv->row) + slot, x, n, first, stride);
     else
-        ((uint16_t *)(void *)tile)[at] = f32_to_bf16(f);
+        cache_put(kv, tile, x, n, first, stride);
 }
 
 /* k head: norm where the model has one, rotate; k and v into the cache. */
@@ -203,19 +294,15 @@ static void finish_kv(const struct qkv_job *j, int64_t row, int32_t head, float 
     const float *v = k + (int64_t)heads * a->head_dim;
     char *k_tile = kv_tile(j->kv, j->b->block_table[row][pos / KV_BLOCK], head);
     char *v_tile = k_tile + kv_tile_bytes(j->kv->dtype, a->row);
-    int64_t slot = pos % KV_BLOCK;
     if (j->w->k_norm)
         j->be->ops->rms_norm(k, j->w->k_norm, a->head_dim, a->eps, k);
     rotate(k, j->rope + row * a->head_dim, a->head_dim, scratch);
-    for (int32_t d = 0; d < a->head_dim; d++) {
-        cache_put(j->kv, k_tile, (int64_t)d * KV_BLOCK + slot, scratch[d]);
-        cache_put(j->kv, v_tile, slot * a->row + d, v[d]);
-    }
+    cache_head(j->kv, k_tile, scratch, a->head_dim, pos % KV_BLOCK, true);
+    cache_head(j->kv, v_tile, v, a->head_dim, pos % KV_BLOCK, false);
 }
 
-static void finish_thread(void *arg, int thread)
+static void finish(struct qkv_job *j, int thread)
 {
-    struct qkv_job *j = arg;
     int32_t q_heads = range_size(j->a->q_heads), kv_heads = range_size(j->a->kv_heads);
     int32_t heads = q_heads + kv_heads;
     int64_t begin, end;
@@ -230,282 +317,33 @@ static void finish_thread(void *arg, int thread)
     }
 }
 
+static void qkv_thread(void *arg, int thread)
+{
+    struct qkv_job *j = arg;
+    project(j, thread);
+    pool_meet(j->be->pool);
+    finish(j, thread);
+}
+
 static void cpu_qkv(struct backend *be, const struct batch *b, const struct attention *a,
                     const struct layer_weights *w, const float *xn, const float *rope, float *q_tmp,
                     float *kv_tmp, float *q, const struct kv_layer *kv)
 {
-    struct qkv_job j = {be, b, a, w, xn, rope, q_tmp, kv_tmp, q, kv, 0.0f};
-    j.q_scale = 1.0f / __builtin_sqrtf((float)a->head_dim);
-    pool_run(be->pool, project_thread, &j);
-    pool_run(be->pool, finish_thread, &j);
-}
-
-/* --- attention -------------------------------------------------------------------------------- */
-
-struct attention_job {
-    struct backend *be;
-    const struct batch *b;
-    const struct attention *a;
-    const float *q;
-    const struct kv_layer *kv;
-    float *out;
-};
-
-/* Tiles in the order of the sequence, joined one by one: online softmax with a fixed order. */
-static void attend(const struct attention_job *j, int64_t row, int32_t kv_head, float *scratch)
-{
-    const struct attention *a = j->a;
-    int32_t first = kv_head * a->group, last = first + a->group, heads = range_size(a->q_heads);
-    first = first > a->q_heads.begin ? first : a->q_heads.begin;
-    last = last < a->q_heads.end ? last : a->q_heads.end;
-    int32_t n = last - first, hd = a->row, length = j->b->pos[row] + 1;
-    float *scores = scratch, *o = scores + (int64_t)n * KV_BLOCK, *ro = o + (int64_t)n * hd;
-    float *m = ro + (int64_t)n * hd, *l = m + n, *rm = l + n, *rl = rm + n;
-    const float *q = j->q + (row * heads + first - a->q_heads.begin) * hd;
-    for (int32_t t = 0; t * KV_BLOCK < length; t++) {
-        int32_t count = length - t * KV_BLOCK < KV_BLOCK ? length - t * KV_BLOCK : KV_BLOCK;
-        const char *k = kv_tile(j->kv, j->b->block_table[row][t], kv_head - a->kv_heads.begin);
-        const char *v = k + kv_tile_bytes(j->kv->dtype, hd);
-        bool start = t == 0;
-        j->be->ops->attention_tile(q, n, hd, k, v, j->kv->dtype, count, scores, start ? rm : m,
-                                   start ? rl : l, start ? ro : o);
-        for (int32_t h = 0; !start && h < n; h++)
-            j->be->ops->attention_join(m[h], l[h], o + (int64_t)h * hd, hd, &rm[h], &rl[h],
-                                       ro + (int64_t)h * hd);
-    }
-    for (int32_t h = 0; h < n; h++) {
-        float *to = j->out + (row * heads + first + h - a->q_heads.begin) * a->head_dim;
-        for (int32_t d = 0; d < a->head_dim; d++)
-            to[d] = ro[(int64_t)h * hd + d] / rl[h];
-    }
-}
-
-static void attention_thread(void *arg, int thread)
-{
-    struct attention_job *j = arg;
-    int64_t heads = range_size(j->a->kv_heads), items = j->b->rows * heads;
-    /* Interleaved, since later rows of a prompt see more positions. */
-    for (int64_t i = thread; i < items; i += j->be->threads)
-        attend(j, i / heads, j->a->kv_heads.begin + (int32_t)(i % heads),
-               scratch_of(j->be, thread));
-}
-
-static void cpu_attention(struct backend *be, const struct batch *b, const struct attention *a,
-                          const float *q, const struct kv_layer *kv, float *out)
-{
-    struct attention_job j = {be, b, a, q, kv, out};
-    pool_run(be->pool, attention_thread, &j);
-}
-
-/* --- exact row-parallel projections ------------------------------------------------------------
- */
-
-struct exact_job {
-    struct backend *be;
-    int32_t rows, hidden, leaf, leaves;
-    const struct matrix *o; /* o_proj */
-    const struct ffn *ffn;  /* or ffn_down */
-    int32_t count;
-    const struct route *route;
-    const float *x;
-    double *sum;
-};
-
-static void exact_thread(void *arg, int thread)
-{
-    struct exact_job *j = arg;
-    int64_t begin, end;
-    pool_part(j->hidden, GRAIN, j->be->threads, thread, &begin, &end);
-    int32_t n0 = (int32_t)begin, n1 = (int32_t)end;
-    double *sum = j->sum + begin;
-    for (int32_t i = 0; i < j->rows; i++)
-        memset(sum + (int64_t)i * j->hidden, 0, (size_t)(end - begin) * sizeof *sum);
-    float largest = 0.0f;
-    if (j->o)
-        largest = j->be->ops->gemm_leaf(j->x, j->o->cols, j->rows, j->o, j->leaf, n0, n1, NULL,
-                                        NULL, sum, j->hidden);
-    for (int32_t e = 0; !j->o && e < j->count; e++) {
-        int32_t s = j->route->first[e], m = j->route->first[e + 1] - s;
-        const struct matrix *down = &j->ffn[e].down;
-        if (m == 0 || down->cols == 0)
-            continue;
-        float top = j->be->ops->gemm_leaf(j->x + (int64_t)s * down->cols, down->cols, m, down,
-                                          j->leaf, n0, n1, j->route->weight + s, j->route->row + s,
-                                          sum, j->hidden);
-        largest = top <= largest || largest != largest ? largest : top; /* a NaN stays */
-    }
-    count_range(j->be, largest, j->leaves);
-}
-
-static void cpu_o_proj(struct backend *be, int32_t rows, const struct attention *a,
-                       const struct matrix *o, const float *attn, double *sum)
-{
-    struct exact_job j = {.be = be,
-                          .rows = rows,
-                          .hidden = o->rows,
-                          .leaf = a->head_dim,
-                          .leaves = a->leaves,
-                          .o = o,
-                          .x = attn,
-                          .sum = sum};
-    pool_run(be->pool, exact_thread, &j);
-}
-
-static void cpu_ffn_down(struct backend *be, int32_t rows, const struct ffn *ffn, int32_t count,
-                         const struct route *route, int32_t hidden, int32_t leaves, const float *h,
-                         double *sum)
-{
-    struct exact_job j = {.be = be,
-                          .rows = rows,
-                          .hidden = hidden,
-                          .leaf = FFN_BLOCK,
-                          .leaves = leaves,
-                          .ffn = ffn,
-                          .count = count,
-                          .route = route,
-                          .x = h,
-                          .sum = sum};
-    pool_run(be->pool, exact_thread, &j);
-}
-
-/* --- routing -----------------------------------------------------------------------------------
- */
-
-/* The top_k largest probabilities, ties to the lower id, in descending order. */
-static void choose_experts(float *p, int32_t experts, int32_t top_k, bool renormalise,
-                           int32_t *chosen, float *weight)
-{
-    float total = 0.0f;
-    for (int32_t k = 0; k < top_k; k++) {
-        int32_t best = 0;
-        for (int32_t e = 1; e < experts; e++)
-            if (p[e] > p[best])
-                best = e;
-        chosen[k] = best;
-        weight[k] = p[best];
-        total += p[best];
-        p[best] = -1.0f;
-    }
-    for (int32_t k = 0; renormalise && k < top_k; k++)
-        weight[k] /= total;
-}
-
-struct router_job {
-    struct backend *be;
-    int32_t rows, top_k;
-    const struct matrix *w;
-    bool renormalise;
-    const float *xn;
-    float *logits;
-    struct route *route;
-};
-
-static void router_thread(void *arg, int thread)
-{
-    struct router_job *j = arg;
-    int64_t begin, end;
-    pool_part(j->rows, 1, j->be->threads, thread, &begin, &end);
-    int32_t experts = j->w->rows;
-    float *logits = j->logits + begin * experts;
-    j->be->ops->gemm(j->xn + begin * j->w->cols, j->w->cols, NULL, (int32_t)(end - begin), j->w, 0,
-                     experts, logits, experts);
-    for (int64_t i = begin; i < end; i++, logits += experts) {
-        j->be->ops->softmax(logits, experts);
-        choose_experts(logits, experts, j->top_k, j->renormalise, j->route->chosen + i * j->top_k,
-                       j->route->chosen_weight + i * j->top_k);
-    }
-}
-
-static void cpu_router(struct backend *be, int32_t rows, const struct residual *r,
-                       const struct matrix *w, int32_t top_k, bool renormalise, struct range local,
-                       float *logits, struct route *route)
-{
-    struct router_job j = {be, rows, top_k, w, renormalise, r->xn, logits, route};
-    cpu_add_norm(be, rows, r->hidden, r->sum, r->x, r->norm, r->eps, r->xn);
-    pool_run(be->pool, router_thread, &j);
-    /* Slots by expert: a counting sort of the choices that fall to this rank. */
-    int32_t count = range_size(local), *first = route->first;
-    memset(first, 0, ((size_t)count + 1) * sizeof *first);
-    for (int32_t i = 0; i < rows * top_k; i++) {
-        int32_t e = route->chosen[i] - local.begin;
-        if (e >= 0 && e < count)
-            first[e + 1]++;
-    }
-    for (int32_t e = 0; e < count; e++)
-        first[e + 1] += first[e];
-    for (int32_t i = 0; i < rows * top_k; i++) {
-        int32_t e = route->chosen[i] - local.begin;
-        if (e < 0 || e >= count)
-            continue;
-        route->row[first[e]] = i / top_k;
-        route->weight[first[e]++] = route->chosen_weight[i];
-    }
-    for (int32_t e = count; e > 0; e--)
-        first[e] = first[e - 1];
-    first[0] = 0;
-}
-
-static void cpu_route_dense(struct backend *be, int32_t rows, struct route *route)
-{
-    (void)be;
-    route->first[0] = 0;
-    route->first[1] = rows;
-    for (int32_t i = 0; i < rows; i++) {
-        route->row[i] = i;
-        route->weight[i] = 1.0f;
-    }
-}
-
-/* --- FFN up ------------------------------------------------------------------------------------
- */
-
-struct ffn_job {
-    struct backend *be;
-    const struct ffn *ffn;
-    int32_t count, hidden;
-    const struct route *route;
-    const float *xn;
-    float *h;
-};
-
-/* Columns [c0, c1) of one expert's h for its slots, in blocks of rows whose `up` fits the scratch.
- */
-static void ffn_strip(const struct ffn_job *j, int32_t e, int32_t c0, int32_t c1, float *up)
-{
-    const struct ffn *f = &j->ffn[e];
-    int32_t cols = f->gate.rows, width = c1 - c0;
-    int32_t block = (int32_t)(j->be->scratch_bytes / sizeof *up / STRIP);
-    for (int32_t s = j->route->first[e]; s < j->route->first[e + 1]; s += block) {
-        int32_t m = j->route->first[e + 1] - s;
-        m = m < block ? m : block;
-        const int32_t *rows = j->route->row + s;
-        float *h = j->h + (int64_t)s * cols + c0;
-        j->be->ops->gemm(j->xn, j->hidden, rows, m, &f->gate, c0, c1, h, cols);
-        j->be->ops->gemm(j->xn, j->hidden, rows, m, &f->up, c0, c1, up, width);
-        for (int32_t i = 0; i < m; i++)
-            j->be->ops->silu_mul(h + (int64_t)i * cols, up + (int64_t)i * width, width);
-    }
-}
-
-static void ffn_up_thread(void *arg, int thread)
-{
-    struct ffn_job *j = arg;
-    int32_t turn = 0;
-    for (int32_t e = 0; e < j->count; e++) {
-        if (j->route->first[e] == j->route->first[e + 1])
-            continue;
-        int32_t cols = j->ffn[e].gate.rows;
-        for (int32_t c = 0; c < cols; c += STRIP)
-            if (turn++ % j->be->threads == thread)
-                ffn_strip(j, e, c, c + STRIP < cols ? c + STRIP : cols, scratch_of(j->be, thread));
-    }
-}
-
-static void cpu_ffn_up(struct backend *be, const struct ffn *ffn, int32_t count,
-                       const struct route *route, int32_t hidden, const float *xn, float *h)
-{
-    struct ffn_job j = {be, ffn, count, hidden, route, xn, h};
-    pool_run(be->pool, ffn_up_thread, &j);
+    struct qkv_job j = {.be = be,
+                        .b = b,
+                        .a = a,
+                        .w = w,
+                        .xn = xn,
+                        .rope = rope,
+                        .q_tmp = q_tmp,
+                        .kv_tmp = kv_tmp,
+                        .q = q,
+                        .kv = kv,
+                        .q_scale = 1.0f / __builtin_sqrtf((float)a->head_dim)};
+    int32_t units = panel_count(w->q.rows) + panel_count(w->k.rows) + panel_count(w->v.rows);
+    j.task = task_units(be, &w->q, units, b->rows);
+    j.tasks.count = (units + j.task - 1) / j.task;
+    pool_run(be->pool, qkv_thread, &j);
 }
 
 /* --- lm_head -----------------------------------------------------------------------------------
@@ -517,25 +355,32 @@ struct head_job {
     const struct matrix *w;
     int32_t padded;
     const float *xn;
-    int32_t hidden;
     float *logits;
+    int32_t task; /* units */
+    struct pool_tasks tasks;
 };
 
 static void head_thread(void *arg, int thread)
 {
     struct head_job *j = arg;
-    int64_t begin, end;
-    pool_part(j->w->rows, GRAIN, j->be->threads, thread, &begin, &end);
-    if (begin < end)
-        j->be->ops->gemm(j->xn, j->hidden, j->b->logit_row, j->b->logits, j->w, (int32_t)begin,
-                         (int32_t)end, j->logits + begin, j->padded);
+    int32_t units = panel_count(j->w->rows);
+    for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+        int32_t u0 = (int32_t)t * j->task, u1 = units - u0 < j->task ? units : u0 + j->task;
+        multiply(j->be, thread, j->xn, j->b->logit_row, j->b->logits, j->w, u0, u1,
+                 j->logits + (int64_t)u0 * PANEL_ROWS, j->padded);
+    }
 }
 
 static void cpu_lm_head(struct backend *be, const struct batch *b, const struct matrix *w,
                         int32_t padded, const float *xn, int32_t hidden, float *logits)
 {
-    struct head_job j = {be, b, w, padded, xn, hidden, logits};
-    pool_run(be->pool, head_thread, &j);
+    (void)hidden;
+    int32_t units = panel_count(w->rows);
+    struct head_job j = {.be = be, .b = b, .w = w, .padded = padded, .xn = xn, .logits = logits};
+    j.task = task_units(be, w, units, b->logits);
+    j.tasks.count = b->logits > 0 ? (units + j.task - 1) / j.task : 0;
+    if (j.tasks.count > 0)
+        pool_run(be->pool, head_thread, &j);
     for (int32_t i = 0; i < b->logits; i++)
         for (int32_t n = w->rows; n < padded; n++)
             logits[(int64_t)i * padded + n] = -INFINITY;
@@ -553,19 +398,41 @@ static void join_shards(const float *logits, int32_t shards, int32_t rows, int32
                (size_t)padded * sizeof *out);
 }
 
-static void cpu_draw(struct backend *be, const struct batch *b, const float *logits, int32_t shards,
+struct draw_job {
+    struct backend *be;
+    const struct batch *b;
+    float *logits;
+    int32_t shards, padded;
+    atomic_int next;
+};
+
+static void draw_thread(void *arg, int thread)
+{
+    struct draw_job *j = arg;
+    const struct batch *b = j->b;
+    const struct drawer *w = &j->be->drawers[thread];
+    for (int i; (i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < b->draws;) {
+        const struct draw *d = &b->draw[i];
+        float *row = j->logits + (int64_t)d->row * j->padded;
+        if (j->shards > 1) {
+            join_shards(j->logits, j->shards, b->logits, j->padded, d->row, w->row);
+            row = w->row;
+        }
+        sampler_edit(w->sampler, row, d->edit, d->edits, d->repetition_penalty);
+        j->be->drawn[i] = sampler_draw(w->sampler, row, b->vocab_limit, &d->sampling, d->position);
+        sampler_restore(w->sampler, row, d->edit, d->edits);
+    }
+}
+
+static void cpu_draw(struct backend *be, const struct batch *b, float *logits, int32_t shards,
                      int32_t padded)
 {
+    struct draw_job j = {be, b, logits, shards, padded, 0};
     CHECK(b->draws <= be->draws, "%d draws of %d", b->draws, be->draws);
-    for (int32_t i = 0; i < b->draws; i++) {
-        const struct draw *d = &b->draw[i];
-        const float *row = logits + (int64_t)d->row * padded;
-        if (shards > 1) {
-            join_shards(logits, shards, b->logits, padded, d->row, be->row);
-            row = be->row;
-        }
-        be->drawn[i] = sampler_draw(be->sampler, row, b->vocab_limit, &d->sampling, d->position);
-    }
+    if (b->draws == 1)
+        draw_thread(&j, 0);
+    else if (b->draws > 0)
+        pool_run(be->pool, draw_thread, &j);
 }
 
 static enum status cpu_read_logits(struct backend *be, const struct batch *b, const float *logits,
@@ -628,16 +495,64 @@ static void cpu_destroy(struct backend *be)
 {
     if (!be)
         return;
-    sampler_destroy(be->sampler);
-    free(be->row);
+    for (int i = 0; be->drawers && i < be->threads; i++) {
+        sampler_destroy(be->drawers[i].sampler);
+        free(be->drawers[i].row);
+    }
+    free(be->drawers);
     free(be->drawn);
     free(be->scratch);
+    free(be->codes);
     free(be);
 }
 
+static enum status create_drawers(struct backend *be, int32_t vocab, struct error *err)
+{
+    be->drawers = calloc((size_t)be->threads, sizeof *be->drawers);
+    for (int i = 0; be->drawers && i < be->threads; i++) {
+        be->drawers[i].row = calloc((size_t)vocab, sizeof(float));
+        if (!be->drawers[i].row)
+            return error_set(err, ERR_NO_MEMORY, "no memory for a row of %d logits", vocab);
+        TRY(sampler_create(be->ops->rows, vocab, &be->drawers[i].sampler, err));
+    }
+    return be->drawers ? OK : error_set(err, ERR_NO_MEMORY, "no memory to draw with");
+}
+
+/* Rows of `blocks` in all, taken from *at on. */
+static struct act take_codes(char **at, uint64_t blocks)
+{
+    struct act a = {.code = (int8_t *)*at};
+    a.scale = (float *)(void *)(*at + blocks * PANEL_BLOCK);
+    a.bias = (int32_t *)(void *)(a.scale + blocks);
+    *at = (char *)(a.bias + blocks);
+    return a;
+}
+
+static enum status create_codes(struct backend *be, const struct code_blocks *room,
+                                struct error *err)
+{
+    /* Each begins on a border of 64. */
+    be->room = *room;
+    uint64_t *each[] = {&be->room.norm, &be->room.attn, &be->room.h}, blocks = 0;
+    for (size_t i = 0; i < COUNT_OF(each); i++) {
+        *each[i] = (*each[i] + 15) / 16 * 16;
+        blocks += *each[i];
+    }
+    be->codes = aligned_zalloc(blocks * CODE_BLOCK_BYTES);
+    if (!be->codes)
+        return error_set(err, ERR_NO_MEMORY, "no memory for activations as codes");
+    char *at = be->codes;
+    be->norm = take_codes(&at, be->room.norm);
+    be->attn = take_codes(&at, be->room.attn);
+    be->h = take_codes(&at, be->room.h);
+    be->norm.blocks = panel_blocks(room->hidden);
+    return OK;
+}
+
 enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scratch_bytes,
-                               int32_t draws, int32_t vocab, const struct kernels **kernels,
-                               struct backend **out, struct error *err)
+                               const struct code_blocks *codes, int32_t draws, int32_t vocab,
+                               const struct kernels **kernels, struct backend **out,
+                               struct error *err)
 {
     static const struct kernels table = {
         .name = "cpu",
@@ -671,16 +586,18 @@ enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scra
     be->ops = chosen;
     be->pool = pool;
     be->threads = pool_threads(pool);
-    be->scratch_bytes = scratch_bytes;
-    be->scratch = aligned_zalloc((size_t)be->threads * scratch_bytes);
+    be->scratch_bytes = (scratch_bytes + 63) / 64 * 64;
+    be->panel_bytes = codes ? panel_scratch_bytes(codes->widest) : 0;
+    be->scratch = aligned_zalloc((size_t)be->threads * (be->scratch_bytes + be->panel_bytes));
     be->draws = draws;
     be->drawn = calloc((size_t)draws + 1, sizeof *be->drawn);
-    be->row = calloc((size_t)vocab + 1, sizeof *be->row);
     enum status st = OK;
-    if (!be->scratch || !be->drawn || !be->row)
+    if (!be->scratch || !be->drawn)
         st = error_set(err, ERR_NO_MEMORY, "no memory for the threads' scratch");
+    if (st == OK && codes)
+        st = create_codes(be, codes, err);
     if (st == OK && draws > 0)
-        st = sampler_create(vocab, &be->sampler, err);
+        st = create_drawers(be, vocab, err);
     if (st != OK) {
         cpu_destroy(be);
         return st;

@@ -6,26 +6,34 @@
  * included), sums over lanes follow one fixed tree, and nothing is left to the compiler's choice of
  * contraction (-ffp-contract=off).
  *
- * OPS_AVX512, OPS_AVX2 or neither (portable C) is chosen by the build. With WITAN_SIMDE the AVX-512
+ * OPS_AVX512, OPS_AVX2, OPS_NEON or none (portable C) is chosen by the build. With WITAN_SIMDE a
  * flavour runs on machines without it (tests).
  */
 #ifndef WITAN_WORKER_CPU_VEC_H
 #define WITAN_WORKER_CPU_VEC_H
+
+#include "worker/cpu/ops.h"
 
 #include <stdint.h>
 #include <string.h>
 
 #if defined(WITAN_SIMDE)
 #define SIMDE_ENABLE_NATIVE_ALIASES
+#endif
+#if defined(WITAN_SIMDE) && defined(OPS_NEON)
+#include <simde/arm/neon.h>
+#elif defined(WITAN_SIMDE)
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>
 #include <simde/x86/fma.h>
+#elif defined(OPS_NEON)
+#include <arm_neon.h>
 #elif defined(OPS_AVX512) || defined(OPS_AVX2)
 #include <immintrin.h>
 #endif
 
 /* Without SIMD a v16 is an array, and forcing every use inline makes compilers crawl. */
-#if defined(OPS_AVX512) || defined(OPS_AVX2)
+#if defined(OPS_AVX512) || defined(OPS_AVX2) || defined(OPS_NEON)
 #define VEC_INLINE static inline __attribute__((always_inline, unused))
 #else
 #define VEC_INLINE static inline __attribute__((unused))
@@ -66,7 +74,8 @@ static inline float f16_to_f32(uint16_t h)
 
 #if defined(OPS_AVX512)
 
-typedef __m512 v16;
+typedef __m512 v16, vr;
+enum { V_REGISTER = 16 };
 
 VEC_INLINE v16 v_zero(void)
 {
@@ -101,6 +110,18 @@ VEC_INLINE v16 v_load_f16(const uint16_t *p)
     return _mm512_loadu_ps(t);
 #else
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#endif
+}
+VEC_INLINE v16 v_load_i8(const int8_t *p)
+{
+#if defined(WITAN_SIMDE)
+    float t[16];
+    for (int i = 0; i < 16; i++)
+        t[i] = (float)p[i];
+    return _mm512_loadu_ps(t);
+#else
+    __m128i narrow = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(narrow));
 #endif
 }
 VEC_INLINE void v_store(float *p, v16 a)
@@ -142,6 +163,15 @@ VEC_INLINE v16 v_scale2(v16 p, v16 t)
     return _mm512_castsi512_ps(
         _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
+/* A bit for each lane that is a NaN; that is at least b's and neither a NaN. */
+VEC_INLINE uint32_t v_nans(v16 a)
+{
+    return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+}
+VEC_INLINE uint32_t v_at_least(v16 a, v16 b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+}
 VEC_INLINE __m256 half_sum(v16 a)
 {
     __m256 hi = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
@@ -153,6 +183,8 @@ VEC_INLINE __m256 half_sum(v16 a)
 typedef struct {
     __m256 lo, hi;
 } v16;
+typedef __m256 vr;
+enum { V_REGISTER = 8 };
 
 #define V_PAIR(op)                                                                                 \
     (v16)                                                                                          \
@@ -172,19 +204,53 @@ VEC_INLINE v16 v_load(const float *p)
 {
     return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
 }
-VEC_INLINE __m256 load8_bf16(const uint16_t *p)
+VEC_INLINE vr r_zero(void)
 {
-    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+    return _mm256_setzero_ps();
+}
+VEC_INLINE vr r_load(const float *p)
+{
+    vr a = _mm256_loadu_ps(p);
+    __asm__("" : "+x"(a)); /* in a register: gcc would load it anew for each fma that uses it */
+    return a;
+}
+/* Both halves of the register get all eight, and one shuffle puts each into the upper half of its
+ * lane: that leaves the ports of fma alone, as shifting would not. */
+VEC_INLINE vr r_load_bf16(const uint16_t *p)
+{
+    const __m256i to = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1,
+                                        -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+    __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_shuffle_epi8(all, to));
+}
+VEC_INLINE vr r_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+VEC_INLINE vr r_fma(vr a, vr b, vr c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+VEC_INLINE v16 v_join(const vr part[2])
+{
+    return (v16){part[0], part[1]};
 }
 VEC_INLINE v16 v_load_bf16(const uint16_t *p)
 {
-    return (v16){load8_bf16(p), load8_bf16(p + 8)};
+    return (v16){r_load_bf16(p), r_load_bf16(p + 8)};
 }
 VEC_INLINE v16 v_load_f16(const uint16_t *p)
 {
-    return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
-                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
+    return (v16){r_load_f16(p), r_load_f16(p + 8)};
+}
+VEC_INLINE __m256 load8_i8(const int8_t *p)
+{
+    __m128i narrow = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(narrow));
+}
+VEC_INLINE v16 v_load_i8(const int8_t *p)
+{
+    return (v16){load8_i8(p), load8_i8(p + 8)};
 }
 VEC_INLINE void v_store(float *p, v16 a)
 {
@@ -228,16 +294,31 @@ VEC_INLINE v16 v_scale2(v16 p, v16 t)
 {
     return (v16){scale8(p.lo, t.lo), scale8(p.hi, t.hi)};
 }
+VEC_INLINE uint32_t v_nans(v16 a)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q)) |
+           (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q)) << 8;
+}
+VEC_INLINE uint32_t v_at_least(v16 a, v16 b)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GE_OQ)) |
+           (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_GE_OQ)) << 8;
+}
 VEC_INLINE __m256 half_sum(v16 a)
 {
     return _mm256_add_ps(a.lo, a.hi);
 }
 
+#elif defined(OPS_NEON)
+
+#include "worker/cpu/vec_neon.h"
+
 #else /* portable */
 
 typedef struct {
     float f[16];
-} v16;
+} v16, vr;
+enum { V_REGISTER = 16 };
 
 #define V_EACH(expr)                                                                               \
     v16 r;                                                                                         \
@@ -264,6 +345,10 @@ VEC_INLINE v16 v_load_bf16(const uint16_t *p)
 VEC_INLINE v16 v_load_f16(const uint16_t *p)
 {
     V_EACH(f16_to_f32(p[i]));
+}
+VEC_INLINE v16 v_load_i8(const int8_t *p)
+{
+    V_EACH((float)p[i]);
 }
 VEC_INLINE void v_store(float *p, v16 a)
 {
@@ -310,12 +395,58 @@ VEC_INLINE v16 v_scale2(v16 p, v16 t)
 {
     V_EACH(scale1(p.f[i], t.f[i]));
 }
+VEC_INLINE uint32_t v_nans(v16 a)
+{
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; i++)
+        bits |= (uint32_t)(a.f[i] != a.f[i]) << i;
+    return bits;
+}
+VEC_INLINE uint32_t v_at_least(v16 a, v16 b)
+{
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; i++)
+        bits |= (uint32_t)(a.f[i] >= b.f[i]) << i;
+    return bits;
+}
 
 #endif
 
 /*
+ * As many lanes as a register has (vr): 16, or 8 of AVX2, where a v16 is a lower and an upper half,
+ * or 4 of NEON.
+ */
+#if defined(OPS_AVX512) || !(defined(OPS_AVX2) || defined(OPS_NEON))
+VEC_INLINE vr r_zero(void)
+{
+    return v_zero();
+}
+VEC_INLINE vr r_load(const float *p)
+{
+    return v_load(p);
+}
+VEC_INLINE vr r_load_bf16(const uint16_t *p)
+{
+    return v_load_bf16(p);
+}
+VEC_INLINE vr r_load_f16(const uint16_t *p)
+{
+    return v_load_f16(p);
+}
+VEC_INLINE vr r_fma(vr a, vr b, vr c)
+{
+    return v_fma(a, b, c);
+}
+VEC_INLINE v16 v_join(const vr part[1])
+{
+    return part[0];
+}
+#endif
+
+/*
  * Sums over lanes, one tree everywhere: 16 -> 8 -> 4 by adding the upper half to the lower, then
- * (0 + 2) + (1 + 3). Four vectors at once, since that is one transposition.
+ * (0 + 2) + (1 + 3). v_sum8: of eight vectors, whose trees share their additions. NEON's stand in
+ * vec_neon.h.
  */
 #if defined(OPS_AVX512) || defined(OPS_AVX2)
 VEC_INLINE __m128 quarter_sum(v16 a)
@@ -323,11 +454,21 @@ VEC_INLINE __m128 quarter_sum(v16 a)
     __m256 h = half_sum(a);
     return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
-VEC_INLINE void v_sum4(v16 a, v16 b, v16 c, v16 d, float out[4])
+/* The halves of a added, and those of b: of registers, then of halves. The order of the two in a
+ * sum does not matter. */
+VEC_INLINE __m256 fold8(__m256 a, __m256 b)
 {
-    __m128 r0 = quarter_sum(a), r1 = quarter_sum(b), r2 = quarter_sum(c), r3 = quarter_sum(d);
-    _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(r0, r2), _mm_add_ps(r1, r3)));
+    return _mm256_add_ps(_mm256_blend_ps(a, b, 0xf0), _mm256_permute2f128_ps(a, b, 0x21));
+}
+VEC_INLINE __m256 fold4(__m256 a, __m256 b)
+{
+    return _mm256_add_ps(_mm256_blend_ps(a, b, 0xcc), _mm256_shuffle_ps(a, b, 0x4e));
+}
+VEC_INLINE void v_sum8(const v16 *a, float out[8])
+{
+    __m256 r0 = fold8(half_sum(a[0]), half_sum(a[4])), r1 = fold8(half_sum(a[1]), half_sum(a[5]));
+    __m256 r2 = fold8(half_sum(a[2]), half_sum(a[6])), r3 = fold8(half_sum(a[3]), half_sum(a[7]));
+    _mm256_storeu_ps(out, _mm256_hadd_ps(fold4(r0, r1), fold4(r2, r3)));
 }
 VEC_INLINE float v_sum(v16 a)
 {
@@ -335,7 +476,7 @@ VEC_INLINE float v_sum(v16 a)
     _mm_storeu_ps(q, quarter_sum(a));
     return (q[0] + q[2]) + (q[1] + q[3]);
 }
-#else
+#elif !defined(OPS_NEON)
 VEC_INLINE float v_sum(v16 a)
 {
     float h[8], q[4];
@@ -345,12 +486,10 @@ VEC_INLINE float v_sum(v16 a)
         q[i] = h[i] + h[i + 4];
     return (q[0] + q[2]) + (q[1] + q[3]);
 }
-VEC_INLINE void v_sum4(v16 a, v16 b, v16 c, v16 d, float out[4])
+VEC_INLINE void v_sum8(const v16 *a, float out[8])
 {
-    out[0] = v_sum(a);
-    out[1] = v_sum(b);
-    out[2] = v_sum(c);
-    out[3] = v_sum(d);
+    for (int i = 0; i < 8; i++)
+        out[i] = v_sum(a[i]);
 }
 #endif
 
@@ -402,6 +541,51 @@ VEC_INLINE v16 v_exp(v16 x)
     p = v_fma(p, r, v_set(1.0f));
     p = v_fma(p, r, v_set(1.0f));
     return v_scale2(p, t);
+}
+
+/* The largest of x[n]. */
+static inline __attribute__((unused)) float v_row_max(const float *x, int32_t n)
+{
+    v16 m = v_load_part(x, n < 16 ? (int)n : 16, x[0]);
+    for (int32_t k = 16; k < n; k += 16)
+        m = v_max(m, n - k >= 16 ? v_load(x + k) : v_load_part(x + k, (int)(n - k), x[0]));
+    return v_hmax(m);
+}
+
+/* x = e^(x - max), lanes past n zero in the sum; returns the sum. */
+static inline __attribute__((unused)) float v_exp_row(float *x, int32_t n, float max)
+{
+    v16 sum = v_zero(), shift = v_set(max);
+    int32_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        v16 e = v_exp(v_sub(v_load(x + k), shift));
+        v_store(x + k, e);
+        sum = v_add(sum, e);
+    }
+    if (k < n) {
+        int rest = (int)(n - k);
+        v_store_part(x + k, v_exp(v_sub(v_load_part(x + k, rest, max), shift)), rest);
+        sum = v_add(sum, v_load_part(x + k, rest, 0.0f));
+    }
+    return v_sum(sum);
+}
+
+/* Adds leaves s[n] times scale to sum[n], n <= 16, and keeps the bits of each lane's largest |leaf|
+ * in largest[n]: in the order of bits NaN is above infinity, which is above all numbers. A constant
+ * n is worth a branch: the compiler then knows its vectors. */
+VEC_INLINE void add_leaf(const float *s, int n, float scale, double *sum, uint32_t *largest)
+{
+    float leaf[16] = {0}, size[16] = {0};
+    uint32_t bits[16];
+    for (int j = 0; j < n; j++) {
+        leaf[j] = scale * s[j];
+        size[j] = __builtin_fabsf(leaf[j]);
+    }
+    memcpy(bits, size, sizeof bits);
+    for (int j = 0; j < n; j++)
+        largest[j] = bits[j] > largest[j] ? bits[j] : largest[j];
+    for (int j = 0; j < n; j++)
+        sum[j] += exact_round((double)leaf[j]);
 }
 
 #endif

@@ -198,9 +198,10 @@ DEVICE void join(const attention_job &j, const attention_part &p)
     }
 }
 
-template <int STEPS> static __global__ void __launch_bounds__(THREADS) attend(attention_job j)
+template <int STEPS, bool INT8>
+static __global__ void __launch_bounds__(THREADS) attend(attention_job j)
 {
-    const int row = 16 * STEPS, buffer = attention_tile<row>::elements;
+    const int row = 16 * STEPS;
     SHARED_DYNAMIC(cuda_bf16, tiles); /* [2 buffers][K, V] */
     __shared__ attention_exchange x;
     grid_dependency_wait();
@@ -208,20 +209,14 @@ template <int STEPS> static __global__ void __launch_bounds__(THREADS) attend(at
     attention_part p = part_of(j);
     if (p.begin >= p.end || p.heads <= 0)
         return;
-    load_tile<row, THREADS>(j, p.row, p.kv_head, p.begin, p.end, tiles);
-    cp_async_commit();
+    next_tile<row, THREADS, INT8>(j, p.row, p.kv_head, p.begin, p.end, tiles, 0);
     attention_state<STEPS> s = {};
     s.m[0] = s.m[1] = -INFINITY;
     load_q(j, p, s);
     int turn = 0;
     for (int at = p.begin; at < p.end; at += CUDA_KV_BLOCK, turn ^= 1) {
-        cp_async_wait_all();
-        __syncthreads(); /* this tile is there, and the other buffer no longer read */
-        if (at + CUDA_KV_BLOCK < p.end)
-            load_tile<row, THREADS>(j, p.row, p.kv_head, at + CUDA_KV_BLOCK, p.end,
-                                    tiles + (turn ^ 1) * buffer);
-        cp_async_commit();
-        const cuda_bf16 *k = tiles + turn * buffer;
+        const cuda_bf16 *k = take_tile<row, THREADS, INT8>(j, p.row, p.kv_head, at, p.end, tiles,
+                                                           turn);
         weigh(s, x, k, p.end - at);
         __syncthreads();
         add_values(s, x, k + attention_tile<row>::v);
@@ -234,7 +229,8 @@ template <int STEPS> static __global__ void __launch_bounds__(THREADS) attend(at
 template <int STEPS> static int launch_attend(const attention_job &j, dim3 grid, cuda_stream stream)
 {
     size_t bytes = 2 * attention_tile<16 * STEPS>::elements * sizeof(cuda_bf16);
-    return launch(attend<STEPS>, {grid, dim3(THREADS), bytes, (device_stream)stream, true}, j);
+    return launch(j.kv.int8 ? attend<STEPS, true> : attend<STEPS, false>,
+                  {grid, dim3(THREADS), bytes, (device_stream)stream, true}, j);
 }
 
 static int64_t splits_of(int32_t positions)

@@ -36,6 +36,63 @@ template <int ROW> struct attention_tile {
     enum { v = ROW * ATTENTION_PITCH, elements = v + CUDA_KV_BLOCK * (ROW + 8) };
 };
 
+/* An int8 tile as it lies in the cache: codes of K, their scales, the same of V. */
+template <int ROW> struct int8_tile {
+    enum {
+        scales = CUDA_KV_BLOCK / 2 * ROW, /* elements of bf16 from K's, or V's, begin */
+        v = scales + CUDA_KV_BLOCK * ((ROW + CUDA_KV8_GROUP - 1) / CUDA_KV8_GROUP),
+        elements = 2 * v,
+    };
+};
+
+/* A block of THREADS begins to copy the int8 tile of positions `at` on to `raw`. */
+template <int ROW, int THREADS>
+DEVICE void load_int8(const attention_job &j, int row, int kv_head, int at, cuda_bf16 *raw)
+{
+    const int pieces = int8_tile<ROW>::elements / 8;
+    const cuda_bf16 *from = kv_tile(j.kv, j.b, row, at, kv_head);
+    for (int i = threadIdx.x; i < pieces; i += THREADS)
+        cp_async<16>(raw + 8 * i, from + 8 * i, 16);
+}
+
+/* Codes 2 i and 2 i + 1 of eight, times their scales. */
+DEVICE uint32_t widened(uint2 codes, int i, uint32_t scales)
+{
+    uint32_t pair = (i < 2 ? codes.x : codes.y) >> (i % 2 * 16);
+    return bf16x2_from_f32(__fmul_rn((float)(int8_t)pair, bf16_to_f32((uint16_t)scales)),
+                           __fmul_rn((float)(int8_t)(pair >> 8), bf16_to_f32(scales >> 16)));
+}
+
+/* It widens the tile that came there into one of bf16, of which `count` positions are the
+ * sequence's: as load_tile leaves them. */
+template <int ROW, int THREADS>
+DEVICE void widen_tile(const cuda_bf16 *raw, int count, cuda_bf16 *k)
+{
+    const int pieces = ROW * 8;
+    cuda_bf16 *v = k + attention_tile<ROW>::v;
+    for (int i = threadIdx.x; i < pieces; i += THREADS) {
+        int d = i / 8, position = i % 8 * 8;
+        const uint2 codes = *(const uint2 *)(raw + 4 * i);
+        const uint4 s = *(const uint4 *)(raw + int8_tile<ROW>::scales +
+                                         d / CUDA_KV8_GROUP * CUDA_KV_BLOCK + position);
+        *(uint4 *)(k + d * ATTENTION_PITCH +
+                   position) = make_uint4(widened(codes, 0, s.x), widened(codes, 1, s.y),
+                                          widened(codes, 2, s.z), widened(codes, 3, s.w));
+    }
+    raw += int8_tile<ROW>::v;
+    for (int i = threadIdx.x; i < pieces; i += THREADS) {
+        int position = i / (ROW / 8), d = i % (ROW / 8) * 8;
+        const uint2 codes = *(const uint2 *)(raw + 4 * i);
+        uint32_t s = raw[int8_tile<ROW>::scales + d / CUDA_KV8_GROUP * CUDA_KV_BLOCK + position];
+        s |= s << 16;
+        uint4 x = make_uint4(widened(codes, 0, s), widened(codes, 1, s), widened(codes, 2, s),
+                             widened(codes, 3, s));
+        if (position >= count)
+            x = make_uint4(0, 0, 0, 0);
+        *(uint4 *)(v + position * (ROW + 8) + d) = x;
+    }
+}
+
 /* A block of THREADS begins to copy the tile of positions `at` on, of row's sequence. Positions
  * from `end` on are another sequence's or nobody's: V is zero there, for 0 x NaN were NaN; K may
  * hold up to seven of them, whose scores nobody reads. */
@@ -60,6 +117,37 @@ DEVICE void load_tile(const attention_job &j, int row, int kv_head, int at, int 
             cp_async<16>(v + position * (ROW + 8) + piece * 8, from + 8 * i,
                          at + position < end ? 16 : 0);
     }
+}
+
+/* Tiles come one after the other through two buffers in shared memory: of bf16 in turn, of int8 as
+ * they lie in the second and widened in the first. Begins to copy the tile of `at`,
+ * if it is before `end`. */
+template <int ROW, int THREADS, bool INT8>
+DEVICE void next_tile(const attention_job &j, int row, int kv_head, int at, int end,
+                      cuda_bf16 *tiles, int turn)
+{
+    const int buffer = attention_tile<ROW>::elements;
+    if (at < end && INT8)
+        load_int8<ROW, THREADS>(j, row, kv_head, at, tiles + buffer);
+    else if (at < end)
+        load_tile<ROW, THREADS>(j, row, kv_head, at, end, tiles + turn * buffer);
+    cp_async_commit();
+}
+
+/* Waits for the tile of `at`, that was begun last, and begins to copy the next one. */
+template <int ROW, int THREADS, bool INT8>
+DEVICE const cuda_bf16 *take_tile(const attention_job &j, int row, int kv_head, int at, int end,
+                                  cuda_bf16 *tiles, int turn)
+{
+    const int buffer = attention_tile<ROW>::elements;
+    cp_async_wait_all();
+    __syncthreads();
+    if (INT8) {
+        widen_tile<ROW, THREADS>(tiles + buffer, end - at, tiles);
+        __syncthreads();
+    }
+    next_tile<ROW, THREADS, INT8>(j, row, kv_head, at + CUDA_KV_BLOCK, end, tiles, turn ^ 1);
+    return tiles + (INT8 ? 0 : turn * buffer);
 }
 
 /* d[n] += a . b for the 16 rows of b from `b` on and its 16 columns 8 n .. + 7. */

@@ -312,7 +312,7 @@ DEVICE void join(const attention_job &j, const run_part &p)
     }
 }
 
-template <int STEPS>
+template <int STEPS, bool INT8>
 static __global__ void __launch_bounds__(THREADS, 1) attend_run(attention_job j)
 {
     const int row = 16 * STEPS, buffer = attention_tile<row>::elements;
@@ -326,21 +326,16 @@ static __global__ void __launch_bounds__(THREADS, 1) attend_run(attention_job j)
     /* Positions of the warp's pairs: [low, high]; none where low > high. */
     int first = (int)threadIdx.x / 32 * 16, low = p.pos + first / p.heads;
     int high = p.pos + min((first + 15) / p.heads, p.rows - 1);
-    load_tile<row, THREADS>(j, p.row, p.kv_head, p.begin, p.end, tiles);
-    cp_async_commit();
+    next_tile<row, THREADS, INT8>(j, p.row, p.kv_head, p.begin, p.end, tiles, 0);
     run_state<STEPS> s;
     run_sums t = {};
     load_run(j, p, s);
     split_begins(s);
     int turn = 0, split = p.begin;
     for (int at = p.begin; at < p.end; at += CUDA_KV_BLOCK, turn ^= 1) {
-        cp_async_wait_all();
-        __syncthreads(); /* this tile is there, and the other buffer no longer read */
-        if (at + CUDA_KV_BLOCK < p.end)
-            load_tile<row, THREADS>(j, p.row, p.kv_head, at + CUDA_KV_BLOCK, p.end,
-                                    tiles + (turn ^ 1) * buffer);
-        cp_async_commit();
-        const cuda_bf16 *k = tiles + turn * buffer, *v = k + attention_tile<row>::v;
+        const cuda_bf16 *k = take_tile<row, THREADS, INT8>(j, p.row, p.kv_head, at, p.end, tiles,
+                                                           turn);
+        const cuda_bf16 *v = k + attention_tile<row>::v;
         bool odd = false;
         if (at + CUDA_KV_BLOCK > p.pos + 1) /* the same for all threads */
             odd = __syncthreads_or(odd_values<row>(v));
@@ -372,7 +367,8 @@ static int launch_run(const attention_job &j, dim3 grid, bool keeps, cuda_stream
 {
     size_t bytes = 2 * attention_tile<16 * STEPS>::elements * sizeof(cuda_bf16);
     bytes += keeps ? 2 * STEPS * THREADS * sizeof(float4) : 0;
-    return launch(attend_run<STEPS>, {grid, dim3(THREADS), bytes, (device_stream)stream, true}, j);
+    return launch(j.kv.int8 ? attend_run<STEPS, true> : attend_run<STEPS, false>,
+                  {grid, dim3(THREADS), bytes, (device_stream)stream, true}, j);
 }
 
 int attention_runs(attention_job j, cuda_stream stream)

@@ -22,12 +22,24 @@ DEVICE float lanes_max(float x, int lanes)
     return x;
 }
 
+/* Scales of a position in an int8 cache's K, or V. */
+DEVICE int kv8_groups(int row)
+{
+    return (row + CUDA_KV8_GROUP - 1) / CUDA_KV8_GROUP;
+}
+
+/* What K of a block and KV head takes, as elements of bf16, and V after it. */
+DEVICE int kv_tile_size(const cuda_kv &kv)
+{
+    return kv.int8 ? CUDA_KV_BLOCK / 2 * (kv.row + 2 * kv8_groups(kv.row)) : CUDA_KV_BLOCK * kv.row;
+}
+
 /* K [row][CUDA_KV_BLOCK] of a batch row's sequence in the block of position `pos`; V
  * [CUDA_KV_BLOCK][row] follows it. */
 DEVICE cuda_bf16 *kv_tile(const cuda_kv &kv, const cuda_batch &b, int i, int pos, int head)
 {
     int block = b.blocks[b.table[i] + pos / CUDA_KV_BLOCK];
-    return kv.data + ((size_t)block * kv.heads + head) * 2 * CUDA_KV_BLOCK * kv.row;
+    return kv.data + ((size_t)block * kv.heads + head) * 2 * kv_tile_size(kv);
 }
 
 #endif

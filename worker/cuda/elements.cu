@@ -122,7 +122,7 @@ int cuda_add_norm(int32_t rows, int32_t hidden, double *sum, float *x, const flo
 }
 
 /* ---- q, k, v: a warp a head of a row; where a step has runs, whose rows' K lies side by side in
- * the cache, the first blocks take K_ROWS rows of a K head each ---- */
+ * the cache, of bf16 the first blocks take K_ROWS rows of a K head each ---- */
 
 struct finish_job {
     struct head_job h;
@@ -202,9 +202,9 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
     if (b->rows == 0)
         return 0;
     finish_job j = {head_job_of(b, a, q_norm, k_norm, rope, q, kv), q_tmp, kv_tmp, 0};
-    if (b->runs > 0)
+    if (b->runs > 0 && !kv.int8)
         j.k_blocks = (b->rows + K_ROWS - 1) / K_ROWS * a->kv_heads;
-    int64_t items = (int64_t)b->rows * (a->q_heads + (b->runs > 0 ? 1 : 2) * a->kv_heads);
+    int64_t items = (int64_t)b->rows * (a->q_heads + (j.k_blocks > 0 ? 1 : 2) * a->kv_heads);
     dim3 grid((unsigned)(j.k_blocks + (items + WARPS - 1) / WARPS));
     return launch(finish_qkv, {grid, dim3(THREADS), 0, (device_stream)stream, true}, j);
 }

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-enum { CUDA_PLUGIN_VERSION = 1 };
+enum { CUDA_PLUGIN_VERSION = 3 };
 
 enum { CUDA_MIN_MAJOR = 8 };          /* compute capability: below it there is no bf16 product */
 enum { CUDA_MIN_SHARED = 163 << 10 }; /* bytes of a block, which an A100 has; tiles want them */

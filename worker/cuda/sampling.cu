@@ -1,7 +1,8 @@
 /*
  * Drawing tokens from rows of logits: see stages.h. The arithmetic is worker/sampler_inline.h's.
  *
- * Three kinds of launches, blocks of each sharing a row: `scan` finds the likeliest token and a
+ * Three kinds of launches, and one more before and after where logits are edited, blocks of each
+ * sharing a row: `scan` finds the likeliest token and a
  * NaN; `narrow`, five times, finds the least logit that top_k and top_p leave, a digit of its key
  * at a time, by how many tokens each digit has and how much mass; `score` draws among those left.
  * In each the block that is done last brings the row's blocks together. Nothing depends on how a
@@ -18,6 +19,7 @@ enum {
     SAMPLE_BLOCKS = 264, /* in all where the draws are fewer: two on each of 132 processors */
     SAMPLE_DRAWS = 128,  /* of one launch: rows enough to fill a device, and bounds the work */
     SAMPLE_PIECE = 2048, /* least columns worth a block */
+    EDIT_BLOCKS = 4,     /* of a draw's edits */
     SAMPLE_AHEAD = 4,    /* loads under way in a thread */
     DIGITS = 2048,       /* keys have 32 bits: digits of 11, 11 and 10 */
     DIGITS_THREAD = DIGITS / SAMPLE_THREADS,
@@ -56,7 +58,8 @@ struct scored {
 /* Everything that a launch is given. */
 struct sample_job {
     const cuda_draw *draw; /* [draws] */
-    const float *logits;
+    cuda_edit *edit;       /* of all draws; an edit's `add` is the logit while it is edited */
+    float *logits;
     int rows, cols, vocab;
     int pieces, piece;     /* a shard's blocks, and the columns of each */
     row_state *rows_state; /* [draws] */
@@ -78,6 +81,12 @@ DEVICE stretch stretch_of(const sample_job &j, int row, int shard, int piece)
     int first = shard * j.cols, begin = piece * j.piece;
     int end = min(min(begin + j.piece, j.cols), j.vocab - first);
     return {j.logits + ((size_t)shard * j.rows + row) * j.cols, first, begin, end};
+}
+
+DEVICE float *logit_at(const sample_job &j, int row, int id)
+{
+    int shard = id / j.cols;
+    return j.logits + ((size_t)shard * j.rows + row) * j.cols + (id - shard * j.cols);
 }
 
 DEVICE stretch own_stretch(const sample_job &j, const cuda_draw &d)
@@ -209,6 +218,34 @@ DEVICE wide mass_units(float x, float top, const cuda_draw &d)
     if ((top - x) > 22.95f * d.temperature)
         return 0;
     return (wide)(sampler_mass(x, top, d.temperature) * 0x1p32);
+}
+
+/* --- edits of logits --- */
+
+static __global__ void __launch_bounds__(SAMPLE_THREADS) edit_rows(const sample_job j)
+{
+    grid_dependency_wait();
+    grid_dependency_launch();
+    const cuda_draw d = j.draw[blockIdx.x];
+    for (int i = blockIdx.y * SAMPLE_THREADS + threadIdx.x; i < d.edits;
+         i += EDIT_BLOCKS * SAMPLE_THREADS) {
+        cuda_edit *e = j.edit + d.first_edit + i;
+        float *l = logit_at(j, d.row, e->id), old = *l;
+        *l = sampler_edited(old, e->add, e->repeated, d.repetition_penalty);
+        e->add = old;
+    }
+}
+
+static __global__ void __launch_bounds__(SAMPLE_THREADS) restore_rows(const sample_job j)
+{
+    grid_dependency_wait();
+    grid_dependency_launch();
+    const cuda_draw d = j.draw[blockIdx.x];
+    for (int i = blockIdx.y * SAMPLE_THREADS + threadIdx.x; i < d.edits;
+         i += EDIT_BLOCKS * SAMPLE_THREADS) {
+        const cuda_edit *e = j.edit + d.first_edit + i;
+        *logit_at(j, d.row, e->id) = e->add;
+    }
 }
 
 /* --- the likeliest token --- */
@@ -567,39 +604,39 @@ uint64_t cuda_sample_bytes(int32_t draws, int32_t shards)
 }
 
 /* At most SAMPLE_DRAWS. */
-static int sample_some(int draws, const cuda_draw *draw, const cuda_logits &logits, int vocab,
-                       int cuts, void *work, int32_t *drawn, cuda_stream stream)
+static int sample_some(int draws, const cuda_draw *draw, cuda_edit *edit, const cuda_logits &logits,
+                       int vocab, int cuts, void *work, int32_t *drawn, cuda_stream stream)
 {
     int shards = (vocab + logits.cols - 1) / logits.cols;
     int pieces = pieces_of(draws, logits.cols, shards);
     row_state *states = (row_state *)work;
     scored *best = (scored *)(void *)(states + draws);
-    const sample_job j = {draw,
-                          logits.data,
-                          logits.rows,
-                          logits.cols,
-                          vocab,
-                          pieces,
-                          (logits.cols + pieces - 1) / pieces,
-                          states,
-                          (wide *)(void *)(best + blocks_of(draws, shards)),
-                          best,
-                          drawn};
+    const sample_job j = {draw,        edit,
+                          logits.data, logits.rows,
+                          logits.cols, vocab,
+                          pieces,      (logits.cols + pieces - 1) / pieces,
+                          states,      (wide *)(void *)(best + blocks_of(draws, shards)),
+                          best,        drawn};
     const launch_shape shape = {dim3((unsigned)draws, (unsigned)(pieces * shards)),
                                 dim3(SAMPLE_THREADS), 0, (device_stream)stream, true};
-    int e = launch(scan, shape, j);
+    const launch_shape edits = {dim3((unsigned)draws, EDIT_BLOCKS), dim3(SAMPLE_THREADS), 0,
+                                (device_stream)stream, true};
+    int e = edit ? launch(edit_rows, edits, j) : 0;
+    e = e ? e : launch(scan, shape, j);
     for (int pass = 0; e == 0 && cuts && pass < PASSES; pass++)
         e = launch(narrow, shape, j, pass);
-    return e ? e : launch(score, shape, j);
+    e = e ? e : launch(score, shape, j);
+    return e || !edit ? e : launch(restore_rows, edits, j);
 }
 
-int cuda_sample(int32_t draws, const struct cuda_draw *draw, const struct cuda_logits *logits,
-                int32_t vocab, int32_t cuts, void *work, int32_t *drawn, cuda_stream stream)
+int cuda_sample(int32_t draws, const struct cuda_draw *draw, struct cuda_edit *edit,
+                const struct cuda_logits *logits, int32_t vocab, int32_t cuts, void *work,
+                int32_t *drawn, cuda_stream stream)
 {
     int e = 0;
     for (int32_t at = 0; e == 0 && at < draws; at += SAMPLE_DRAWS) {
         int some = draws - at < SAMPLE_DRAWS ? draws - at : SAMPLE_DRAWS;
-        e = sample_some(some, draw + at, *logits, vocab, cuts, work, drawn + at, stream);
+        e = sample_some(some, draw + at, edit, *logits, vocab, cuts, work, drawn + at, stream);
     }
     return e;
 }

@@ -40,6 +40,7 @@
 #ifndef WITAN_WORKER_CUDA_STAGES_H
 #define WITAN_WORKER_CUDA_STAGES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -49,7 +50,13 @@ extern "C" {
 typedef void *cuda_stream; /* cudaStream_t */
 typedef uint16_t cuda_bf16;
 
-enum { CUDA_KV_BLOCK = 64, CUDA_FFN_BLOCK = 128, CUDA_MAX_HEAD = 128, CUDA_MAX_TOP_K = 16 };
+enum {
+    CUDA_KV_BLOCK = 64,
+    CUDA_KV8_GROUP = 32,
+    CUDA_FFN_BLOCK = 128,
+    CUDA_MAX_HEAD = 128,
+    CUDA_MAX_TOP_K = 16
+};
 
 /* What an initializer may leave out in C++ as in C. */
 #ifdef __cplusplus
@@ -122,10 +129,12 @@ struct cuda_attention {
 };
 
 /* One layer's cache of bf16: [blocks][kv_heads][K: [row][KV_BLOCK], V: [KV_BLOCK][row]]
- * (worker/kv.h). What lies beyond a sequence's positions is never part of a result, be it NaN. */
+ * (worker/kv.h). What lies beyond a sequence's positions is never part of a result, be it NaN.
+ * int8: codes and then scales of K, the same of V. */
 struct cuda_kv {
     cuda_bf16 *data;
     int32_t heads, row;
+    bool int8 CUDA_NONE;
 };
 
 /* Slots by local expert, rows ascending (struct route of worker/kernels.h). */
@@ -165,9 +174,10 @@ int cuda_add_norm(int32_t rows, int32_t hidden, double *sum, float *x, const flo
 
 /* From the products q_tmp[rows, q_heads x head_dim] and kv_tmp[rows, 2 x kv_heads x head_dim] (k
  * heads, then v heads), fp32: q and k normed by head (where a norm is given), rotated by halves, q
- * scaled by 1 / sqrt(head_dim) into q[rows, q_heads, row] bf16; k and v as bf16 into the cache, its
- * padding as zeros. Bytes: R x (q_heads + 2 x kv_heads) x (4 x head_dim + 2 x row); K of a row
- * alone takes a sector of 32 bytes for each column. */
+ * scaled by 1 / sqrt(head_dim) into q[rows, q_heads, row] bf16; k and v into the cache, as bf16 or
+ * as worker/kv8_inline.h rounds them, its padding as zeros. Bytes: R x (q_heads + 2 x kv_heads) x
+ * (4 x head_dim + 2 x row); K of a row alone, and in int8 of every row, takes a sector of
+ * 32 bytes for each column. */
 int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, const float *q_norm,
                     const float *k_norm, const float *rope, const float *q_tmp, const float *kv_tmp,
                     cuda_bf16 *q, struct cuda_kv kv, cuda_stream stream);
@@ -178,6 +188,7 @@ int cuda_finish_qkv(const struct cuda_batch *b, const struct cuda_attention *a, 
  * mma.sync products, k (columns, then positions) in steps of 16 in ascending order; maxima and sums
  * are fp32. Weights e^(score - running maximum) are rounded to bf16, and it is the rounded ones
  * that are summed up; what was summed before is rescaled at each tile. A result of zero is +0.
+ * Of an int8 cache codes times scales are rounded to bf16, and all else is as with those.
  * partial: workspace of cuda_attention_bytes; NULL will do where that is 0. Whoever allocates it
  * sets its first CUDA_ATTENTION_ZEROS bytes to zero, once: a launch leaves them so, also one that a
  * graph replays. One launch at a time may use it.
@@ -285,12 +296,23 @@ struct cuda_draw {
     uint64_t seed;
     float temperature, top_p, min_p;
     int32_t top_k;
+    /* Edits of its row, which is then no other draw's: a run of cuda_sample's. */
+    int32_t first_edit, edits;
+    float repetition_penalty;
+    int32_t reserved;
+};
+
+/* As struct logit_edit of worker/sampler.h. */
+struct cuda_edit {
+    int32_t id;
+    float add;
+    int32_t repeated;
 };
 
 /* Rows as ranks gather them, [shards][rows][cols]: the logit of token v is column v % cols of shard
  * v / cols. */
 struct cuda_logits {
-    const float *data;
+    float *data;
     int32_t rows, cols;
 };
 
@@ -301,9 +323,12 @@ struct cuda_logits {
  * kept in it between calls. Bytes, of R draws: R x vocab x 4 from the device's memory, a second
  * time for temperature and 3 or 5 times more for top_k, top_p or both (of few rows these come from
  * its cache). No tensor cores: R x vocab x 20 wide multiplications of noise where nothing cuts, R x
- * vocab exponentials in fp64 (30 multiply-adds) a digit of top_p. */
-int cuda_sample(int32_t draws, const struct cuda_draw *draw, const struct cuda_logits *logits,
-                int32_t vocab, int32_t cuts, void *work, int32_t *drawn, cuda_stream stream);
+ * vocab exponentials in fp64 (30 multiply-adds) a digit of top_p. `edit` (NULL: no draw has any)
+ * are the device's and overwritten; logits are changed by them for the draw, and then again what
+ * they were: two launches more (of each 128 draws). */
+int cuda_sample(int32_t draws, const struct cuda_draw *draw, struct cuda_edit *edit,
+                const struct cuda_logits *logits, int32_t vocab, int32_t cuts, void *work,
+                int32_t *drawn, cuda_stream stream);
 /* Bytes of `work` for at most so many draws of rows in so many shards. */
 uint64_t cuda_sample_bytes(int32_t draws, int32_t shards);
 

@@ -96,6 +96,92 @@ static void rounds_see_each_others_writes(void **state)
     pool_destroy(p);
 }
 
+enum { MEETINGS = 50 };
+
+struct met {
+    struct pool *pool;
+    int64_t part[16];
+    int64_t sum[16]; /* of each thread, which reads all parts */
+    int threads;
+};
+
+static int64_t parts_of(const struct met *m)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < m->threads; i++)
+        sum += m->part[i];
+    return sum % 1000003;
+}
+
+static void meet_often(void *arg, int thread)
+{
+    struct met *m = arg;
+    for (int i = 0; i < MEETINGS; i++) {
+        m->part[thread] = m->sum[thread] + thread;
+        pool_meet(m->pool);
+        m->sum[thread] = parts_of(m);
+        pool_meet(m->pool);
+    }
+}
+
+static void check_meetings(int threads, bool spin)
+{
+    struct met m = {.pool = pool_of(threads, spin), .threads = threads};
+    int64_t expected = 0, ids = (int64_t)threads * (threads - 1) / 2;
+    for (int round = 0; round < 10; round++) {
+        pool_run(m.pool, meet_often, &m);
+        for (int i = 0; i < MEETINGS; i++)
+            expected = (threads * expected + ids) % 1000003;
+        for (int i = 0; i < threads; i++)
+            assert_int_equal(m.sum[i], expected);
+    }
+    pool_destroy(m.pool);
+}
+
+/* Without locks: what was written before a meeting is read after it, and not changed until the
+ * next. */
+static void threads_meet_within_a_job(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 16; threads = threads * 2 - threads / 2) {
+        check_meetings(threads, threads <= 2);
+        check_meetings(threads, false);
+    }
+}
+
+enum { TASKS = 1000 };
+
+struct taken {
+    struct pool_tasks tasks;
+    int by[TASKS]; /* each task's: a race would be the pool's */
+    int64_t last[16];
+    atomic_int disorder;
+};
+
+static void take_all(void *arg, int thread)
+{
+    struct taken *t = arg;
+    for (int64_t i; (i = pool_take(&t->tasks)) >= 0; t->last[thread] = i) {
+        t->by[i]++;
+        if (i < t->last[thread])
+            atomic_fetch_add(&t->disorder, 1);
+    }
+}
+
+static void tasks_are_taken_once_and_in_order(void **state)
+{
+    (void)state;
+    struct pool *p = pool_of(4, true);
+    for (int64_t count = 0; count <= TASKS; count += 125) {
+        struct taken t = {.tasks = {.count = count}};
+        pool_run(p, take_all, &t);
+        for (int i = 0; i < TASKS; i++)
+            assert_int_equal(t.by[i], i < count);
+        assert_int_equal(atomic_load(&t.disorder), 0);
+    }
+    pool_destroy(p);
+}
+
 static void parts_cover_exactly_once(void **state)
 {
     (void)state;
@@ -128,6 +214,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(many_rounds),
     cmocka_unit_test(create_and_destroy_repeatedly),
     cmocka_unit_test(rounds_see_each_others_writes),
+    cmocka_unit_test(threads_meet_within_a_job),
+    cmocka_unit_test(tasks_are_taken_once_and_in_order),
     cmocka_unit_test(parts_cover_exactly_once),
     cmocka_unit_test(a_machine_has_processors),
 };

@@ -44,7 +44,7 @@ REFUSES(unknown_field,
 REFUSES(unknown_scope,
         "{\"id\":\"a\",\"name\":\"x\",\"sha256\":\"" HASH_A
         "\",\"scopes\":[\"all\"],\"created\":\"now\"}\n",
-        "line 1: scopes: expected some of generate, raw, admin", "found \"all\"")
+        "line 1: scopes: expected some of generate, raw, admin, priority", "found \"all\"")
 REFUSES(no_scopes,
         "{\"id\":\"a\",\"name\":\"x\",\"sha256\":\"" HASH_A "\",\"scopes\":[],\"created\":\"now\"}",
         "line 1: scopes: expected a list of words", "found an empty one")
@@ -64,6 +64,12 @@ REFUSES(name_with_newline, "{\"id\":\"a\",\"name\":\"x\\ny\",\"sha256\":\"" HASH
         "line 1: name: expected", "found \"x?y\"")
 REFUSES(id_twice, LINE_A "{\"id\":\"a\",\"name\":\"y\",\"sha256\":\"" HASH_B "\"," REST,
         "expected each id once", "\"a\" again")
+REFUSES(tenant_of_wrong_type,
+        "{\"tenant\":1,\"id\":\"a\",\"name\":\"x\",\"sha256\":\"" HASH_A "\"," REST,
+        "line 1: tenant: expected a string")
+REFUSES(tenant_empty,
+        "{\"tenant\":\"\",\"id\":\"a\",\"name\":\"x\",\"sha256\":\"" HASH_A "\"," REST,
+        "line 1: tenant: expected 1 to 128")
 REFUSES(key_twice, LINE_A "{\"id\":\"b\",\"name\":\"y\",\"sha256\":\"" HASH_A "\"," REST,
         "expected each sha256 once")
 
@@ -128,8 +134,12 @@ static enum status check(const struct auth *a, const char *scheme, const char *k
                          uint32_t *scopes, const char **id, struct error *err)
 {
     char header[256];
-    snprintf(header, sizeof header, "%s%s", scheme, key);
-    return auth_check(a, header, scopes, id, err);
+    snprintf(header, sizeof header, "%s%s", scheme ? scheme : "", key ? key : "");
+    struct auth_caller caller = {0};
+    TRY(auth_check(a, scheme ? header : NULL, &caller, err));
+    *scopes = caller.scopes;
+    *id = caller.id;
+    return OK;
 }
 
 static void created_keys_open_what_they_may(void **state)
@@ -141,9 +151,9 @@ static void created_keys_open_what_they_may(void **state)
     snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
     struct error err;
     mode_t old = umask(0);
-    assert_int_equal(auth_create_key(path, "Zoë's \"laptop\"", AUTH_GENERATE, one, &err), OK);
+    assert_int_equal(auth_create_key(path, "Zoë's \"laptop\"", NULL, AUTH_GENERATE, one, &err), OK);
     umask(old);
-    assert_int_equal(auth_create_key(path, "ops", AUTH_RAW | AUTH_ADMIN, two, &err), OK);
+    assert_int_equal(auth_create_key(path, "ops", NULL, AUTH_RAW | AUTH_ADMIN, two, &err), OK);
     struct stat s;
     assert_int_equal(stat(path, &s), 0);
     assert_int_equal(s.st_mode & 07777, 0600);
@@ -182,13 +192,14 @@ static void other_keys_do_not_open(void **state)
     char path[512];
     snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
     struct error err;
-    assert_int_equal(auth_create_key(path, "a", AUTH_ALL, key, &err), OK);
-    assert_int_equal(auth_create_key(folder_path(&f, "others"), "b", AUTH_ALL, other, &err), OK);
+    assert_int_equal(auth_create_key(path, "a", NULL, AUTH_ALL, key, &err), OK);
+    assert_int_equal(auth_create_key(folder_path(&f, "others"), "b", NULL, AUTH_ALL, other, &err),
+                     OK);
     struct auth *a = NULL;
     assert_int_equal(auth_load(path, &a, &err), OK);
     uint32_t scopes = 77;
     const char *id = "none";
-    SAYS(auth_check(a, NULL, &scopes, &id, &err), ERR_NOT_FOUND, &err, "expected an API key",
+    SAYS(check(a, NULL, NULL, &scopes, &id, &err), ERR_NOT_FOUND, &err, "expected an API key",
          "found none");
     SAYS(check(a, "Bearer ", other, &scopes, &id, &err), ERR_NOT_FOUND, &err, "unknown");
     SAYS(check(a, "Basic ", key, &scopes, &id, &err), ERR_NOT_FOUND, &err, "Bearer");
@@ -213,13 +224,59 @@ static void other_keys_do_not_open(void **state)
 static void without_keys_all_is_open(void **state)
 {
     (void)state;
-    uint32_t scopes = 0;
-    const char *id = NULL;
+    struct auth_caller caller = {.tenant = 7};
     struct error err;
-    assert_int_equal(auth_check(NULL, NULL, &scopes, &id, &err), OK);
-    assert_int_equal(scopes, AUTH_ALL);
-    assert_string_equal(id, "-");
-    assert_int_equal(auth_check(NULL, "Basic x", &scopes, &id, &err), OK);
+    assert_int_equal(auth_check(NULL, NULL, &caller, &err), OK);
+    assert_int_equal(caller.scopes, AUTH_ALL);
+    assert_string_equal(caller.id, "-");
+    assert_int_equal(caller.tenant, 0);
+    assert_int_equal(auth_check(NULL, "Basic x", &caller, &err), OK);
+}
+
+/* Who named a tenant is one with all others who did; who did not stands alone. */
+static void tenants_are_told_apart(void **state)
+{
+    (void)state;
+    struct folder f = folder_make();
+    enum { TEAM_A, AGAIN, TEAM_B, ALONE, ALONE_TOO, KEYS };
+    static const char *const tenants[KEYS] = {"team a", "team a", "team b", NULL, NULL};
+    char path[512], key[KEYS][AUTH_KEY_BYTES + 1], header[256];
+    uint64_t id[KEYS];
+    struct auth_caller caller;
+    struct auth *a = NULL;
+    struct error err;
+    snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
+    for (int i = 0; i < KEYS; i++)
+        assert_int_equal(auth_create_key(path, "x", tenants[i], AUTH_RAW, key[i], &err), OK);
+    assert_int_equal(auth_load(path, &a, &err), OK);
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(header, sizeof header, "Bearer %s", key[i]);
+        assert_int_equal(auth_check(a, header, &caller, &err), OK);
+        id[i] = caller.tenant;
+        const char *told = auth_entry_at(a, (size_t)i).tenant;
+        assert_true(tenants[i] ? told && strcmp(told, tenants[i]) == 0 : !told);
+    }
+    /* printf 'team a' | sha256sum */
+    assert_true(id[TEAM_A] == 0x35a6220627021916);
+    assert_true(id[AGAIN] == id[TEAM_A]);
+    assert_true(id[TEAM_B] != id[TEAM_A]);
+    assert_true(id[ALONE] != id[ALONE_TOO] && id[ALONE] != id[TEAM_A] && id[ALONE] != 0);
+    auth_destroy(a);
+    SAYS(auth_create_key(path, "a", "b\tc", AUTH_RAW, key[0], &err), ERR_INVALID, &err,
+         "tenant: expected 1 to 128 bytes", "found \"b?c\"");
+    folder_remove(&f);
+}
+
+static void going_before_others_needs_its_scope(void **state)
+{
+    (void)state;
+    struct error err;
+    assert_int_equal(auth_check_priority(AUTH_GENERATE, 0, &err), OK);
+    assert_int_equal(auth_check_priority(AUTH_GENERATE, 1, &err), OK);
+    assert_int_equal(auth_check_priority(AUTH_PRIORITY, -1, &err), OK);
+    assert_int_equal(auth_check_priority(AUTH_ALL, -1, &err), OK);
+    SAYS(auth_check_priority(AUTH_GENERATE | AUTH_RAW | AUTH_ADMIN, -1, &err), ERR_INVALID, &err,
+         "priority: -1 needs a key with the scope priority");
 }
 
 static void creating_refuses(void **state)
@@ -229,22 +286,27 @@ static void creating_refuses(void **state)
     char path[512], key[AUTH_KEY_BYTES + 1];
     snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
     struct error err;
-    SAYS(auth_create_key(path, "", AUTH_RAW, key, &err), ERR_INVALID, &err, "name: expected 1 to");
-    SAYS(auth_create_key(path, "a\nb", AUTH_RAW, key, &err), ERR_INVALID, &err, "found \"a?b\"");
-    SAYS(auth_create_key(path, "\xff", AUTH_RAW, key, &err), ERR_INVALID, &err, "UTF-8");
-    SAYS(auth_create_key(path, "a", 0, key, &err), ERR_INVALID, &err, "scopes: expected some");
-    SAYS(auth_create_key(path, "a", 8, key, &err), ERR_INVALID, &err, "scopes: expected some");
+    SAYS(auth_create_key(path, "", NULL, AUTH_RAW, key, &err), ERR_INVALID, &err,
+         "name: expected 1 to");
+    SAYS(auth_create_key(path, "a\nb", NULL, AUTH_RAW, key, &err), ERR_INVALID, &err,
+         "found \"a?b\"");
+    SAYS(auth_create_key(path, "\xff", NULL, AUTH_RAW, key, &err), ERR_INVALID, &err, "UTF-8");
+    SAYS(auth_create_key(path, "a", NULL, 0, key, &err), ERR_INVALID, &err,
+         "scopes: expected some");
+    SAYS(auth_create_key(path, "a", NULL, 16, key, &err), ERR_INVALID, &err,
+         "scopes: expected some");
     assert_int_not_equal(access(path, F_OK), 0);
     /* A file that holds something else is not written to. */
     folder_puts(&f, "keys", "root:x:0\n");
     chmod(path, 0600);
-    SAYS(auth_create_key(path, "a", AUTH_RAW, key, &err), ERR_INVALID, &err, "/keys: line 1");
+    SAYS(auth_create_key(path, "a", NULL, AUTH_RAW, key, &err), ERR_INVALID, &err, "/keys: line 1");
     assert_int_equal(key[0], 0);
     struct stat s;
     assert_int_equal(stat(path, &s), 0);
     assert_int_equal(s.st_size, 9);
     chmod(path, 0666);
-    SAYS(auth_create_key(path, "a", AUTH_RAW, key, &err), ERR_INVALID, &err, "found mode 0666");
+    SAYS(auth_create_key(path, "a", NULL, AUTH_RAW, key, &err), ERR_INVALID, &err,
+         "found mode 0666");
     folder_remove(&f);
 }
 
@@ -258,7 +320,7 @@ static void line_left_open_is_ended(void **state)
     chmod(path, 0600);
     struct error err;
     struct auth *a = NULL;
-    assert_int_equal(auth_create_key(path, "b", AUTH_RAW, key, &err), OK);
+    assert_int_equal(auth_create_key(path, "b", NULL, AUTH_RAW, key, &err), OK);
     assert_int_equal(auth_load(path, &a, &err), OK);
     assert_int_equal(auth_count(a), 2);
     auth_destroy(a);
@@ -272,7 +334,7 @@ static void *create_some(void *arg)
     const char *path = (const char *)arg;
     char key[AUTH_KEY_BYTES + 1];
     for (int i = 0; i < KEYS_EACH; i++)
-        if (auth_create_key(path, "many", AUTH_RAW, key, NULL) != OK)
+        if (auth_create_key(path, "many", NULL, AUTH_RAW, key, NULL) != OK)
             return arg;
     return NULL;
 }
@@ -308,7 +370,7 @@ static void many_keys(void **state)
     struct error err;
     char key[AUTH_KEY_BYTES + 1], path[512];
     snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
-    assert_int_equal(auth_create_key(path, "first", AUTH_ADMIN, key, &err), OK);
+    assert_int_equal(auth_create_key(path, "first", NULL, AUTH_ADMIN, key, &err), OK);
     FILE *out = fopen(path, "a");
     assert_non_null(out);
     for (int i = 0; i < MANY; i++)
@@ -358,6 +420,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(id_with_space),
     cmocka_unit_test(name_with_newline),
     cmocka_unit_test(id_twice),
+    cmocka_unit_test(tenant_of_wrong_type),
+    cmocka_unit_test(tenant_empty),
     cmocka_unit_test(key_twice),
     cmocka_unit_test(long_line),
     cmocka_unit_test(file_that_others_can_write),
@@ -366,6 +430,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(created_keys_open_what_they_may),
     cmocka_unit_test(other_keys_do_not_open),
     cmocka_unit_test(without_keys_all_is_open),
+    cmocka_unit_test(tenants_are_told_apart),
+    cmocka_unit_test(going_before_others_needs_its_scope),
     cmocka_unit_test(creating_refuses),
     cmocka_unit_test(line_left_open_is_ended),
     cmocka_unit_test(creators_at_once),

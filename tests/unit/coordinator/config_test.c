@@ -263,16 +263,22 @@ DOES_NOT_FIT(cache_without_manifest, "model: {path: /m, weights_cache: /c}\n",
              "model.weights_cache: expected model.manifest and model.trust", "found none")
 DOES_NOT_FIT(empty_cache, "model: {path: /m, manifest: m, trust: k, weights_cache: ''}\n",
              "model.weights_cache: expected a path")
-DOES_NOT_FIT(other_kv, MODEL "limits: {kv: fp8}\n", "limits.kv: expected one of \"bf16\", \"f32\"",
-             "found \"fp8\"")
+DOES_NOT_FIT(other_kv, MODEL "limits: {kv: fp8}\n",
+             "limits.kv: expected one of \"bf16\", \"f32\", \"int8\"", "found \"fp8\"")
 DOES_NOT_FIT(other_device, "model: {path: /m, device: gpu}\n",
              "model.device: expected one of \"cpu\", \"cuda\"", "found \"gpu\"")
 DOES_NOT_FIT(other_collectives, "model: {path: /m, collectives: mpi}\n",
              "model.collectives: expected one of \"auto\", \"nccl\", \"staged\"", "found \"mpi\"")
+DOES_NOT_FIT(other_weights, "model: {path: /m, weights: int5}\n",
+             "model.weights: expected one of \"published\", \"int8\", \"int4\"", "found \"int5\"")
+DOES_NOT_FIT(gpu_with_int4, "model: {path: /m, device: cuda, weights: int4}\n",
+             "model.weights: expected \"published\" with model.device: cuda", "found \"int4\"")
 DOES_NOT_FIT(gpu_with_f32, "model: {path: /m, device: cuda}\nlimits: {kv: f32}\n",
-             "limits.kv: expected \"bf16\" with model.device: cuda", "found \"f32\"")
+             "limits.kv: expected \"bf16\" or \"int8\" with model.device: cuda", "found \"f32\"")
 DOES_NOT_FIT(other_kernels, MODEL "limits: {kernels: sse}\n",
              "limits.kernels: expected one of \"auto\"", "found \"sse\"")
+DOES_NOT_FIT(other_prefix_cache, MODEL "limits: {prefix_cache: 'on'}\n",
+             "limits.prefix_cache: expected one of \"tenant\", \"shared\", \"off\"", "found \"on\"")
 
 /* Flags fill the struct without a schema: bounds and texts hold for them too. */
 static void flags_are_checked(void **state)
@@ -312,6 +318,7 @@ static void defaults(void **state)
     assert_null(c.model.trust);
     assert_null(c.model.weights_cache);
     assert_string_equal(c.model.device, "cpu");
+    assert_string_equal(c.model.weights, "published");
     assert_string_equal(c.model.collectives, "auto");
     assert_int_equal(c.model.threshold, 1);
     assert_string_equal(c.listen.http, "127.0.0.1:8000");
@@ -323,6 +330,12 @@ static void defaults(void **state)
     assert_int_equal(c.limits.sequences, 64);
     assert_int_equal(c.limits.answer_timeout_s, 3600);
     assert_string_equal(c.limits.kv, "bf16");
+    assert_string_equal(c.limits.prefix_cache, "tenant");
+    assert_int_equal(c.limits.stall_ms, 100);
+    assert_int_equal(c.limits.speculate, 0);
+    assert_int_equal(c.limits.waiting, 1024);
+    assert_int_equal(c.limits.tenant_requests, 0);
+    assert_int_equal(c.limits.read_timeout_s, 30);
     assert_false(c.verbose);
     assert_int_equal(config_check(&c, &err), OK); /* again */
     config_fini(&c);
@@ -420,9 +433,10 @@ static void print_round_trip(void **state)
         "model: {path: /m/qwen, manifest: /m/list.json, trust: /k, threshold: 3, weights_cache: "
         "/c, device: cuda, collectives: staged}\n",
         "model: {path: \"/\\u00e4 \\\"'#: {\\\\ \\U0001F600\", name: a/b}\n",
-        MODEL REMOTE "groups:\n  - {name: a, tp: 4, data_plane: eth0, " TWO_HOSTS "}\n"
-                     "  - {name: b, pp: 2, ep: 3, w: 3, external: true}\n"
-                     "limits: {context: 4096, chunk: 64, kv: f32, probe_s: 3600}\n",
+        MODEL REMOTE
+        "groups:\n  - {name: a, tp: 4, data_plane: eth0, " TWO_HOSTS "}\n"
+        "  - {name: b, pp: 2, ep: 3, w: 3, external: true}\n"
+        "limits: {context: 4096, chunk: 64, kv: f32, probe_s: 3600, prefix_cache: 'off'}\n",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct error err;
@@ -604,8 +618,11 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(cache_without_manifest),
     cmocka_unit_test(empty_cache),
     cmocka_unit_test(other_kv),
+    cmocka_unit_test(other_prefix_cache),
     cmocka_unit_test(other_device),
     cmocka_unit_test(other_collectives),
+    cmocka_unit_test(other_weights),
+    cmocka_unit_test(gpu_with_int4),
     cmocka_unit_test(gpu_with_f32),
     cmocka_unit_test(other_kernels),
     cmocka_unit_test(flags_are_checked),

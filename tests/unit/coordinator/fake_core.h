@@ -22,6 +22,7 @@ enum fake_behaviour {
     FAKE_NO_GROUP = 500,
     FAKE_FULL = 600,
     FAKE_TOO_LONG = 700,
+    FAKE_PAGES = 800, /* 4 KiB at a time without end */
 };
 
 struct generation {
@@ -33,12 +34,17 @@ struct generation {
     int32_t max_tokens;
     uint64_t behaviour;
     bool thinks, calling, cancelled;
+    int32_t logprobs, prompt_logprobs, prompt_len;
 };
+
+/* What the last generation was asked. */
+static struct generation_params fake_params;
 
 /* What tests read from their own thread. */
 static atomic_int fake_running, fake_cancelled, fake_ended;
 static atomic_bool fake_ready = true;
 static atomic_int fake_prompt_len;
+static atomic_int fake_said; /* times that a generation has said something */
 
 static void fake_release(struct generation *g)
 {
@@ -47,19 +53,48 @@ static void fake_release(struct generation *g)
     fake_running--;
 }
 
+/* Each token is 'A', the likelier the higher its seed, with '!' and '"' as the likeliest. */
+static void fake_logprobs(struct generation *g)
+{
+    static const int32_t ids[] = {0, 1};
+    static const float logprobs[] = {-0.25f, -0.5f};
+    const int32_t id = 'A' - 33;
+    const struct token_logprobs l = {.logprob = -1.0f / (float)(1 + g->end.seed % 100),
+                                     .rank = 3,
+                                     .count = 2,
+                                     .top_ids = ids,
+                                     .top_logprobs = logprobs};
+    const struct told_token t = {
+        .id = id, .part = PART_CONTENT, .offset = 3 * g->end.completion_tokens, .logprobs = &l};
+    for (int32_t i = 1; i < g->prompt_len && g->prompt_logprobs > 0 && !g->cancelled; i++)
+        g->sink->on_prompt(g->user, i, &l, 1);
+    g->prompt_logprobs = 0;
+    if (g->cancelled)
+        return;
+    if (g->max_tokens > 0)
+        g->sink->on_ids(g->user, &id, g->logprobs > 0 ? &l : NULL, 1);
+    if (g->max_tokens > 0 && g->logprobs > 0)
+        g->sink->on_told(g->user, &t);
+}
+
 static void fake_say(struct generation *g)
 {
     static char flood[64 << 10];
     char word[16];
     g->calling = true;
+    fake_said++;
     if (g->thinks && g->end.completion_tokens == 0)
         g->sink->on_text(g->user, PART_REASONING, "hm", 2);
+    fake_logprobs(g);
+    if (g->max_tokens == 0)
+        return;
     snprintf(word, sizeof word, "w%d ", g->end.completion_tokens++);
     memset(flood, 'x', sizeof flood);
     if (g->cancelled)
         ;
-    else if (g->behaviour == FAKE_FLOODS)
-        g->sink->on_text(g->user, PART_CONTENT, flood, sizeof flood);
+    else if (g->behaviour == FAKE_FLOODS || g->behaviour == FAKE_PAGES)
+        g->sink->on_text(g->user, PART_CONTENT, flood,
+                         g->behaviour == FAKE_PAGES ? 4096 : sizeof flood);
     else
         g->sink->on_text(g->user, PART_CONTENT, word, strlen(word));
     g->calling = false;
@@ -92,6 +127,7 @@ enum status generation_start(struct core *core, const struct generation_params *
     struct timeval often = {.tv_usec = 2000};
     uint64_t behaviour = params->sampling.seed / 100 * 100;
     fake_prompt_len = params->prompt_len;
+    fake_params = *params;
     if (behaviour == FAKE_NO_GROUP)
         return error_set(err, ERR_PEER, "no group is ready");
     if (behaviour == FAKE_FULL)
@@ -103,8 +139,15 @@ enum status generation_start(struct core *core, const struct generation_params *
         .core = core,
         .sink = sink,
         .user = user,
-        .end = {.prompt_tokens = params->prompt_len, .seed = params->sampling.seed},
-        .max_tokens = params->max_tokens ? params->max_tokens : 1 << 30,
+        .end = {.prompt_tokens = params->prompt_len,
+                .cached_tokens = params->prompt_len - 1,
+                .seed = params->sampling.seed},
+        .max_tokens = params->prompt_only  ? 0
+                      : params->max_tokens ? params->max_tokens
+                                           : 1 << 30,
+        .logprobs = params->logprobs,
+        .prompt_logprobs = params->prompt_logprobs,
+        .prompt_len = params->prompt_len,
         .behaviour = behaviour,
         .thinks = params->split_reasoning,
     };
@@ -128,6 +171,20 @@ void generation_cancel(struct generation *g)
 uint64_t core_draw_seed(void)
 {
     return (uint64_t)FAKE_TALKS << 11;
+}
+
+enum status metrics_page(const struct core *core, struct buf *out, struct error *err)
+{
+    struct metrics_page p = {.out = out};
+    (void)err;
+    metrics_write(&p, &core->metrics);
+    return p.status;
+}
+
+int32_t core_retry_s(const struct core *core)
+{
+    (void)core;
+    return 7;
 }
 
 enum status core_ready(const struct core *core, struct error *err)

@@ -56,11 +56,13 @@ static inline void start(void)
 {
     struct error err;
     core.config = &config;
+    metrics_init(&core.metrics);
     assert_int_equal(loop_create(&core.loop, &err), OK);
     core.served = (struct served){
         .name = "tiny",
         .context = 4096,
         .created = 1700000000,
+        .numerics_class = "cpu-1",
         .defaults = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f},
     };
     if (chat_text_load(WITAN_SOURCE_DIR "/deploy/lexicon/model", false, &core.served.text, &err))

@@ -254,16 +254,66 @@ static void resets_cancel(void **state)
     finish();
 }
 
+/* A client of little room for what it does not read. */
+static int dial_small(void)
+{
+    int fd = dial(), small = 4096;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    return fd;
+}
+
 static void slow_readers_are_cut(void **state)
 {
     (void)state;
     begin();
-    int fd = dial(), small = 4096;
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    int fd = dial_small();
     put_request(fd, "POST", CHAT, "", STREAM(300, 1000000));
     wait_for(&fake_cancelled, 1);
     assert_int_equal(active(false), 0);
     close(fd);
+    finish();
+}
+
+/* Of so little that no buffer is ever full, none would notice: the client's closed window tells. */
+static void who_reads_nothing_is_cut(void **state)
+{
+    (void)state;
+    prepare();
+    config.limits.read_timeout_s = 1;
+    start();
+    int fd = dial_small();
+    put_request(fd, "POST", CHAT, "", STREAM(100, 100000));
+    wait_for(&fake_running, 1);
+    int64_t began = clock_now_ns();
+    wait_for(&fake_cancelled, 1);
+    assert_true(clock_now_ns() - began >= 1000000000);
+    assert_int_equal(active(false), 0);
+    assert_true(core.metrics.slow[METRICS_HTTP] == 1);
+    close(fd);
+    finish();
+}
+
+/* One that reads a little now and then stays. */
+static void who_reads_slowly_is_not_cut(void **state)
+{
+    (void)state;
+    char some[4096];
+    int room = 32 << 10; /* with 4 KB the kernel opens its window again after seconds alone */
+    prepare();
+    config.limits.read_timeout_s = 1;
+    start();
+    int fd = dial();
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+    put_request(fd, "POST", CHAT, "", STREAM(100, 100000));
+    for (int i = 0; i < 30; i++) {
+        usleep(100000);
+        assert_true(recv(fd, some, sizeof some, 0) > 0);
+    }
+    assert_int_equal(fake_cancelled, 0);
+    assert_int_equal(active(false), 1);
+    close(fd);
+    wait_for(&fake_cancelled, 1);
+    assert_true(core.metrics.slow[METRICS_HTTP] == 0);
     finish();
 }
 
@@ -331,6 +381,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(leaving_cancels),
     cmocka_unit_test(resets_cancel),
     cmocka_unit_test(slow_readers_are_cut),
+    cmocka_unit_test(who_reads_nothing_is_cut),
+    cmocka_unit_test(who_reads_slowly_is_not_cut),
     cmocka_unit_test(quiet_streams_live),
     cmocka_unit_test(lost_groups_are_told),
     cmocka_unit_test(http_1_0_streams_end_by_closing),

@@ -1,6 +1,8 @@
 /* The HTTP door over real sockets: what it serves and refuses, how many at once, how it ends. */
 #include "tests/unit/unit.h"
+#include "tests/unit/coordinator/exposition.h"
 #include "tests/unit/coordinator/http_fixture.h"
+#include "tests/unit/coordinator/json_at.h"
 
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -33,6 +35,26 @@ static void health_models_and_front(void **state)
     finish();
 }
 
+/* The page of this process' own figures; groups' are metrics_test.c's. */
+static void metrics_count_answers(void **state)
+{
+    (void)state;
+    static struct exposition page;
+    begin();
+    call("GET", "/health/live", "", "");
+    call("GET", "/nowhere", "", "");
+    call("POST", CHAT, "", STREAM(100, 2));
+    call("GET", "/metrics", "", "");
+    assert_int_equal(answer.code, 200);
+    assert_string_equal(header(&answer, "content-type"),
+                        "text/plain; version=0.0.4; charset=utf-8");
+    exposition_read(&page, answer.body.data);
+    assert_true(exposition_of(&page, "witan_http_responses_total{code=\"200\"}") == 2);
+    assert_true(exposition_of(&page, "witan_http_responses_total{code=\"404\"}") == 1);
+    assert_true(exposition_of(&page, "witan_http_connections") >= 1);
+    finish();
+}
+
 static void a_whole_answer(void **state)
 {
     (void)state;
@@ -51,6 +73,9 @@ static void a_whole_answer(void **state)
     const json_t *usage = json_object_get(root, "usage");
     assert_int_equal(json_integer_value(json_object_get(usage, "completion_tokens")), 6);
     assert_int_equal(json_integer_value(json_object_get(usage, "prompt_tokens")), fake_prompt_len);
+    const json_t *details = json_object_get(usage, "prompt_tokens_details");
+    assert_int_equal(json_integer_value(json_object_get(details, "cached_tokens")),
+                     fake_prompt_len - 1);
     json_decref(root);
     assert_int_equal(active(false), 0);
     finish();
@@ -103,6 +128,139 @@ static void completions_of_every_prompt(void **state)
     finish();
 }
 
+static json_t *completed(const char *body)
+{
+    assert_int_equal(call("POST", "/v1/completions", "", body)->code, 200);
+    return body_of(&answer);
+}
+
+static void what_shapes_sampling_is_passed_on(void **state)
+{
+    (void)state;
+    begin();
+    json_decref(completed("{\"prompt\":\"x\",\"presence_penalty\":1,\"frequency_penalty\":-1,"
+                          "\"repetition_penalty\":1.5,\"min_tokens\":2,\"priority\":1,"
+                          "\"logit_bias\":{\"5\":7},\"stop_token_ids\":[6],\"max_tokens\":3}"));
+    const struct shaping *s = &fake_params.shaping;
+    assert_true(s->presence_penalty == 1.0f && s->frequency_penalty == -1.0f);
+    assert_true(s->repetition_penalty == 1.5f);
+    assert_int_equal(s->min_tokens, 2);
+    assert_int_equal(s->bias_count, 1);
+    assert_int_equal(s->stop_id_count, 1);
+    assert_int_equal(fake_params.priority, 1);
+    assert_false(fake_params.default_max_tokens);
+    json_decref(completed("{\"prompt\":\"x\"}"));
+    assert_true(fake_params.default_max_tokens);
+    assert_int_equal(fake_params.logprobs + fake_params.prompt_logprobs, 0);
+    finish();
+}
+
+static void logprobs_of_chat(void **state)
+{
+    (void)state;
+    begin();
+    assert_int_equal(call("POST", CHAT, "",
+                          "{" MESSAGES ",\"seed\":101,\"max_tokens\":2,\"logprobs\":true,"
+                          "\"top_logprobs\":1,\"prompt_logprobs\":0}")
+                         ->code,
+                     200);
+    json_t *root = body_of(&answer);
+    const json_t *content = at(root, "choices.0.logprobs.content");
+    assert_int_equal(json_array_size(content), 2);
+    assert_string_equal(json_string_value(at(content, "1.token")), "A");
+    assert_true(json_number_value(at(content, "1.logprob")) == -0.5);
+    assert_int_equal(json_array_size(at(content, "1.top_logprobs")), 1);
+    assert_string_equal(json_string_value(at(content, "1.top_logprobs.0.token")), "!");
+    assert_int_equal(json_array_size(at(root, "prompt_logprobs")), fake_prompt_len);
+    assert_int_equal(json_object_size(at(root, "prompt_logprobs.1")), 1);
+    json_decref(root);
+    call("POST", CHAT, "", "{" MESSAGES ",\"max_tokens\":2,\"logprobs\":true,\"stream\":true}");
+    assert_int_equal(count_of(answer.body.data, "\"logprobs\":{\"content\":[{\"token\":\"A\""), 2);
+    assert_int_equal(count_of(answer.body.data, "\"logprobs\":null"), 3);
+    finish();
+}
+
+static void echo_comes_before_the_answer(void **state)
+{
+    (void)state;
+    begin();
+    json_t *root = completed("{\"prompt\":[\"\u20acb\",\"c\"],\"echo\":true,\"logprobs\":1,\"n\":2,"
+                             "\"max_tokens\":1,\"seed\":100}");
+    assert_int_equal(json_array_size(at(root, "choices")), 4);
+    for (int i = 0; i < 4; i++) {
+        const json_t *c = json_array_get(at(root, "choices"), (size_t)i);
+        assert_string_equal(json_string_value(at(c, "text")), i < 2 ? "\u20acbw0 " : "cw0 ");
+        size_t count = json_array_size(at(c, "logprobs.tokens"));
+        assert_true(count >= 2);
+        assert_int_equal(json_array_size(at(c, "logprobs.token_logprobs")), count);
+        assert_true(json_is_null(at(c, "logprobs.token_logprobs.0")));
+        assert_true(json_is_null(at(c, "logprobs.top_logprobs.0")));
+        assert_int_equal(json_array_size(at(c, "logprobs.top_logprobs")), count);
+        const json_t *offsets = at(c, "logprobs.text_offset");
+        assert_int_equal(json_integer_value(json_array_get(offsets, 0)), 0);
+        assert_int_equal(json_integer_value(json_array_get(offsets, count - 1)), i < 2 ? 2 : 1);
+        assert_null(at(c, "prompt_logprobs"));
+    }
+    json_decref(root);
+    root = completed("{\"prompt\":\"xyz\",\"echo\":true,\"max_tokens\":0,\"logprobs\":0}");
+    assert_string_equal(json_string_value(at(root, "choices.0.text")), "xyz");
+    assert_int_equal(json_array_size(at(root, "choices.0.logprobs.tokens")), fake_prompt_len);
+    assert_int_equal(json_integer_value(at(root, "usage.completion_tokens")), 0);
+    json_decref(root);
+    call("POST", "/v1/completions", "",
+         "{\"prompt\":\"xyz\",\"echo\":true,\"max_tokens\":1,\"stream\":true}");
+    assert_int_equal(count_of(answer.body.data, "\"text\":\"xyz\""), 1);
+    finish();
+}
+
+static void the_best_of_many_are_told(void **state)
+{
+    (void)state;
+    begin();
+    json_t *root = completed("{\"prompt\":[\"a\",\"b\"],\"n\":2,\"best_of\":4,\"seed\":100,"
+                             "\"max_tokens\":2}");
+    assert_int_equal(json_array_size(at(root, "choices")), 4);
+    assert_int_equal(json_integer_value(at(root, "choices.3.index")), 3);
+    assert_true(json_is_null(at(root, "choices.0.logprobs")));
+    assert_int_equal(json_integer_value(at(root, "usage.completion_tokens")), 16);
+    assert_string_equal(header(&answer, "x-witan-seed"), "103,102,103,102");
+    assert_int_equal(fake_params.logprobs, 1);
+    json_decref(root);
+    finish();
+}
+
+static void lists_are_not_endless(void **state)
+{
+    (void)state;
+    struct buf b;
+    begin();
+    buf_init(&b, 1 << 20);
+    buf_puts(&b, "{\"max_tokens\":1,\"prompt_logprobs\":20,\"prompt\":[1", NULL);
+    for (int i = 0; i < 100000; i++)
+        buf_puts(&b, ",1", NULL);
+    buf_puts(&b, "]}", NULL);
+    assert_refused(call("POST", "/v1/completions", "", b.data), 400, "logprobs", NULL);
+    assert_non_null(strstr(answer.body.data, "would list more than 2097152 tokens"));
+    wait_for(&fake_running, 0);
+    buf_fini(&b);
+    finish();
+}
+
+static void usage_so_far_is_told(void **state)
+{
+    (void)state;
+    begin();
+    call("POST", "/v1/completions", "",
+         "{\"prompt\":\"xyz\",\"max_tokens\":3,\"stream\":true,"
+         "\"stream_options\":{\"continuous_usage_stats\":true}}");
+    for (int i = 1; i <= 3; i++) {
+        char words[64];
+        snprintf(words, sizeof words, "\"completion_tokens\":%d,", i);
+        assert_int_equal(count_of(answer.body.data, words), i < 3 ? 1 : 2);
+    }
+    finish();
+}
+
 static void tokenizes_and_back(void **state)
 {
     (void)state;
@@ -143,7 +301,7 @@ static void bad_requests_are_refused(void **state)
     assert_refused(call("POST", CHAT, "", STREAM(700, 1)), 400, "context",
                    "context_length_exceeded");
     assert_refused(call("POST", CHAT, "", STREAM(600, 1)), 429, NULL, "too_many_requests");
-    assert_string_equal(header(&answer, "retry-after"), "1");
+    assert_string_equal(header(&answer, "retry-after"), "7");
     assert_refused(call("POST", CHAT, "", STREAM(500, 1)), 503, NULL, "not_ready");
     assert_string_equal(header(&answer, "retry-after"), "5");
     /* The second of three generations does not start: the first is cancelled. */
@@ -198,12 +356,12 @@ static void keys_are_demanded(void **state)
     prepare();
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/keys", dir);
-    assert_int_equal(auth_create_key(path, "a", AUTH_GENERATE, key, &err), OK);
+    assert_int_equal(auth_create_key(path, "a", NULL, AUTH_GENERATE, key, &err), OK);
     snprintf(plain, sizeof plain, "Authorization: Bearer %s\r\n", key);
-    assert_int_equal(auth_create_key(path, "b", AUTH_GENERATE | AUTH_RAW, key, &err), OK);
+    assert_int_equal(auth_create_key(path, "b", NULL, AUTH_GENERATE | AUTH_RAW, key, &err), OK);
     snprintf(raw, sizeof raw, "Authorization: Bearer %s\r\n", key);
     char admin[128];
-    assert_int_equal(auth_create_key(path, "c", AUTH_ADMIN, key, &err), OK);
+    assert_int_equal(auth_create_key(path, "c", NULL, AUTH_ADMIN, key, &err), OK);
     snprintf(admin, sizeof admin, "Authorization: Bearer %s\r\n", key);
     assert_int_equal(auth_load(path, &core.auth, &err), OK);
     start();
@@ -215,10 +373,17 @@ static void keys_are_demanded(void **state)
                    NULL);
     assert_refused(call("GET", "/v1/models", admin, ""), 403, NULL, "insufficient_scope");
     assert_non_null(strstr(answer.body.data, "generate"));
+    assert_int_equal(call("GET", "/metrics", admin, "")->code, 200);
+    assert_refused(call("GET", "/metrics", raw, ""), 403, NULL, "insufficient_scope");
+    assert_refused(call("GET", "/metrics", "", ""), 401, NULL, "invalid_api_key");
     assert_int_equal(call("POST", CHAT, plain, TALK(1))->code, 200);
     assert_refused(call("POST", "/v1/completions", plain, "{\"prompt\":[1]}"), 403, NULL,
                    "insufficient_scope");
     assert_int_equal(call("POST", "/v1/completions", raw, "{\"prompt\":[1]}")->code, 200);
+    assert_refused(call("POST", CHAT, plain, "{" MESSAGES ",\"priority\":-1}"), 403, NULL,
+                   "insufficient_scope");
+    assert_int_equal(
+        call("POST", CHAT, plain, "{" MESSAGES ",\"priority\":1,\"max_tokens\":1}")->code, 200);
     /* Only `raw` makes a special token of text that spells one. */
     call("POST", "/v1/completions", plain, "{\"prompt\":\"<|im_end|>\"}");
     assert_true(fake_prompt_len > 1);
@@ -407,9 +572,16 @@ static void a_taken_port_is_told(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(health_models_and_front),
+    cmocka_unit_test(metrics_count_answers),
     cmocka_unit_test(a_whole_answer),
     cmocka_unit_test(a_stream),
     cmocka_unit_test(completions_of_every_prompt),
+    cmocka_unit_test(what_shapes_sampling_is_passed_on),
+    cmocka_unit_test(logprobs_of_chat),
+    cmocka_unit_test(echo_comes_before_the_answer),
+    cmocka_unit_test(the_best_of_many_are_told),
+    cmocka_unit_test(lists_are_not_endless),
+    cmocka_unit_test(usage_so_far_is_told),
     cmocka_unit_test(tokenizes_and_back),
     cmocka_unit_test(bad_requests_are_refused),
     cmocka_unit_test(wrong_urls_and_methods),

@@ -1,5 +1,5 @@
 /* Groups and ranks, with ranks that the test plays over the real protocol: who may attach, what
- * they are told, what becomes of requests when ranks answer wrongly or go. */
+ * they are told. What becomes of requests: generation_test.c. */
 #include "tests/unit/coordinator/cluster.h"
 #include "tests/unit/partition/signed_folder.h"
 
@@ -12,7 +12,9 @@ static void gives_each_rank_its_plan(void **state)
     (void)state;
     struct cluster c;
     struct fake_rank r[2];
-    cluster_start(&c, "groups: [{name: g0, tp: 2}]\nlimits: {sequences: 4, context: 256}\n");
+    cluster_start(&c,
+                  "groups: [{name: g0, tp: 2}]\nlimits: {sequences: 4, context: 256, stall_ms: 7, "
+                  "speculate: 3, prefix_cache: 'off', kv: int8}\n");
     for (uint32_t i = 0; i < 2; i++) {
         fake_open_on(&r[i], c.channel);
         fake_say_hello(&r[i], (struct fake_hello){.rank = i, .world = 2});
@@ -23,6 +25,12 @@ static void gives_each_rank_its_plan(void **state)
         assert_int_equal(m->plan->layout->tp, 2);
         assert_int_equal(m->plan->limits->context, 256);
         assert_int_equal(m->plan->limits->kv_blocks, 4 * 256 / KV_BLOCK);
+        assert_int_equal(m->plan->stall_ms, 7);
+        assert_int_equal(m->plan->speculate, 3);
+        assert_true(m->plan->no_prefix_cache);
+        assert_int_equal(m->plan->limits->kv_dtype, KV_INT8);
+        assert_int_equal(m->plan->weights, WEIGHTS_PUBLISHED);
+        assert_false(m->plan->limits->kv_f32);
         assert_string_equal(m->plan->model_dir, LEXICON);
         assert_int_equal(m->plan->slices->q_heads->begin,
                          i * m->plan->slices->q_heads->end / (i + 1));
@@ -65,6 +73,39 @@ static void refuses_by_name(void **state)
     cluster_stop(&c);
 }
 
+struct status_ask {
+    const struct cluster *cluster;
+    Witan__Inference__V1__GetStatusResponse *out;
+};
+
+static void ask_status(void *arg)
+{
+    struct status_ask *a = arg;
+    members_status(a->cluster->core->members, a->out);
+}
+
+/* As an answer to a client: to be freed by free_unpacked. */
+static Witan__Inference__V1__GetStatusResponse *status_of(struct cluster *c)
+{
+    struct status_ask a = {.cluster = c, .out = malloc(sizeof *a.out)};
+    assert_non_null(a.out);
+    witan__inference__v1__get_status_response__init(a.out);
+    on_loop(c, ask_status, &a);
+    return a.out;
+}
+
+static void wait_attached(struct cluster *c, size_t ranks)
+{
+    size_t there = 0;
+    for (int i = 0; i < 3000 && there != ranks; i++) {
+        Witan__Inference__V1__GetStatusResponse *s = status_of(c);
+        there = s->groups[0]->n_ranks;
+        witan__inference__v1__get_status_response__free_unpacked(s, NULL);
+        usleep(1000);
+    }
+    assert_int_equal(there, ranks);
+}
+
 /* Where ranks compute is the cluster's to say, and all of them compute the same bits. */
 static void refuses_other_devices(void **state)
 {
@@ -92,7 +133,7 @@ static void refuses_other_devices(void **state)
         fake_open_on(&first, c.channel);
         fake_say_hello(&first,
                        (struct fake_hello){.rank = 1, .world = 2, .device = cuda ? "A GPU" : NULL});
-        usleep(100000);
+        wait_attached(&c, 1);
         fake_open_on(&r, c.channel);
         fake_say_hello(&r, cases[i].hello);
         assert_int_equal(fake_wait_closed(&r), RPC_FAILED_PRECONDITION);
@@ -104,25 +145,33 @@ static void refuses_other_devices(void **state)
     }
 }
 
-struct status_ask {
-    const struct cluster *cluster;
-    Witan__Inference__V1__GetStatusResponse *out;
-};
-
-static void ask_status(void *arg)
+/* Ranks are told, and their class says so beside that of the cache. */
+static void tells_what_weights_become(void **state)
 {
-    struct status_ask *a = arg;
-    members_status(a->cluster->core->members, a->out);
-}
-
-/* As an answer to a client: to be freed by free_unpacked. */
-static Witan__Inference__V1__GetStatusResponse *status_of(struct cluster *c)
-{
-    struct status_ask a = {.cluster = c, .out = malloc(sizeof *a.out)};
-    assert_non_null(a.out);
-    witan__inference__v1__get_status_response__init(a.out);
-    on_loop(c, ask_status, &a);
-    return a.out;
+    (void)state;
+    static const struct {
+        const char *model, *limits, *class;
+        enum weight_mode weights;
+    } cases[] = {
+        {", weights: int8", "limits: {sequences: 4, context: 256}\n", "cpu-1-int8", WEIGHTS_INT8},
+        {", weights: int4", "limits: {sequences: 4, context: 256, kv: int8}\n", "cpu-1-int4-kv8",
+         WEIGHTS_INT4},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct cluster c;
+        struct fake_rank r;
+        cluster_start_model(&c, cases[i].model, cases[i].limits);
+        fake_open_on(&r, c.channel);
+        fake_say_hello(&r, (struct fake_hello){.world = 1});
+        const told *m = fake_next(&r);
+        assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN);
+        assert_int_equal(m->plan->weights, cases[i].weights);
+        Witan__Inference__V1__GetStatusResponse *s = status_of(&c);
+        assert_string_equal(s->groups[0]->numerics_class, cases[i].class);
+        witan__inference__v1__get_status_response__free_unpacked(s, NULL);
+        fake_release(&r);
+        cluster_stop(&c);
+    }
 }
 
 static void shows_the_gpu_of_a_rank(void **state)
@@ -131,7 +180,7 @@ static void shows_the_gpu_of_a_rank(void **state)
     struct cluster c;
     struct fake_rank r;
     cluster_start_model(&c, ", device: cuda",
-                        "limits: {sequences: 4, context: 256, gpu_percent: 70}\n");
+                        "limits: {sequences: 4, context: 256, gpu_percent: 70, kv: int8}\n");
     fake_open_on(&r, c.channel);
     fake_say_hello(&r, (struct fake_hello){.world = 1, .device = "NVIDIA\nH200"});
     const told *m = fake_next(&r);
@@ -140,7 +189,7 @@ static void shows_the_gpu_of_a_rank(void **state)
     assert_int_equal(m->plan->limits->gpu_percent, 70);
     Witan__Inference__V1__GetStatusResponse *s = status_of(&c);
     assert_int_equal(s->n_groups, 1);
-    assert_string_equal(s->groups[0]->numerics_class, "cuda-1-sm90");
+    assert_string_equal(s->groups[0]->numerics_class, "cuda-1-sm90-kv8");
     const Witan__Inference__V1__Device *d = s->groups[0]->ranks[0]->device;
     assert_non_null(d);
     assert_string_equal(d->name, "NVIDIA?H200"); /* one line */
@@ -186,7 +235,7 @@ static void refuses_a_rank_twice(void **state)
     cluster_start(&c, "groups: [{name: g0, tp: 2}]\n");
     fake_open_on(&a, c.channel);
     fake_say_hello(&a, (struct fake_hello){.world = 2});
-    usleep(100000);
+    wait_attached(&c, 1);
     fake_open_on(&b, c.channel);
     fake_say_hello(&b, (struct fake_hello){.world = 2});
     assert_int_equal(fake_wait_closed(&b), RPC_ALREADY_EXISTS);
@@ -374,230 +423,17 @@ static void groups_of_other_weights_are_held_out(void **state)
     assert_held_out(&c, digest, "none", digest);
     cluster_stop(&c);
 }
-
-/* --- requests --- */
-
-struct answer {
-    struct cluster *c;
-    struct generation *g;
-    enum status started;
-    struct error err;
-    char text[256];
-    int32_t ids;
-    bool ended, seen_end;
-    struct generation_end end;
-    int32_t prompt[3];
-    int32_t max_tokens;
-    const char *stop[1];
-    int32_t stops;
-};
-
-static void on_text(void *user, enum part part, const char *text, size_t len)
-{
-    struct answer *a = user;
-    size_t n = strlen(a->text);
-    assert_int_equal(part, PART_CONTENT);
-    snprintf(a->text + n, sizeof a->text - n, "%.*s", (int)len, text);
-}
-
-static void on_ids(void *user, const int32_t *ids, int32_t count)
-{
-    (void)ids;
-    ((struct answer *)user)->ids += count;
-}
-
-static void on_end(void *user, const struct generation_end *end)
-{
-    struct answer *a = user;
-    a->ended = true;
-    a->end = *end;
-}
-
-static const struct generation_sink sink = {on_text, on_ids, on_end};
-
-static void start(void *arg)
-{
-    struct answer *a = arg;
-    struct generation_params p = {
-        .prompt = a->prompt,
-        .prompt_len = 3,
-        .max_tokens = a->max_tokens,
-        .sampling = {.top_p = 1},
-        .stop = a->stop,
-        .stop_count = a->stops,
-    };
-    a->started = generation_start(a->c->core, &p, &sink, a, &a->g, &a->err);
-}
-
-static void look(void *arg)
-{
-    struct answer *a = arg;
-    a->seen_end = a->ended;
-}
-
-/* Everything of the answer may be read after this. */
-static void wait_end(struct answer *a)
-{
-    for (int i = 0; i < 3000 && !a->seen_end; i++) {
-        on_loop(a->c, look, a);
-        usleep(1000);
-    }
-    assert_true(a->seen_end);
-}
-
-/* A served cluster with one request submitted to it. */
-static const told *begin(struct cluster *c, struct fake_rank *r, struct answer *a, const char *yaml)
-{
-    cluster_start(c, yaml);
-    fake_serve(c, r);
-    cluster_wait_ready(c, true);
-    a->c = c;
-    on_loop(c, start, a);
-    if (a->started != OK)
-        fail_msg("%s", a->err.msg);
-    const told *m = fake_next(r);
-    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT);
-    return m;
-}
-
-static void end(struct cluster *c, struct fake_rank *r)
-{
-    fake_release(r);
-    cluster_wait_ready(c, false);
-    cluster_stop(c);
-}
-
-static void tokens_become_text(void **state)
-{
-    (void)state;
-    struct cluster c;
-    struct fake_rank r;
-    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 2};
-    const told *m = begin(&c, &r, &a, "");
-    assert_int_equal(m->submit->n_prompt, 3);
-    assert_int_equal(m->submit->max_tokens, 2);
-    int32_t h = 'H' - 33, i = 'i' - 33; /* byte-level ids of printable ASCII begin at '!' */
-    fake_say_tokens(&r, m->submit->request_id, m->submit->attempt, m->submit->epoch, 0, &h, 1,
-                    WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
-    fake_say_tokens(&r, m->submit->request_id, m->submit->attempt, m->submit->epoch, 1, &i, 1,
-                    WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
-    wait_end(&a);
-    assert_string_equal(a.text, "Hi");
-    assert_int_equal(a.end.reason, GENERATION_LENGTH);
-    assert_int_equal(a.end.completion_tokens, 2);
-    assert_int_equal(a.ids, 2);
-    end(&c, &r);
-}
-
-/* Fencing: another epoch or attempt is nothing; another position ends the request. */
-static void only_the_current_attempt_counts(void **state)
-{
-    (void)state;
-    struct cluster c;
-    struct fake_rank r;
-    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 5};
-    const told *m = begin(&c, &r, &a, "");
-    uint64_t id = m->submit->request_id, epoch = m->submit->epoch;
-    int32_t x = 'x' - 33, y = 'y' - 33;
-    fake_say_tokens(&r, id, 1, epoch - 1, 0, &x, 1, WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
-    fake_say_tokens(&r, id, 2, epoch, 0, &x, 1, WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
-    fake_say_tokens(&r, id + 9, 1, epoch, 0, &x, 1, WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
-    fake_say_tokens(&r, id, 1, epoch, 0, &y, 1, WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
-    fake_say_tokens(&r, id, 1, epoch, 0, &y, 1, WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
-    wait_end(&a);
-    assert_string_equal(a.text, "y");
-    assert_int_equal(a.end.reason, GENERATION_FAILED);
-    assert_non_null(strstr(a.end.err.msg, "position 0 of the answer where 1 follows"));
-    m = fake_next(&r);
-    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL);
-    assert_int_equal(m->cancel->request_id, id);
-    end(&c, &r);
-}
-
-static void a_stop_string_cancels_the_rest(void **state)
-{
-    (void)state;
-    struct cluster c;
-    struct fake_rank r;
-    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 5, .stop = {"bc"}, .stops = 1};
-    const told *m = begin(&c, &r, &a, "");
-    int32_t ids[] = {'a' - 33, 'b' - 33, 'c' - 33};
-    for (int32_t i = 0; i < 3; i++)
-        fake_say_tokens(&r, m->submit->request_id, 1, m->submit->epoch, i, &ids[i], 1,
-                        WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
-    wait_end(&a);
-    assert_string_equal(a.text, "a");
-    assert_int_equal(a.end.reason, GENERATION_STOP);
-    m = fake_next(&r);
-    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL);
-    end(&c, &r);
-}
-
-static void losing_the_group_ends_its_requests(void **state)
-{
-    (void)state;
-    struct cluster c;
-    struct fake_rank r;
-    struct answer a = {.prompt = {65, 66, 67}};
-    begin(&c, &r, &a, "");
-    fake_release(&r);
-    wait_end(&a);
-    assert_int_equal(a.end.reason, GENERATION_FAILED);
-    assert_int_equal(a.end.err.code, ERR_PEER);
-    assert_non_null(strstr(a.end.err.msg, "group g0 was lost: rank 0 (test, pid 4711)"));
-    on_loop(&c, start, &a);
-    assert_int_equal(a.started, ERR_PEER);
-    /* It may come again. */
-    fake_serve(&c, &r);
-    cluster_wait_ready(&c, true);
-    assert_string_equal(cluster_states,
-                        "g0 loading;g0 ready;g0 lost;g0 waiting;g0 loading;g0 ready;");
-    end(&c, &r);
-}
-
-static void a_bad_request_is_refused(void **state)
-{
-    (void)state;
-    struct cluster c;
-    struct fake_rank r;
-    struct answer a = {.prompt = {65, 66, 1 << 30}};
-    cluster_start(&c, "limits: {requests: 1, context: 64}\n");
-    fake_serve(&c, &r);
-    cluster_wait_ready(&c, true);
-    a.c = &c;
-    on_loop(&c, start, &a);
-    assert_int_equal(a.started, ERR_INVALID);
-    a.prompt[2] = 5;
-    a.max_tokens = -1;
-    on_loop(&c, start, &a);
-    assert_int_equal(a.started, ERR_INVALID);
-    a.max_tokens = 1000; /* cut to what fits */
-    on_loop(&c, start, &a);
-    assert_int_equal(a.started, OK);
-    assert_int_equal(fake_next(&r)->submit->max_tokens, 61);
-    struct answer b = a;
-    on_loop(&c, start, &b);
-    assert_int_equal(b.started, ERR_NO_MEMORY);
-    fake_release(&r);
-    wait_end(&a);
-    cluster_stop(&c);
-}
-
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(gives_each_rank_its_plan),
     cmocka_unit_test(refuses_by_name),
     cmocka_unit_test(refuses_other_devices),
+    cmocka_unit_test(tells_what_weights_become),
     cmocka_unit_test(shows_the_gpu_of_a_rank),
     cmocka_unit_test(refuses_a_rank_twice),
     cmocka_unit_test(wants_a_hello_first),
     cmocka_unit_test(only_the_right_certificate_joins),
     cmocka_unit_test(ranks_are_told_the_manifest),
     cmocka_unit_test(groups_of_other_weights_are_held_out),
-    cmocka_unit_test(tokens_become_text),
-    cmocka_unit_test(only_the_current_attempt_counts),
-    cmocka_unit_test(a_stop_string_cancels_the_rest),
-    cmocka_unit_test(losing_the_group_ends_its_requests),
-    cmocka_unit_test(a_bad_request_is_refused),
 };
 
 UNIT_MAIN(tests)

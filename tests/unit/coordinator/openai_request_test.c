@@ -8,7 +8,7 @@
 #include <math.h>
 
 static const struct generation_config defaults = {
-    .temperature = 0.6f, .top_p = 0.95f, .min_p = 0.0f, .top_k = 20, .repetition_penalty = 1.0f};
+    .temperature = 0.6f, .top_p = 0.95f, .min_p = 0.0f, .top_k = 20, .repetition_penalty = 1.25f};
 
 static enum status parse(enum openai_kind kind, const char *body, struct openai_request *r,
                          struct error *err)
@@ -84,12 +84,18 @@ static void absent_fields_have_defaults(void **state)
     assert_int_equal(r.max_tokens, 0);
     assert_true(r.sampling.temperature == 0.6f && r.sampling.top_p == 0.95f);
     assert_int_equal(r.sampling.top_k, 20);
+    assert_true(r.shaping.repetition_penalty == 1.25f && r.shaping.presence_penalty == 0.0f);
+    assert_int_equal(r.logprobs + r.prompt_logprobs + r.priority + r.shaping.bias_count, 0);
+    assert_int_equal(r.best_of, 1);
+    assert_true(r.default_max_tokens);
     openai_request_fini(&r);
     r = taken(OPENAI_COMPLETION, "{\"prompt\":\"x\"}");
     assert_int_equal(r.max_tokens, OPENAI_DEFAULT_COMPLETION_TOKENS);
+    assert_true(r.default_max_tokens);
     openai_request_fini(&r);
     r = taken(OPENAI_CHAT, chat("\"max_tokens\":5,\"max_completion_tokens\":9"));
     assert_int_equal(r.max_tokens, 9);
+    assert_false(r.default_max_tokens);
     openai_request_fini(&r);
     r = taken(OPENAI_CHAT, chat("\"temperature\":-0.0,\"stop\":\"x\",\"enable_thinking\":true"));
     assert_false(signbit(r.sampling.temperature));
@@ -259,12 +265,6 @@ static void what_is_not_done_is_refused_by_name(void **state)
         {"tool_choice", "\"none\"", "\"auto\""},
         {"functions", "[]", "[{}]"},
         {"response_format", "{\"type\":\"text\"}", "{\"type\":\"json_object\"}"},
-        {"logprobs", "false", "true"},
-        {"top_logprobs", "0", "2"},
-        {"logit_bias", "{}", "{\"5\":1}"},
-        {"presence_penalty", "0", "0.5"},
-        {"frequency_penalty", "0.0", "-1"},
-        {"repetition_penalty", "1", "1.1"},
         {"echo", "false", "true"},
         {"audio", "null", "{}"},
         {"modalities", "[\"text\"]", "[\"text\",\"audio\"]"},
@@ -283,12 +283,141 @@ static void what_is_not_done_is_refused_by_name(void **state)
         snprintf(fields, sizeof fields, "\"%s\":%s", known[i].field, known[i].other);
         refused(OPENAI_CHAT, chat(fields), ERR_UNSUPPORTED, NULL, known[i].field);
     }
-    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":0}", ERR_UNSUPPORTED, NULL,
-            "logprobs");
     refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"suffix\":\"y\"}", ERR_UNSUPPORTED, NULL,
             "suffix");
-    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"best_of\":2}", ERR_UNSUPPORTED, NULL,
-            "best_of");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"best_of\":2,\"stream\":true}", ERR_UNSUPPORTED,
+            "best_of: not supported with stream (only up to n is)", "best_of");
+    refused(OPENAI_CHAT, chat("\"stream\":true,\"prompt_logprobs\":0"), ERR_UNSUPPORTED,
+            "prompt_logprobs: not supported with stream", "prompt_logprobs");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"echo\":true,\"logprobs\":0,\"stream\":true}",
+            ERR_UNSUPPORTED, "echo: not supported with logprobs and stream", "echo");
+}
+
+static void takes_what_shapes_sampling(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(
+        OPENAI_CHAT,
+        chat("\"presence_penalty\":-2,\"frequency_penalty\":1.5,\"repetition_penalty\":1.1,"
+             "\"logit_bias\":{\"0\":-100,\"2147483647\":0.5},\"stop_token_ids\":[7,0],"
+             "\"min_tokens\":3,\"priority\":-1,\"logprobs\":true,\"top_logprobs\":20,"
+             "\"prompt_logprobs\":4"));
+    assert_true(r.shaping.presence_penalty == -2.0f && r.shaping.frequency_penalty == 1.5f);
+    assert_true(r.shaping.repetition_penalty == 1.1f);
+    assert_int_equal(r.shaping.bias_count, 2);
+    assert_int_equal(r.shaping.bias[0].id, 0);
+    assert_true(r.shaping.bias[0].bias == -100.0f && r.shaping.bias[1].bias == 0.5f);
+    assert_int_equal(r.shaping.bias[1].id, INT32_MAX);
+    assert_int_equal(r.shaping.stop_id_count, 2);
+    assert_int_equal(r.shaping.stop_ids[0], 7);
+    assert_int_equal(r.shaping.min_tokens, 3);
+    assert_int_equal(r.priority, -1);
+    assert_int_equal(r.logprobs, 21);
+    assert_int_equal(r.prompt_logprobs, 5);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"logprobs\":true,\"logit_bias\":{},\"stop_token_ids\":[]"));
+    assert_int_equal(r.logprobs, 1);
+    assert_int_equal(r.shaping.bias_count + r.shaping.stop_id_count, 0);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"logprobs\":false,\"top_logprobs\":0"));
+    assert_int_equal(r.logprobs, 0);
+    openai_request_fini(&r);
+}
+
+static void takes_what_completions_add(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(OPENAI_COMPLETION,
+                                    "{\"prompt\":\"x\",\"echo\":true,\"logprobs\":5,"
+                                    "\"max_tokens\":0,\"n\":2,\"best_of\":4}");
+    assert_true(r.echo && r.prompt_only && !r.default_max_tokens);
+    assert_int_equal(r.logprobs, 6);
+    assert_int_equal(r.n, 2);
+    assert_int_equal(r.best_of, 4);
+    openai_request_fini(&r);
+    r = taken(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":0,\"stream\":true,"
+                                 "\"stream_options\":{\"continuous_usage_stats\":true}}");
+    assert_true(r.continuous_usage && !r.include_usage && !r.prompt_only);
+    assert_int_equal(r.logprobs, 1);
+    openai_request_fini(&r);
+}
+
+static void bad_shaping_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fields, *msg, *param;
+    } bad[] = {
+        {"\"presence_penalty\":2.5", "presence_penalty: expected -2 to 2, found 2.5",
+         "presence_penalty"},
+        {"\"frequency_penalty\":-3", "frequency_penalty: expected -2 to 2, found -3",
+         "frequency_penalty"},
+        {"\"repetition_penalty\":0", "repetition_penalty: expected above 0, at most 10, found 0",
+         "repetition_penalty"},
+        {"\"repetition_penalty\":\"x\"", "repetition_penalty: expected a number, found a string",
+         "repetition_penalty"},
+        {"\"logit_bias\":[]",
+         "logit_bias: expected an object of token ids and numbers, found an array", "logit_bias"},
+        {"\"logit_bias\":{\"x\":1}", "logit_bias: expected token ids as keys, found \"x\"",
+         "logit_bias"},
+        {"\"logit_bias\":{\"-1\":1}", "logit_bias: expected token ids as keys, found \"-1\"",
+         "logit_bias"},
+        {"\"logit_bias\":{\"05\":1}", "logit_bias: expected token ids as keys, found \"05\"",
+         "logit_bias"},
+        {"\"logit_bias\":{\"2147483648\":1}",
+         "logit_bias: expected token ids as keys, found \"2147483648\"", "logit_bias"},
+        {"\"logit_bias\":{\"5\":101}", "logit_bias.5: expected -100 to 100, found 101",
+         "logit_bias.5"},
+        {"\"logit_bias\":{\"5\":null}", "logit_bias.5: expected a number, found null",
+         "logit_bias.5"},
+        {"\"stop_token_ids\":7", "stop_token_ids: expected an array of token ids, found an integer",
+         "stop_token_ids"},
+        {"\"stop_token_ids\":[-1]", "stop_token_ids[0]: expected 0 to 2147483647, found -1",
+         "stop_token_ids[0]"},
+        {"\"min_tokens\":-1", "min_tokens: expected 0 to 2147483647, found -1", "min_tokens"},
+        {"\"min_tokens\":5,\"max_tokens\":4", "min_tokens: expected at most max_tokens, 4, found 5",
+         "min_tokens"},
+        {"\"priority\":2", "priority: expected -1 to 1, found 2", "priority"},
+        {"\"logprobs\":1", "logprobs: expected true or false, found an integer", "logprobs"},
+        {"\"logprobs\":true,\"top_logprobs\":21", "top_logprobs: expected 0 to 20, found 21",
+         "top_logprobs"},
+        {"\"top_logprobs\":1", "top_logprobs: expected only with logprobs true", "top_logprobs"},
+        {"\"prompt_logprobs\":-1", "prompt_logprobs: expected 0 to 20, found -1",
+         "prompt_logprobs"},
+    };
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        refused(OPENAI_CHAT, chat(bad[i].fields), ERR_INVALID, bad[i].msg, bad[i].param);
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":0}", ERR_INVALID,
+            "max_tokens: expected 0 only with echo", "max_tokens");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":21}", ERR_INVALID,
+            "logprobs: expected 0 to 20, found 21", "logprobs");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":true}", ERR_INVALID,
+            "logprobs: expected an integer, found a boolean", "logprobs");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"n\":3,\"best_of\":2}", ERR_INVALID,
+            "best_of: expected at least n, 3, found 2", "best_of");
+    refused(OPENAI_COMPLETION, "{\"prompt\":\"x\",\"best_of\":17}", ERR_INVALID,
+            "best_of: expected 1 to 16, found 17", "best_of");
+}
+
+static void long_lists_are_refused(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    buf_puts(&b, "{" MESSAGES ",\"logit_bias\":{", NULL);
+    for (int i = 0; i <= SAMPLING_MAX_BIASES; i++)
+        buf_printf(&b, NULL, "%s\"%d\":1", i > 0 ? "," : "", i);
+    buf_puts(&b, "}}", NULL);
+    refused(OPENAI_CHAT, b.data, ERR_INVALID,
+            "logit_bias: expected at most 1024 tokens, found 1025", "logit_bias");
+    buf_clear(&b);
+    buf_puts(&b, "{" MESSAGES ",\"stop_token_ids\":[0", NULL);
+    for (int i = 0; i < SAMPLING_MAX_STOP_IDS; i++)
+        buf_puts(&b, ",0", NULL);
+    buf_puts(&b, "]}", NULL);
+    refused(OPENAI_CHAT, b.data, ERR_INVALID, "stop_token_ids: expected at most 64, found 65",
+            "stop_token_ids");
+    buf_fini(&b);
 }
 
 static void notes_are_taken(void **state)
@@ -395,6 +524,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(bad_messages_are_named),
     cmocka_unit_test(bad_prompts_are_named),
     cmocka_unit_test(what_is_not_done_is_refused_by_name),
+    cmocka_unit_test(takes_what_shapes_sampling),
+    cmocka_unit_test(takes_what_completions_add),
+    cmocka_unit_test(bad_shaping_is_named),
+    cmocka_unit_test(long_lists_are_refused),
     cmocka_unit_test(notes_are_taken),
     cmocka_unit_test(too_many_answers_are_refused),
     cmocka_unit_test(too_many_messages_are_refused),

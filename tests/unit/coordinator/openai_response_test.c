@@ -1,12 +1,18 @@
 /* OpenAI's JSON as it is written, read back with jansson. */
 #include "tests/unit/unit.h"
+#include "tests/unit/coordinator/json_at.h"
 
-#include "base/json.h"
 #include "coordinator/openai_response.h"
-#include "proto/versions.h"
 
-static const struct openai_head chat = {"chatcmpl-1", "m\"x", 1700000000, true, false};
-static const struct openai_head text = {"cmpl-1", "m", 1700000000, false, true};
+#include <math.h>
+
+static const struct openai_head chat = {.id = "chatcmpl-1",
+                                        .model = "m\"x",
+                                        .fingerprint = "cpu-1-kv8",
+                                        .created = 1700000000,
+                                        .chat = true};
+static const struct openai_head text = {
+    .id = "cmpl-1", .model = "m", .created = 1700000000, .usage = true};
 static const char odd[] = "a\"\\\n\t\x01\xe2\x82\xac </script>";
 
 static struct buf b;
@@ -37,15 +43,6 @@ static json_t *event(void)
     return root;
 }
 
-static const json_t *at(const json_t *v, const char *path)
-{
-    char words[128], *save = NULL;
-    snprintf(words, sizeof words, "%s", path);
-    for (char *w = strtok_r(words, ".", &save); w; w = strtok_r(NULL, ".", &save))
-        v = *w >= '0' && *w <= '9' ? json_array_get(v, (size_t)atoi(w)) : json_object_get(v, w);
-    return v;
-}
-
 static void assert_text(const json_t *root, const char *path, const char *expected)
 {
     const char *found = json_string_value(at(root, path));
@@ -64,15 +61,19 @@ static void whole_chats(void **state)
     (void)state;
     begin();
     struct error err;
-    struct openai_choice c[2] = {{0, odd, sizeof odd - 1, "why", 3, "stop"},
-                                 {1, NULL, 0, NULL, 0, "length"}};
-    struct openai_usage u = {10, 5, 2};
+    struct openai_choice c[2] = {{.content = odd,
+                                  .content_len = sizeof odd - 1,
+                                  .reasoning = "why",
+                                  .reasoning_len = 3,
+                                  .finish = "stop"},
+                                 {.index = 1, .finish = "length"}};
+    struct openai_usage u = {10, 4, 5, 2};
     assert_int_equal(openai_write_answer(&b, &chat, c, 2, &u, &err), OK);
     json_t *root = parsed(b.data, b.len);
     assert_text(root, "id", "chatcmpl-1");
     assert_text(root, "object", "chat.completion");
     assert_text(root, "model", "m\"x");
-    assert_text(root, "system_fingerprint", NUMERICS_CLASS_CPU);
+    assert_text(root, "system_fingerprint", "cpu-1-kv8");
     assert_number(root, "created", 1700000000);
     assert_text(root, "choices.0.message.role", "assistant");
     assert_text(root, "choices.0.message.content", odd);
@@ -83,6 +84,9 @@ static void whole_chats(void **state)
     assert_number(root, "choices.1.index", 1);
     assert_number(root, "usage.total_tokens", 15);
     assert_number(root, "usage.completion_tokens_details.reasoning_tokens", 2);
+    assert_number(root, "usage.prompt_tokens_details.cached_tokens", 4);
+    assert_true(json_is_null(at(root, "choices.0.logprobs")));
+    assert_null(at(root, "prompt_logprobs"));
     json_decref(root);
 }
 
@@ -91,8 +95,8 @@ static void whole_completions(void **state)
     (void)state;
     begin();
     struct error err;
-    struct openai_choice c = {0, "x", 1, NULL, 0, "length"};
-    struct openai_usage u = {1, 1, 0};
+    struct openai_choice c = {.content = "x", .content_len = 1, .finish = "length"};
+    struct openai_usage u = {.prompt_tokens = 1, .completion_tokens = 1};
     assert_int_equal(openai_write_answer(&b, &text, &c, 1, &u, &err), OK);
     json_t *root = parsed(b.data, b.len);
     assert_text(root, "object", "text_completion");
@@ -114,16 +118,16 @@ static void chat_chunks(void **state)
     assert_true(json_is_null(at(root, "choices.0.finish_reason")));
     assert_null(at(root, "usage"));
     json_decref(root);
-    assert_int_equal(openai_write_text(&b, &chat, 0, false, odd, sizeof odd - 1, &err), OK);
+    assert_int_equal(openai_write_text(&b, &chat, 0, false, odd, sizeof odd - 1, NULL, &err), OK);
     root = event();
     assert_text(root, "choices.0.delta.content", odd);
     assert_null(at(root, "choices.0.delta.role"));
     json_decref(root);
-    assert_int_equal(openai_write_text(&b, &chat, 0, true, "t", 1, &err), OK);
+    assert_int_equal(openai_write_text(&b, &chat, 0, true, "t", 1, NULL, &err), OK);
     root = event();
     assert_text(root, "choices.0.delta.reasoning_content", "t");
     json_decref(root);
-    assert_int_equal(openai_write_finish(&b, &chat, 0, "stop", &err), OK);
+    assert_int_equal(openai_write_finish(&b, &chat, 0, "stop", NULL, &err), OK);
     root = event();
     assert_int_equal(json_object_size(at(root, "choices.0.delta")), 0);
     assert_text(root, "choices.0.finish_reason", "stop");
@@ -135,15 +139,15 @@ static void completion_chunks(void **state)
     (void)state;
     begin();
     struct error err;
-    struct openai_usage u = {3, 4, 0};
+    struct openai_usage u = {.prompt_tokens = 3, .completion_tokens = 4};
     assert_int_equal(openai_write_first(&b, &text, 0, &err), OK);
     assert_int_equal(b.len, 0);
-    assert_int_equal(openai_write_text(&b, &text, 0, false, "t", 1, &err), OK);
+    assert_int_equal(openai_write_text(&b, &text, 0, false, "t", 1, NULL, &err), OK);
     json_t *root = event();
     assert_text(root, "choices.0.text", "t");
     assert_true(json_is_null(at(root, "usage")));
     json_decref(root);
-    assert_int_equal(openai_write_finish(&b, &text, 2, "length", &err), OK);
+    assert_int_equal(openai_write_finish(&b, &text, 2, "length", NULL, &err), OK);
     root = event();
     assert_text(root, "choices.0.text", "");
     assert_number(root, "choices.0.index", 2);
@@ -155,6 +159,150 @@ static void completion_chunks(void **state)
     json_decref(root);
     assert_int_equal(openai_write_done(&b, &err), OK);
     assert_string_equal(b.data, "data: [DONE]\n\n");
+}
+
+static void chunks_tell_usage_so_far(void **state)
+{
+    (void)state;
+    begin();
+    struct error err;
+    struct openai_usage u = {.prompt_tokens = 3, .completion_tokens = 1};
+    struct openai_head head = chat;
+    head.so_far = &u;
+    assert_int_equal(openai_write_text(&b, &head, 0, false, "t", 1, NULL, &err), OK);
+    json_t *root = event();
+    assert_number(root, "usage.total_tokens", 4);
+    json_decref(root);
+}
+
+/* Two tokens, the second half a character, each with the likeliest in its place. */
+static const struct openai_logprob two[] = {
+    {{7, "a\"", 2, -0.5f, 1}, 1, {{7, "a\"", 2, -0.5f, 1}}},
+    {{9, " \xf0\x9f", 3, -20000.0f, 3}, 2, {{8, "b", 1, -0.25f, 1}, {4, "", 0, -1.5f, 2}}},
+};
+
+static void chat_logprobs(void **state)
+{
+    (void)state;
+    begin();
+    struct error err;
+    struct openai_logprobs l;
+    openai_logprobs_init(&l, true, true, 1 << 20);
+    struct openai_choice c = {.finish = "stop", .logprobs = &l};
+    struct openai_usage u = {0};
+    assert_int_equal(openai_write_answer(&b, &chat, &c, 1, &u, &err), OK);
+    json_t *root = parsed(b.data, b.len);
+    assert_int_equal(json_array_size(at(root, "choices.0.logprobs.content")), 0);
+    json_decref(root);
+    buf_clear(&b);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(openai_logprobs_add_chat(&l, false, &two[i], &err), OK);
+    assert_int_equal(openai_logprobs_add_chat(&l, true, &two[0], &err), OK);
+    assert_int_equal(openai_write_answer(&b, &chat, &c, 1, &u, &err), OK);
+    root = parsed(b.data, b.len);
+    const json_t *p = at(root, "choices.0.logprobs");
+    assert_int_equal(json_array_size(at(p, "content")), 2);
+    assert_int_equal(json_array_size(at(p, "reasoning_content")), 1);
+    assert_true(json_is_null(at(p, "refusal")));
+    assert_text(p, "content.0.token", "a\"");
+    assert_true(json_number_value(at(p, "content.0.logprob")) == -0.5);
+    assert_number(p, "content.0.bytes.1", '"');
+    assert_text(p, "content.0.top_logprobs.0.token", "a\"");
+    assert_text(p, "content.1.token", " \\xf0\\x9f");
+    assert_number(p, "content.1.bytes.2", 0x9f);
+    assert_true(json_number_value(at(p, "content.1.logprob")) == -9999.0);
+    assert_text(p, "content.1.top_logprobs.0.token", "b");
+    assert_true(json_number_value(at(p, "content.1.top_logprobs.1.logprob")) == -1.5);
+    assert_int_equal(json_array_size(at(p, "content.1.top_logprobs.1.bytes")), 0);
+    json_decref(root);
+    openai_logprobs_fini(&l);
+}
+
+static void completion_logprobs(void **state)
+{
+    (void)state;
+    begin();
+    struct error err;
+    struct openai_logprobs prompt, l;
+    openai_logprobs_init(&prompt, false, true, 1 << 20);
+    openai_logprobs_init(&l, false, true, 1 << 20);
+    assert_int_equal(openai_logprobs_add_text(&prompt, &two[0], false, 0, &err), OK);
+    assert_int_equal(openai_logprobs_join(&l, &prompt, &err), OK);
+    openai_logprobs_clear(&prompt);
+    assert_int_equal(openai_logprobs_add_text(&prompt, &two[1], true, 2, &err), OK);
+    assert_int_equal(openai_logprobs_join(&l, &prompt, &err), OK);
+    assert_int_equal(openai_write_text(&b, &text, 0, false, "x", 1, &l, &err), OK);
+    json_t *root = event();
+    const json_t *p = at(root, "choices.0.logprobs");
+    assert_text(p, "tokens.0", "a\"");
+    assert_text(p, "tokens.1", "bytes: \\xf0\\x9f");
+    assert_true(json_is_null(at(p, "token_logprobs.0")) && json_is_null(at(p, "top_logprobs.0")));
+    assert_true(json_number_value(at(p, "token_logprobs.1")) == -9999.0);
+    assert_int_equal(json_object_size(at(p, "top_logprobs.1")), 3);
+    assert_true(json_number_value(at(p, "top_logprobs.1.b")) == -0.25);
+    assert_number(p, "text_offset.1", 2);
+    json_decref(root);
+    l.top = false;
+    assert_int_equal(openai_write_finish(&b, &text, 0, "stop", &l, &err), OK);
+    root = event();
+    assert_true(json_is_null(at(root, "choices.0.logprobs.top_logprobs")));
+    json_decref(root);
+    openai_logprobs_clear(&l);
+    assert_int_equal(openai_write_finish(&b, &text, 0, "stop", &l, &err), OK);
+    root = event();
+    assert_true(json_is_null(at(root, "choices.0.logprobs")));
+    json_decref(root);
+    openai_logprobs_fini(&prompt);
+    openai_logprobs_fini(&l);
+}
+
+static void logprobs_survive_json(void **state)
+{
+    (void)state;
+    struct error err;
+    struct openai_logprobs l;
+    openai_logprobs_init(&l, true, true, 1 << 20);
+    float logprob = -1.5f;
+    for (int i = 0; i < 1000; i++) {
+        struct openai_logprob t = {.token = {.bytes = "x", .len = 1, .logprob = logprob}};
+        assert_int_equal(openai_logprobs_add_chat(&l, false, &t, &err), OK);
+        json_t *root = parsed(l.lists[0].data, l.lists[0].len);
+        assert_true((float)json_number_value(at(root, "logprob")) == logprob);
+        json_decref(root);
+        openai_logprobs_clear(&l);
+        logprob = nextafterf(logprob, 0.0f);
+    }
+    openai_logprobs_fini(&l);
+}
+
+static void prompt_logprobs(void **state)
+{
+    (void)state;
+    struct error err;
+    struct buf list;
+    struct openai_choice c = {.finish = "stop", .prompt_logprobs = &list};
+    struct openai_usage u = {0};
+    buf_init(&list, 1 << 20);
+    assert_int_equal(openai_prompt_logprobs_add(&list, &two[0], false, &err), OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(openai_prompt_logprobs_add(&list, &two[i], true, &err), OK);
+    for (int i = 0; i < 2; i++) {
+        begin();
+        assert_int_equal(openai_write_answer(&b, i ? &chat : &text, &c, 1, &u, &err), OK);
+        json_t *root = parsed(b.data, b.len);
+        const json_t *p = at(i ? root : at(root, "choices.0"), "prompt_logprobs");
+        assert_int_equal(json_array_size(p), 3);
+        assert_true(json_is_null(at(p, "0")));
+        assert_int_equal(json_object_size(json_array_get(p, 1)), 1);
+        const json_t *second = json_array_get(p, 2);
+        assert_int_equal(json_object_size(second), 3);
+        assert_number(json_object_get(second, "9"), "rank", 3);
+        assert_text(json_object_get(second, "9"), "decoded_token", " \\xf0\\x9f");
+        assert_text(json_object_get(second, "8"), "decoded_token", "b");
+        assert_number(json_object_get(second, "4"), "rank", 2);
+        json_decref(root);
+    }
+    buf_fini(&list);
 }
 
 static void errors_have_openai_shape(void **state)
@@ -218,7 +366,8 @@ static void limits_are_kept(void **state)
     begin();
     struct error err;
     b.limit = 100;
-    assert_int_equal(openai_write_text(&b, &chat, 0, false, odd, sizeof odd - 1, &err), ERR_LIMIT);
+    assert_int_equal(openai_write_text(&b, &chat, 0, false, odd, sizeof odd - 1, NULL, &err),
+                     ERR_LIMIT);
     struct openai_failure f = {odd, "t", NULL, NULL};
     b.limit = 10;
     buf_clear(&b);
@@ -230,6 +379,11 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(whole_completions),
     cmocka_unit_test(chat_chunks),
     cmocka_unit_test(completion_chunks),
+    cmocka_unit_test(chunks_tell_usage_so_far),
+    cmocka_unit_test(chat_logprobs),
+    cmocka_unit_test(completion_logprobs),
+    cmocka_unit_test(logprobs_survive_json),
+    cmocka_unit_test(prompt_logprobs),
     cmocka_unit_test(errors_have_openai_shape),
     cmocka_unit_test(models_and_tokens),
     cmocka_unit_test(limits_are_kept),

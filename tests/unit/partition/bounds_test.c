@@ -84,10 +84,35 @@ static void blocks_as_stored_count_as_such(void **state)
     (void)state;
     struct bound_model m;
     open_model(&m, "30b-a3b-fp8", (struct layout){1, 1, 1, 0});
-    m.inv->native = true;
+    m.inv->mode = WEIGHTS_PACKED;
     assert_about(4.3e12 / bounds_of(&m, 0, step_decode(1, 1024)).bytes, 1241);
     assert_about(256 * 4.3e12 / bounds_of(&m, 0, step_decode(256, 1024)).bytes, 19547);
     close_model(&m);
+}
+
+/* 8.5 and 4.5 bits a weight, embedding and lm_head 8.5 in both; the router as published. What the
+ * plan says is no less: with norms and all experts. */
+static void panels_count_as_such(void **state)
+{
+    (void)state;
+    static const struct {
+        enum weight_mode mode;
+        double bytes;
+    } modes[] = {{WEIGHTS_INT8, 8.5 / 8}, {WEIGHTS_INT4, 4.5 / 8}};
+    const struct engine_limits none = {.max_rows = 1, .max_seqs = 1, .max_logits = 1, .context = 1};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        struct bound_model m;
+        double each = modes[i].bytes, norms = 2.0 * (LAYERS * (2 * 2048 + 2 * 128) + 2048);
+        open_model(&m, "30b-a3b", (struct layout){1, 1, 1, 0});
+        m.inv->mode = modes[i].mode;
+        assert_about(bounds_of(&m, 0, step_decode(1, 1024)).bytes,
+                     each * LAYERS * (ATTENTION + 8.0 * EXPERT) + 2 * LAYERS * router +
+                         8.5 / 8 * (head + 2048) + 1024 * position);
+        uint64_t planned = plan_memory(&m.config, m.inv, m.plan, m.plan->ranks, &none).weights;
+        assert_true((double)planned == each * LAYERS * (ATTENTION + 128.0 * EXPERT) +
+                                           2 * LAYERS * router + 8.5 / 8 * 2 * head + norms);
+        close_model(&m);
+    }
 }
 
 /* What every rank of a stage does again: k and v of shared heads, the router, the embedding's rows
@@ -115,6 +140,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(decode_is_bound_by_memory),
     cmocka_unit_test(prefill_is_bound_by_products),
     cmocka_unit_test(blocks_as_stored_count_as_such),
+    cmocka_unit_test(panels_count_as_such),
     cmocka_unit_test(ranks_share_the_work),
 };
 

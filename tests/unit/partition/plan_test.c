@@ -464,6 +464,11 @@ static void check_memory(const struct model_config *c, const struct inventory *i
     assert_int_equal(m.weights, weight_bytes);
     assert_int_equal(m.kv_cache, 20 * plan_kv_block_bytes(c, r, KV_F32));
     assert_int_equal(plan_kv_block_bytes(c, r, KV_F32), 2 * plan_kv_block_bytes(c, r, KV_BF16));
+    /* int8: a byte an element, and a bf16 for each 32 of a head's row or what is left of it. */
+    uint64_t row = (uint64_t)head_row(c->head_dim), heads = (uint64_t)range_size(r->kv_heads);
+    assert_int_equal(plan_kv_block_bytes(c, r, KV_INT8), (uint64_t)range_size(r->layers) * heads *
+                                                             2 * KV_BLOCK *
+                                                             (row + (row + 31) / 32 * 2));
     assert_int_equal(memory_plan_total(&m), weight_bytes + m.kv_cache + buffers);
     assert_true(r->stage == p->layout.pp - 1 ? w.logits > 0 : w.logits == 0);
 }

@@ -269,7 +269,7 @@ static void checkpoints_have_their_published_sizes(void **state)
         struct engine_limits limits = {.max_rows = 1, .max_seqs = 1, .max_logits = 1, .threads = 1};
         assert_int_equal(inventory_create(&c, &inv, &err), OK);
         assert_int_equal(plan_create(&c, inv, (struct layout){1, 1, 1, 0}, &p, &err), OK);
-        inv->native = true;
+        inv->mode = WEIGHTS_PACKED;
         struct memory_plan m = plan_memory(&c, inv, p, &p->ranks[0], &limits);
         double gb = (double)m.weights * 1e-9;
         print_message("%s: %.2f GB\n", sizes[i].name, gb);

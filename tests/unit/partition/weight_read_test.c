@@ -197,7 +197,7 @@ static void memory_and_file_bytes(void **state)
         }
         struct memory_plan m = plan_memory(&o.config, o.inv, plan, &plan->ranks[0], &limits);
         assert_int_equal(m.weights, memory);
-        o.inv->native = true;
+        o.inv->mode = WEIGHTS_PACKED;
         m = plan_memory(&o.config, o.inv, plan, &plan->ranks[0], &limits);
         plan_file_bytes(o.inv, &plan->ranks[0], 1, &files);
         size_t count;

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <openssl/rand.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -80,6 +81,24 @@ static int count_descriptors(void)
         count++;
     closedir(dir);
     printf("%d\n", count);
+    return 0;
+}
+
+static void say_whether_openssl_works(void)
+{
+    unsigned char byte;
+    printf("%s\n", RAND_bytes(&byte, 1) == 1 ? "works" : "is gone");
+}
+
+/* "--exit": says so as it exits, after all that OpenSSL's first use and gRPC have registered. */
+static int use_and_exit(void)
+{
+    struct world w;
+    unsigned char byte;
+    atexit(say_whether_openssl_works);
+    CHECK(RAND_bytes(&byte, 1) == 1, "no random byte");
+    world_open(&w);
+    world_close(&w);
     return 0;
 }
 
@@ -194,12 +213,23 @@ static void fork_and_exec_between_calls(void **state)
     world_close(&w);
 }
 
+static void openssl_outlives_exit(void **state)
+{
+    (void)state;
+    char line[32];
+    struct child c = spawn("--exit", "");
+    child_line(&c, line, sizeof line);
+    child_end(&c, 0);
+    assert_string_equal(line, "works"); /* for threads of gRPC's that end then */
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(killed_server_is_noticed_within_a_second),
     cmocka_unit_test(stopped_server_is_noticed_by_keepalive),
     cmocka_unit_test(killed_client_is_noticed_within_a_second),
     cmocka_unit_test(stopped_client_is_noticed_by_keepalive),
     cmocka_unit_test(fork_and_exec_between_calls),
+    cmocka_unit_test(openssl_outlives_exit),
 };
 
 /* A test that needs another process starts this program again. */
@@ -212,6 +242,8 @@ int main(int argc, char **argv)
         attach(argv[2]);
     if (argc > 2 && strcmp(argv[1], "--descriptors") == 0)
         return count_descriptors();
+    if (argc > 2 && strcmp(argv[1], "--exit") == 0)
+        return use_and_exit();
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,9 @@
 /*
- * A step allocates nothing once sequences run. The allocator's functions are replaced in this
- * program by ones that count the calls while the test watches; the ranks are threads here, and all
- * of theirs (and their compute threads') count. Sanitizers replace the same functions: skipped.
+ * A step allocates nothing, and frees requests that have ended alone, once sequences run, even
+ * where they give way to one another, find what others began with and evict blocks. The allocator's
+ * functions are replaced in this program by ones that count the calls while the test watches; the
+ * ranks are threads here, and all of theirs (and their compute threads') count. Sanitizers replace
+ * the same functions: skipped.
  */
 #include "tests/unit/unit.h"
 
@@ -12,7 +14,7 @@
 #include <malloc.h>
 #include <stdatomic.h>
 
-enum { SEQS = 6, WARM_STEPS = 4, WATCHED_STEPS = 24, PROMPT = 70 };
+enum { SEQS = 6, ASKED = 12, WARM_STEPS = 25, WATCHED_STEPS = 150, PROMPT = 130, KV_BLOCKS = 8 };
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 
@@ -26,11 +28,11 @@ void *__libc_realloc(void *p, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 void __libc_free(void *p);
 
-/* Says where the first few were, so that a failure can be mended. */
+/* Says where the first few allocations were, so that a failure can be mended. */
 static void count(atomic_int *counter)
 {
     void *frames[16];
-    if (!atomic_load(&watching) || atomic_fetch_add(counter, 1) > 2)
+    if (!atomic_load(&watching) || atomic_fetch_add(counter, 1) > 2 || counter != &allocations)
         return;
     backtrace_symbols_fd(frames, backtrace(frames, 16), STDERR_FILENO);
 }
@@ -79,11 +81,18 @@ void free(void *p)
     __libc_free(p);
 }
 
+struct told {
+    int drawn, ended;
+};
+
+static struct told watched; /* in the watched steps */
+
 static void on_token(void *user, int32_t token, enum finish finish)
 {
+    struct told *t = user;
     (void)token;
-    (void)finish;
-    ++*(int *)user;
+    t->drawn++;
+    t->ended += finish != FINISH_NONE;
 }
 
 static void on_logits(void *user, int32_t pos, const float *logits, int32_t vocab)
@@ -94,21 +103,22 @@ static void on_logits(void *user, int32_t pos, const float *logits, int32_t voca
     (void)vocab;
 }
 
-/* Half of them greedy, half sampled with every filter, prompts of several chunks. */
-static enum status submit(struct engine *e, int *drawn, struct error *err)
+/* Half of them greedy, half sampled with every filter, prompts of several chunks, of which every
+ * second begins as others do. */
+static enum status submit(struct engine *e, struct told *told, struct error *err)
 {
     static int32_t prompt[PROMPT];
-    for (int32_t i = 0; i < SEQS; i++) {
+    for (int32_t i = 0; i < ASKED; i++) {
         for (int32_t k = 0; k < PROMPT; k++)
-            prompt[k] = (i * 31 + k * 17 + 5) % 200;
+            prompt[k] = ((i / 2 % 2 ? i * 31 : 0) + k * 17 + 5) % 200;
         struct request q = {.prompt = prompt,
-                            .prompt_len = PROMPT - 11 * i,
-                            .max_tokens = 100,
+                            .prompt_len = PROMPT - 5 * i,
+                            .max_tokens = 60,
                             .ignore_eos = true,
                             .sampling = {.top_p = 1.0f},
                             .on_token = on_token,
                             .on_logits = on_logits,
-                            .user = drawn};
+                            .user = told};
         if (i % 2)
             q.sampling = (struct sampling){
                 .temperature = 1.0f, .top_p = 0.9f, .min_p = 0.01f, .top_k = 40, .seed = 7};
@@ -119,14 +129,16 @@ static enum status submit(struct engine *e, int *drawn, struct error *err)
 
 static enum status watch(struct engine *e, struct error *err)
 {
-    int drawn = 0;
+    static struct told told; /* past the engine's end, which forgets the requests still there */
     bool ran;
-    TRY(submit(e, &drawn, err));
+    told = (struct told){0};
+    TRY(submit(e, &told, err));
     for (int i = 0; i < WARM_STEPS; i++)
         TRY(engine_step(e, &ran, err));
     void *frames[4];
     backtrace(frames, 4); /* loads the unwinder, which allocates */
-    int before = drawn;
+    struct told before = told;
+    struct sched_stats had = engine_stats(e)->sched;
     atomic_store(&watching, true);
     for (int i = 0; i < WATCHED_STEPS; i++) {
         enum status st = engine_step(e, &ran, err);
@@ -136,21 +148,38 @@ static enum status watch(struct engine *e, struct error *err)
         }
     }
     atomic_store(&watching, false);
-    fprintf(stderr, "%d steps, %d tokens drawn: %d allocations, %d frees\n", (int)WATCHED_STEPS,
-            drawn - before, atomic_load(&allocations), atomic_load(&frees));
-    return drawn > before ? OK : error_set(err, ERR_INVALID, "no token was drawn");
+    watched = (struct told){told.drawn - before.drawn, told.ended - before.ended};
+    struct sched_stats has = engine_stats(e)->sched;
+    int preempted = (int)(has.preempted - had.preempted),
+        evicted = (int)(has.evicted - had.evicted);
+    int found = (int)(has.prefix_found - had.prefix_found);
+    fprintf(stderr,
+            "%d steps, %d tokens drawn, %d preemptions, %d tokens found, %d blocks evicted: %d "
+            "allocations, %d frees\n",
+            (int)WATCHED_STEPS, watched.drawn, preempted, found, evicted, atomic_load(&allocations),
+            atomic_load(&frees));
+    return watched.drawn > 0 && preempted > 0 && evicted > 0 && found > 0
+               ? OK
+               : error_set(err, ERR_INVALID, "not everything happened that was to be watched");
 }
+
+struct group {
+    struct layout layout;
+    enum weight_mode weights;
+};
 
 static enum status rank_main(struct comm *world, void *arg, struct error *err)
 {
-    const struct layout *layout = arg;
+    const struct group *g = arg;
     struct model_options options = {
         .dir = WITAN_SOURCE_DIR "/tests/golden/oracle/sharded",
-        .layout = *layout,
+        .weights = g->weights,
+        .layout = g->layout,
         .limits = {.max_rows = 64,
                    .max_logits = SEQS,
                    .max_seqs = SEQS,
                    .context = 256,
+                   .kv_blocks = KV_BLOCKS,
                    .threads = 2,
                    .kv_dtype = KV_BF16},
         .kernels = "auto",
@@ -172,14 +201,15 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     return st;
 }
 
-static void check(struct layout layout)
+static void check(struct layout layout, enum weight_mode weights)
 {
     struct error err = {0};
+    struct group g = {layout, weights};
     log_set_level(LOG_WARN);
-    if (comm_local_run(layout.pp * layout.w, rank_main, &layout, &err) != OK)
+    if (comm_local_run(layout.pp * layout.w, rank_main, &g, &err) != OK)
         fail_msg("%s", err.msg);
     assert_int_equal(atomic_load(&allocations), 0);
-    assert_int_equal(atomic_load(&frees), 0);
+    assert_int_equal(atomic_load(&frees), watched.ended);
 }
 
 /* The counters do count, in any thread and in libraries too. */
@@ -197,16 +227,16 @@ static void check_counters(void)
 
 #else
 
-static void check(struct layout layout)
+static void check(struct layout layout, enum weight_mode weights)
 {
-    (void)layout;
+    (void)layout, (void)weights;
     fprintf(stderr, "skipped: sanitizers replace the allocator themselves\n");
     exit(77);
 }
 
 static void check_counters(void)
 {
-    check((struct layout){0});
+    check((struct layout){0}, WEIGHTS_PUBLISHED);
 }
 
 #endif
@@ -220,26 +250,30 @@ static void counters(void **state)
 static void one_rank(void **state)
 {
     (void)state;
-    check((struct layout){.pp = 1, .tp = 1, .ep = 1, .w = 1});
+    check((struct layout){.pp = 1, .tp = 1, .ep = 1, .w = 1}, WEIGHTS_PUBLISHED);
 }
 
 static void two_ranks(void **state)
 {
     (void)state;
-    check((struct layout){.pp = 1, .tp = 2, .ep = 2, .w = 2});
+    check((struct layout){.pp = 1, .tp = 2, .ep = 2, .w = 2}, WEIGHTS_PUBLISHED);
 }
 
 static void two_stages(void **state)
 {
     (void)state;
-    check((struct layout){.pp = 2, .tp = 2, .ep = 1, .w = 2});
+    check((struct layout){.pp = 2, .tp = 2, .ep = 1, .w = 2}, WEIGHTS_PUBLISHED);
+}
+
+static void weights_in_panels(void **state)
+{
+    (void)state;
+    check((struct layout){.pp = 1, .tp = 2, .ep = 2, .w = 2}, WEIGHTS_INT4);
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(counters),
-    cmocka_unit_test(one_rank),
-    cmocka_unit_test(two_ranks),
-    cmocka_unit_test(two_stages),
+    cmocka_unit_test(counters),   cmocka_unit_test(one_rank),          cmocka_unit_test(two_ranks),
+    cmocka_unit_test(two_stages), cmocka_unit_test(weights_in_panels),
 };
 
 UNIT_MAIN(tests)

@@ -136,7 +136,11 @@ static void refuses_another_plugin(void **state)
     struct error err;
     setenv("FAKE_CUDA_VERSION", "99", 1);
     assert_int_equal(cuda_plugin_open(FAKE_CUDA_PLUGIN, &p, &err), ERR_UNSUPPORTED);
-    expect_words(&err, "expected version 1 of the CUDA plug-in: install the one of this build");
+    char words[128];
+    snprintf(words, sizeof words,
+             "expected version %d of the CUDA plug-in: install the one of this build",
+             CUDA_PLUGIN_VERSION);
+    expect_words(&err, words);
     assert_int_equal(cuda_plugin_open("/nowhere/witan_cuda.so", &p, &err), ERR_NOT_FOUND);
     expect_words(&err, "the CUDA plug-in cannot be loaded: /nowhere/witan_cuda.so");
     unsetenv("FAKE_CUDA_VERSION"); /* a refusal is not for good */

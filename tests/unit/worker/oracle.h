@@ -202,8 +202,8 @@ static struct oracle_result oracle_run(struct case_run *r, const char *name)
     fprintf(stderr,
             "%s, %s KV, pp %d tp %d ep %d: of the largest logit at most %.2g, median row %.2g, in "
             "%d rows; %d of %d greedy tokens\n",
-            name, r->kv == KV_F32 ? "f32" : "bf16", r->layout.pp, r->layout.tp, r->layout.ep,
-            result.largest, result.median, rows, same, g->greedy_len);
+            name, kv_dtype_name(r->kv), r->layout.pp, r->layout.tp, r->layout.ep, result.largest,
+            result.median, rows, same, g->greedy_len);
     return result;
 }
 

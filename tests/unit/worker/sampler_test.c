@@ -7,6 +7,9 @@
 
 #include "base/check.h"
 #include "tests/unit/random.h"
+#include "tests/unit/sets.h"
+#include "tests/unit/worker/sampler_reference.h"
+#include "worker/cpu/ops.h"
 #include "worker/detmath.h"
 #include "worker/sampler.h"
 
@@ -18,7 +21,7 @@ static struct sampler *sampler_of(int32_t vocab)
 {
     struct sampler *s = NULL;
     struct error err;
-    if (sampler_create(vocab, &s, &err) != OK)
+    if (sampler_create(cpu_ops_portable()->rows, vocab, &s, &err) != OK)
         fail_msg("%s", err.msg);
     return s;
 }
@@ -277,6 +280,35 @@ static void padding_is_never_drawn(void **state)
     sampler_destroy(s);
 }
 
+/* As the header states it, in double precision where that is exact. */
+static void edits_change_a_draw_and_nothing_else(void **state)
+{
+    (void)state;
+    struct sampler *s = sampler_of(8);
+    const float row[8] = {4.0f, -4.0f, 0.0f, 3.0f, 2.0f, -INFINITY, 1.0f, 9.0f};
+    const struct logit_edit edits[] = {{0, 0.0f, 1}, {1, 0.5f, 1}, {2, -1.0f, 0},
+                                       {4, 2.5f, 1}, {5, 5.0f, 1}, {6, -INFINITY, 0}};
+    const float expected[8] = {2.0f, -7.5f, -1.0f, 3.0f, 3.5f, -INFINITY, -INFINITY, 9.0f};
+    const struct sampling greedy = {.top_p = 1.0f};
+    float logits[8];
+    memcpy(logits, row, sizeof row);
+    sampler_edit(s, logits, edits, COUNT_OF(edits), 2.0f);
+    assert_memory_equal(logits, expected, sizeof expected);
+    assert_int_equal(sampler_draw(s, logits, 7, &greedy, 0), 4);
+    sampler_restore(s, logits, edits, COUNT_OF(edits));
+    assert_memory_equal(logits, row, sizeof row);
+    assert_int_equal(sampler_draw(s, logits, 7, &greedy, 0), 0);
+    sampler_edit(s, logits, NULL, 0, 0.0f);
+    assert_memory_equal(logits, row, sizeof row);
+    /* All tokens forbidden: there is none to draw. */
+    struct logit_edit bans[7];
+    for (int32_t i = 0; i < 7; i++)
+        bans[i] = (struct logit_edit){i, -INFINITY, 0};
+    sampler_edit(s, logits, bans, 7, 1.0f);
+    assert_int_equal(sampler_draw(s, logits, 7, &greedy, 0), -1);
+    sampler_destroy(s);
+}
+
 static const struct sampling ways[] = {
     {.temperature = 0.0f, .top_p = 1.0f},
     {.temperature = 1.0f, .top_p = 1.0f},
@@ -384,6 +416,139 @@ static void parameters_out_of_bounds_are_refused(void **state)
     refuses((struct sampling){1.0f, 1.0f, 0.0f, -1, 0}, "top_k -1");
 }
 
+/* --- against the same sampler without its short cuts, in every instruction set --- */
+
+enum kind {
+    LIKE_A_MODEL,
+    FEW_VALUES,
+    ALL_EQUAL,
+    MOSTLY_MINUS_INFINITY,
+    HUGE_RANGE,
+    RISING,
+    ONE_FAR_ABOVE,
+    ZEROS_OF_BOTH_SIGNS,
+    KINDS
+};
+
+static void fill_row(float *x, int32_t vocab, enum kind kind, uint64_t *rng)
+{
+    for (int32_t i = 0; i < vocab; i++) {
+        x[i] = random_float(rng, 4.0) + random_float(rng, 4.0) + random_float(rng, 4.0);
+        if (kind == FEW_VALUES)
+            x[i] = 0.25f * (float)random_int(rng, -4, 4);
+        else if (kind == ALL_EQUAL)
+            x[i] = -1.5f;
+        else if (kind == MOSTLY_MINUS_INFINITY)
+            x[i] = i > 0 && random_int(rng, 0, 9) ? -INFINITY : x[i];
+        else if (kind == HUGE_RANGE)
+            x[i] *= powf(10.0f, (float)random_int(rng, -30, 36));
+        else if (kind == RISING)
+            x[i] = (float)i * 1e-3f;
+        else if (kind == ZEROS_OF_BOTH_SIGNS)
+            x[i] = random_int(rng, 0, 1) ? 0.0f : -0.0f;
+    }
+    if (kind == ONE_FAR_ABOVE)
+        x[random_int(rng, 0, vocab - 1)] = 60.0f;
+}
+
+static struct sampling any_params(uint64_t *rng, int32_t vocab)
+{
+    static const float temperatures[] = {0.0f, 0.001f, 0.3f, 0.7f, 1.0f, 1.0f, 5.0f, 1000.0f};
+    static const float top_ps[] = {1.0f, 1.0f, 1.0f, 0.9999999f, 0.95f, 0.8f, 0.1f, 1e-6f};
+    static const float min_ps[] = {0.0f, 0.0f, 0.0f, 0.05f, 1.0f, 1e-10f};
+    const int32_t top_ks[] = {0, 0, 0, 1, 2, 20, vocab / 2, vocab - 1, vocab, vocab + 9};
+    return (struct sampling){.temperature = temperatures[random_int(rng, 0, 7)],
+                             .top_p = top_ps[random_int(rng, 0, 7)],
+                             .min_p = min_ps[random_int(rng, 0, 5)],
+                             .top_k = top_ks[random_int(rng, 0, 9)],
+                             .seed = random_u64(rng)};
+}
+
+static void check_set(const struct cpu_ops *ops, int32_t most, int rounds)
+{
+    uint64_t rng = 11;
+    struct sampler *s = NULL;
+    struct error err;
+    float *x = check_calloc((size_t)most, sizeof *x);
+    assert_int_equal(sampler_create(ops->rows, most, &s, &err), OK);
+    for (int i = 0; i < rounds; i++) {
+        enum kind kind = (enum kind)(i % KINDS);
+        int32_t vocab = i % 3 ? random_int(&rng, 1, most < 1200 ? most : 1200)
+                              : random_int(&rng, 1, most);
+        fill_row(x, vocab, kind, &rng);
+        for (int draw = 0; draw < 6; draw++) {
+            struct sampling p = any_params(&rng, vocab);
+            int32_t position = random_int(&rng, 0, 200000);
+            int32_t found = sampler_draw(s, x, vocab, &p, position);
+            int32_t expected = sampler_reference(x, vocab, &p, position);
+            if (found != expected)
+                fail_msg("%s: row of kind %d, vocab %d, temperature %g, top_k %d, top_p %g, min_p "
+                         "%g, seed %llu, position %d: drew %d, expected %d",
+                         ops->name, (int)kind, vocab, (double)p.temperature, p.top_k,
+                         (double)p.top_p, (double)p.min_p, (unsigned long long)p.seed, position,
+                         found, expected);
+        }
+    }
+    free(x);
+    sampler_destroy(s);
+}
+
+static void short_cuts_change_no_draw(void **state)
+{
+    (void)state;
+    struct test_set sets[MAX_SETS];
+    int count = test_sets(true, sets);
+    for (int i = 0; i < count; i++) {
+        check_set(sets[i].ops, 5000, 400);
+        if (!strstr(sets[i].name, "simde"))
+            check_set(sets[i].ops, 151936, 16);
+    }
+}
+
+/* A token for which the likeliest of many alike are few: noise that wins by little, everywhere. */
+static void many_draws_of_a_flat_row(void **state)
+{
+    (void)state;
+    enum { FLAT = 3000 };
+    const struct cpu_ops *ops;
+    struct sampler *s = NULL;
+    struct error err;
+    static float x[FLAT];
+    uint64_t rng = 12;
+    assert_int_equal(cpu_ops_choose("auto", &ops, &err), OK);
+    assert_int_equal(sampler_create(ops->rows, FLAT, &s, &err), OK);
+    fill_row(x, FLAT, FEW_VALUES, &rng);
+    for (int i = 0; i < 3000; i++) {
+        struct sampling p = {
+            .temperature = i % 2 ? 1.0f : 7.0f, .top_p = 1.0f, .seed = (uint64_t)i * 77};
+        assert_int_equal(sampler_draw(s, x, FLAT, &p, i), sampler_reference(x, FLAT, &p, i));
+    }
+    sampler_destroy(s);
+}
+
+/* The random words of whole blocks and parts of them, from any id on, as Philox gives them. */
+static void luck_is_philox(void **state)
+{
+    (void)state;
+    struct test_set sets[MAX_SETS];
+    int set_count = test_sets(true, sets);
+    for (int n = 0; n < set_count; n++) {
+        const struct cpu_ops *ops = sets[n].ops;
+        uint64_t rng = 13;
+        for (int trial = 0; trial < 300; trial++) {
+            uint64_t seed = random_u64(&rng);
+            int32_t position = random_int(&rng, 0, INT32_MAX), first = random_int(&rng, 0, 200000);
+            int32_t count = random_int(&rng, 1, ROW_BLOCK), ids[ROW_BLOCK], at = 0;
+            uint32_t least = trial % 10 ? (uint32_t)random_u64(&rng) : 0;
+            int32_t found = ops->rows->lucky(seed, position, first, count, least, ids);
+            for (int32_t id = first; id < first + count; id++)
+                if (sampler_bits(seed, position, id) >> 32 >= least)
+                    assert_true(at < found && ids[at++] == id);
+            assert_int_equal(at, found);
+        }
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(philox_gives_the_published_numbers),
     cmocka_unit_test(draws_equal_a_naive_sampler),
@@ -391,9 +556,13 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(greedy_ties_go_to_the_lower_id),
     cmocka_unit_test(frequencies_follow_probabilities),
     cmocka_unit_test(padding_is_never_drawn),
+    cmocka_unit_test(edits_change_a_draw_and_nothing_else),
     cmocka_unit_test(broken_rows_draw_nothing),
     cmocka_unit_test(draws_depend_on_nothing_else),
     cmocka_unit_test(extreme_logits_and_temperatures),
+    cmocka_unit_test(short_cuts_change_no_draw),
+    cmocka_unit_test(many_draws_of_a_flat_row),
+    cmocka_unit_test(luck_is_philox),
     cmocka_unit_test(parameters_out_of_bounds_are_refused),
 };
 

@@ -1,305 +1,64 @@
-/*
- * The scheduler under random workloads. Every token says whose it is and where it stands
- * (token_of), so that each step can be checked against what its sequences must be fed next.
- */
-#include "tests/unit/unit.h"
+/* The scheduler: random workloads, whose answers are held against each request's alone, and one
+ * case after the other. */
+#include "tests/unit/worker/scheduler_bench.h"
 
-#include "base/check.h"
-#include "tests/unit/random.h"
-#include "worker/scheduler.h"
-
-enum { REQUESTS = 60, STRIDE = 4096, EOS = 7, VOCAB = 4 };
-
-struct client {
-    int32_t index;
-    uint64_t id;
-    int32_t prompt_len, max_tokens;
-    int32_t eos_at; /* draws EOS as its n-th token; 0: never */
-    bool ignore_eos, all_logits;
-    bool started, cancelled;
-    int32_t fed;     /* tokens that steps have taken */
-    int32_t known;   /* prompt and drawn */
-    int32_t pending; /* tokens that a step under way is to draw: 0 or 1 */
-    int32_t flights; /* steps under way that feed it */
-    int32_t logits_next;
-    int32_t finishes;
-    enum finish finish;
-};
-
-/* A step under way. */
-struct flown {
-    int32_t count, draws;
-    struct client *clients[REQUESTS]; /* [count] */
-    struct client *drawers[REQUESTS]; /* [draws] */
-    float *logits;
-};
-
-struct bench {
-    struct scheduler *sched;
-    struct step step;
-    struct engine_limits limits;
-    int32_t chunk;
-    struct client clients[REQUESTS];
-    int32_t count;
-    int32_t *owner; /* [kv_blocks]: client + 1 that a block serves, 0 none */
-    int32_t last_started;
-    bool ahead;              /* each step is made before the one before has run */
-    struct flown flights[2]; /* the oldest first */
-    int flying;
-};
-
-/* Token at `pos` of a client; EOS is none of them. */
-static int32_t token_of(int32_t client, int32_t pos)
+static struct client random_client(uint64_t *rng, const struct bench *b)
 {
-    return (client + 1) * STRIDE + pos;
+    int32_t prompt = random_int(rng, 0, 3) ? random_int(rng, 1, 200) : random_int(rng, 1, CONTEXT);
+    int32_t most = CONTEXT - prompt < 90 ? CONTEXT - prompt : 90;
+    int32_t tenant = b->one_tenant ? 0 : random_int(rng, 0, 2);
+    int32_t max_tokens = random_int(rng, 0, most);
+    bool resumed = max_tokens > 0 && random_int(rng, 0, 4) == 0;
+    int32_t answered = resumed ? random_int(rng, 0, max_tokens - 1) : 0;
+    return (struct client){
+        .prompt_len = prompt,
+        .max_tokens = max_tokens,
+        .answered = answered,
+        .eos_at = random_int(rng, 0, 3) ? 0 : answered + random_int(rng, 1, 30),
+        .all_logits = random_int(rng, 0, 6) == 0,
+        .history = random_int(rng, 0, 6) == 0,
+        .no_logits = random_int(rng, 0, 3) != 0,
+        .repeats = random_int(rng, 0, 2) ? random_int(rng, 1, 12) : 0,
+        .text = random_int(rng, 0, 2),
+        .shared = random_int(rng, 0, prompt),
+        .tenant = (uint64_t)tenant,
+        .domain = (uint64_t)tenant / 2,
+        .priority = random_int(rng, 0, 3) ? 0 : random_int(rng, -1, 1),
+        .deadline_ns = random_int(rng, 0, 9) ? 0 : b->now_ns + random_int(rng, 0, 60)};
 }
 
-static void on_token(void *user, int32_t token, enum finish finish)
+static void check_ended(const struct client *c)
 {
-    struct client *c = user;
-    assert_int_equal(c->finishes, 0);
-    if (finish == FINISH_CANCELLED || finish == FINISH_ERROR ||
-        (finish == FINISH_LENGTH && c->max_tokens == 0))
-        assert_int_equal(token, -1);
-    else
-        assert_true(token == EOS || token == token_of(c->index, c->known));
-    if (token >= 0)
-        c->known++;
-    if (finish != FINISH_NONE)
-        c->finishes++;
-    c->finish = finish;
-}
-
-/* Rows come in order of positions, all of the prompt's where asked, else from its last on. */
-static void on_logits(void *user, int32_t pos, const float *logits, int32_t vocab)
-{
-    struct client *c = user;
-    assert_int_equal(vocab, VOCAB);
-    assert_int_equal(pos, c->logits_next);
-    assert_true(logits[0] == (float)c->index && logits[1] == (float)pos);
-    c->logits_next++;
-}
-
-static struct bench *bench_of(struct engine_limits limits, int32_t chunk)
-{
-    static const int32_t eos[] = {EOS};
-    struct bench *b = check_calloc(1, sizeof *b);
-    struct error err;
-    b->limits = limits;
-    b->chunk = chunk > 0 ? chunk : limits.max_rows;
-    b->owner = check_calloc((size_t)limits.kv_blocks, sizeof *b->owner);
-    b->last_started = -1;
-    assert_int_equal(sched_create(&limits, chunk, eos, 1, &b->sched, &err), OK);
-    assert_int_equal(step_init(&b->step, &limits, &err), OK);
-    return b;
-}
-
-static void bench_destroy(struct bench *b)
-{
-    sched_destroy(b->sched);
-    step_fini(&b->step);
-    free(b->owner);
-    free(b);
-}
-
-static struct client *submit(struct bench *b, struct client with)
-{
-    struct client *c = &b->clients[b->count];
-    *c = with;
-    c->index = b->count++;
-    c->known = c->prompt_len;
-    c->logits_next = c->all_logits ? 0 : c->prompt_len - 1;
-    int32_t *prompt = check_calloc((size_t)c->prompt_len, sizeof *prompt);
-    for (int32_t i = 0; i < c->prompt_len; i++)
-        prompt[i] = token_of(c->index, i);
-    struct request r = {.prompt = prompt,
-                        .prompt_len = c->prompt_len,
-                        .max_tokens = c->max_tokens,
-                        .ignore_eos = c->ignore_eos,
-                        .all_logits = c->all_logits,
-                        .sampling = {.top_p = 1.0f},
-                        .on_token = on_token,
-                        .on_logits = on_logits,
-                        .user = c};
-    struct error err;
-    if (sched_submit(b->sched, &r, &c->id, &err) != OK)
-        fail_msg("%s", err.msg);
-    free(prompt); /* it was copied */
-    return c;
-}
-
-/* Whose token it is: of what is not drawn yet, by its place among the draws under way. */
-static struct client *owner_of(struct bench *b, int32_t token)
-{
-    if (token >= 0)
-        return &b->clients[token / STRIDE - 1];
-    assert_true(b->flying > 0);
-    const struct flown *f = &b->flights[b->flying - 1];
-    for (int32_t i = 0; i < f->draws; i++)
-        if (step_drawn_token(i) == token)
-            return f->drawers[i];
-    fail_msg("token %d of %d draws", token, f->draws);
-    return NULL;
-}
-
-/* One sequence of a step: the next tokens of its client, in blocks that no other holds. */
-static struct client *check_seq(struct bench *b, const struct step_seq *q, const int32_t *tokens,
-                                const int32_t *table)
-{
-    struct client *c = owner_of(b, tokens[0]);
-    assert_true(c >= b->clients && c < b->clients + b->count && c->finishes == 0);
-    int32_t known = c->known + c->pending;
-    assert_int_equal(q->pos, c->fed);
-    assert_true(q->count >= 1 && q->count <= b->chunk && c->fed + q->count <= known);
-    for (int32_t i = 0; i < q->count; i++) {
-        if (c->fed + i < c->known)
-            assert_int_equal(tokens[i], token_of(c->index, c->fed + i));
-        else
-            assert_ptr_equal(owner_of(b, tokens[i]), c);
-        int32_t block = table[(c->fed + i) / KV_BLOCK];
-        assert_in_range(block, 0, b->limits.kv_blocks - 1);
-        assert_true(b->owner[block] == 0 || b->owner[block] == c->index + 1);
-        b->owner[block] = c->index + 1;
+    assert_int_equal(c->finishes, 1);
+    assert_int_equal(c->cancelled, c->finish == FINISH_CANCELLED);
+    if (c->cancelled || c->finish == FINISH_DEADLINE) {
+        assert_true(c->cancelled || c->deadline_ns > 0);
+        return;
     }
-    if (!c->started) { /* first come, first served */
-        assert_true(c->index > b->last_started);
-        b->last_started = c->index;
-        c->started = true;
-    }
-    bool complete = c->fed + q->count == known;
-    assert_int_equal(q->draw, complete && c->max_tokens > 0);
-    assert_int_equal(q->logits, c->all_logits && c->fed < c->prompt_len ? STEP_LOGITS_ALL
-                                : complete                              ? STEP_LOGITS_LAST
-                                                                        : STEP_LOGITS_NONE);
-    return c;
+    bool stopped = c->eos_at > 0 && c->eos_at <= c->max_tokens;
+    assert_int_equal(c->finish, stopped ? FINISH_STOP : FINISH_LENGTH);
+    assert_int_equal(c->known - c->prompt_len, stopped ? c->eos_at : c->max_tokens);
+    if (c->no_logits)
+        return;
+    assert_int_equal(c->logits_next, c->max_tokens == 0 ? c->known : c->known - 1);
 }
 
-/* A sequence that has one token to go must be in every step, whatever prompts wait. */
-static void check_decodes(const struct bench *b, const bool *in_step)
-{
-    for (int32_t i = 0; i < b->count; i++) {
-        const struct client *c = &b->clients[i];
-        bool last = c->known + c->pending == c->prompt_len + c->max_tokens && c->max_tokens > 0;
-        if (c->finishes == 0 && c->fed > 0 && c->known + c->pending - c->fed == 1 && !last)
-            assert_true(in_step[i]);
-    }
-}
-
-static void release_blocks(struct bench *b)
-{
-    for (int32_t i = 0; i < b->limits.kv_blocks; i++)
-        if (b->owner[i] > 0 && b->clients[b->owner[i] - 1].finishes > 0 &&
-            b->clients[b->owner[i] - 1].flights == 0)
-            b->owner[i] = 0;
-}
-
-/* Draws for the step: the client's next token, or EOS where it is due. */
-static int32_t draw_for(const struct client *c)
-{
-    bool eos = c->eos_at > 0 && c->known - c->prompt_len + 1 == c->eos_at;
-    return eos ? EOS : token_of(c->index, c->known);
-}
-
-/* Makes the next step; false: there is none. */
-static bool begin_step(struct bench *b)
-{
-    if (!sched_next(b->sched, &b->step, 1000))
-        return false;
-    struct batch batch;
-    struct flown f = {0};
-    bool in_step[REQUESTS] = {false};
-    const int32_t *tokens = b->step.tokens;
-    f.logits = check_calloc((size_t)b->limits.max_rows * VOCAB, sizeof *f.logits);
-    step_batch(&b->step, &batch);
-    assert_in_range(batch.rows, 1, b->limits.max_rows);
-    assert_int_equal(b->step.header.keep_logits, 1);
-    for (int32_t i = 0, row = 0, out = 0; i < b->step.header.seqs; i++) {
-        const struct step_seq *q = &b->step.seqs[i];
-        struct client *c = check_seq(b, q, tokens, batch.block_table[row]);
-        f.clients[f.count++] = c;
-        in_step[c->index] = true;
-        for (int32_t j = 0; j < q->count; j++, row++, tokens++) {
-            if (out == batch.logits || batch.logit_row[out] != row)
-                continue;
-            f.logits[out * VOCAB] = (float)c->index;
-            f.logits[out++ * VOCAB + 1] = (float)batch.pos[row];
-        }
-        if (q->draw)
-            f.drawers[f.draws++] = c;
-    }
-    check_decodes(b, in_step);
-    for (int32_t i = 0; i < f.count; i++) {
-        f.clients[i]->fed += b->step.seqs[i].count;
-        f.clients[i]->flights++;
-        f.clients[i]->pending = b->step.seqs[i].draw;
-    }
-    b->flights[b->flying++] = f;
-    return true;
-}
-
-/* The oldest step has run. */
-static void end_step(struct bench *b)
-{
-    int32_t drawn[REQUESTS];
-    struct flown f = b->flights[0];
-    for (int32_t i = 0; i < f.draws; i++)
-        drawn[i] = draw_for(f.drawers[i]);
-    for (int32_t i = 0; i < f.count; i++)
-        f.clients[i]->flights--;
-    b->flights[0] = b->flights[1];
-    b->flying--;
-    for (int32_t i = 0; i < f.draws; i++) { /* what the next step draws is pending still */
-        f.drawers[i]->pending = 0;
-        for (int32_t k = 0; b->flying > 0 && k < b->flights[0].draws; k++)
-            if (b->flights[0].drawers[k] == f.drawers[i])
-                f.drawers[i]->pending = 1;
-    }
-    sched_done(b->sched, drawn, f.logits, VOCAB, VOCAB);
-    release_blocks(b);
-    free(f.logits);
-}
-
-static bool run_step(struct bench *b)
-{
-    bool next = begin_step(b);
-    if (!next && b->flying == 0)
-        return false;
-    if (b->flying > (b->ahead && next ? 1 : 0))
-        end_step(b);
-    return true;
-}
-
-static struct client random_client(uint64_t *rng, int32_t context)
-{
-    int32_t prompt = random_int(rng, 0, 3) ? random_int(rng, 1, 40) : random_int(rng, 1, context);
-    int32_t most = context - prompt < 60 ? context - prompt : 60;
-    return (struct client){.prompt_len = prompt,
-                           .max_tokens = random_int(rng, 0, most),
-                           .eos_at = random_int(rng, 0, 3) ? 0 : random_int(rng, 1, 30),
-                           .all_logits = random_int(rng, 0, 4) == 0};
-}
-
-static void check_end(const struct bench *b)
+/* All is told, nothing is held; what the prefix cache keeps counts as free. */
+static void check_end(struct bench *b)
 {
     assert_int_equal(sched_running(b->sched), 0);
     assert_int_equal(sched_waiting(b->sched), 0);
     assert_int_equal(sched_free_blocks(b->sched), b->limits.kv_blocks);
+    uint64_t rows = 0, found = 0;
     for (int32_t i = 0; i < b->count; i++) {
-        const struct client *c = &b->clients[i];
-        assert_int_equal(c->finishes, 1);
-        assert_int_equal(c->cancelled, c->finish == FINISH_CANCELLED);
-        if (c->cancelled)
-            continue;
-        bool stopped = c->eos_at > 0 && c->eos_at <= c->max_tokens;
-        assert_int_equal(c->finish, stopped ? FINISH_STOP : FINISH_LENGTH);
-        assert_int_equal(c->known - c->prompt_len, stopped ? c->eos_at : c->max_tokens);
-        /* The last drawn token is never fed, unless nobody knew yet that it ends the sequence;
-         * every other exactly once. */
-        int32_t fed = c->max_tokens == 0 ? c->known : c->known - 1;
-        bool unknown = b->ahead && stopped && c->eos_at < c->max_tokens;
-        assert_int_equal(c->fed, unknown ? fed + 1 : fed);
-        assert_int_equal(c->logits_next, fed);
+        check_ended(&b->clients[i]);
+        rows += (uint64_t)b->clients[i].rows;
+        found += (uint64_t)b->clients[i].cached;
     }
+    struct sched_stats stats = sched_stats(b->sched);
+    assert_int_equal(stats.prompt_rows + stats.decode_rows, rows);
+    assert_int_equal(stats.prefix_found, found);
+    assert_true(stats.prefix_found <= stats.prefix_asked);
 }
 
 static void cancel(struct bench *b, int32_t index)
@@ -309,44 +68,85 @@ static void cancel(struct bench *b, int32_t index)
     assert_int_equal(sched_cancel(b->sched, c->id), alive);
     c->cancelled = c->cancelled || alive;
     assert_int_equal(c->finishes, 1);
-    release_blocks(b);
+    sched_check(b->sched);
 }
 
-static void run_workload(uint64_t seed, bool ahead)
+static struct bench *random_bench(uint64_t *rng, int32_t speculate)
+{
+    struct engine_limits limits = {.max_seqs = random_int(rng, 1, 9), .context = CONTEXT};
+    limits.max_rows = limits.max_seqs + random_int(rng, 0, 100);
+    limits.max_logits = random_int(rng, 0, 2) ? limits.max_seqs * (1 + speculate)
+                                              : random_int(rng, 1, 5);
+    limits.kv_blocks = random_int(rng, 7, 25);
+    return bench_with(
+        limits, (struct sched_options){.chunk = random_int(rng, 0, 1) ? random_int(rng, 1, 90) : 0,
+                                       .speculate = speculate,
+                                       .no_prefix_cache = random_int(rng, 0, 4) == 0});
+}
+
+static struct sched_stats run_workload(uint64_t seed, bool ahead, int32_t speculate)
 {
     uint64_t rng = seed;
-    struct engine_limits limits = {.max_seqs = random_int(&rng, 1, 9), .context = 400};
-    limits.max_rows = limits.max_seqs + random_int(&rng, 0, 100);
-    limits.kv_blocks = random_int(&rng, 7, 40);
-    struct bench *b = bench_of(limits, random_int(&rng, 0, 1) ? random_int(&rng, 1, 50) : 0);
+    struct bench *b = random_bench(&rng, speculate);
     bool more = true;
     b->ahead = ahead;
+    b->one_tenant = seed % 2 == 0;
     for (int step = 0; more || b->count < REQUESTS; step++) {
         while (b->count < REQUESTS && random_int(&rng, 0, 2))
-            submit(b, random_client(&rng, limits.context));
-        if (b->count > 0 && random_int(&rng, 0, 9) == 0)
+            submit(b, random_client(&rng, b));
+        if (b->count > 0 && random_int(&rng, 0, 19) == 0)
             cancel(b, random_int(&rng, 0, b->count - 1));
         more = run_step(b);
-        assert_true(sched_running(b->sched) <= limits.max_seqs);
+        assert_true(sched_running(b->sched) <= b->limits.max_seqs);
         assert_true(step < 100000);
     }
     check_end(b);
+    struct sched_stats stats = sched_stats(b->sched);
     bench_destroy(b);
+    return stats;
 }
 
-static void random_workloads_end_with_all_blocks_free(void **state)
+/* Enough of everything must have happened for the tests to mean something. */
+static void run_workloads(bool ahead, bool speculate)
+{
+    struct sched_stats sum = {0};
+    for (uint64_t seed = 1; seed <= 120; seed++) {
+        struct sched_stats s = run_workload(seed, ahead, speculate ? 1 + (int32_t)(seed % 15) : 0);
+        sum.preempted += s.preempted;
+        sum.prefix_found += s.prefix_found;
+        sum.evicted += s.evicted;
+        sum.guessed += s.guessed;
+        sum.guessed_right += s.guessed_right;
+    }
+    fprintf(
+        stderr,
+        "%llu preemptions, %llu tokens found, %llu blocks evicted, %llu of %llu guesses right\n",
+        (unsigned long long)sum.preempted, (unsigned long long)sum.prefix_found,
+        (unsigned long long)sum.evicted, (unsigned long long)sum.guessed_right,
+        (unsigned long long)sum.guessed);
+    assert_true(!speculate || (sum.guessed_right > 10000 && sum.guessed > sum.guessed_right));
+    assert_true(sum.preempted > 200 && sum.prefix_found > 20000 && sum.evicted > 1000);
+}
+
+static void random_workloads_draw_what_each_draws_alone(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 150; seed++)
-        run_workload(seed, false);
+    run_workloads(false, false);
 }
 
 /* Each step made while the one before is under way. */
 static void random_workloads_of_steps_under_way(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 150; seed++)
-        run_workload(seed, true);
+    run_workloads(true, false);
+}
+
+/* Tokens guessed ahead, in both ways. */
+static void random_workloads_with_guesses(void **state)
+{
+    (void)state;
+    run_workloads(false, true);
+    run_workloads(true, true);
 }
 
 static void decodes_go_on_while_prompts_come(void **state)
@@ -366,8 +166,36 @@ static void decodes_go_on_while_prompts_come(void **state)
         assert_int_equal(b->step.header.rows, 16);
     }
     assert_int_equal(first->finish, FINISH_LENGTH);
-    while (run_step(b))
-        continue;
+    run_out(b);
+    check_end(b);
+    bench_destroy(b);
+}
+
+/* Eight decode, rows are for eight: a fourth of them are the prompt's while it lasts, and all of
+ * the eight take their turn. */
+static void prompts_go_on_while_decoding_fills_steps(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 8, .max_seqs = 8, .context = 400, .kv_blocks = 80};
+    struct bench *b = bench_of(limits, 0);
+    for (int i = 0; i < 7; i++)
+        submit(b, (struct client){.prompt_len = 1, .max_tokens = 300, .ignore_eos = true});
+    for (int i = 0; i < 3; i++)
+        run_step(b);
+    struct client *last = submit(b, (struct client){.prompt_len = 40, .max_tokens = 1});
+    int32_t before = b->clients[0].known, least = INT32_MAX, most = 0;
+    for (int i = 0; i < 20; i++) {
+        run_step(b);
+        assert_int_equal(b->step.header.rows, 8);
+        assert_int_equal(last->fed, 2 * (i + 1));
+    }
+    assert_int_equal(last->finishes, 1);
+    for (int i = 0; i < 7; i++) {
+        least = b->clients[i].known < least ? b->clients[i].known : least;
+        most = b->clients[i].known > most ? b->clients[i].known : most;
+    }
+    assert_true(most - least <= 1 && least >= before + 16); /* 20 steps of 6 rows among 7 */
+    run_out(b);
     check_end(b);
     bench_destroy(b);
 }
@@ -376,7 +204,7 @@ static void decodes_go_on_while_prompts_come(void **state)
 static void nobody_overtakes(void **state)
 {
     (void)state;
-    struct engine_limits limits = {.max_rows = 64, .max_seqs = 4, .context = 400, .kv_blocks = 6};
+    struct engine_limits limits = {.max_rows = 400, .max_seqs = 4, .context = 400, .kv_blocks = 6};
     struct bench *b = bench_of(limits, 0);
     submit(b, (struct client){.prompt_len = 250, .max_tokens = 6}); /* 4 blocks */
     submit(b, (struct client){.prompt_len = 190, .max_tokens = 2}); /* 3 */
@@ -389,8 +217,7 @@ static void nobody_overtakes(void **state)
         run_step(b);
     run_step(b);
     assert_int_equal(sched_waiting(b->sched), 0);
-    while (run_step(b))
-        continue;
+    run_out(b);
     check_end(b);
     bench_destroy(b);
 }
@@ -411,9 +238,240 @@ static void cancelled_in_the_queue(void **state)
     assert_false(sched_cancel(b->sched, 0));
     assert_false(sched_cancel(b->sched, 999));
     submit(b, (struct client){.prompt_len = 20, .max_tokens = 4});
-    while (run_step(b))
-        continue;
+    run_out(b);
     check_end(b);
+    bench_destroy(b);
+}
+
+/* Two that outgrow the pool together: the newer gives way and waits, and both draw what they draw
+ * alone. */
+static void the_newer_gives_way(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 400, .max_seqs = 4, .context = 400, .kv_blocks = 6};
+    struct bench *b = bench_of(limits, 0);
+    submit(b, (struct client){.prompt_len = 60, .max_tokens = 250}); /* 5 blocks */
+    submit(b, (struct client){.prompt_len = 50, .max_tokens = 250});
+    while (sched_stats(b->sched).preempted == 0)
+        assert_true(run_step(b));
+    assert_int_equal(sched_waiting(b->sched), 1);
+    assert_int_equal(b->clients[0].finishes, 0);
+    while (b->clients[0].finishes == 0)
+        run_step(b);
+    assert_int_equal(b->clients[1].finishes, 0);
+    run_out(b);
+    check_end(b);
+    assert_int_equal(sched_stats(b->sched).preempted, 1);
+    bench_destroy(b);
+}
+
+/* One slot, and a request of each class: an earlier class takes it from a later one. */
+static void an_earlier_class_goes_before(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 64, .max_seqs = 1, .context = 400, .kv_blocks = 7};
+    struct bench *b = bench_of(limits, 0);
+    for (int i = 0; i < 4; i++)
+        submit(b, (struct client){.prompt_len = 20, .max_tokens = 9, .priority = i < 2 ? 1 : 0});
+    run_step(b);
+    run_step(b);
+    assert_int_equal(b->clients[2].known, 22);
+    assert_int_equal(b->clients[0].starts, 0);
+    submit(b, (struct client){.prompt_len = 20, .max_tokens = 9, .priority = -1});
+    run_step(b);
+    assert_int_equal(b->clients[4].known, 21);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(b->clients[i].finishes, 0);
+    while (b->clients[4].finishes == 0)
+        run_step(b);
+    run_step(b);
+    assert_int_equal(b->clients[2].known, 23); /* where it was */
+    while (b->clients[3].finishes == 0)
+        run_step(b);
+    assert_int_equal(b->clients[2].finishes, 1);
+    assert_int_equal(b->clients[0].starts, 0);
+    run_out(b);
+    check_end(b);
+    bench_destroy(b);
+}
+
+/* A tenant with fifty requests and one with three: the three need not wait for the fifty. */
+static void tenants_get_equal_shares(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 64, .max_seqs = 2, .context = 400, .kv_blocks = 14};
+    struct bench *b = bench_of(limits, 0);
+    for (int i = 0; i < 50; i++)
+        submit(b, (struct client){.prompt_len = 20, .max_tokens = 5, .tenant = 1});
+    for (int i = 0; i < 10; i++)
+        run_step(b);
+    for (int i = 0; i < 3; i++)
+        submit(b, (struct client){.prompt_len = 20, .max_tokens = 5, .tenant = 2});
+    while (b->clients[52].finishes == 0)
+        run_step(b);
+    int32_t served = 0;
+    for (int i = 0; i < 50; i++)
+        served += b->clients[i].finishes;
+    assert_true(served < 12);
+    run_out(b);
+    check_end(b);
+    bench_destroy(b);
+}
+
+/* A burst with one beginning: all but the first find it while that one is still being fed; another
+ * domain finds nothing, and neither does whoever wants the logits of every row. */
+static void a_burst_shares_its_beginning(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 400, .max_seqs = 9, .context = 400, .kv_blocks = 60};
+    struct bench *b = bench_of(limits, 0);
+    const struct client one = {.prompt_len = 200, .max_tokens = 5, .shared = 199, .domain = 3};
+    struct client other = one, all = one;
+    other.domain = 4;
+    all.all_logits = true;
+    for (int i = 0; i < 4; i++)
+        submit(b, one);
+    submit(b, other);
+    submit(b, all);
+    run_step(b);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(b->clients[i].cached, i > 0 ? 192 : 0);
+    run_out(b);
+    assert_int_equal(b->clients[4].cached, 0);
+    assert_int_equal(b->clients[5].cached, 0);
+    submit(b, one); /* who wanted all its prompt rows gets none of them from the cache; this does */
+    run_out(b);
+    assert_int_equal(b->clients[6].cached, 192);
+    check_end(b);
+    assert_true(sched_cached_blocks(b->sched) >= 6);
+    bench_destroy(b);
+}
+
+static void deadlines_end_what_waits_and_what_runs(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 64, .max_seqs = 1, .context = 400, .kv_blocks = 7};
+    struct bench *b = bench_of(limits, 0);
+    submit(b, (struct client){.prompt_len = 20, .max_tokens = 90, .deadline_ns = 10});
+    submit(b, (struct client){.prompt_len = 20, .max_tokens = 9, .deadline_ns = 5});
+    submit(b, (struct client){.prompt_len = 20, .max_tokens = 9});
+    for (int i = 0; i < 5; i++)
+        run_step(b);
+    assert_int_equal(b->clients[1].finishes, 0);
+    run_step(b);
+    assert_int_equal(b->clients[1].finish, FINISH_DEADLINE);
+    assert_int_equal(b->clients[1].starts, 0);
+    assert_int_equal(b->clients[0].finishes, 0);
+    for (int i = 0; i < 5; i++)
+        run_step(b);
+    assert_int_equal(b->clients[0].finish, FINISH_DEADLINE);
+    assert_int_equal(b->clients[0].known, 30);
+    run_out(b);
+    assert_int_equal(b->clients[2].finish, FINISH_LENGTH);
+    check_end(b);
+    bench_destroy(b);
+}
+
+/* More than a step may end for their deadline: the rest in the next. */
+static void deadlines_a_step_are_bounded(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 64, .max_seqs = 2, .context = 400, .kv_blocks = 7};
+    struct bench *b = bench_of(limits, 0);
+    for (int i = 0; i < 5; i++)
+        submit(b, (struct client){.prompt_len = 20, .max_tokens = 9, .deadline_ns = 1});
+    b->now_ns = 2;
+    for (int step = 1; step <= 3; step++) {
+        int32_t ended = 0;
+        run_step(b);
+        for (int i = 0; i < 5; i++)
+            ended += b->clients[i].finish == FINISH_DEADLINE;
+        assert_int_equal(ended, step < 3 ? 2 * step : 5);
+    }
+    run_out(b);
+    check_end(b);
+    bench_destroy(b);
+}
+
+/* Of a step that takes so long and 10 us a row of a prompt: the rows beside one that decodes, with
+ * a bound of 5 ms. */
+static int32_t rows_beside(int64_t step_ns)
+{
+    struct engine_limits limits = {
+        .max_rows = 2000, .max_seqs = 4, .context = 8000, .kv_blocks = 300};
+    struct bench *b = bench_with(limits, (struct sched_options){.stall_ms = 5});
+    int32_t drawn[] = {FIRST_TOKEN, FIRST_TOKEN}, most = 0;
+    struct client quiet = {.prompt_len = 10, .max_tokens = 90};
+    struct client *c = submit(b, quiet);
+    for (int i = 0; i < 36; i++) {
+        assert_true(sched_next(b->sched, &b->step, 1000000, 0));
+        int32_t rows = b->step.header.rows - 1;
+        drawn[0] = c->tokens[c->known];
+        most = i > 26 && rows > most ? rows : most;
+        sched_done(b->sched, drawn, NULL, 0, 0, step_ns + 10000 * (int64_t)rows);
+        if (i == 20) {
+            struct client large = quiet;
+            large.prompt_len = 7900;
+            submit(b, large);
+        }
+    }
+    bench_destroy(b);
+    return most;
+}
+
+static void prompts_keep_to_the_stall(void **state)
+{
+    (void)state;
+    assert_in_range(rows_beside(1000000), 480, 500);
+    assert_in_range(rows_beside(16000000), 700, 800); /* half of a step is longer */
+}
+
+/* Whoever draws by the tokens before is fed a token only when it is known. */
+static void history_waits_for_its_token(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 64, .max_seqs = 2, .context = 400, .kv_blocks = 7};
+    struct bench *b = bench_of(limits, 0);
+    submit(b, (struct client){.prompt_len = 20, .max_tokens = 9, .history = true});
+    b->ahead = true;
+    assert_true(begin_step(b));
+    assert_false(begin_step(b));
+    end_step(b);
+    assert_true(begin_step(b));
+    assert_false(begin_step(b));
+    end_step(b);
+    run_out(b);
+    check_end(b);
+    bench_destroy(b);
+}
+
+static void a_stop_id_ends_a_request(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {.max_rows = 64, .max_seqs = 2, .context = 400, .kv_blocks = 7};
+    struct bench *b = bench_of(limits, 0);
+    struct client *c = submit(b, (struct client){.prompt_len = 5, .max_tokens = 9});
+    cancel(b, 0);
+    c->finishes = 0;
+    int32_t stop = c->tokens[7];
+    const struct request r = {.prompt = c->tokens,
+                              .prompt_len = 5,
+                              .max_tokens = 9,
+                              .ignore_eos = true,
+                              .sampling = {.top_p = 1.0f},
+                              .shaping = {.stop_ids = &stop, .stop_id_count = 1},
+                              .on_token = on_token,
+                              .user = c};
+    struct error err;
+    assert_int_equal(sched_submit(b->sched, &r, NULL, &err), OK);
+    stop = 0; /* it was copied */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(c->finishes, 0);
+        assert_true(sched_next(b->sched, &b->step, 1000000, 0));
+        sched_done(b->sched, &c->tokens[c->known], NULL, 0, 0, 0);
+    }
+    assert_int_equal(c->finish, FINISH_STOP);
+    assert_int_equal(c->known, 8);
     bench_destroy(b);
 }
 
@@ -423,9 +481,9 @@ static void a_row_without_a_token_ends_its_request(void **state)
     struct engine_limits limits = {.max_rows = 64, .max_seqs = 2, .context = 400, .kv_blocks = 7};
     struct bench *b = bench_of(limits, 0);
     struct client *c = submit(b, (struct client){.prompt_len = 20, .max_tokens = 4});
-    assert_true(sched_next(b->sched, &b->step, 1000));
+    assert_true(sched_next(b->sched, &b->step, 1000, 0));
     const int32_t drawn[] = {-1};
-    sched_done(b->sched, drawn, NULL, 0, 0);
+    sched_done(b->sched, drawn, NULL, 0, 0, 0);
     assert_int_equal(c->finish, FINISH_ERROR);
     assert_int_equal(c->finishes, 1);
     assert_int_equal(sched_free_blocks(b->sched), 7);
@@ -467,6 +525,9 @@ static void refusals_say_the_numbers(void **state)
     bad = r;
     bad.sampling.top_p = 2.0f;
     refuses(b->sched, bad, ERR_INVALID, "top_p 2");
+    bad = r;
+    bad.priority = 2;
+    refuses(b->sched, bad, ERR_INVALID, "priority 2: expected -1, 0 or 1");
     bench_destroy(b);
 }
 
@@ -487,11 +548,22 @@ static void a_full_queue_refuses(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(random_workloads_end_with_all_blocks_free),
+    cmocka_unit_test(random_workloads_draw_what_each_draws_alone),
     cmocka_unit_test(random_workloads_of_steps_under_way),
+    cmocka_unit_test(random_workloads_with_guesses),
     cmocka_unit_test(decodes_go_on_while_prompts_come),
+    cmocka_unit_test(prompts_go_on_while_decoding_fills_steps),
     cmocka_unit_test(nobody_overtakes),
     cmocka_unit_test(cancelled_in_the_queue),
+    cmocka_unit_test(the_newer_gives_way),
+    cmocka_unit_test(an_earlier_class_goes_before),
+    cmocka_unit_test(tenants_get_equal_shares),
+    cmocka_unit_test(a_burst_shares_its_beginning),
+    cmocka_unit_test(deadlines_end_what_waits_and_what_runs),
+    cmocka_unit_test(deadlines_a_step_are_bounded),
+    cmocka_unit_test(prompts_keep_to_the_stall),
+    cmocka_unit_test(history_waits_for_its_token),
+    cmocka_unit_test(a_stop_id_ends_a_request),
     cmocka_unit_test(a_row_without_a_token_ends_its_request),
     cmocka_unit_test(refusals_say_the_numbers),
     cmocka_unit_test(a_full_queue_refuses),

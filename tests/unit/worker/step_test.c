@@ -11,14 +11,15 @@
 enum { RANKS = 3, SLOTS = 20, TABLE = 64, ROUNDS = 200 };
 
 static const struct engine_limits limits = {
-    .max_rows = 1500, .max_seqs = SLOTS, .context = TABLE * KV_BLOCK};
+    .max_rows = 1500, .max_seqs = SLOTS, .max_logits = 1500, .context = TABLE * KV_BLOCK};
 
 /* What every rank makes for itself from the same seed: rank 0 sends it, the others compare. */
 struct script {
     struct step_seq seqs[SLOTS];
     int32_t tokens[1500];
     int32_t blocks[1500];
-    int32_t count, rows, block_count;
+    struct logit_edit edits[SLOTS * 40];
+    int32_t count, rows, block_count, edit_count;
     int32_t tables[SLOTS][TABLE];
 };
 
@@ -26,7 +27,7 @@ struct script {
 static void script_next(struct script *s, uint64_t *rng, int32_t seqs, int32_t most)
 {
     s->count = seqs;
-    s->rows = s->block_count = 0;
+    s->rows = s->block_count = s->edit_count = 0;
     for (int32_t i = 0; i < seqs; i++) {
         struct step_seq *q = &s->seqs[i];
         *q = (struct step_seq){.slot = i,
@@ -36,7 +37,15 @@ static void script_next(struct script *s, uint64_t *rng, int32_t seqs, int32_t m
                                .blocks = random_int(rng, 0, 2),
                                .logits = random_int(rng, STEP_LOGITS_NONE, STEP_LOGITS_ALL),
                                .draw = random_int(rng, 0, 1),
+                               .edits = random_int(rng, 0, 2) ? 0 : random_int(rng, 1, 40),
+                               .repetition_penalty = 0.0f,
                                .sampling = {.temperature = 0.5f, .seed = random_u64(rng)}};
+        if (q->logits == STEP_LOGITS_ALL && q->edits == 0)
+            q->draw = random_int(rng, 0, q->count); /* some are guesses */
+        q->repetition_penalty = q->edits > 0 ? 1.0f + (float)i : 0.0f;
+        for (int32_t j = 0; j < q->edits; j++)
+            s->edits[s->edit_count++] = (struct logit_edit){j * 30 + random_int(rng, 0, 29),
+                                                            (float)j, j % 2};
         for (int32_t j = 0; j < q->count; j++)
             s->tokens[s->rows++] = random_int(rng, 0, 151935);
         for (int32_t j = 0; j < q->blocks; j++) {
@@ -49,9 +58,20 @@ static void script_next(struct script *s, uint64_t *rng, int32_t seqs, int32_t m
 static void script_write(const struct script *s, struct step *step)
 {
     const int32_t *tokens = s->tokens, *blocks = s->blocks;
+    const struct logit_edit *edits = s->edits;
     step_begin(step, STEP_RUN, 1234, true);
     for (int32_t i = 0; i < s->count; i++) {
-        step_add(step, &s->seqs[i], tokens, blocks);
+        struct step_seq q = s->seqs[i];
+        int32_t room, n = q.edits;
+        q.edits = 0;
+        q.repetition_penalty = 0.0f;
+        step_add(step, &q, tokens, blocks);
+        struct logit_edit *to = step_edits(step, &room);
+        assert_true(room >= n);
+        memcpy(to, edits, (size_t)n * sizeof *to);
+        if (n > 0)
+            step_edited(step, n, s->seqs[i].repetition_penalty);
+        edits += n;
         tokens += s->seqs[i].count;
         blocks += s->seqs[i].blocks;
     }
@@ -79,6 +99,18 @@ static enum status check_rows(const struct script *s, const struct step *step,
         }
     }
     EXPECT(logits == b->logits);
+    const struct logit_edit *edit = step->edits;
+    for (int32_t i = 0, draw = 0, out = 0; i < s->count; edit += s->seqs[i++].edits) {
+        const struct step_seq *q = &s->seqs[i];
+        out += q->logits == STEP_LOGITS_ALL ? q->count : q->logits == STEP_LOGITS_LAST;
+        for (int32_t j = q->draw; j > 0; j--) { /* of its last rows */
+            const struct draw *d = &b->draw[draw++];
+            EXPECT(d->row == out - j && d->position == q->pos + q->count - j + 1);
+            EXPECT(d->edit == edit && d->edits == q->edits);
+            EXPECT(d->sampling.seed == q->sampling.seed && draw <= b->draws);
+            EXPECT(d->repetition_penalty == q->repetition_penalty);
+        }
+    }
     return OK;
 }
 
@@ -91,6 +123,8 @@ static enum status check_step(const struct script *s, struct step *step, struct 
     EXPECT(memcmp(step->seqs, s->seqs, (size_t)s->count * sizeof s->seqs[0]) == 0);
     EXPECT(memcmp(step->tokens, s->tokens, (size_t)s->rows * sizeof(int32_t)) == 0);
     EXPECT(memcmp(step->blocks, s->blocks, (size_t)s->block_count * sizeof(int32_t)) == 0);
+    EXPECT(h->edits == s->edit_count);
+    EXPECT(memcmp(step->edits, s->edits, (size_t)s->edit_count * sizeof s->edits[0]) == 0);
     step_batch(step, &b);
     TRY(check_rows(s, step, &b, err));
     EXPECT(step->table == TABLE && memcmp(step->tables, s->tables, sizeof s->tables) == 0);
@@ -100,7 +134,8 @@ static enum status check_step(const struct script *s, struct step *step, struct 
 static size_t message_bytes(const struct script *s)
 {
     return sizeof(struct step_header) + (size_t)s->count * sizeof(struct step_seq) +
-           (size_t)(s->rows + s->block_count) * sizeof(int32_t);
+           (size_t)(s->rows + s->block_count) * sizeof(int32_t) +
+           (size_t)s->edit_count * sizeof(struct logit_edit);
 }
 
 /* One round with the given sizes, on one rank. */

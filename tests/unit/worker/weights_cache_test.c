@@ -119,8 +119,10 @@ static const char *file_of(const struct model *m, const struct plan *p, int rank
     static int next;
     char *path = paths[next++ % 8];
     const struct layout *l = &p->layout;
-    snprintf(path, sizeof paths[0], "%s/%.16s-pp%d-tp%d-ep%d-w%d-rank%d.weights", dir,
-             manifest_digest(m->manifest), l->pp, l->tp, l->ep, l->w, rank);
+    static const char *const modes[] = {
+        [WEIGHTS_PUBLISHED] = "", [WEIGHTS_INT8] = "-int8", [WEIGHTS_INT4] = "-int4"};
+    snprintf(path, sizeof paths[0], "%s/%.16s-pp%d-tp%d-ep%d-w%d-rank%d%s.weights", dir,
+             manifest_digest(m->manifest), l->pp, l->tp, l->ep, l->w, rank, modes[m->inv->mode]);
     return path;
 }
 
@@ -157,7 +159,7 @@ static void check_rank(const struct model *m, const struct plan *p, int rank, co
     weights_destroy(second.w);
 }
 
-static void check_layouts(const char *from)
+static void check_layouts_as(const char *from, enum weight_mode mode)
 {
     static const struct layout layouts[] = {
         {1, 1, 1, 0}, {1, 2, 1, 0}, {1, 2, 2, 0}, {2, 1, 2, 0}, {1, 1, 3, 0}};
@@ -165,6 +167,7 @@ static void check_layouts(const char *from)
     struct folder cache = folder_make();
     struct error err;
     int used = 0;
+    m.inv->mode = mode;
     for (size_t i = 0; i < COUNT_OF(layouts); i++) {
         struct layout layout = layouts[i];
         if (layout_check(&m.config, &layout, &err) != OK)
@@ -178,6 +181,11 @@ static void check_layouts(const char *from)
     assert_true(used > 1);
     folder_remove(&cache);
     model_close(&m);
+}
+
+static void check_layouts(const char *from)
+{
+    check_layouts_as(from, WEIGHTS_PUBLISHED);
 }
 
 static void equal_to_loading_without(void **state)
@@ -194,6 +202,40 @@ static void quantised_weights(void **state)
     static const char *const names[] = {"fp8", "gptq_order", "awq", "gguf_k"};
     for (size_t i = 0; i < COUNT_OF(names); i++)
         check_layouts(quantised(names[i]));
+}
+
+static void panels(void **state)
+{
+    (void)state;
+    check_layouts_as(golden("sharded"), WEIGHTS_INT8);
+    check_layouts_as(golden("tied"), WEIGHTS_INT4);
+    check_layouts_as(quantised("gptq"), WEIGHTS_INT4);
+}
+
+/* Each mode's file stays for its own next start, and is no other's, though it had its name. */
+static void each_mode_has_its_own(void **state)
+{
+    (void)state;
+    static const enum weight_mode modes[] = {WEIGHTS_PUBLISHED, WEIGHTS_INT8, WEIGHTS_INT4};
+    struct model m = model_open(golden("sharded"));
+    struct folder cache = folder_make();
+    struct plan *p = plan_of(&m, whole);
+    for (size_t i = 0; i < COUNT_OF(modes); i++) {
+        m.inv->mode = modes[i];
+        assert_false(start_loads(&m, p, 0, cache.path, true));
+    }
+    for (size_t i = 0; i < COUNT_OF(modes); i++) {
+        m.inv->mode = modes[i];
+        assert_true(start_loads(&m, p, 0, cache.path, false));
+    }
+    const char *int4 = file_of(&m, p, 0, cache.path);
+    m.inv->mode = WEIGHTS_INT8;
+    const char *int8 = file_of(&m, p, 0, cache.path);
+    assert_int_equal(rename(int4, int8), 0);
+    check_bad(&m, p, 0, cache.path, "expected", "bytes");
+    plan_destroy(p);
+    folder_remove(&cache);
+    model_close(&m);
 }
 
 static void several_chunks(void **state)
@@ -618,13 +660,22 @@ static void killed_while_writing(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(equal_to_loading_without), cmocka_unit_test(quantised_weights),
-    cmocka_unit_test(several_chunks),           cmocka_unit_test(weights_on_a_device),
-    cmocka_unit_test(all_ranks_or_none),        cmocka_unit_test(every_flip_is_found),
-    cmocka_unit_test(a_bad_file_is_replaced),   cmocka_unit_test(other_sizes),
-    cmocka_unit_test(files_of_others),          cmocka_unit_test(files_that_others_can_open),
-    cmocka_unit_test(folders_that_are_refused), cmocka_unit_test(files_may_be_too_large),
-    cmocka_unit_test(the_disk_may_be_full),     cmocka_unit_test(killed_while_writing),
+    cmocka_unit_test(equal_to_loading_without),
+    cmocka_unit_test(quantised_weights),
+    cmocka_unit_test(panels),
+    cmocka_unit_test(each_mode_has_its_own),
+    cmocka_unit_test(several_chunks),
+    cmocka_unit_test(weights_on_a_device),
+    cmocka_unit_test(all_ranks_or_none),
+    cmocka_unit_test(every_flip_is_found),
+    cmocka_unit_test(a_bad_file_is_replaced),
+    cmocka_unit_test(other_sizes),
+    cmocka_unit_test(files_of_others),
+    cmocka_unit_test(files_that_others_can_open),
+    cmocka_unit_test(folders_that_are_refused),
+    cmocka_unit_test(files_may_be_too_large),
+    cmocka_unit_test(the_disk_may_be_full),
+    cmocka_unit_test(killed_while_writing),
 };
 
 UNIT_MAIN(tests)

@@ -7,9 +7,11 @@
 #include "base/check.h"
 #include "partition/weight_read.h"
 #include "worker/cpu/vec.h"
+#include "worker/model.h"
 #include "worker/weights.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <sys/stat.h>
 
 enum { MAX_RANKS = 32 };
@@ -208,6 +210,93 @@ static void check_packed(const struct matrix *m, const struct slice *s, const un
         assert_int_equal(((const uint8_t *)m->data)[i], 0);
 }
 
+/* The whole as fp32, whatever it is stored as. */
+static float *whole_values(const unsigned char *whole, const struct weight *t)
+{
+    size_t count = (size_t)t->rows * (size_t)t->cols;
+    float *values = check_calloc(count, sizeof *values);
+    for (size_t i = 0; i < count; i++) {
+        uint16_t h;
+        memcpy(&h, whole + 2 * i, sizeof h);
+        if (t->dtype == DTYPE_F32)
+            memcpy(&values[i], whole + 4 * i, sizeof values[i]);
+        else
+            values[i] = t->dtype == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
+    }
+    return values;
+}
+
+/* What nobody reads is the same in every run: that of panel_pack. */
+static void check_rows_past(const struct matrix *m, int bits)
+{
+    const uint8_t *last = (const uint8_t *)m->data + m->shape.bytes - m->shape.row_bytes;
+    for (uint64_t i = 0; m->rows % PANEL_ROWS > 0 && i < m->shape.row_bytes; i++) {
+        bool codes = i >= panel_scale_bytes(m->cols);
+        uint64_t row = codes ? i / 4 % PANEL_ROWS : i / 2 % PANEL_ROWS;
+        if (row >= (uint64_t)(m->rows % PANEL_ROWS))
+            assert_int_equal(last[i], !codes ? 0 : bits == 4 ? PANEL_ZERO4 : PANEL_ZERO8);
+    }
+}
+
+/* Each row of the slice is a cut of that row of the whole's panels, and near to its values. */
+static void check_panels(const struct matrix *m, const struct slice *s, const unsigned char *whole,
+                         const struct weight *t)
+{
+    int bits = weight_panel_bits(m->shape.form);
+    int32_t cols = (int32_t)t->cols;
+    float *values = whole_values(whole, t), *row = check_calloc((size_t)cols, sizeof *row);
+    float *cut = check_calloc((size_t)m->cols, sizeof *cut);
+    char *panel = check_calloc(1, panel_bytes(cols, bits));
+    double error = 0, size = 0;
+    assert_int_equal(m->rows, s->rows);
+    assert_int_equal(m->cols, s->cols);
+    assert_int_equal((uintptr_t)m->data % 64, 0);
+    assert_int_equal(m->shape.bytes, (uint64_t)panel_count(m->rows) * panel_bytes(m->cols, bits));
+    for (int64_t r = 0; r < s->rows; r++) {
+        const float *from = values + (s->row + r) * cols;
+        assert_int_equal(panel_pack(from, 1, cols, bits, panel), -1);
+        panel_row(panel, 0, cols, bits, row);
+        panel_row((const char *)m->data + (uint64_t)(r / PANEL_ROWS) * m->shape.row_bytes,
+                  (int32_t)(r % PANEL_ROWS), m->cols, bits, cut);
+        assert_memory_equal(cut, row + s->col, (size_t)m->cols * sizeof *cut);
+        for (int64_t c = 0; c < s->cols; c++) {
+            double d = (double)cut[c] - (double)from[s->col + c];
+            error += d * d;
+            size += (double)from[s->col + c] * (double)from[s->col + c];
+        }
+    }
+    double bound = bits == 4 ? 0.1 : 0.01; /* of the root mean square */
+    assert_true(size > 0 && error < bound * bound * size);
+    check_rows_past(m, bits);
+    free(values);
+    free(row);
+    free(cut);
+    free(panel);
+}
+
+/* Which form a slice has is said by its role and its whole columns alone. */
+static int expected_bits(const struct golden *g, const struct weight *t)
+{
+    bool int4 = g->inv->mode == WEIGHTS_INT4;
+    if (t->cols % 32 != 0 || (t->role == WEIGHT_O && g->config.head_dim % 32 != 0))
+        return 0;
+    switch (t->role) {
+    case WEIGHT_EMBED:
+    case WEIGHT_LM_HEAD:
+        return 8;
+    case WEIGHT_Q:
+    case WEIGHT_K:
+    case WEIGHT_V:
+    case WEIGHT_O:
+    case WEIGHT_GATE:
+    case WEIGHT_UP:
+    case WEIGHT_DOWN:
+        return int4 ? 4 : 8;
+    default:
+        return 0;
+    }
+}
+
 struct progress {
     uint64_t done, total;
 };
@@ -241,21 +330,28 @@ static void check_weights(const struct golden *g, const struct plan *p, int rank
         if (weight_role_is_vector(t->role)) {
             check_vector(vector_in(w, r, t), s, whole, t);
             vectors += (uint64_t)(s->rows * s->cols) * dtype_size(t->dtype);
+        } else if (weight_panel_bits(matrix_in(w, r, t)->shape.form)) {
+            assert_int_equal(weight_panel_bits(matrix_in(w, r, t)->shape.form),
+                             expected_bits(g, t));
+            check_panels(matrix_in(w, r, t), s, whole, t);
+            matrices += matrix_in(w, r, t)->shape.bytes;
         } else if (matrix_in(w, r, t)->shape.form != FORM_VALUES) {
-            assert_true(g->inv->native && t->quantized);
+            assert_true(g->inv->mode == WEIGHTS_PACKED && t->quantized);
             check_packed(matrix_in(w, r, t), s, whole, t);
             matrices += matrix_in(w, r, t)->shape.bytes;
         } else {
-            assert_false(g->inv->native && t->quantized);
+            assert_false(g->inv->mode == WEIGHTS_PACKED && t->quantized);
+            if (g->inv->mode == WEIGHTS_INT8 || g->inv->mode == WEIGHTS_INT4)
+                assert_int_equal(expected_bits(g, t), 0);
             check_matrix(matrix_in(w, r, t), s, whole, t);
             matrices += (uint64_t)s->rows * (uint64_t)s->cols * dtype_size(t->dtype);
         }
         free(whole);
     }
     assert_true(w->bytes >= matrices);
-    if (g->inv->native) { /* what the plan says is what was allocated */
+    if (g->inv->mode != WEIGHTS_PUBLISHED) { /* what the plan says is what was allocated */
         struct engine_limits none = {.max_rows = 1, .max_seqs = 1, .max_logits = 1, .context = 1};
-        assert_int_equal(w->bytes, matrices);
+        assert_true(w->bytes < matrices + 64 * (uint64_t)r->slice_count); /* borders */
         assert_int_equal(plan_memory(&g->config, g->inv, p, r, &none).weights, matrices + vectors);
     }
     if (g->config.tied_embeddings && r->stage == p->layout.pp - 1)
@@ -338,10 +434,11 @@ static void check_together(struct world *w)
     assert_true(w->progress[0].total <= checkpoint_bytes(w->g));
 }
 
-static void check_layouts_of(const char *dir, bool native, const struct layout *layouts, int count)
+static void check_layouts_of(const char *dir, enum weight_mode mode, const struct layout *layouts,
+                             int count)
 {
     struct golden g = golden_open(dir);
-    g.inv->native = native;
+    g.inv->mode = mode;
     for (int i = 0; i < count; i++) {
         struct world w = world_open(&g, layouts[i]);
         for (int rank = 0; w.p && rank < w.p->world; rank++)
@@ -355,7 +452,7 @@ static void check_layouts_of(const char *dir, bool native, const struct layout *
 
 static void check_layouts(const char *name, const struct layout *layouts, int count)
 {
-    check_layouts_of(golden_path(name), false, layouts, count);
+    check_layouts_of(golden_path(name), WEIGHTS_PUBLISHED, layouts, count);
 }
 
 static const struct layout layouts[] = {{1, 1, 1, 0}, {1, 2, 0, 0}, {2, 1, 1, 0}, {2, 2, 2, 0},
@@ -414,7 +511,7 @@ static void whole_and_cut_quantised(void **state)
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         char dir[512];
         snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
-        check_layouts_of(dir, false, layouts, COUNT_OF(layouts));
+        check_layouts_of(dir, WEIGHTS_PUBLISHED, layouts, COUNT_OF(layouts));
     }
 }
 
@@ -425,8 +522,34 @@ static void whole_and_cut_packed(void **state)
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         char dir[512];
         snprintf(dir, sizeof dir, "%s/tests/golden/quantised/%s", WITAN_SOURCE_DIR, names[i]);
-        check_layouts_of(dir, true, layouts, COUNT_OF(layouts));
+        check_layouts_of(dir, WEIGHTS_PACKED, layouts, COUNT_OF(layouts));
     }
+}
+
+static void check_panels_of(const char *folder, const char *name)
+{
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s/tests/golden/%s/%s", WITAN_SOURCE_DIR, folder, name);
+    check_layouts_of(dir, WEIGHTS_INT8, layouts, COUNT_OF(layouts));
+    check_layouts_of(dir, WEIGHTS_INT4, layouts, COUNT_OF(layouts));
+}
+
+/* bf16, fp16 and fp32, with columns that fit and others. */
+static void whole_and_cut_in_panels(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"dense", "gqa16",   "headdim", "nonorm", "odd",
+                                        "qwen2", "sharded", "tied",    "yarn"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        check_panels_of("oracle", names[i]);
+}
+
+static void whole_and_cut_quantised_in_panels(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"fp8", "gptq", "gptq_order", "awq", "gguf", "gguf_k"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        check_panels_of("quantised", names[i]);
 }
 
 /* A copy of a golden checkpoint's files in a folder that the test may spoil. */
@@ -536,12 +659,173 @@ static void a_truncated_file_is_named(void **state)
     }
 }
 
+/* Puts a value into the stored matrix of a copy. */
+static void spoil(const struct golden *g, const struct weight *t, int64_t row, int64_t col,
+                  uint16_t bf16)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s", g->dir, checkpoint_file_name(g->ck, t->file));
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(
+        fseek(f, (long)(t->offset + (uint64_t)row * t->row_stride) + 2 * col, SEEK_SET), 0);
+    assert_int_equal(fwrite(&bf16, sizeof bf16, 1, f), 1);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Of panels, which have no code for it; as published it is what it is. */
+static void what_is_no_number_is_named(void **state)
+{
+    (void)state;
+    static const uint16_t values[] = {0x7fc0, 0x7f80, 0xff80}; /* NaN and both infinities */
+    static const char *const found[] = {"found nan", "found inf", "found -inf"};
+    for (size_t i = 0; i < COUNT_OF(values); i++) {
+        char dir[] = "/tmp/witan_test_XXXXXX";
+        struct weights *w = NULL;
+        struct progress progress = {0};
+        struct error err;
+        assert_non_null(mkdtemp(dir));
+        copy_folder(golden_path("sharded"), dir);
+        struct golden g = golden_open(dir);
+        struct world one = world_open(&g, (struct layout){1, 1, 1, 0});
+        const struct weight *t = &g.inv->weights[inventory_find(g.inv, WEIGHT_K, 1, -1)];
+        assert_int_equal(t->dtype, DTYPE_BF16);
+        spoil(&g, t, 13, 31, values[i]);
+        must(load(&g, one.p, 0, &progress, &w, &err), &err);
+        weights_destroy(w);
+        for (enum weight_mode mode = WEIGHTS_INT8; mode <= WEIGHTS_INT4; mode++) {
+            w = NULL;
+            g.inv->mode = mode;
+            assert_int_equal(load(&g, one.p, 0, &progress, &w, &err), ERR_INVALID);
+            weights_destroy(w);
+            check_names(&err, checkpoint_file_name(g.ck, t->file));
+            if (!strstr(err.msg, "k_proj of layer 1: ") || !strstr(err.msg, found[i]) ||
+                !strstr(err.msg, "row 13, column 31: expected a number"))
+                fail_msg("%s", err.msg);
+        }
+        world_close(&one);
+        golden_close(&g);
+        remove_folder(dir);
+    }
+}
+
+static enum status create_on_gpus(struct comm *world, void *arg, struct error *err)
+{
+    static const char plugin = 0; /* is never looked at */
+    const struct model_options *asked = arg;
+    struct model_options o = *asked;
+    struct model *m = NULL;
+    o.cuda = (const struct cuda_plugin *)(const void *)&plugin;
+    return model_create(&o, world, &m, err);
+}
+
+static void panels_are_refused_on_gpus(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model_options o = {
+        .dir = golden_path("sharded"),
+        .weights = WEIGHTS_INT4,
+        .layout = {1, 1, 1, 0},
+        .limits = {.max_rows = 1, .max_seqs = 1, .max_logits = 1, .context = 64, .threads = 1},
+    };
+    assert_int_equal(comm_local_run(1, create_on_gpus, &o, &err), ERR_UNSUPPORTED);
+    if (!strstr(err.msg, "--weights: expected published with --device cuda") ||
+        !strstr(err.msg, "found int4"))
+        fail_msg("%s", err.msg);
+}
+
+static enum status create_unlike(struct comm *world, void *arg, struct error *err)
+{
+    const struct model_options *asked = arg;
+    struct model_options o = *asked;
+    struct model *m = NULL;
+    o.weights = world->rank == 1 ? WEIGHTS_INT8 : WEIGHTS_INT4;
+    return model_create(&o, world, &m, err);
+}
+
+/* Ranks whose weights differ would add up sums of two kinds. */
+static void ranks_must_have_the_same(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model_options o = {
+        .dir = golden_path("sharded"),
+        .layout = {1, 2, 2, 0},
+        .limits = {.max_rows = 1, .max_seqs = 1, .max_logits = 1, .context = 64, .threads = 1},
+    };
+    assert_int_equal(comm_local_run(2, create_unlike, &o, &err), ERR_INVALID);
+    if (!strstr(err.msg, "weights: expected int4, as rank 0 has them, found int8"))
+        fail_msg("%s", err.msg);
+}
+
+/* Made-up panels have codes that exist, one scale, and nothing in rows past the matrix. */
+static void check_made(const struct matrix *m)
+{
+    int bits = weight_panel_bits(m->shape.form);
+    float *row = check_calloc((size_t)m->cols, sizeof *row);
+    double squares = 0;
+    for (int32_t r = 0; r < m->rows; r++) {
+        const char *panel = (const char *)m->data + (uint64_t)(r / 16) * m->shape.row_bytes;
+        panel_row(panel, r % 16, m->cols, bits, row);
+        for (int32_t c = 0; c < m->cols; c++)
+            squares += (double)row[c] * (double)row[c];
+    }
+    double mean = squares / ((double)m->rows * m->cols);
+    assert_true(fabs(mean * m->cols - 1) < 0.25); /* of variance 1 / cols */
+    for (uint64_t i = 0; bits == 8 && i < m->shape.bytes; i++)
+        if (i % m->shape.row_bytes >= panel_scale_bytes(m->cols))
+            assert_int_not_equal(((const uint8_t *)m->data)[i], 0);
+    check_rows_past(m, bits);
+    free(row);
+}
+
+static void panels_made_up(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"sharded", "tied", "gqa16", "yarn"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        for (enum weight_mode mode = WEIGHTS_INT8; mode <= WEIGHTS_INT4; mode++) {
+            struct golden g = golden_open(golden_path(names[i]));
+            struct world one = world_open(&g, (struct layout){1, 1, 1, 0});
+            const struct rank_plan *r = &one.p->ranks[0];
+            struct weights *w = NULL;
+            struct error err;
+            int seen = 0;
+            g.inv->mode = mode;
+            must(weights_create(&g.config, g.inv, one.p, r, memory_host(), &w, &err), &err);
+            must(weights_random(w, 5, &err), &err);
+            for (int32_t k = 0; k < r->slice_count; k++) {
+                const struct weight *t = &g.inv->weights[r->slices[k].weight];
+                if (weight_role_is_vector(t->role) || expected_bits(&g, t) == 0)
+                    continue;
+                check_made(matrix_in(w, r, t));
+                seen++;
+            }
+            assert_true(seen > 0);
+            weights_destroy(w);
+            world_close(&one);
+            golden_close(&g);
+        }
+}
+
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(whole_and_cut_dense),  cmocka_unit_test(whole_and_cut_with_biases),
-    cmocka_unit_test(whole_and_cut_fused),  cmocka_unit_test(whole_and_cut_sharded),
-    cmocka_unit_test(whole_and_cut_tied),   cmocka_unit_test(whole_and_cut_odd),
-    cmocka_unit_test(whole_and_cut_others), cmocka_unit_test(whole_and_cut_quantised),
-    cmocka_unit_test(whole_and_cut_packed), cmocka_unit_test(a_truncated_file_is_named),
+    cmocka_unit_test(whole_and_cut_dense),
+    cmocka_unit_test(whole_and_cut_with_biases),
+    cmocka_unit_test(whole_and_cut_fused),
+    cmocka_unit_test(whole_and_cut_sharded),
+    cmocka_unit_test(whole_and_cut_tied),
+    cmocka_unit_test(whole_and_cut_odd),
+    cmocka_unit_test(whole_and_cut_others),
+    cmocka_unit_test(whole_and_cut_quantised),
+    cmocka_unit_test(whole_and_cut_packed),
+    cmocka_unit_test(whole_and_cut_in_panels),
+    cmocka_unit_test(whole_and_cut_quantised_in_panels),
+    cmocka_unit_test(a_truncated_file_is_named),
+    cmocka_unit_test(what_is_no_number_is_named),
+    cmocka_unit_test(panels_made_up),
+    cmocka_unit_test(panels_are_refused_on_gpus),
+    cmocka_unit_test(ranks_must_have_the_same),
 };
 
 UNIT_MAIN(tests)

@@ -42,6 +42,10 @@ struct fake_rank {
     int phase;
     uint64_t wakes; /* generation of the last WakePeers */
     char failed[1024], manifest[80];
+    bool engine; /* a heartbeat has told of it: what the last one said */
+    double forward_seconds, collective_seconds;
+    uint64_t prompt_rows, decode_rows, drawn;
+    uint64_t prompt_steps, decode_steps, batches, queued, overheads; /* counts of histograms */
     bool gpu; /* a heartbeat has told of it: what the last one said */
     bool has[9];
     double figure[9];
@@ -123,6 +127,30 @@ static inline void fake_ready(struct fake_rank *r, const Witan__Cluster__V1__Rea
     r->ready = true;
 }
 
+static inline uint64_t fake_count(const Witan__Cluster__V1__Histogram *h)
+{
+    uint64_t count = 0;
+    CHECK(!h || (h->n_bounds > 0 && h->n_counts == h->n_bounds + 1), "a histogram");
+    for (size_t i = 0; h && i < h->n_counts; i++)
+        count += h->counts[i];
+    return count;
+}
+
+static inline void fake_engine(struct fake_rank *r, const Witan__Cluster__V1__Engine *m)
+{
+    r->engine = true;
+    r->forward_seconds = m->forward_seconds;
+    r->collective_seconds = m->collective_seconds;
+    r->prompt_rows = m->prompt_rows;
+    r->decode_rows = m->decode_rows;
+    r->drawn = m->drawn;
+    r->prompt_steps = fake_count(m->prompt_step_seconds);
+    r->decode_steps = fake_count(m->decode_step_seconds);
+    r->batches = fake_count(m->batch_sequences);
+    r->queued = fake_count(m->queue_seconds);
+    r->overheads = fake_count(m->overhead_seconds);
+}
+
 static inline void fake_beat(struct fake_rank *r, const Witan__Cluster__V1__Heartbeat *m)
 {
     r->heartbeats++;
@@ -130,6 +158,8 @@ static inline void fake_beat(struct fake_rank *r, const Witan__Cluster__V1__Hear
     r->phase = (int)m->phase;
     r->kv_blocks_free = m->kv_blocks_free;
     r->kv_blocks = m->kv_blocks;
+    if (m->engine)
+        fake_engine(r, m->engine);
     r->gpu |= m->gpu != NULL;
     for (size_t i = 0; m->gpu && i < m->gpu->n_figures; i++) {
         CHECK(m->gpu->figures[i]->kind < COUNT_OF(r->figure), "a kind of figure");

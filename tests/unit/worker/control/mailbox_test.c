@@ -2,6 +2,7 @@
 #include "tests/unit/unit.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "worker/control/mailbox.h"
 
@@ -117,19 +118,58 @@ static Witan__Cluster__V1__Submit good_submit(void)
     return s;
 }
 
+static void plans_name_the_cache(void **state)
+{
+    (void)state;
+    static const struct {
+        bool f32; /* all that releases before int8 said */
+        int32_t sent;
+        enum kv_dtype taken;
+    } cases[] = {{false, 0, KV_BF16}, {true, 0, KV_F32}, {true, 1, KV_F32}, {false, 2, KV_INT8}};
+    static struct plan_parts p;
+    struct assignment a;
+    struct error err;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        plan_init(&p);
+        p.limits.kv_f32 = cases[i].f32;
+        p.limits.kv_dtype = cases[i].sent;
+        assert_int_equal(assignment_read(&p.plan, &a, &err), OK);
+        assert_int_equal(a.limits.kv_dtype, cases[i].taken);
+    }
+}
+
 static void bad_plans_name_the_field(void **state)
 {
     (void)state;
     static struct plan_parts p;
-    enum { NO_LAYOUT, ROWS, CONTEXT, THREADS, HEARTBEAT, CHUNK, RANGE, NO_DIR, LONG_DIR, CASES };
+    enum {
+        NO_LAYOUT,
+        ROWS,
+        CONTEXT,
+        THREADS,
+        KV,
+        HEARTBEAT,
+        CHUNK,
+        RANGE,
+        NO_DIR,
+        LONG_DIR,
+        STALL,
+        AHEAD,
+        WEIGHTS,
+        CASES
+    };
     static const char *const words[CASES] = {
         [NO_LAYOUT] = "plan: layout",
         [ROWS] = "plan: limits.max_rows: expected 1 to 1048576, found -8",
         [CONTEXT] = "plan: limits.context: expected 1 to",
         [THREADS] = "plan: limits.threads",
+        [KV] = "plan: limits.kv_dtype: expected 0 to 2, found 3",
         [HEARTBEAT] = "plan: heartbeat_ms: expected 50 to 60000, found 0",
         [CHUNK] = "plan: chunk",
         [RANGE] = "plan: slices.layers: expected a range, found [0, -1)",
+        [STALL] = "plan: stall_ms: expected 0 to 3600000, found 4294967295",
+        [AHEAD] = "plan: speculate: expected 0 to 15, found -1",
+        [WEIGHTS] = "plan: weights: expected 0 to 2, found 3",
         [NO_DIR] = "plan: model_dir: expected a folder",
         [LONG_DIR] = "plan: model_dir: expected at most 4095 bytes, found 4999",
     };
@@ -144,7 +184,11 @@ static void bad_plans_name_the_field(void **state)
         p.limits.max_rows = i == ROWS ? -8 : 8;
         p.limits.context = i == CONTEXT ? INT32_MAX : 64;
         p.limits.threads = i == THREADS ? -1 : 0;
+        p.limits.kv_dtype = i == KV ? 3 : 0;
         p.plan.heartbeat_ms = i == HEARTBEAT ? 0 : 200;
+        p.plan.stall_ms = i == STALL ? UINT32_MAX : 0;
+        p.plan.speculate = i == AHEAD ? -1 : 0;
+        p.plan.weights = i == WEIGHTS ? 3 : 0;
         p.plan.chunk = i == CHUNK ? INT32_MIN : 0;
         p.range.end = i == RANGE ? -1 : 4;
         if (i == NO_DIR)
@@ -155,6 +199,33 @@ static void bad_plans_name_the_field(void **state)
         assert_non_null(strstr(err.msg, words[i]));
         assert_int_equal(mailbox_wait_plan(m, &a, &again), ERR_INVALID);
         assert_string_equal(again.msg, err.msg);
+        mailbox_destroy(m);
+    }
+}
+
+/* Memory is planned from max_logits on both sides. */
+static void a_plan_leaves_room_for_guesses(void **state)
+{
+    (void)state;
+    static struct plan_parts p;
+    static struct assignment a;
+    struct mailbox *m;
+    struct error err;
+    const int32_t ahead[] = {0, 1, 2, 3, 9}, room[] = {2, 4, 6, 8, 8};
+    for (size_t i = 0; i < sizeof ahead / sizeof *ahead; i++) {
+        plan_init(&p);
+        p.plan.stall_ms = 40;
+        p.plan.no_prefix_cache = i % 2 == 0;
+        p.plan.speculate = ahead[i];
+        p.plan.weights = (int32_t)i % 3;
+        assert_int_equal(mailbox_create(&m, &err), OK);
+        assert_int_equal(mailbox_put(m, &p.message, &err), OK);
+        assert_int_equal(mailbox_wait_plan(m, &a, &err), OK);
+        assert_int_equal(a.stall_ms, 40);
+        assert_int_equal(a.speculate, ahead[i]);
+        assert_int_equal(a.weights, i % 3);
+        assert_int_equal(a.no_prefix_cache, i % 2 == 0);
+        assert_int_equal(a.limits.max_logits, room[i]);
         mailbox_destroy(m);
     }
 }
@@ -177,6 +248,15 @@ static void bad_submits_are_refused(void **state)
     assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
     assert_string_equal(err.msg, "epoch: expected 5 of the plan, found 6");
     s = good_submit();
+    s.answer = ids, s.n_answer = 7;
+    assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+    assert_string_equal(err.msg, "answer: expected fewer tokens than max_tokens, 7, found 7");
+    s = good_submit();
+    for (s.prompt_told = -1; s.prompt_told <= 11; s.prompt_told += 12) {
+        assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+        assert_non_null(strstr(err.msg, "prompt_told: expected 0 to 10, found "));
+    }
+    s = good_submit();
     s.sampling = NULL;
     assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
     float *const floats[] = {&sampling.temperature, &sampling.top_p, &sampling.min_p};
@@ -194,6 +274,132 @@ static void bad_submits_are_refused(void **state)
     assert_int_equal(c.key.request_id, 8);
     assert_int_equal(c.prompt_len, 10);
     command_fini(&c);
+    mailbox_destroy(m);
+}
+
+/* Every field of how to draw and of what is wanted arrives, in memory of the command's own. */
+static void submits_arrive_whole(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err;
+    struct command c;
+    int32_t bias_ids[] = {9, 4}, stop_ids[] = {6, 7, 8};
+    float biases[] = {-100, 2.5f};
+    Witan__Cluster__V1__LogprobsWanted some = WITAN__CLUSTER__V1__LOGPROBS_WANTED__INIT,
+                                       most = some;
+    Witan__Cluster__V1__Submit s = good_submit();
+    most.top = 20;
+    s.logprobs = &some;
+    s.prompt_logprobs = &most;
+    s.tenant = 3;
+    s.prefix_domain = UINT64_MAX;
+    s.priority = -1;
+    s.deadline_ms = 60000;
+    sampling.repetition_penalty = 1.5f;
+    sampling.presence_penalty = -2;
+    sampling.frequency_penalty = 0.5f;
+    sampling.min_tokens = 5;
+    sampling.bias_ids = bias_ids, sampling.n_bias_ids = 2;
+    sampling.biases = biases, sampling.n_biases = 2;
+    sampling.stop_ids = stop_ids, sampling.n_stop_ids = 3;
+    int32_t answer[] = {41, 42};
+    s.answer = answer, s.n_answer = 2, s.prompt_told = 10;
+    int64_t before = clock_now_ns();
+    assert_int_equal(put_submit(m, 1, &s, &err), OK);
+    int64_t after = clock_now_ns();
+    answer[1] = bias_ids[0] = stop_ids[2] = -1; /* the message is gone */
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+    assert_int_equal(c.logprobs, 1);
+    assert_int_equal(c.prompt_logprobs, 21);
+    assert_int_equal(c.tenant, 3);
+    assert_true(c.prefix_domain == UINT64_MAX);
+    assert_int_equal(c.priority, -1);
+    assert_true(c.deadline_ns >= before + INT64_C(60000000000));
+    assert_true(c.deadline_ns <= after + INT64_C(60000000000));
+    assert_true(c.shaping.repetition_penalty == 1.5f && c.shaping.presence_penalty == -2 &&
+                c.shaping.frequency_penalty == 0.5f);
+    assert_int_equal(c.shaping.min_tokens, 5);
+    assert_int_equal(c.shaping.bias_count, 2);
+    assert_int_equal(c.shaping.bias[0].id, 9);
+    assert_true(c.shaping.bias[0].bias == -100 && c.shaping.bias[1].bias == 2.5f);
+    assert_int_equal(c.shaping.bias[1].id, 4);
+    assert_int_equal(c.shaping.stop_id_count, 3);
+    assert_int_equal(c.shaping.stop_ids[2], 8);
+    assert_int_equal(c.prompt_len, 10);
+    assert_true(c.answer_len == 2 && c.answer[0] == 41 && c.answer[1] == 42);
+    assert_int_equal(c.prompt_told, 10);
+    command_fini(&c);
+    s = good_submit();
+    assert_int_equal(put_submit(m, 2, &s, &err), OK);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+    assert_true(c.logprobs == 0 && c.prompt_logprobs == 0 && c.deadline_ns == 0);
+    command_fini(&c);
+    mailbox_destroy(m);
+}
+
+static void bad_terms_name_the_field(void **state)
+{
+    (void)state;
+    enum {
+        TOP,
+        PROMPT_TOP,
+        PRIORITY,
+        BIASES,
+        MANY_BIASES,
+        MANY_STOPS,
+        BIAS_ID,
+        STOP_ID,
+        TWICE,
+        PENALTY,
+        MIN_TOKENS,
+        CASES
+    };
+    static const char *const words[CASES] = {
+        [TOP] = "logprobs: expected 0 to 20, found 21",
+        [PROMPT_TOP] = "prompt_logprobs: expected 0 to 20, found -1",
+        [PRIORITY] = "priority: expected -1 to 1, found 2",
+        [BIASES] = "biases: expected 2, one for each of bias_ids, found 1",
+        [MANY_BIASES] = "bias_ids: expected at most 1024, found 1025",
+        [MANY_STOPS] = "stop_ids: expected at most 64, found 65",
+        [BIAS_ID] = "logit_bias[1]: expected a token id from 0 to 99, found 100",
+        [STOP_ID] = "stop_token_ids[0]: expected a token id from 0 to 99, found -1",
+        [TWICE] = "logit_bias: token 4 is named twice",
+        [PENALTY] = "repetition_penalty -1",
+        [MIN_TOKENS] = "min_tokens -2: expected 0 or more",
+    };
+    static int32_t zeros[1025];
+    static float floats[1025];
+    static struct plan_parts p;
+    struct mailbox *m;
+    struct command c;
+    struct error err = {0};
+    log_set_level(LOG_ERROR);
+    plan_init(&p);
+    p.plan.vocab_limit = 100;
+    assert_int_equal(mailbox_create(&m, &err), OK);
+    assert_int_equal(mailbox_put(m, &p.message, &err), OK);
+    for (int i = 0; i < CASES; i++) {
+        Witan__Cluster__V1__LogprobsWanted w = WITAN__CLUSTER__V1__LOGPROBS_WANTED__INIT;
+        Witan__Cluster__V1__Submit s = good_submit();
+        int32_t two[] = {4, i == BIAS_ID ? 100 : i == TWICE ? 4 : 5}, stop = i == STOP_ID ? -1 : 1;
+        w.top = i == TOP ? 21 : i == PROMPT_TOP ? -1 : 3;
+        s.logprobs = i == TOP ? &w : NULL;
+        s.prompt_logprobs = i == PROMPT_TOP ? &w : NULL;
+        s.priority = i == PRIORITY ? 2 : 0;
+        sampling.bias_ids = i == MANY_BIASES ? zeros : two;
+        sampling.n_bias_ids = i == MANY_BIASES ? 1025 : 2;
+        sampling.biases = floats;
+        sampling.n_biases = i == BIASES ? 1 : sampling.n_bias_ids;
+        sampling.stop_ids = i == MANY_STOPS ? zeros : &stop;
+        sampling.n_stop_ids = i == MANY_STOPS ? 65 : 1;
+        sampling.repetition_penalty = i == PENALTY ? -1 : 0;
+        sampling.min_tokens = i == MIN_TOKENS ? -2 : 0;
+        assert_int_equal(put_submit(m, 1, &s, &err), ERR_INVALID);
+        if (!strstr(err.msg, words[i]))
+            fail_msg("expected \"%s\", found \"%s\"", words[i], err.msg);
+    }
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_NONE);
     mailbox_destroy(m);
 }
 
@@ -311,8 +517,12 @@ static void two_threads_meet(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(plans_name_the_cache),
     cmocka_unit_test(bad_plans_name_the_field),
+    cmocka_unit_test(a_plan_leaves_room_for_guesses),
     cmocka_unit_test(bad_submits_are_refused),
+    cmocka_unit_test(submits_arrive_whole),
+    cmocka_unit_test(bad_terms_name_the_field),
     cmocka_unit_test(a_request_before_the_plan_is_refused),
     cmocka_unit_test(it_is_bounded_and_in_order),
     cmocka_unit_test(stop_and_end_come_first),

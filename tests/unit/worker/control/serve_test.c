@@ -10,6 +10,9 @@
 #include "worker/cuda_backend.h"
 #include "worker/engine.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #define MODEL "tests/golden/oracle/odd"
 
 enum { PROMPT = 40, ANSWER = 24, CONTEXT = 128 };
@@ -344,6 +347,39 @@ static void two_ranks_park_and_wake(void **state)
     fake_end(f);
 }
 
+static void heartbeats_tell_of_the_engine(void **state)
+{
+    (void)state;
+    struct group g;
+    struct fake *f = group_up(&g, two);
+    for (uint64_t id = 1; id <= 2; id++) {
+        const struct fake_request q = {
+            .id = id, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER, .seed = id};
+        fake_submit(f, &q);
+        FAKE_WAIT(f, fake_ended(f, id));
+    }
+    for (int i = 0; i < 2; i++)
+        wait_parked(f, &f->ranks[i]);
+    pthread_mutex_lock(&f->mutex);
+    const struct fake_rank lead = f->ranks[0], other = f->ranks[1];
+    pthread_mutex_unlock(&f->mutex);
+    assert_true(lead.engine && other.engine);
+    assert_true(lead.collective_seconds > 0 && lead.collective_seconds <= lead.forward_seconds);
+    assert_true(other.collective_seconds > 0 && other.collective_seconds <= other.forward_seconds);
+    assert_int_equal(lead.decode_rows, 2 * (ANSWER - 1));
+    assert_in_range(lead.prompt_rows, PROMPT, 2 * PROMPT); /* the second may find the first's */
+    assert_int_equal(lead.drawn, 2 * ANSWER);
+    assert_in_range(lead.prompt_steps, 2, 2 * PROMPT);
+    assert_int_equal(lead.prompt_steps + lead.decode_steps, lead.steps);
+    assert_int_equal(lead.batches, lead.steps);
+    assert_int_equal(lead.queued, 2);
+    assert_int_equal(lead.overheads, lead.steps - 2); /* but for the first after a pause */
+    assert_int_equal(other.batches + other.queued + other.prompt_rows, 0);
+    fake_stop(f, 2);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
 static void a_plan_that_differs_is_refused(void **state)
 {
     (void)state;
@@ -605,6 +641,19 @@ static void a_refusal_is_the_error(void **state)
     fake_end(f);
 }
 
+/* A port at which nobody listens, kept from other processes. */
+static int hold_port(int port)
+{
+    const struct sockaddr_in at = {.sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int yes = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes), 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
 static void a_late_coordinator_is_found(void **state)
 {
     (void)state;
@@ -613,8 +662,10 @@ static void a_late_coordinator_is_found(void **state)
     struct fake_plan p = plan_for(one);
     int port = rpc_server_port(f->server);
     fake_vanish(f);
+    int held = hold_port(port);
     group_start(&g, f, 1);
     usleep(1500000);
+    close(held);
     fake_listen(f, port);
     fake_bring_up(f, &p);
     group_down(&g, f);
@@ -659,6 +710,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tokens_are_the_engine_s),
     cmocka_unit_test(one_message_a_step),
     cmocka_unit_test(two_ranks_park_and_wake),
+    cmocka_unit_test(heartbeats_tell_of_the_engine),
     cmocka_unit_test(a_plan_that_differs_is_refused),
     cmocka_unit_test(an_unreadable_model_is_told),
     cmocka_unit_test(ranks_prove_their_weights_and_say_by_what),

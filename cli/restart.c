@@ -1,0 +1,24 @@
+/* When a group is started again: see restart.h. */
+#include "cli/restart.h"
+
+void restart_ready(struct restart *r, int64_t now_ns)
+{
+    r->served = true;
+    r->ready_ns = now_ns;
+}
+
+int32_t restart_plan(struct restart *r, int64_t now_ns, uint32_t random)
+{
+    int64_t wait = RESTART_FIRST_MS;
+    if (r->ready_ns != 0 && now_ns - r->ready_ns >= (int64_t)RESTART_SOUND_MS * 1000000)
+        r->tries = 0;
+    for (int32_t i = 0; i < r->tries && wait < RESTART_MOST_MS; i++)
+        wait *= 2;
+    wait = wait < RESTART_MOST_MS ? wait : RESTART_MOST_MS;
+    if (wait < RESTART_MOST_MS)
+        r->tries++;
+    wait = wait / 2 + (int64_t)((uint64_t)wait / 2 * random >> 32);
+    r->ready_ns = 0;
+    r->due_ns = now_ns + wait * 1000000;
+    return (int32_t)wait;
+}

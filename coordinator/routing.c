@@ -1,0 +1,188 @@
+/*
+ * Which group a request goes to, and what is sent there: see members.h. On the loop thread.
+ */
+#include "base/check.h"
+#include "base/clock.h"
+#include "coordinator/members_private.h"
+
+#include <string.h>
+
+typedef Witan__Cluster__V1__CoordinatorMessage coordinator_message;
+
+_Static_assert((int)CONFIG_MAX_GROUPS <= 64, "a bit for each group");
+
+static bool proven(const struct group *g)
+{
+    int64_t probe = g->members->core->config->limits.probe_s;
+    int64_t most = 3 * probe > PROVEN_AT_LEAST_S ? 3 * probe : PROVEN_AT_LEAST_S;
+    return g->state == GROUP_READY && clock_now_ns() - g->proven_ns < most * 1000000000;
+}
+
+enum status group_why_not(const struct group *g, struct error *err)
+{
+    if (g->state == GROUP_WAITING)
+        return error_set(err, ERR_PEER, "group %s waits for its ranks: %d of %d are there%s%s",
+                         g->config->name, g->attached, group_world(g),
+                         *g->message ? "; before: " : "", g->message);
+    if (g->state == GROUP_LOADING)
+        return error_set(err, ERR_PEER, "group %s is loading: %d of %d ranks are done",
+                         g->config->name, g->loaded, group_world(g));
+    if (g->state != GROUP_READY)
+        return error_set(err, ERR_PEER, "group %s is %s%s%s", g->config->name,
+                         group_state_name(g->state), *g->message ? ": " : "", g->message);
+    return error_set(err, ERR_PEER, "group %s has run no forward pass for %.0f s", g->config->name,
+                     (double)(clock_now_ns() - g->proven_ns) * 1e-9);
+}
+
+enum status core_ready(const struct core *core, struct error *err)
+{
+    const struct members *m = core->members;
+    enum status st = OK;
+    if (m->stopping)
+        return error_set(err, ERR_PEER, "the coordinator is stopping");
+    for (uint32_t i = 0; i < m->count; i++) {
+        if (proven(&m->groups[i]))
+            return OK;
+        if (st == OK)
+            st = group_why_not(&m->groups[i], err);
+    }
+    return st;
+}
+
+/* Tokens that its KV cache holds: as rank 0 says, before that as it was told to; 0: not known. */
+static int64_t capacity(const struct group *g)
+{
+    int64_t blocks = g->kv_blocks;
+    if (blocks == 0)
+        blocks = g->deployment.limits.kv_blocks;
+    return blocks * KV_BLOCK;
+}
+
+/* Tokens drawn in one numerics class go on in no other. */
+static bool same_class(const struct group *g, const struct journal *j)
+{
+    return !*j->class || strcmp(j->class, g->class) == 0;
+}
+
+/* The ready group with the fewest requests whose cache can hold the whole sequence, but for those
+ * of the bits in `tried`. */
+static struct group *choose(struct members *m, const struct journal *j, uint64_t tried)
+{
+    struct group *best = NULL;
+    int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct group *g = &m->groups[i];
+        if (g->state == GROUP_READY && !(tried >> i & 1) && same_class(g, j) &&
+            (capacity(g) == 0 || capacity(g) >= tokens) && (!best || g->active < best->active))
+            best = g;
+    }
+    return best;
+}
+
+/* Why no group can be asked. All groups are of one class at a time (members.c), so one that has
+ * another than the request's stays alone. */
+static enum status none_to_ask(struct members *m, const struct journal *j, struct error *err)
+{
+    for (uint32_t i = 0; i < m->count && !m->stopping; i++)
+        if (m->groups[i].state == GROUP_READY && !same_class(&m->groups[i], j))
+            return error_set(err, ERR_UNSUPPORTED,
+                             "the answer began in numerics class %s, and group %s computes in %s, "
+                             "whose tokens are others: ask again from the beginning",
+                             j->class, m->groups[i].config->name, m->groups[i].class);
+    TRY(core_ready(m->core, err));
+    return error_set(err, ERR_PEER, "no group is ready");
+}
+
+/* Requests that have not begun: by what was sent there, or more where the cache holds fewer, as of
+ * the last heartbeat. */
+static int32_t queued(const struct group *g)
+{
+    int32_t beyond = g->active - g->deployment.limits.max_seqs;
+    int32_t told = g->waiting < (uint32_t)g->active ? (int32_t)g->waiting : g->active;
+    return told > beyond ? told : beyond;
+}
+
+/* What has begun once is not refused by limits.waiting, but the group's own table has an end. */
+static enum status check_queue(const struct group *g, bool begun, struct error *err)
+{
+    int32_t most = g->members->core->config->limits.waiting, now = queued(g);
+    if (now < (begun ? (int32_t)MEMBERS_MOST_WAITING : most))
+        return OK;
+    if (begun)
+        return error_set(err, ERR_NO_MEMORY, "%d requests wait in group %s", now, g->config->name);
+    g->members->core->metrics.refused[METRICS_LIMIT_WAITING]++;
+    return error_set(err, ERR_NO_MEMORY,
+                     "%d requests wait in group %s, as many as may (limits.waiting): try again in "
+                     "%d s",
+                     now, g->config->name, core_retry_s(g->members->core));
+}
+
+int64_t members_capacity(const struct members *m)
+{
+    int64_t most = 0;
+    for (uint32_t i = 0; i < m->count; i++) {
+        int64_t tokens = capacity(&m->groups[i]);
+        if (m->groups[i].state == GROUP_READY && tokens > most)
+            most = tokens;
+    }
+    return most;
+}
+
+static enum status submit_to(struct group *g, uint64_t id, uint32_t attempt,
+                             const struct journal *j, struct error *err)
+{
+    struct submit_parts parts;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    TRY(check_queue(g, *j->class != '\0', err));
+    submit_fill(&parts, j, clock_now_ns());
+    parts.submit.request_id = id;
+    parts.submit.attempt = attempt;
+    parts.submit.epoch = g->members->core->epoch;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
+    message.submit = &parts.submit;
+    enum status st = rpc_send(g->ranks[0]->call, &message.base, err);
+    if (st == ERR_LIMIT)
+        return error_set(err, ERR_NO_MEMORY, "group %s is not taking requests as fast as they come",
+                         g->config->name);
+    if (st != OK)
+        return error_set(err, ERR_PEER, "group %s is going away", g->config->name);
+    return OK;
+}
+
+enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, struct journal *j,
+                           struct group **group, struct error *err)
+{
+    uint64_t tried = 0;
+    enum status st = ERR_PEER;
+    struct group *g = NULL;
+    /* A stream may have ended that is not known to be lost yet: then another group. */
+    while (st == ERR_PEER && !m->stopping && (g = choose(m, j, tried))) {
+        tried |= (uint64_t)1 << (g - m->groups);
+        st = submit_to(g, id, attempt, j, err);
+    }
+    if (!tried)
+        return none_to_ask(m, j, err);
+    TRY(st);
+    memcpy(j->class, g->class, sizeof j->class);
+    g->active++;
+    *group = g;
+    return OK;
+}
+
+void members_cancel(struct group *g, uint64_t id, uint32_t attempt)
+{
+    Witan__Cluster__V1__Cancel cancel = WITAN__CLUSTER__V1__CANCEL__INIT;
+    coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    cancel.request_id = id;
+    cancel.attempt = attempt;
+    cancel.epoch = g->members->core->epoch;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL;
+    message.cancel = &cancel;
+    if (g->state == GROUP_READY)
+        member_send(g->ranks[0], &message);
+}
+
+void members_done(struct group *g)
+{
+    g->active--;
+}

@@ -1,0 +1,44 @@
+/* When a group is started again. */
+#include "tests/unit/unit.h"
+
+#include "cli/restart.h"
+
+static const int64_t ms = 1000000;
+
+static void waits_double_up_to_a_bound(void **state)
+{
+    (void)state;
+    static const int32_t waits[] = {1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000};
+    struct restart low = {0}, high = {0};
+    restart_ready(&low, 5 * ms);
+    restart_ready(&high, 5 * ms);
+    for (size_t i = 0; i < sizeof waits / sizeof *waits; i++) {
+        assert_int_equal(restart_plan(&low, 9 * ms, 0), waits[i] / 2);
+        assert_int_equal(low.due_ns, (9 + waits[i] / 2) * ms);
+        assert_in_range(restart_plan(&high, 9 * ms, UINT32_MAX), waits[i] - 1, waits[i]);
+    }
+    for (int i = 0; i < 100000; i++)
+        assert_int_equal(restart_plan(&low, 9 * ms, 0), 30000);
+}
+
+static void who_has_served_begins_anew(void **state)
+{
+    (void)state;
+    struct restart r = {0};
+    assert_false(r.served);
+    for (int i = 0; i < 4; i++)
+        restart_plan(&r, 0, 0);
+    restart_ready(&r, 1 * ms);
+    assert_true(r.served);
+    assert_int_equal(restart_plan(&r, RESTART_SOUND_MS * ms, 0), 8000); /* not long enough */
+    restart_ready(&r, 1 * ms);
+    assert_int_equal(restart_plan(&r, (RESTART_SOUND_MS + 1) * ms, 0), 500);
+    assert_int_equal(restart_plan(&r, INT64_MAX / 2, 0), 1000); /* it has not served since */
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(waits_double_up_to_a_bound),
+    cmocka_unit_test(who_has_served_begins_anew),
+};
+
+UNIT_MAIN(tests)
