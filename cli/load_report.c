@@ -78,6 +78,24 @@ void load_put_words(FILE *out, const char *text)
     }
 }
 
+void load_put_cell(FILE *out, const char *text, int width)
+{
+    char fits[256];
+    int chars = 0;
+    size_t len = 0;
+    for (; text[len] && len < sizeof fits - 1; len++) {
+        bool begins = ((unsigned char)text[len] & 0xc0) != 0x80;
+        if (begins && chars++ == width) {
+            chars--;
+            break;
+        }
+    }
+    memcpy(fits, text, len);
+    fits[len] = '\0';
+    load_put_words(out, fits);
+    fprintf(out, "%*s", width - chars, "");
+}
+
 const char *load_number(double v, char *words)
 {
     double size = fabs(v);

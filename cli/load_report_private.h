@@ -42,6 +42,9 @@ void load_words_of_time(int64_t unix_s, char *words);
 /* Text from outside on a terminal: control characters become '?'. */
 void load_put_words(FILE *out, const char *text);
 
+/* The same as a column of a table: `width` characters at most, then spaces up to it. */
+void load_put_cell(FILE *out, const char *text, int width);
+
 /* A number with three or four digits that matter: "0.123", "12.3", "1234"; "-" for NAN. Into
  * `words`[32], which is returned. */
 const char *load_number(double v, char *words);

@@ -80,7 +80,8 @@ enum status load_report_text_sweep(FILE *out, const struct load_report *report, 
         TRY(load_stats_make(run, &report->slo, &s, err));
         const double values[] = {s.dist[LOAD_TTFT].p50, s.dist[LOAD_TTFT].p99, s.dist[LOAD_ITL].p50,
                                  s.dist[LOAD_ITL].p99};
-        fprintf(out, "%-22.22s %10s", run->label, load_number(s.requests_per_s, number));
+        load_put_cell(out, run->label, 22);
+        fprintf(out, " %10s", load_number(s.requests_per_s, number));
         fprintf(out, " %12s", load_number(s.output_tokens_per_s, number));
         for (size_t v = 0; v < sizeof values / sizeof *values; v++)
             fprintf(out, " %10s", load_number(values[v] * 1e3, number));

@@ -1,8 +1,9 @@
 /*
  * Any bytes as what a rank sends: the first byte says how far the stream has come (nothing;
  * attached; loaded; serving, with a request running) and, by its third bit, whether the request
- * wants logprobs; the rest are messages. At the end the stream
- * closes, and nothing of the request may be left.
+ * wants logprobs; the rest are messages. At the end the stream closes; a request that has not ended
+ * goes on in the group that comes next, and the next, until it may lose no more. Nothing of it may
+ * be left then.
  */
 #include "tests/fuzz/fake_rpc.h"
 
@@ -105,6 +106,16 @@ static bool start(struct core *core, bool logprobs)
     return generation_start(core, &p, &sink, NULL, &g, NULL) == OK;
 }
 
+/* A group comes, takes what waits and is lost again. */
+static void lose_again(struct rpc_call *call, const struct rpc_method *attach, struct core *core)
+{
+    fake_open(call, attach, core);
+    hello(call, core);
+    ready(call, core);
+    answer_probe(call, core);
+    fake_close(call, core);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -140,6 +151,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fake_deliver(&call, piece, len, core);
     members_tick(core->members);
     fake_close(&call, core);
+    for (int i = 0; i < core->config->limits.failovers && ends < started; i++) {
+        CHECK(core->held == 1, "%d held", core->held);
+        lose_again(&call, attach, core);
+    }
     CHECK(ends == started && core->running == 0, "%d ends, %d running", ends, core->running);
     CHECK(members_gone(core->members), "the stream is still there");
     return 0;

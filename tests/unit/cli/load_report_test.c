@@ -3,7 +3,7 @@
 #include "tests/unit/unit.h"
 
 #include "base/buf.h"
-#include "cli/load_report.h"
+#include "cli/load_report_private.h"
 #include "tests/unit/cli/load_runs.h"
 
 static char folder[] = "/tmp/load_report_XXXXXX";
@@ -265,6 +265,23 @@ static void text_says_it_all(void **state)
     load_report_fini(&r);
 }
 
+static void print_cells(FILE *out, const void *arg)
+{
+    (void)arg;
+    load_put_cell(out, "a\f\033\xc2\x9b", 6);
+    fputc('|', out);
+    load_put_cell(out, "\xc3\xa9t\xc3\xa9s", 3); /* cut between characters, not between bytes */
+    fputc('|', out);
+}
+
+static void a_cell_has_its_width_and_no_control(void **state)
+{
+    (void)state;
+    char *text = text_of(print_cells, NULL);
+    assert_string_equal(text, "a???  |\xc3\xa9t\xc3\xa9|");
+    free(text);
+}
+
 static void the_page_is_whole_and_alone(void **state)
 {
     static const char *const never[] = {"<script", "href=", "src=", "url(", "@import",
@@ -409,6 +426,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(json_is_stable),
     cmocka_unit_test(bad_files_are_refused),
     cmocka_unit_test(text_says_it_all),
+    cmocka_unit_test(a_cell_has_its_width_and_no_control),
     cmocka_unit_test(the_page_is_whole_and_alone),
     cmocka_unit_test(commands_without_secrets),
     cmocka_unit_test(ratios_of_the_same_load),
