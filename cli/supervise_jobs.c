@@ -1,0 +1,210 @@
+/* Starting a coordinator and its groups: see supervise_private.h. */
+#include "base/check.h"
+#include "base/clock.h"
+#include "cli/launch.h"
+#include "cli/supervise_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum {
+    MAX_GPU = 1023, /* as witan-worker takes it */
+};
+
+/* --- starting ----------------------------------------------------------------------------------
+ */
+
+enum status jobs_start_coordinator(struct supervisor *s, struct error *err)
+{
+    char program[LAUNCH_MAX_PATH], config[RUN_FOLDER_MAX_PATH];
+    int notify[2];
+    TRY(launch_sibling("witan-coordinator", program, err));
+    run_folder_file(s->o->run->path, RUN_FOLDER_CONFIG, config);
+    if (pipe2(notify, O_CLOEXEC | O_NONBLOCK) != 0)
+        return error_errno(err, errno, "cannot make a pipe");
+    struct words words = {0};
+    words_add(&words, "%s", program);
+    words_add(&words, "-c");
+    words_add(&words, "%s", config);
+    words_add(&words, "--notify-fd");
+    words_add(&words, "%d", notify[1]);
+    enum status st = launch_start(words.list, notify[1], NULL, &s->coordinator, err);
+    words_fini(&words);
+    close(notify[1]);
+    s->notify = notify[0];
+    return st;
+}
+
+/* GPUs of this machine that groups before this one take. */
+static int32_t gpus_before(const struct config *c, const struct config_group *group)
+{
+    int64_t gpus = 0;
+    for (const struct config_group *g = c->groups; g != group && group->hosts_count == 0; g++)
+        if (g->hosts_count == 0 && !g->external)
+            gpus += config_group_world(g);
+    return gpus > MAX_GPU ? MAX_GPU : (int32_t)gpus;
+}
+
+static void worker_words(const struct supervisor *s, const struct config_group *g,
+                         const char *program, const char *region, struct words *out)
+{
+    const struct config *c = s->o->config;
+    char address[600];
+    supervise_dial_address(s->cluster, g->hosts_count > 0, address);
+    const char *const fixed[] = {program, "--coordinator", address, "--group",
+                                 g->name, "--tls",         c->pki};
+    for (size_t i = 0; i < COUNT_OF(fixed); i++)
+        words_add(out, "%s", fixed[i]);
+    if (region && *region) {
+        words_add(out, "--region");
+        words_add(out, "%s", region);
+    }
+    if (c->model.trust) { /* by the launcher, so that the keys are not the coordinator's to say */
+        words_add(out, "--trust");
+        words_add(out, "%s", c->model.trust);
+        words_add(out, "--threshold");
+        words_add(out, "%d", c->model.threshold);
+    }
+    if (c->model.weights_cache) { /* for the same reason */
+        words_add(out, "--weights-cache");
+        words_add(out, "%s", c->model.weights_cache);
+    }
+    if (config_cuda(c)) {
+        words_add(out, "--device");
+        words_add(out, "cuda:%d", gpus_before(c, g));
+        words_add(out, "--collectives");
+        words_add(out, "%s", c->model.collectives);
+    }
+    if (c->verbose)
+        words_add(out, "--verbose");
+}
+
+/* Hosts of one region after another are started as one program of the job. */
+static uint32_t same_region(const struct config_group *g, uint32_t from)
+{
+    uint32_t to = from + 1;
+    const char *first = g->hosts[from].region ? g->hosts[from].region : "";
+    while (to < g->hosts_count &&
+           strcmp(g->hosts[to].region ? g->hosts[to].region : "", first) == 0)
+        to++;
+    return to;
+}
+
+static void job_words(const struct supervisor *s, const struct config_group *g, const char *program,
+                      struct words *out)
+{
+    const struct config *c = s->o->config;
+    struct launch_mpi mpi = {
+        .verbose = c->verbose,
+        .one_host = g->hosts_count <= 1,
+        .preloaded = g->hosts_count == 0,
+        .data_plane = g->data_plane,
+        .scratch = g->hosts_count == 0 && s->o->run->scratch[0] ? s->o->run->scratch : NULL,
+        .more = s->o->mpirun_more,
+    };
+    launch_mpirun_words(&mpi, out);
+    if (g->hosts_count == 0) {
+        launch_ranks_words(config_group_world(g), NULL, 0, out);
+        worker_words(s, g, program, c->region, out);
+        return;
+    }
+    for (uint32_t from = 0, to; from < g->hosts_count; from = to) {
+        int32_t ranks = 0;
+        to = same_region(g, from);
+        for (uint32_t i = from; i < to; i++)
+            ranks += g->hosts[i].ranks;
+        if (from > 0)
+            words_add(out, ":");
+        launch_ranks_words(ranks, g->hosts + from, to - from, out);
+        const char *region = g->hosts[from].region;
+        worker_words(s, g, program, region && *region ? region : c->region, out);
+    }
+}
+
+static enum status start_job(struct supervisor *s, struct job *j, struct error *err)
+{
+    char program[LAUNCH_MAX_PATH], loopback[LAUNCH_MAX_PATH];
+    struct words words = {0};
+    TRY(launch_sibling("witan-worker", program, err));
+    TRY(launch_loopback(loopback, err));
+    job_words(s, j->group, program, &words);
+    enum status st = launch_start(words.list, -1, j->group->hosts_count == 0 ? loopback : NULL,
+                                  &j->pid, err);
+    words_fini(&words);
+    j->starts += st == OK;
+    return st;
+}
+
+enum status jobs_start(struct supervisor *s, struct error *err)
+{
+    launch_allow_root();
+    for (uint32_t i = 0; i < s->o->config->groups_count; i++) {
+        struct job *j = &s->jobs[i];
+        if (j->group->external) {
+            supervise_say("group %s: waiting for its ranks, which are started elsewhere",
+                          j->group->name);
+            continue;
+        }
+        enum status st = start_job(s, j, err);
+        if (st != OK) {
+            error_prefix(err, "group %s (package openmpi-bin): ", j->group->name);
+            return st;
+        }
+    }
+    supervise_write_state(s);
+    return OK;
+}
+
+/* --- starting again ----------------------------------------------------------------------------
+ */
+
+bool job_comes_again(const struct supervisor *s, const struct job *j)
+{
+    return j->restart.served && !j->group->external && s->phase < SETTLE;
+}
+
+double job_plan_start(struct job *j)
+{
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random)
+        random = UINT32_MAX / 2; /* jitter is a courtesy */
+    return restart_plan(&j->restart, clock_now_ns(), random) * 1e-3;
+}
+
+bool job_may_start(const struct job *j)
+{
+    return j->pid == 0 && j->restart.due_ns != 0 && strcmp(j->state, "waiting") == 0;
+}
+
+static void start_again(struct supervisor *s, struct job *j)
+{
+    struct error err;
+    j->restart.due_ns = j->kill_ns = 0;
+    supervise_signal_children(s, SIGKILL, true); /* they hold memory that it needs */
+    supervise_say("group %s: starting again", j->group->name);
+    if (start_job(s, j, &err) == OK)
+        j->kill_ns = clock_now_ns() + s->o->config->limits.start_timeout_s * (int64_t)1000000000;
+    else
+        supervise_say("group %s: %s; trying again in %.1f s", j->group->name, err.msg,
+                      job_plan_start(j));
+    supervise_write_state(s);
+}
+
+void jobs_tend(struct supervisor *s)
+{
+    int64_t now = clock_now_ns();
+    for (uint32_t i = 0; i < s->o->config->groups_count && s->phase < SETTLE; i++) {
+        struct job *j = &s->jobs[i];
+        if (j->kill_ns != 0 && now >= j->kill_ns) {
+            if (j->pid > 0)
+                kill(-j->pid, SIGKILL);
+            j->kill_ns = 0;
+        }
+        if (job_may_start(j) && now >= j->restart.due_ns)
+            start_again(s, j);
+    }
+}

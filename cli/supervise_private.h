@@ -1,0 +1,79 @@
+/* What the files of supervise.h share: the processes and what is known of them. One thread. */
+#ifndef WITAN_CLI_SUPERVISE_PRIVATE_H
+#define WITAN_CLI_SUPERVISE_PRIVATE_H
+
+#include "cli/restart.h"
+#include "cli/supervise.h"
+
+#include <sys/types.h>
+
+/* See supervise.c. */
+enum phase { START, SERVE, SETTLE, STOP, TERMINATE, KILL };
+
+enum { SUPERVISE_MAX_LINE = 4096 }; /* of the notify pipe */
+
+struct job {
+    const struct config_group *group;
+    pid_t pid; /* mpirun; 0: not running */
+    char layout[64];
+    char state[16];
+    char said[1200]; /* the last line shown of it */
+    struct restart restart;
+    int64_t kill_ns; /* when it is killed, lost or started and not heard of; 0: never */
+    int64_t starts;
+};
+
+struct supervisor {
+    const struct supervise_options *o;
+    int signals, notify; /* signalfd; the coordinator's notify pipe, -1 when closed */
+    pid_t coordinator;   /* 0: not running */
+    struct job *jobs;    /* [config->groups_count] */
+    char http[600], grpc[600], cluster[300]; /* "" until known */
+    char manifest[80], signers[1100];        /* its SHA-256; "": none */
+    char line[SUPERVISE_MAX_LINE];           /* of the notify pipe, not yet whole */
+    size_t line_len;
+    enum phase phase;
+    int64_t deadline_ns; /* of the phase, from SETTLE on */
+    int64_t told_ns;     /* when a signal last told us to end */
+    bool failed;
+    bool explained; /* the coordinator has said itself why it ends */
+    int ready_fd;
+};
+
+/* --- supervise.c --- */
+
+/* One line on standard error, after "witan serve: ". */
+void supervise_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Says what failed. What follows from it is said too, and then everything ends. */
+void supervise_fail(struct supervisor *s, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Goes on to a phase; nothing when it, or a later one, has been entered. */
+void supervise_enter(struct supervisor *s, enum phase phase);
+/* Processes whose parent died became our children: they are in no group of processes that we
+ * started. `orphans`: these alone, which are a lost group's. */
+void supervise_signal_children(const struct supervisor *s, int number, bool orphans);
+
+/* --- supervise_jobs.c: starting processes, and starting them again --- */
+
+enum status jobs_start_coordinator(struct supervisor *s, struct error *err);
+/* Once: when the coordinator listens. */
+enum status jobs_start(struct supervisor *s, struct error *err);
+/* Kills what is left of lost groups, and starts groups that are due. */
+void jobs_tend(struct supervisor *s);
+/* A group that has served is started again when it ends, while all else is well. */
+bool job_comes_again(const struct supervisor *s, const struct job *j);
+/* It has ended: in how many seconds it will be started again. */
+double job_plan_start(struct job *j);
+/* The coordinator has seen the last of its ranks go. */
+bool job_may_start(const struct job *j);
+
+/* --- supervise_notify.c: what the coordinator tells, and what others may read of it --- */
+
+/* Takes what the coordinator has said. */
+void notify_drain(struct supervisor *s);
+void supervise_write_state(struct supervisor *s);
+/* Where others reach a listener: what it listens on, but for an address that means "any"; there, by
+ * this host's name from afar. */
+void supervise_dial_address(const char *listening, bool far, char out[600]);
+
+#endif
