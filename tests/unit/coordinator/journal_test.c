@@ -32,7 +32,7 @@ static void keeps_copies_of_its_own(void **state)
 static void takes_an_answer_of_any_length(void **state)
 {
     (void)state;
-    enum { TOKENS = 1000 };
+    enum { TOKENS = 5000 };
     const int32_t prompt[] = {1};
     const struct generation_params p = {.prompt = prompt, .prompt_len = 1};
     struct journal j;
