@@ -54,7 +54,7 @@ static void release(struct generation *g)
 {
     *place(g->core, g->id) = g->next;
     if (g->group)
-        members_done(g->group);
+        members_done(g->group, &g->journal);
     g->core->held -= held(g);
     g->core->running--;
     g->core->done++;
@@ -303,6 +303,8 @@ static void take(struct generation *g, const struct drawn *d)
     struct error err;
     bool over = d->stopped || d->full || d->failed, stopped = false;
     note_tokens(g, d->count, clock_now_ns());
+    if (d->count > 0)
+        members_prefilled(g->group, &g->journal);
     g->calling = true;
     tell_prompt(g, d);
     if (d->count > 0 && g->sink->on_ids && !g->cancelled)
@@ -426,7 +428,7 @@ static void resume(struct generation *g, struct failover *f)
 static void lose(struct generation *g, const char *what, struct failover *f)
 {
     int32_t most = g->core->config->limits.failovers;
-    members_done(g->group);
+    members_done(g->group, &g->journal);
     g->group = NULL;
     g->core->held++;
     g->attempt++;

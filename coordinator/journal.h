@@ -16,6 +16,7 @@ struct journal {
     int32_t *answer;                 /* [answer_len] of [answer_cap]; owned */
     int32_t answer_len, answer_cap;
     int32_t prompt_told; /* prompt_logprobs up to this position; 0: none are wanted */
+    int32_t owed;        /* tokens of the prompt that its group has to compute yet: routing.c's */
     int64_t deadline_ns; /* monotonic; 0: none */
     char class[64];      /* numerics class that it began in; "": it has not */
     void *memory;

@@ -101,6 +101,8 @@ static void reset(struct group *g)
     g->proven_ns = g->probe_ns = 0;
     g->tokens = 0;
     g->running = g->waiting = g->kv_blocks_free = g->kv_blocks = 0;
+    if (g->prefixes)
+        prefixes_forget(g->prefixes);
     g->deployment.limits.kv_blocks = g->members->core->config->limits.kv_blocks;
     if (!g->members->stopping)
         set_state(g, GROUP_WAITING, "%s", last);
@@ -647,7 +649,9 @@ static enum status create_groups(struct members *m, struct error *err)
                              core->served.context, err);
         if (st == OK)
             g->ranks = check_calloc((size_t)group_world(g), sizeof *g->ranks);
-        else
+        if (st == OK && m->hashes)
+            g->prefixes = prefixes_create(core_draw_seed());
+        if (st != OK)
             error_prefix(err, "group %s: ", g->config->name);
     }
     checkpoint_close(ck);
@@ -665,6 +669,8 @@ enum status members_create(struct core *core, struct rpc *rpc, const struct rpc_
     m->notify = notify;
     m->groups = check_calloc(core->config->groups_count, sizeof *m->groups);
     attach_service(m);
+    if (core->config->groups_count > 1 && strcmp(core->config->limits.prefix_cache, "off") != 0)
+        m->hashes = check_calloc(PREFIXES_CHAIN, sizeof *m->hashes);
     enum status st = create_groups(m, err);
     if (st == OK)
         st = rpc_server_create(rpc, core->config->listen.cluster, tls, &m->method, 1, &m->server,
@@ -686,9 +692,11 @@ void members_destroy(struct members *m)
     loop_drain(m->core->loop);
     for (uint32_t i = 0; i < m->count; i++) {
         deployment_fini(&m->groups[i].deployment);
+        prefixes_destroy(m->groups[i].prefixes);
         free(m->groups[i].ranks);
     }
     free(m->groups);
+    free(m->hashes);
     free(m);
 }
 

@@ -31,18 +31,21 @@ void members_stop(struct members *m, const char *reason);
 bool members_gone(const struct members *m);
 bool members_all_ready(const struct members *m);
 
-/* Sends a request to a ready group, which it chooses: *group is the one. One that has begun goes to
- * a group of its numerics class alone; else the group's is noted in the journal. ERR_PEER: none is
- * ready, and why; ERR_NO_MEMORY: too many wait in it already; ERR_UNSUPPORTED: those that are ready
- * compute in another class. What comes back is told by generation_tokens and generation_lost. */
+/* Sends a request to a ready group, which it chooses (routing.c): *group is the one. One that has
+ * begun goes to a group of its numerics class alone; else the group's is noted in the journal.
+ * ERR_PEER: none is ready, and why; ERR_NO_MEMORY: too many wait in it already; ERR_UNSUPPORTED:
+ * those that are ready compute in another class. What comes back is told by generation_tokens and
+ * generation_lost. */
 enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, struct journal *j,
                            struct group **group, struct error *err);
 /* Tokens that the KV cache of the ready group with the largest one holds: a sequence of more can
  * never run. 0: not known yet. */
 int64_t members_capacity(const struct members *m);
 void members_cancel(struct group *group, uint64_t id, uint32_t attempt);
-/* The request has ended: it weighs no longer on its group. */
-void members_done(struct group *group);
+/* Its prompt has been computed: the first token is there. */
+void members_prefilled(struct group *group, struct journal *j);
+/* The request has ended, or its group is lost: it weighs no longer on it. */
+void members_done(struct group *group, struct journal *j);
 
 /* Fills the groups of a status reply; protobuf_c_message_free_unpacked frees all of it. */
 void members_status(const struct members *m, Witan__Inference__V1__GetStatusResponse *out);

@@ -5,6 +5,7 @@
 #include "coordinator/deployment.h"
 #include "coordinator/gpus.h"
 #include "coordinator/members.h"
+#include "coordinator/prefixes.h"
 #include "proto/cluster.pb-c.h"
 
 #include <time.h>
@@ -51,6 +52,8 @@ struct group {
     int32_t attached, loaded;
     uint64_t wake;  /* highest generation that rank 0 asked for */
     int32_t active; /* requests on it */
+    int64_t owed;   /* tokens of their prompts that it has to compute yet, as routing.c thinks */
+    struct prefixes *prefixes; /* what it was sent; NULL: nobody asks */
     uint64_t tokens;
     int64_t since_ns;  /* of the state */
     int64_t proven_ns; /* 0: never */
@@ -66,6 +69,8 @@ struct members {
     struct member *open; /* all streams */
     struct group *groups;
     uint32_t count;
+    uint64_t
+        *hashes; /* [PREFIXES_CHAIN], of the prompt that is routed; NULL: no group is to choose */
     bool stopping;
 };
 

@@ -227,6 +227,7 @@ static void write_counts(struct metrics_page *p, const struct metrics *m)
 #undef X
     };
     static const char *const doors[] = {"http", "grpc"};
+    static const char *const routes[] = {"prefix", "load"};
     metrics_family(p, "witan_requests_finished_total", METRICS_COUNTER,
                    "Requests that have ended, by how.");
     write_by_word(p, "reason", ends, m->ended, COUNT_OF(ends));
@@ -247,6 +248,10 @@ static void write_counts(struct metrics_page *p, const struct metrics *m)
                 (double)m->prompt_tokens);
     metrics_one(p, "witan_generated_tokens_total", METRICS_COUNTER, "Tokens of answers.",
                 (double)m->generated_tokens);
+    metrics_family(p, "witan_requests_routed_total", METRICS_COUNTER,
+                   "Requests sent to a group, by what it was chosen for: a prefix that it has "
+                   "cached, or its load alone.");
+    write_by_word(p, "by", routes, m->routed, COUNT_OF(routes));
     metrics_one(p, "witan_requests_resumed_total", METRICS_COUNTER,
                 "Times that a request went on after its group was lost.", (double)m->resumed);
 }

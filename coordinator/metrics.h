@@ -42,6 +42,9 @@ enum metrics_limit {
         METRICS_LIMIT_COUNT,
 };
 
+/* Why a request went to its group: its prompt's beginning is cached there, or load alone. */
+enum metrics_route { METRICS_BY_PREFIX, METRICS_BY_LOAD, METRICS_ROUTE_COUNT };
+
 enum metrics_door { METRICS_HTTP, METRICS_GRPC, METRICS_DOOR_COUNT };
 
 enum { METRICS_HTTP_CODES = 600, METRICS_GRPC_CODES = 17 };
@@ -54,6 +57,7 @@ struct metrics {
     uint64_t slow[METRICS_DOOR_COUNT]; /* clients cut off because they did not read */
     int32_t connections;               /* of the HTTP door, now */
     uint64_t prompt_tokens, generated_tokens;
+    uint64_t routed[METRICS_ROUTE_COUNT];
     uint64_t resumed;        /* attempts that went on with an answer */
     struct histogram broken; /* seconds from the loss of a group to an answer's next token */
     struct histogram first_token, per_token, between_tokens, whole; /* seconds of a request */

@@ -64,19 +64,78 @@ static bool same_class(const struct group *g, const struct journal *j)
     return !*j->class || strcmp(j->class, g->class) == 0;
 }
 
-/* The ready group with the fewest requests whose cache can hold the whole sequence, but for those
- * of the bits in `tried`. */
-static struct group *choose(struct members *m, const struct journal *j, uint64_t tried)
+/* --- choosing ----------------------------------------------------------------------------------
+ *
+ * All groups give the same bits, so only time is at stake. A new request waits for the prompts that
+ * are to be computed before its own and for what of its own the group's cache does not have; and
+ * those that run there slow it down. All in tokens of prompts, the group with the lowest sum of
+ *
+ *   tokens of its prompt that are not cached there
+ *   + tokens of prompts that the group was sent and has not answered yet, cached ones left out
+ *   + LOAD_TOKENS for each request on it
+ *
+ * LOAD_TOKENS is about what a short request costs, its answer included: a prefix of 2,048 tokens
+ * outweighs 8 requests more. A group whose batch is full comes after all that have room, as waiting
+ * for an answer of others to end costs more than any prompt. With one group nothing is counted.
+ */
+enum { LOAD_TOKENS = 256 };
+
+struct candidate {
+    struct group *group; /* NULL: there is none */
+    bool full;
+    int32_t cached; /* of the prompt's tokens, as was noted */
+    int64_t cost;
+};
+
+static struct candidate weigh(struct group *g, const struct journal *j, const uint64_t *hashes,
+                              int32_t blocks)
 {
-    struct group *best = NULL;
+    struct candidate c = {.group = g, .full = g->active >= g->deployment.limits.max_seqs};
+    if (g->prefixes)
+        c.cached = prefixes_find(g->prefixes, hashes, blocks) * KV_BLOCK;
+    c.cost = j->params.prompt_len - c.cached + g->owed + (int64_t)LOAD_TOKENS * g->active;
+    return c;
+}
+
+static bool better(const struct candidate *a, const struct candidate *b)
+{
+    if (!b->group || a->full != b->full)
+        return !b->group || b->full;
+    return a->cost < b->cost;
+}
+
+/* Of the ready groups whose cache can hold the whole sequence, but for those of the bits in
+ * `tried`. */
+static struct candidate choose(struct members *m, const struct journal *j, int32_t blocks,
+                               uint64_t tried)
+{
+    struct candidate best = {0};
     int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
     for (uint32_t i = 0; i < m->count; i++) {
         struct group *g = &m->groups[i];
-        if (g->state == GROUP_READY && !(tried >> i & 1) && same_class(g, j) &&
-            (capacity(g) == 0 || capacity(g) >= tokens) && (!best || g->active < best->active))
-            best = g;
+        if (g->state != GROUP_READY || (tried >> i & 1) || !same_class(g, j) ||
+            (capacity(g) > 0 && capacity(g) < tokens))
+            continue;
+        struct candidate c = weigh(g, j, m->hashes, blocks);
+        if (better(&c, &best))
+            best = c;
     }
     return best;
+}
+
+/* The group has it now, and will have its prompt in its cache. */
+static void place(const struct candidate *c, struct journal *j, int32_t blocks)
+{
+    struct group *g = c->group;
+    int64_t most = capacity(g) / KV_BLOCK;
+    memcpy(j->class, g->class, sizeof j->class);
+    j->owed = j->params.prompt_len - c->cached;
+    g->owed += j->owed;
+    g->active++;
+    g->members->core->metrics.routed[c->cached > 0 ? METRICS_BY_PREFIX : METRICS_BY_LOAD]++;
+    if (g->prefixes && blocks > 0)
+        prefixes_note(g->prefixes, g->members->hashes, blocks,
+                      most > 0 && most < PREFIXES_MOST ? (int32_t)most : PREFIXES_MOST);
 }
 
 /* Why no group can be asked. All groups are of one class at a time (members.c), so one that has
@@ -154,18 +213,21 @@ enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, str
 {
     uint64_t tried = 0;
     enum status st = ERR_PEER;
-    struct group *g = NULL;
+    struct candidate c;
+    /* A prompt's last token is always computed. */
+    int32_t blocks = m->hashes ? prefixes_chain(j->params.prefix_domain, j->params.prompt,
+                                                j->params.prompt_len - 1, m->hashes)
+                               : 0;
     /* A stream may have ended that is not known to be lost yet: then another group. */
-    while (st == ERR_PEER && !m->stopping && (g = choose(m, j, tried))) {
-        tried |= (uint64_t)1 << (g - m->groups);
-        st = submit_to(g, id, attempt, j, err);
+    while (st == ERR_PEER && !m->stopping && (c = choose(m, j, blocks, tried)).group) {
+        tried |= (uint64_t)1 << (c.group - m->groups);
+        st = submit_to(c.group, id, attempt, j, err);
     }
     if (!tried)
         return none_to_ask(m, j, err);
     TRY(st);
-    memcpy(j->class, g->class, sizeof j->class);
-    g->active++;
-    *group = g;
+    place(&c, j, blocks);
+    *group = c.group;
     return OK;
 }
 
@@ -182,7 +244,14 @@ void members_cancel(struct group *g, uint64_t id, uint32_t attempt)
         member_send(g->ranks[0], &message);
 }
 
-void members_done(struct group *g)
+void members_prefilled(struct group *g, struct journal *j)
 {
+    g->owed -= j->owed;
+    j->owed = 0;
+}
+
+void members_done(struct group *g, struct journal *j)
+{
+    members_prefilled(g, j);
     g->active--;
 }
