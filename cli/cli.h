@@ -1,5 +1,5 @@
 /* The subcommands of `witan`: one function a command, in a file of its own (cli/NAME.c; chat's
- * is cli/client_chat.c). */
+ * is cli/client_chat.c, restart's cli/drain.c). */
 #ifndef WITAN_CLI_CLI_H
 #define WITAN_CLI_CLI_H
 
@@ -8,6 +8,8 @@
 int cmd_serve(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_drain(int argc, char **argv);
+int cmd_restart(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);

@@ -16,6 +16,8 @@ static const struct command commands[] = {
     {"serve", cmd_serve, "a coordinator and its worker groups, until stopped"},
     {"chat", cmd_chat, "a conversation with a coordinator"},
     {"status", cmd_status, "what a coordinator's groups and ranks do"},
+    {"drain", cmd_drain, "take a group out of service, and back"},
+    {"restart", cmd_restart, "restart groups one after another, with no request lost"},
     {"run", cmd_run, "answer a prompt, a conversation or a file of requests"},
     {"logits", cmd_logits, "token ids to raw logits"},
     {"render", cmd_render, "render conversations with a checkpoint's chat template"},

@@ -10,6 +10,12 @@ void restart_ready(struct restart *r, int64_t now_ns)
 int32_t restart_plan(struct restart *r, int64_t now_ns, uint32_t random)
 {
     int64_t wait = RESTART_FIRST_MS;
+    if (r->planned) {
+        r->planned = false;
+        r->ready_ns = 0;
+        r->due_ns = now_ns;
+        return 0;
+    }
     if (r->ready_ns != 0 && now_ns - r->ready_ns >= (int64_t)RESTART_SOUND_MS * 1000000)
         r->tries = 0;
     for (int32_t i = 0; i < r->tries && wait < RESTART_MOST_MS; i++)

@@ -23,12 +23,13 @@ struct restart {
     int32_t tries;    /* ends since it was sound */
     int64_t ready_ns; /* since when it serves; 0: it does not */
     int64_t due_ns;   /* when to start it; 0: it is not to be */
+    bool planned;     /* it was told to end, to be started again */
 };
 
 void restart_ready(struct restart *r, int64_t now_ns);
 
 /* It has ended: notes when to start it and returns in how many milliseconds, half to all of the
- * wait, as `random` says. */
+ * wait, as `random` says; 0 after an end that was planned, which counts as no try. */
 int32_t restart_plan(struct restart *r, int64_t now_ns, uint32_t random);
 
 #endif

@@ -143,7 +143,11 @@ static void show_rank(const rank *r)
 
 static void show_group(const group *g)
 {
-    printf("\ngroup %.40s: %.20s, %.40s\n", g->name, g->state, g->layout);
+    printf("\ngroup %.40s: %.20s, %.40s", g->name, g->state, g->layout);
+    if (g->drained || g->restarting)
+        printf(", %s, %" PRIu32 " requests left", g->restarting ? "restarting" : "drained",
+               g->requests);
+    putchar('\n');
     if (*g->message)
         show_wrapped(g->message);
     if (g->n_ranks == 0)
@@ -235,14 +239,17 @@ static json_t *group_json(const group *g)
     json_t *ranks = json_array();
     for (size_t i = 0; i < g->n_ranks; i++)
         json_array_append_new(ranks, rank_json(g->ranks[i]));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:f, s:o}",
-                     "name", g->name, "state", g->state, "message", g->message, "layout", g->layout,
-                     "numerics_class", g->numerics_class, "running", number(g->running), "waiting",
-                     number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
-                     number(g->kv_blocks), "tokens", number(g->tokens), "proven_seconds_ago",
-                     g->proven_seconds_ago, "preempted", number(g->preempted), "kv_blocks_cached",
-                     number(g->kv_blocks_cached), "prefix_hit_rate", g->prefix_hit_rate, "ranks",
-                     ranks);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:f, s:o, s:b, "
+        "s:b, s:o, s:o}",
+        "name", g->name, "state", g->state, "message", g->message, "layout", g->layout,
+        "numerics_class", g->numerics_class, "running", number(g->running), "waiting",
+        number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
+        number(g->kv_blocks), "tokens", number(g->tokens), "proven_seconds_ago",
+        g->proven_seconds_ago, "preempted", number(g->preempted), "kv_blocks_cached",
+        number(g->kv_blocks_cached), "prefix_hit_rate", g->prefix_hit_rate, "ranks", ranks,
+        "drained", g->drained, "restarting", g->restarting, "requests", number(g->requests),
+        "times_ready", number(g->times_ready));
 }
 
 static void show_json(const reply *r)

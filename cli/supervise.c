@@ -155,13 +155,18 @@ static void on_end(struct supervisor *s, pid_t pid, int status)
         if (s->jobs[i].pid != pid)
             continue;
         s->jobs[i].pid = 0;
-        if (job_comes_again(s, &s->jobs[i]))
+        if (s->jobs[i].restart.planned && job_comes_again(s, &s->jobs[i])) {
+            job_plan_start(&s->jobs[i]);
+            supervise_say("group %s: its processes have ended as they were told to",
+                          s->jobs[i].group->name);
+        } else if (job_comes_again(s, &s->jobs[i])) {
             supervise_say("mpirun of group %s (process %d) %s; it is started again in %.1f s",
                           s->jobs[i].group->name, (int)pid, how, job_plan_start(&s->jobs[i]));
-        else if (s->phase <= SETTLE)
+        } else if (s->phase <= SETTLE) {
             supervise_fail(
                 s, "mpirun of group %s (process %d) %s%s", s->jobs[i].group->name, (int)pid, how,
                 s->o->config->verbose || s->failed ? "" : " (--verbose shows its own words)");
+        }
     }
 }
 

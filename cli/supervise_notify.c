@@ -10,7 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOST_MS = 8000 }; /* for what is left of a lost group, whose ranks give up after 5 s */
+enum {
+    LOST_MS = 8000,     /* for what is left of a lost group, whose ranks give up after 5 s */
+    PLANNED_MS = 20000, /* for a group that was told to end */
+};
 
 void supervise_dial_address(const char *listening, bool far, char out[600])
 {
@@ -153,6 +156,10 @@ static void on_group(struct supervisor *s, const char *name, const char *state, 
         memcpy(j->said, said, sizeof said);
         if (strcmp(state, "ready") == 0)
             restart_ready(&j->restart, clock_now_ns());
+        if (strcmp(state, "stopping") == 0) { /* `witan restart` */
+            j->restart.planned = true;
+            j->kill_ns = clock_now_ns() + (int64_t)PLANNED_MS * 1000000;
+        }
         if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0)
             j->kill_ns = 0; /* from here on the coordinator sees to its end */
         if (bad && job_comes_again(s, j))

@@ -106,6 +106,7 @@ struct config {
         int32_t read_timeout_s;  /* a client that reads nothing so long is cut off; default 30 */
         int32_t failovers; /* times that an answer goes on after its group was lost; default 3 */
         int32_t failover_timeout_s; /* it waits so long for a group that it can go on in; 300 */
+        int32_t drain_timeout_s;    /* a group that drains keeps what it runs so long; 600 */
         /* Who shares the KV blocks of equal prompts: "tenant" (default), each tenant's requests
          * among themselves; "shared", all; "off", nobody. */
         char *prefix_cache;

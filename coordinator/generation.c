@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/answer_text.h"
+#include "coordinator/drain.h"
 #include "coordinator/members.h"
 
 #include <stdio.h>
@@ -24,6 +25,7 @@ struct generation {
     uint64_t id;
     uint64_t tenant;
     uint32_t attempt; /* from 1 on */
+    uint32_t moves;   /* of these, those that its group was not lost for */
     int64_t started_ns;
     int64_t lost_ns; /* when its group was lost, until its next token; 0: it is well */
     struct metrics_request times;
@@ -185,6 +187,14 @@ static struct generation *allocate(struct core *core, const struct generation_pa
     return g;
 }
 
+/* Its group is restarting and comes back: a new request waits like one that had begun there. */
+static void await_group(struct generation *g, const struct error *why)
+{
+    g->core->held++;
+    g->lost_ns = g->started_ns;
+    g->end.err = *why;
+}
+
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,
                              struct generation **out, struct error *err)
@@ -199,6 +209,10 @@ enum status generation_start(struct core *core, const struct generation_params *
                                       params->stop_count, err);
     if (st == OK)
         st = members_submit(core->members, g->id, g->attempt, &g->journal, &g->group, err);
+    if (st == ERR_PEER && drain_restarting(core->members)) {
+        await_group(g, err);
+        st = OK;
+    }
     if (st != OK) {
         core->done--;
         release(g);
@@ -425,9 +439,8 @@ static void resume(struct generation *g, struct failover *f)
 }
 
 /* Nothing of the attempt that was lost counts any more. */
-static void lose(struct generation *g, const char *what, struct failover *f)
+static void take_away(struct generation *g, const char *what)
 {
-    int32_t most = g->core->config->limits.failovers;
     members_done(g->group, &g->journal);
     g->group = NULL;
     g->core->held++;
@@ -435,21 +448,38 @@ static void lose(struct generation *g, const char *what, struct failover *f)
     if (g->lost_ns == 0) /* since its last token, however often it is lost meanwhile */
         g->lost_ns = clock_now_ns();
     error_set(&g->end.err, ERR_PEER, "%s", what);
-    if ((int64_t)g->attempt - 1 <= most) {
+}
+
+static void lose(struct generation *g, const char *what, struct failover *f)
+{
+    int32_t most = g->core->config->limits.failovers, losses;
+    take_away(g, what);
+    losses = (int32_t)(g->attempt - 1 - g->moves);
+    if (losses <= most) {
         resume(g, f);
         return;
     }
     struct error err;
     error_set(&err, ERR_PEER, "%.800s; it has lost its group %d times (limits.failovers: %d)", what,
-              (int)g->attempt - 1, most);
+              losses, most);
     f->ended++;
     finish(g, GENERATION_FAILED, &err);
 }
 
-void generation_lost(struct core *core, struct group *group, const char *name, const char *why)
+static void move(struct generation *g, const char *what, struct failover *f)
 {
-    char what[1000];
-    snprintf(what, sizeof what, "group %s was lost: %s", name, why);
+    call_off(g);
+    take_away(g, what);
+    g->moves++;
+    g->core->metrics.moved++;
+    resume(g, f);
+}
+
+/* All of a group, one by one. */
+static struct failover each_of(struct core *core, const struct group *group, const char *what,
+                               void (*fn)(struct generation *g, const char *what,
+                                          struct failover *f))
+{
     struct failover f = {0};
     for (size_t i = 0; i < COUNT_OF(core->table); i++) {
         for (struct generation *g = core->table[i], *next; g; g = next) {
@@ -457,16 +487,35 @@ void generation_lost(struct core *core, struct group *group, const char *name, c
             if (g->group != group)
                 continue;
             int32_t ended = f.ended;
-            lose(g, what, &f);
+            fn(g, what, &f);
             if (f.ended != ended)
                 next = core->table[i]; /* its sink may have ended others */
         }
     }
+    return f;
+}
+
+void generation_lost(struct core *core, struct group *group, const char *name, const char *why)
+{
+    char what[1000];
+    snprintf(what, sizeof what, "group %s was lost: %s", name, why);
+    struct failover f = each_of(core, group, what, lose);
     if (f.resumed + f.held + f.ended > 0)
         log_warn(
             "group %s: of its requests %d go on in another group, %d wait for one (up to %d s: "
             "limits.failover_timeout_s), %d have ended",
             name, f.resumed, f.held, core->config->limits.failover_timeout_s, f.ended);
+}
+
+void generation_moved(struct core *core, struct group *group, const char *name)
+{
+    char what[200];
+    snprintf(what, sizeof what, "group %.100s was taken out of service", name);
+    struct failover f = each_of(core, group, what, move);
+    log_info(
+        "group %s: %d of its requests are moved to another group, %d wait for one (up to %d s: "
+        "limits.failover_timeout_s), %d have ended",
+        name, f.resumed, f.held, core->config->limits.failover_timeout_s, f.ended);
 }
 
 void generation_resume(struct core *core)

@@ -4,12 +4,10 @@
  */
 #include "coordinator/inference.h"
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/inference_admin.h"
 #include "coordinator/inference_logprobs.h"
-#include "coordinator/members.h"
 #include "proto/inference.pb-c.h"
-#include "proto/versions.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +19,7 @@ typedef Witan__Inference__V1__GenerateResponse generate_response;
 struct inference {
     struct core *core;
     struct rpc_server *server;
-    struct rpc_method methods[3];
+    struct rpc_method methods[5];
     struct session *sessions; /* that have asked */
     int active;
     bool stopping;
@@ -461,7 +459,7 @@ static void handle_generate(struct session *s, const ProtobufCMessage *message)
         fail(s, st, &err);
 }
 
-/* --- ListModels, GetStatus ---------------------------------------------------------------------
+/* --- ListModels, Admin -------------------------------------------------------------------------
  */
 
 static void handle_list(struct session *s, const ProtobufCMessage *message)
@@ -486,35 +484,15 @@ static void handle_list(struct session *s, const ProtobufCMessage *message)
     finish(s, RPC_OK, NULL);
 }
 
-static char *copy(const char *s)
+static void handle_admin(struct session *s, const ProtobufCMessage *message)
 {
-    char *out = strdup(s);
-    CHECK(out, "no memory");
-    return out;
-}
-
-static void handle_status(struct session *s, const ProtobufCMessage *message)
-{
-    (void)message;
-    const struct core *core = s->door->core;
-    Witan__Inference__V1__GetStatusResponse *r = check_calloc(1, sizeof *r);
-    witan__inference__v1__get_status_response__init(r);
-    r->version = copy(WITAN_VERSION);
-    r->model = copy(core->served.name);
-    r->model_dir = copy(core->config->model.path);
-    r->uptime_seconds = (uint64_t)((clock_now_ns() - core->started_ns) / 1000000000);
-    r->requests_running = (uint32_t)core->running;
-    r->requests_done = core->done;
-    if (core->served.manifest) {
-        r->manifest = check_calloc(1, sizeof *r->manifest);
-        witan__inference__v1__manifest__init(r->manifest);
-        r->manifest->digest = copy(manifest_digest(core->served.manifest));
-        r->manifest->signers = copy(manifest_signers(core->served.manifest));
-    }
-    members_status(core->members, r);
-    send(s, &r->base);
-    finish(s, RPC_OK, NULL);
-    witan__inference__v1__get_status_response__free_unpacked(r, NULL);
+    struct error err;
+    ProtobufCMessage *response;
+    enum rpc_code code = admin_answer(s->door->core, message, &response, &err);
+    if (response)
+        send(s, response);
+    finish(s, code, response ? NULL : err.msg);
+    protobuf_c_message_free_unpacked(response, NULL);
 }
 
 /* --- the service -------------------------------------------------------------------------------
@@ -530,9 +508,9 @@ static void open_list(struct rpc_call *call, void *arg)
     open_session(call, arg, AUTH_GENERATE, "generate", handle_list);
 }
 
-static void open_status(struct rpc_call *call, void *arg)
+static void open_admin(struct rpc_call *call, void *arg)
 {
-    open_session(call, arg, AUTH_ADMIN, "admin", handle_status);
+    open_session(call, arg, AUTH_ADMIN, "admin", handle_admin);
 }
 
 static void fill_methods(struct inference *d)
@@ -547,7 +525,11 @@ static void fill_methods(struct inference *d)
         {"/witan.inference.v1.Inference/ListModels",
          &witan__inference__v1__list_models_request__descriptor, open_list},
         {"/witan.inference.v1.Admin/GetStatus",
-         &witan__inference__v1__get_status_request__descriptor, open_status},
+         &witan__inference__v1__get_status_request__descriptor, open_admin},
+        {"/witan.inference.v1.Admin/Drain", &witan__inference__v1__drain_request__descriptor,
+         open_admin},
+        {"/witan.inference.v1.Admin/Restart", &witan__inference__v1__restart_request__descriptor,
+         open_admin},
     };
     _Static_assert(COUNT_OF(table) == COUNT_OF(d->methods), "every method");
     for (size_t i = 0; i < COUNT_OF(table); i++)

@@ -20,11 +20,9 @@ typedef Witan__Cluster__V1__CoordinatorMessage coordinator_message;
 const char *group_state_name(enum group_state s)
 {
     static const char *const names[] = {
-        [GROUP_WAITING] = "waiting for ranks",
-        [GROUP_LOADING] = "loading",
-        [GROUP_PROVING] = "proving",
-        [GROUP_READY] = "ready",
-        [GROUP_LOST] = "lost",
+        [GROUP_WAITING] = "waiting for ranks", [GROUP_LOADING] = "loading",
+        [GROUP_PROVING] = "proving",           [GROUP_READY] = "ready",
+        [GROUP_STOPPING] = "stopping",         [GROUP_LOST] = "lost",
     };
     return names[s];
 }
@@ -46,16 +44,18 @@ static void set_state(struct group *g, enum group_state state, const char *fmt, 
 
 static void set_state(struct group *g, enum group_state state, const char *fmt, ...)
 {
-    static const char *const told[] = {"waiting", "loading", NULL, "ready", "lost"};
+    static const char *const told[] = {"waiting", "loading", NULL, "ready", "stopping", "lost"};
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(g->message, sizeof g->message, fmt, ap);
     va_end(ap);
     g->state = state;
     g->since_ns = clock_now_ns();
+    g->times_ready += state == GROUP_READY;
     log_line(state == GROUP_LOST && !g->members->stopping ? LOG_ERROR : LOG_INFO,
              "group %s: %s%s%s", g->config->name, group_state_name(state), *g->message ? ": " : "",
              g->message);
+    group_drain_state(g);
     if (told[state])
         g->members->notify(g->config->name, told[state], g->message);
 }
@@ -204,7 +204,8 @@ static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
         refuse(r, RPC_FAILED_PRECONDITION,
                "rank %u of %u attaches, but the layout of group %s has %d ranks", h->rank, h->world,
                h->group, group_world(g));
-    else if (g->state == GROUP_LOST || (g->attached > 0 && g->incarnation != h->incarnation))
+    else if (g->state == GROUP_LOST || g->state == GROUP_STOPPING ||
+             (g->attached > 0 && g->incarnation != h->incarnation))
         refuse(r, RPC_ABORTED, "ranks of an earlier start of group %s have not gone yet", h->group);
     else if (g->ranks[h->rank])
         refuse(r, RPC_ALREADY_EXISTS, "rank %u of group %s is attached already", h->rank, h->group);
@@ -468,6 +469,8 @@ static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
 {
     struct group *g = r->group;
     struct core *core = g->members->core;
+    if (g->state == GROUP_STOPPING)
+        return; /* of requests that have been called off */
     if (r->hello->rank != 0 || (g->state != GROUP_READY && g->state != GROUP_PROVING)) {
         refuse(r, RPC_FAILED_PRECONDITION, "tokens from a rank that has none to give");
         return;
@@ -568,7 +571,7 @@ static void leave(struct member *r, int code, const char *text)
              "%s is gone in phase %s at step %llu: its control stream ended: %s%s%s", who,
              phase_name(r->phase), (unsigned long long)r->step, rpc_code_name(code),
              *text ? ", " : "", text);
-    if (!g->members->stopping)
+    if (!g->members->stopping && g->state != GROUP_STOPPING)
         lose(g, why);
     if (g->attached == 0)
         reset(g);
@@ -608,6 +611,11 @@ static void tick_group(struct group *g, int64_t now)
         snprintf(why, sizeof why, "not ready after %d s (limits.start_timeout_s): %.300s",
                  c->limits.start_timeout_s, err.msg);
         lose(g, why);
+    } else if (g->state == GROUP_STOPPING &&
+               now - g->since_ns > (int64_t)GROUP_STOP_S * 1000000000) {
+        snprintf(why, sizeof why, "%d of its ranks have not ended within %d s of being told to",
+                 g->attached, (int)GROUP_STOP_S);
+        lose(g, why);
     } else if (g->state == GROUP_READY && g->probe_ns == 0 &&
                now - g->proven_ns > (int64_t)c->limits.probe_s * 1000000000) {
         send_probe(g);
@@ -622,6 +630,8 @@ void members_tick(struct members *m)
             refuse(r, RPC_DEADLINE_EXCEEDED, "no hello within %d s", (int)HELLO_TIMEOUT_S);
     for (uint32_t i = 0; i < m->count && !m->stopping; i++)
         tick_group(&m->groups[i], now);
+    for (uint32_t i = 0; i < m->count && !m->stopping; i++)
+        group_drain_tick(&m->groups[i], now);
 }
 
 /* --- start and stop ----------------------------------------------------------------------------
@@ -705,16 +715,29 @@ int members_port(const struct members *m)
     return rpc_server_port(m->server);
 }
 
-void members_stop(struct members *m, const char *reason)
+/* All ranks; of one group alone where it is not NULL. */
+static void say_stop(const struct members *m, const struct group *g, const char *reason)
 {
     Witan__Cluster__V1__Stop stop = WITAN__CLUSTER__V1__STOP__INIT;
     coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
     stop.reason = (char *)reason;
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP;
     message.stop = &stop;
-    m->stopping = true;
     for (struct member *r = m->open; r; r = r->next)
-        member_send(r, &message);
+        if (!g || r->group == g)
+            member_send(r, &message);
+}
+
+void group_stop(struct group *g, const char *reason)
+{
+    set_state(g, GROUP_STOPPING, "%s", reason);
+    say_stop(g->members, g, reason);
+}
+
+void members_stop(struct members *m, const char *reason)
+{
+    m->stopping = true;
+    say_stop(m, NULL, reason);
 }
 
 bool members_gone(const struct members *m)

@@ -76,6 +76,9 @@ void generation_tokens(struct core *core, const struct drawn *d);
 /* Everything that runs on this group has lost it: each goes on in another one, or waits until one
  * is ready. `why`: one line. */
 void generation_lost(struct core *core, struct group *group, const char *name, const char *why);
+/* The same of a group that is taken out of service on purpose and still there: it is told to give
+ * its requests up, and none of limits.failovers is spent. */
+void generation_moved(struct core *core, struct group *group, const char *name);
 /* A group has become ready: what waits for one goes on. */
 void generation_resume(struct core *core);
 /* Ends what has taken too long, and tries again with what waits. Called about once a second. */

@@ -13,13 +13,24 @@
 enum {
     HELLO_TIMEOUT_S = 10,
     HEARTBEAT_MS = 1000,
+    GROUP_STOP_S = 10,      /* for a group that was told to end */
     PROVEN_AT_LEAST_S = 30, /* a proof may be this old, or three probes if those are rarer */
     MEMBERS_MAX_PURPOSES = 16,
     MEMBERS_MAX_WORD = 256,      /* a text of a hello */
     MEMBERS_MOST_WAITING = 4096, /* what a leader has room for beyond those that run */
 };
 
-enum group_state { GROUP_WAITING, GROUP_LOADING, GROUP_PROVING, GROUP_READY, GROUP_LOST };
+enum group_state {
+    GROUP_WAITING,
+    GROUP_LOADING,
+    GROUP_PROVING,
+    GROUP_READY,
+    GROUP_STOPPING, /* told to end in order */
+    GROUP_LOST,
+};
+
+/* How far it is with a restart that was asked for (drain.c). */
+enum group_restart { RESTART_NONE, RESTART_DRAINING, RESTART_STOPPING, RESTART_STARTING };
 
 /* One control stream. Made by the rpc thread when it opens, then the loop thread's. */
 struct member {
@@ -46,7 +57,11 @@ struct group {
     enum group_state state;
     char message[1024]; /* why it was lost last, or what it waits for */
     char class[64];     /* numerics class of its ranks, as answers are told it */
-    uint64_t losses;    /* times that it was lost after it was ready */
+    uint64_t times_ready;
+    bool drained, moved; /* takes nothing new; what ran there has been moved on */
+    enum group_restart restart;
+    int64_t drained_ns, restart_ns; /* since when */
+    uint64_t losses;                /* times that it was lost after it was ready */
     uint64_t incarnation;
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;
@@ -98,6 +113,15 @@ void tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s)
 /* What keeps a group from serving, for the operator: ERR_PEER. */
 enum status group_why_not(const struct group *g, struct error *err);
 
+/* --- drain.c --- */
+
+/* A ready group that is neither drained nor restarts. */
+bool group_takes_new(const struct group *g);
+/* About once a second. */
+void group_drain_tick(struct group *g, int64_t now);
+/* Its state has changed. */
+void group_drain_state(struct group *g);
+
 /* --- attach.c: the service, on the rpc thread --- */
 
 /* Fills m->method; its callbacks post to the functions below. */
@@ -113,6 +137,9 @@ void member_closed(struct member *r, int code, const char *message);
 
 /* One that does not read what it is sent is sent home; one that is NULL or gone is sent nothing. */
 void member_send(struct member *r, const Witan__Cluster__V1__CoordinatorMessage *message);
+
+/* Tells its ranks to end in order; when the last has gone it waits again. */
+void group_stop(struct group *g, const char *reason);
 
 int32_t group_world(const struct group *g);
 const char *group_state_name(enum group_state s);

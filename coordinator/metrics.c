@@ -252,6 +252,9 @@ static void write_counts(struct metrics_page *p, const struct metrics *m)
                    "Requests sent to a group, by what it was chosen for: a prefix that it has "
                    "cached, or its load alone.");
     write_by_word(p, "by", routes, m->routed, COUNT_OF(routes));
+    metrics_one(p, "witan_requests_moved_total", METRICS_COUNTER,
+                "Requests that went on elsewhere because their group was drained or restarted.",
+                (double)m->moved);
     metrics_one(p, "witan_requests_resumed_total", METRICS_COUNTER,
                 "Times that a request went on after its group was lost.", (double)m->resumed);
 }

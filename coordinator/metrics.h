@@ -58,6 +58,7 @@ struct metrics {
     int32_t connections;               /* of the HTTP door, now */
     uint64_t prompt_tokens, generated_tokens;
     uint64_t routed[METRICS_ROUTE_COUNT];
+    uint64_t moved;          /* requests that their group gave away on purpose */
     uint64_t resumed;        /* attempts that went on with an answer */
     struct histogram broken; /* seconds from the loss of a group to an answer's next token */
     struct histogram first_token, per_token, between_tokens, whole; /* seconds of a request */

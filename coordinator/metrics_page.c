@@ -26,6 +26,9 @@ static void label_group(struct metrics_labels *l, const struct group *g)
 /* X(metric, type, help, expression of `g`) */
 #define GROUP_VALUES(X)                                                                            \
     X("witan_group_ready", METRICS_GAUGE, "1: the group serves.", g->state == GROUP_READY)         \
+    X("witan_group_draining", METRICS_GAUGE,                                                       \
+      "1: the group takes no new requests: it drains or restarts.",                                \
+      g->drained || g->restart != RESTART_NONE)                                                    \
     X("witan_group_losses_total", METRICS_COUNTER, "Times that the group was lost as it served.",  \
       g->losses)                                                                                   \
     X("witan_group_requests", METRICS_GAUGE, "Requests that were sent to the group.", g->active)   \

@@ -37,7 +37,7 @@ int32_t prefixes_chain(uint64_t domain, const int32_t *ids, int32_t count, uint6
 struct prefixes *prefixes_create(uint64_t seed)
 {
     struct prefixes *p = check_calloc(1, sizeof *p);
-    p->seed = seed | 1;
+    p->seed = seed * 0x9E3779B97F4A7C15u | 1; /* small ones too */
     prefixes_forget(p);
     return p;
 }

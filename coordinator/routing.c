@@ -15,7 +15,7 @@ static bool proven(const struct group *g)
 {
     int64_t probe = g->members->core->config->limits.probe_s;
     int64_t most = 3 * probe > PROVEN_AT_LEAST_S ? 3 * probe : PROVEN_AT_LEAST_S;
-    return g->state == GROUP_READY && clock_now_ns() - g->proven_ns < most * 1000000000;
+    return group_takes_new(g) && clock_now_ns() - g->proven_ns < most * 1000000000;
 }
 
 enum status group_why_not(const struct group *g, struct error *err)
@@ -30,6 +30,8 @@ enum status group_why_not(const struct group *g, struct error *err)
     if (g->state != GROUP_READY)
         return error_set(err, ERR_PEER, "group %s is %s%s%s", g->config->name,
                          group_state_name(g->state), *g->message ? ": " : "", g->message);
+    if (!group_takes_new(g))
+        return error_set(err, ERR_PEER, "group %s is draining", g->config->name);
     return error_set(err, ERR_PEER, "group %s has run no forward pass for %.0f s", g->config->name,
                      (double)(clock_now_ns() - g->proven_ns) * 1e-9);
 }
@@ -104,8 +106,8 @@ static bool better(const struct candidate *a, const struct candidate *b)
     return a->cost < b->cost;
 }
 
-/* Of the ready groups whose cache can hold the whole sequence, but for those of the bits in
- * `tried`. */
+/* Of the groups that take requests and whose cache can hold the whole sequence, but for those of
+ * the bits in `tried`. */
 static struct candidate choose(struct members *m, const struct journal *j, int32_t blocks,
                                uint64_t tried)
 {
@@ -113,7 +115,7 @@ static struct candidate choose(struct members *m, const struct journal *j, int32
     int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
     for (uint32_t i = 0; i < m->count; i++) {
         struct group *g = &m->groups[i];
-        if (g->state != GROUP_READY || (tried >> i & 1) || !same_class(g, j) ||
+        if (!group_takes_new(g) || (tried >> i & 1) || !same_class(g, j) ||
             (capacity(g) > 0 && capacity(g) < tokens))
             continue;
         struct candidate c = weigh(g, j, m->hashes, blocks);
@@ -143,7 +145,7 @@ static void place(const struct candidate *c, struct journal *j, int32_t blocks)
 static enum status none_to_ask(struct members *m, const struct journal *j, struct error *err)
 {
     for (uint32_t i = 0; i < m->count && !m->stopping; i++)
-        if (m->groups[i].state == GROUP_READY && !same_class(&m->groups[i], j))
+        if (group_takes_new(&m->groups[i]) && !same_class(&m->groups[i], j))
             return error_set(err, ERR_UNSUPPORTED,
                              "the answer began in numerics class %s, and group %s computes in %s, "
                              "whose tokens are others: ask again from the beginning",

@@ -113,7 +113,8 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
 {
     const struct layout *l = &g->deployment.plan->layout;
     out->name = text("%s", g->config->name);
-    out->state = text("%s", group_state_name(g->state));
+    bool draining = g->state == GROUP_READY && !group_takes_new(g);
+    out->state = text("%s", draining ? "draining" : group_state_name(g->state));
     out->message = text("%s", g->message);
     out->layout = text("pp=%d tp=%d ep=%d w=%d", l->pp, l->tp, l->ep, l->w);
     out->numerics_class = text("%s", g->ranks[0] ? g->members->core->served.numerics_class : "");
@@ -122,6 +123,10 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
     out->kv_blocks_free = g->kv_blocks_free;
     out->kv_blocks = g->kv_blocks;
     out->tokens = g->tokens;
+    out->requests = (uint32_t)g->active;
+    out->drained = g->drained;
+    out->restarting = g->restart != RESTART_NONE;
+    out->times_ready = g->times_ready;
     put_engine(g, out);
     out->proven_seconds_ago = g->proven_ns ? seconds_since(g->proven_ns) : -1;
     out->ranks = check_calloc((size_t)group_world(g), sizeof(Witan__Inference__V1__Rank *));

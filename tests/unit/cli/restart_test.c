@@ -36,9 +36,23 @@ static void who_has_served_begins_anew(void **state)
     assert_int_equal(restart_plan(&r, INT64_MAX / 2, 0), 1000); /* it has not served since */
 }
 
+static void a_planned_end_is_no_try(void **state)
+{
+    (void)state;
+    struct restart r = {0};
+    restart_ready(&r, 1 * ms);
+    restart_plan(&r, 2 * ms, 0);
+    r.planned = true;
+    assert_int_equal(restart_plan(&r, 3 * ms, UINT32_MAX), 0);
+    assert_int_equal(r.due_ns, 3 * ms);
+    assert_false(r.planned);
+    assert_int_equal(restart_plan(&r, 4 * ms, 0), 1000); /* and this end was none */
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(waits_double_up_to_a_bound),
     cmocka_unit_test(who_has_served_begins_anew),
+    cmocka_unit_test(a_planned_end_is_no_try),
 };
 
 UNIT_MAIN(tests)

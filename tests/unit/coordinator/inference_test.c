@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/inference.h"
-#include "coordinator/members.h"
+#include "coordinator/inference_admin.h"
 #include "proto/inference.pb-c.h"
 
 #include <pthread.h>
@@ -14,9 +14,11 @@
 #define GENERATE "/witan.inference.v1.Inference/Generate"
 
 /* In place of the library's, whose file would bring the real core. */
-void members_status(const struct members *m, Witan__Inference__V1__GetStatusResponse *out)
+enum rpc_code admin_answer(struct core *c, const ProtobufCMessage *request,
+                           ProtobufCMessage **response, struct error *err)
 {
-    (void)m, (void)out;
+    (void)c, (void)request, (void)response, (void)err;
+    return RPC_UNIMPLEMENTED;
 }
 
 static struct config config;

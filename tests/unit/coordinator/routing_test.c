@@ -77,6 +77,7 @@ static void begin(struct cluster *c, struct fake_rank r[2], const char *limits)
              limits);
     cluster_start(c, yaml);
     fake_serve(c, &r[0]);
+    cluster_wait_ready(c, true);
     fake_serve_with(c, &r[1], (struct fake_hello){.group = "g1"}, "");
     for (int i = 0; i < 3000 && !both[1]; i++) {
         on_loop(c, ask_both_ready, both);

@@ -1,0 +1,168 @@
+/* Groups taken out of service on purpose: see drain.h. */
+#include "coordinator/drain.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/members_private.h"
+
+#include <string.h>
+
+bool group_takes_new(const struct group *g)
+{
+    return g->state == GROUP_READY && !g->drained && g->restart == RESTART_NONE;
+}
+
+static bool others_take(const struct group *g)
+{
+    const struct members *m = g->members;
+    for (uint32_t i = 0; i < m->count; i++)
+        if (&m->groups[i] != g && group_takes_new(&m->groups[i]))
+            return true;
+    return false;
+}
+
+static enum status find(struct members *m, const char *name, struct group **out, struct error *err)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        *out = &m->groups[i];
+        if (strcmp((*out)->config->name, name) == 0)
+            return OK;
+    }
+    return error_set(err, ERR_NOT_FOUND, "this cluster has no group \"%.80s\"", name);
+}
+
+bool drain_restarting(const struct members *m)
+{
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->groups[i].restart != RESTART_NONE)
+            return true;
+    return false;
+}
+
+/* --- asked -------------------------------------------------------------------------------------
+ */
+
+static void undo_drain(struct group *g)
+{
+    if (g->drained)
+        log_info("group %s: takes requests again", g->config->name);
+    g->drained = false;
+    generation_resume(g->members->core);
+}
+
+static enum status begin_drain(struct group *g, bool force, struct error *err)
+{
+    if (g->drained)
+        return OK;
+    if (group_takes_new(g) && !force && !others_take(g))
+        return error_set(err, ERR_INVALID,
+                         "group %s is the only one that takes requests: new ones would be refused "
+                         "(503) until `witan drain %s --undo`; --force does it",
+                         g->config->name, g->config->name);
+    g->drained = true;
+    g->drained_ns = clock_now_ns();
+    g->moved = false;
+    log_info("group %s: draining: takes nothing new, %d requests run there", g->config->name,
+             g->active);
+    return OK;
+}
+
+enum status drain_group(struct members *m, const char *name, bool undo, bool force,
+                        uint32_t *requests, struct error *err)
+{
+    struct group *g;
+    TRY(find(m, name, &g, err));
+    if (g->restart != RESTART_NONE)
+        return error_set(err, ERR_INVALID, "group %s restarts: wait until it is ready", name);
+    if (undo)
+        undo_drain(g);
+    else
+        TRY(begin_drain(g, force, err));
+    *requests = (uint32_t)g->active;
+    return OK;
+}
+
+enum status drain_restart(struct members *m, const char *name, bool force, uint32_t *requests,
+                          struct error *err)
+{
+    struct group *g;
+    TRY(find(m, name, &g, err));
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->groups[i].restart != RESTART_NONE)
+            return error_set(err, ERR_INVALID,
+                             "group %s restarts already (%d requests are left on it): one at a "
+                             "time",
+                             m->groups[i].config->name, m->groups[i].active);
+    if (g->state != GROUP_READY) {
+        struct error why;
+        group_why_not(g, &why);
+        return error_set(err, ERR_INVALID, "nothing to restart: %.900s", why.msg);
+    }
+    if (group_takes_new(g) && !force && !others_take(g))
+        return error_set(err, ERR_INVALID,
+                         "group %s is the only one that takes requests: they would wait until it "
+                         "is back; --force does it",
+                         name);
+    g->restart = RESTART_DRAINING;
+    g->restart_ns = clock_now_ns();
+    g->moved = false;
+    log_info("group %s: restarting: takes nothing new, %d requests run there", name, g->active);
+    *requests = (uint32_t)g->active;
+    group_drain_tick(g, g->restart_ns);
+    return OK;
+}
+
+/* --- as time goes on ---------------------------------------------------------------------------
+ */
+
+/* What runs there goes on elsewhere, or is held. */
+static void move(struct group *g)
+{
+    g->moved = true;
+    generation_moved(g->members->core, g, g->config->name);
+}
+
+static void drain_for_restart(struct group *g, int64_t since)
+{
+    int64_t most = (int64_t)g->members->core->config->limits.drain_timeout_s * 1000000000;
+    /* Where no other group takes them, new requests wait until this one is back: the sooner the
+     * better. */
+    if (g->active > 0 && (since > most || !others_take(g)))
+        move(g);
+    if (g->active > 0)
+        return;
+    g->restart = RESTART_STOPPING;
+    group_stop(g, "it is restarted");
+}
+
+void group_drain_tick(struct group *g, int64_t now)
+{
+    const struct config *c = g->members->core->config;
+    int64_t most = (int64_t)c->limits.drain_timeout_s * 1000000000;
+    int64_t start = (int64_t)c->limits.start_timeout_s * 1000000000;
+    if (g->restart == RESTART_DRAINING) {
+        drain_for_restart(g, now - g->restart_ns);
+    } else if (g->restart == RESTART_STARTING && now - g->restart_ns > start) {
+        g->restart = RESTART_NONE;
+        log_warn("group %s: not back within %d s of its restart (limits.start_timeout_s)",
+                 g->config->name, c->limits.start_timeout_s);
+    } else if (g->drained && !g->moved && g->active > 0 && now - g->drained_ns > most &&
+               others_take(g)) {
+        move(g);
+    }
+}
+
+void group_drain_state(struct group *g)
+{
+    if (g->restart == RESTART_NONE)
+        return;
+    if (g->state == GROUP_WAITING && g->restart == RESTART_STOPPING) {
+        g->restart = RESTART_STARTING;
+        g->restart_ns = clock_now_ns(); /* limits.start_timeout_s counts from here */
+    } else if (g->state == GROUP_READY) {
+        log_info("group %s: restarted", g->config->name);
+        g->restart = RESTART_NONE;
+    } else if (g->state == GROUP_LOST) {
+        log_warn("group %s: its restart has failed: %s", g->config->name, g->message);
+        g->restart = RESTART_NONE;
+    }
+}

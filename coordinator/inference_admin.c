@@ -1,0 +1,76 @@
+/* Admin's calls: see inference_admin.h. */
+#include "coordinator/inference_admin.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "coordinator/drain.h"
+#include "proto/versions.h"
+
+#include <string.h>
+
+static char *copy(const char *s)
+{
+    char *out = strdup(s);
+    CHECK(out, "no memory");
+    return out;
+}
+
+static ProtobufCMessage *status_of(const struct core *core)
+{
+    Witan__Inference__V1__GetStatusResponse *r = check_calloc(1, sizeof *r);
+    witan__inference__v1__get_status_response__init(r);
+    r->version = copy(WITAN_VERSION);
+    r->model = copy(core->served.name);
+    r->model_dir = copy(core->config->model.path);
+    r->uptime_seconds = (uint64_t)((clock_now_ns() - core->started_ns) / 1000000000);
+    r->requests_running = (uint32_t)core->running;
+    r->requests_done = core->done;
+    if (core->served.manifest) {
+        r->manifest = check_calloc(1, sizeof *r->manifest);
+        witan__inference__v1__manifest__init(r->manifest);
+        r->manifest->digest = copy(manifest_digest(core->served.manifest));
+        r->manifest->signers = copy(manifest_signers(core->served.manifest));
+    }
+    members_status(core->members, r);
+    return &r->base;
+}
+
+static enum status drain(struct core *core, const Witan__Inference__V1__DrainRequest *q,
+                         ProtobufCMessage **response, struct error *err)
+{
+    uint32_t requests;
+    TRY(drain_group(core->members, q->group, q->undo, q->force, &requests, err));
+    Witan__Inference__V1__DrainResponse *r = check_calloc(1, sizeof *r);
+    witan__inference__v1__drain_response__init(r);
+    r->requests = requests;
+    *response = &r->base;
+    return OK;
+}
+
+static enum status restart(struct core *core, const Witan__Inference__V1__RestartRequest *q,
+                           ProtobufCMessage **response, struct error *err)
+{
+    uint32_t requests;
+    TRY(drain_restart(core->members, q->group, q->force, &requests, err));
+    Witan__Inference__V1__RestartResponse *r = check_calloc(1, sizeof *r);
+    witan__inference__v1__restart_response__init(r);
+    r->requests = requests;
+    r->drain_timeout_s = (uint32_t)core->config->limits.drain_timeout_s;
+    r->start_timeout_s = (uint32_t)core->config->limits.start_timeout_s;
+    *response = &r->base;
+    return OK;
+}
+
+enum rpc_code admin_answer(struct core *core, const ProtobufCMessage *request,
+                           ProtobufCMessage **response, struct error *err)
+{
+    const ProtobufCMessageDescriptor *kind = request->descriptor;
+    enum status st = OK;
+    *response = NULL;
+    if (kind == &witan__inference__v1__drain_request__descriptor)
+        st = drain(core, (const Witan__Inference__V1__DrainRequest *)request, response, err);
+    else if (kind == &witan__inference__v1__restart_request__descriptor)
+        st = restart(core, (const Witan__Inference__V1__RestartRequest *)request, response, err);
+    else
+        *response = status_of(core);
+    return st == OK ? RPC_OK : st == ERR_NOT_FOUND ? RPC_NOT_FOUND : RPC_FAILED_PRECONDITION;
+}
