@@ -32,7 +32,7 @@ static enum status find(struct members *m, const char *name, struct group **out,
 
 bool drain_restarting(const struct members *m)
 {
-    for (uint32_t i = 0; i < m->count; i++)
+    for (uint32_t i = 0; i < m->count && !m->stopping; i++)
         if (m->groups[i].restart != RESTART_NONE)
             return true;
     return false;
