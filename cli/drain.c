@@ -193,7 +193,7 @@ static enum status await(struct client *c, struct view *v, int64_t deadline_ns, 
             return OK;
         tell(v, before);
         if (!v->restarting || clock_now_ns() > deadline_ns)
-            return error_set(err, ERR_PEER, "group %s has not come back: it is %s%s%s", v->name,
+            return error_set(err, ERR_PEER, "group %s was not restarted: it is %s%s%s", v->name,
                              v->state, *v->message ? ": " : "", v->message);
     }
 }

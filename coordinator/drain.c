@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "coordinator/members_private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 bool group_takes_new(const struct group *g)
@@ -104,6 +105,7 @@ enum status drain_restart(struct members *m, const char *name, bool force, uint3
                          name);
     g->restart = RESTART_DRAINING;
     g->restart_ns = clock_now_ns();
+    g->alone = force || g->drained;
     g->moved = false;
     log_info("group %s: restarting: takes nothing new, %d requests run there", name, g->active);
     *requests = (uint32_t)g->active;
@@ -121,9 +123,23 @@ static void move(struct group *g)
     generation_moved(g->members->core, g, g->config->name);
 }
 
+/* What would stand in for it has gone meanwhile. */
+static void give_up(struct group *g)
+{
+    g->restart = RESTART_NONE;
+    snprintf(g->message, sizeof g->message,
+             "its restart was given up, as no other group takes requests any more");
+    log_warn("group %s: %s", g->config->name, g->message);
+    generation_resume(g->members->core);
+}
+
 static void drain_for_restart(struct group *g, int64_t since)
 {
     int64_t most = (int64_t)g->members->core->config->limits.drain_timeout_s * 1000000000;
+    if (!g->alone && !others_take(g)) {
+        give_up(g);
+        return;
+    }
     /* Where no other group takes them, new requests wait until this one is back: the sooner the
      * better. */
     if (g->active > 0 && (since > most || !others_take(g)))

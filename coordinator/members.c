@@ -182,8 +182,8 @@ static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
 {
     struct members *m = r->members;
     struct error err;
-    if (h->protocol_version < CLUSTER_PROTOCOL_OLDEST ||
-        h->protocol_version > CLUSTER_PROTOCOL_VERSION) {
+    uint32_t oldest = h->protocol_oldest ? h->protocol_oldest : h->protocol_version;
+    if (h->protocol_version < CLUSTER_PROTOCOL_OLDEST || oldest > CLUSTER_PROTOCOL_VERSION) {
         refuse(r, RPC_FAILED_PRECONDITION,
                "the rank (witan %s) speaks protocol version %u, this coordinator (witan %s) %d to "
                "%d: install releases next to each other",
@@ -340,6 +340,8 @@ static void on_hello(struct member *r, rank_message *message)
     r->group = g;
     r->heartbeat_ns = clock_now_ns();
     g->incarnation = r->hello->incarnation;
+    if (g->attached == 0 || r->hello->protocol_version < g->protocol)
+        g->protocol = r->hello->protocol_version;
     g->ranks[r->hello->rank] = r;
     if (g->attached++ == 0)
         g->since_ns = clock_now_ns(); /* limits.start_timeout_s counts from the first rank on */

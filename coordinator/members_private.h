@@ -59,10 +59,12 @@ struct group {
     char class[64];     /* numerics class of its ranks, as answers are told it */
     uint64_t times_ready;
     bool drained, moved; /* takes nothing new; what ran there has been moved on */
+    bool alone; /* it restarts whether or not others take requests */
     enum group_restart restart;
     int64_t drained_ns, restart_ns; /* since when */
     uint64_t losses;                /* times that it was lost after it was ready */
     uint64_t incarnation;
+    uint32_t protocol; /* lowest version that one of its ranks speaks at most */
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;
     uint64_t wake;  /* highest generation that rank 0 asked for */

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "coordinator/members_private.h"
+#include "proto/versions.h"
 
 #include <string.h>
 
@@ -66,6 +67,12 @@ static bool same_class(const struct group *g, const struct journal *j)
     return !*j->class || strcmp(j->class, g->class) == 0;
 }
 
+/* Ranks of the release before know no answers to go on with. */
+static bool goes_on(const struct group *g, const struct journal *j)
+{
+    return g->protocol >= CLUSTER_PROTOCOL_ANSWERS || (j->answer_len == 0 && j->prompt_told <= 1);
+}
+
 /* --- choosing ----------------------------------------------------------------------------------
  *
  * All groups give the same bits, so only time is at stake. A new request waits for the prompts that
@@ -115,7 +122,7 @@ static struct candidate choose(struct members *m, const struct journal *j, int32
     int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
     for (uint32_t i = 0; i < m->count; i++) {
         struct group *g = &m->groups[i];
-        if (!group_takes_new(g) || (tried >> i & 1) || !same_class(g, j) ||
+        if (!group_takes_new(g) || (tried >> i & 1) || !same_class(g, j) || !goes_on(g, j) ||
             (capacity(g) > 0 && capacity(g) < tokens))
             continue;
         struct candidate c = weigh(g, j, m->hashes, blocks);

@@ -5,8 +5,10 @@
 #define WITAN_VERSION "0.1.0"
 
 enum {
-    CLUSTER_PROTOCOL_VERSION = 1,
+    CLUSTER_PROTOCOL_VERSION = 2,
     CLUSTER_PROTOCOL_OLDEST = 1, /* that this release still understands: the release before */
+    /* From which on ranks know what they are asked. */
+    CLUSTER_PROTOCOL_ANSWERS = 2, /* to go on with an answer: Submit.answer, prompt_told */
 };
 
 /* Bits of cpu arithmetic: raised whenever any result may change (docs/decisions.md). */

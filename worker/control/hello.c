@@ -73,6 +73,7 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
     Witan__Cluster__V1__Hello *m = &out->message;
     *m = (Witan__Cluster__V1__Hello)WITAN__CLUSTER__V1__HELLO__INIT;
     m->protocol_version = CLUSTER_PROTOCOL_VERSION;
+    m->protocol_oldest = CLUSTER_PROTOCOL_OLDEST;
     m->software_version = text(WITAN_VERSION);
     m->group = text(o->group);
     m->incarnation = o->incarnation;

@@ -253,7 +253,7 @@ static void fake_send(struct fake_rank *r, Witan__Cluster__V1__RankMessage *m)
 
 struct fake_hello {
     const char *group;
-    uint32_t rank, world, version;
+    uint32_t rank, world, version, oldest;
     uint64_t incarnation;
     const char *device; /* the GPU's name; NULL: on its processor */
     const char *class;  /* NULL: as of the device */
@@ -270,6 +270,7 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
     hw.ranks_here = h.world;
     hw.memory_bytes = (uint64_t)16 << 30;
     hello.protocol_version = h.version ? h.version : CLUSTER_PROTOCOL_VERSION;
+    hello.protocol_oldest = h.oldest;
     hello.software_version = WITAN_VERSION;
     hello.group = (char *)(h.group ? h.group : "g0");
     hello.incarnation = h.incarnation ? h.incarnation : 1;

@@ -314,6 +314,26 @@ static void a_group_is_restarted(void **state)
     end(&c, r, 2);
 }
 
+/* The other one is lost as this one drains: then this one stays. */
+static void the_last_one_is_not_restarted(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2];
+    struct answer a, b;
+    begin(&c, r, 2, two_groups);
+    start(&c, &a);
+    const told *m = next(&r[0], SUBMIT);
+    ordered((struct order){.c = &c, .group = "g0", .restart = true});
+    start(&c, &b);
+    next(&r[1], SUBMIT);
+    fake_release(&r[1]);
+    wait_state(&c, 0, GROUP_READY, RESTART_NONE);
+    finish(&r[0], m->submit, &a);
+    finish(&r[0], next(&r[0], SUBMIT)->submit, &b);
+    end(&c, r, 1);
+}
+
 /* Where nobody else answers, requests wait for it: those under way and new ones. */
 static void the_only_group_is_restarted_by_force(void **state)
 {
@@ -384,27 +404,73 @@ static void a_restart_that_fails_is_over(void **state)
 
 /* --- releases side by side --- */
 
-/* As a rolling upgrade has them: one group of the release before, one of this; what one loses the
- * other goes on with. */
-static void neighbouring_releases_serve_together(void **state)
+static void serve_as(struct cluster *c, struct fake_rank *r, const char *group, uint32_t version,
+                     uint32_t oldest)
+{
+    fake_serve_with(c, r, (struct fake_hello){.group = group, .version = version, .oldest = oldest},
+                    "");
+}
+
+/* As a rolling upgrade has them: a group of the release before and one of this; what the new one
+ * loses before it has begun to answer the old one takes, and an answer waits for one that can go on
+ * with it. */
+static void the_release_before_serves_beside_this_one(void **state)
 {
     (void)state;
+    static const int32_t id = 40;
     struct cluster c;
     struct fake_rank r[2];
-    struct answer a;
+    struct answer a, b;
     cluster_start(&c, two_groups);
-    fake_serve_with(&c, &r[0], (struct fake_hello){.version = CLUSTER_PROTOCOL_OLDEST}, "");
-    fake_serve_with(&c, &r[1],
-                    (struct fake_hello){.group = "g1", .version = CLUSTER_PROTOCOL_VERSION}, "");
+    _Static_assert(CLUSTER_PROTOCOL_OLDEST == CLUSTER_PROTOCOL_VERSION - 1, "one release apart");
+    serve_as(&c, &r[0], "g0", CLUSTER_PROTOCOL_VERSION, CLUSTER_PROTOCOL_OLDEST);
+    serve_as(&c, &r[1], "g1", CLUSTER_PROTOCOL_VERSION - 1, 0);
     for (uint32_t i = 0; i < 2; i++)
         wait_state(&c, i, GROUP_READY, RESTART_NONE);
     start(&c, &a);
+    const told *m = next(&r[0], SUBMIT);
+    fake_say_tokens(&r[0], m->submit->request_id, 1, m->submit->epoch, 0, &id, 1,
+                    WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    wait_ids(&a, 1);
+    start(&c, &b);
+    finish(&r[1], next(&r[1], SUBMIT)->submit, &b); /* each serves */
+    ordered((struct order){.c = &c, .group = "g1"});
+    start(&c, &b);
     next(&r[0], SUBMIT);
+    ordered((struct order){.c = &c, .group = "g1", .undo = true});
     fake_release(&r[0]);
-    const told *m = next(&r[1], SUBMIT);
-    assert_int_equal(m->submit->attempt, 2);
-    finish(&r[1], m->submit, &a);
-    end(&c, r + 1, 1);
+    m = next(&r[1], SUBMIT);
+    assert_true(m->submit->attempt == 2 && m->submit->n_answer == 0);
+    finish(&r[1], m->submit, &b);
+    wait_state(&c, 0, GROUP_WAITING, RESTART_NONE);
+    /* The other comes back as a release after ours, which speaks our version too. */
+    serve_as(&c, &r[0], "g0", CLUSTER_PROTOCOL_VERSION + 1, CLUSTER_PROTOCOL_VERSION);
+    m = next(&r[0], SUBMIT);
+    assert_true(m->submit->attempt == 2 && m->submit->n_answer == 1);
+    finish(&r[0], m->submit, &a);
+    end(&c, r, 2);
+}
+
+static void releases_further_apart_are_refused(void **state)
+{
+    (void)state;
+    static const struct fake_hello hellos[] = {
+        {.world = 1, .version = CLUSTER_PROTOCOL_VERSION + 1},
+        {.world = 1,
+         .version = CLUSTER_PROTOCOL_VERSION + 2,
+         .oldest = CLUSTER_PROTOCOL_VERSION + 1},
+    };
+    struct cluster c;
+    struct fake_rank r;
+    cluster_start(&c, "");
+    for (size_t i = 0; i < COUNT_OF(hellos); i++) {
+        fake_open_on(&r, c.channel);
+        fake_say_hello(&r, hellos[i]);
+        assert_int_equal(fake_wait_closed(&r), RPC_FAILED_PRECONDITION);
+        assert_non_null(strstr(r.message, "install releases next to each other"));
+        fake_release(&r);
+    }
+    cluster_stop(&c);
 }
 
 static const struct CMUnitTest tests[] = {
@@ -412,9 +478,11 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(draining_outlives_a_loss),
     cmocka_unit_test(what_does_not_end_is_moved),
     cmocka_unit_test(a_group_is_restarted),
+    cmocka_unit_test(the_last_one_is_not_restarted),
     cmocka_unit_test(the_only_group_is_restarted_by_force),
     cmocka_unit_test(a_restart_that_fails_is_over),
-    cmocka_unit_test(neighbouring_releases_serve_together),
+    cmocka_unit_test(the_release_before_serves_beside_this_one),
+    cmocka_unit_test(releases_further_apart_are_refused),
 };
 
 UNIT_MAIN(tests)
