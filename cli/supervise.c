@@ -79,14 +79,32 @@ static bool started_here(const struct supervisor *s, pid_t pid)
     return ours;
 }
 
-void supervise_signal_children(const struct supervisor *s, int number, bool orphans)
+/* What is left of one group, by the environment that mpirun of it was started with. */
+static bool has_group(const char *pid, const char *group)
+{
+    char path[64], *word = NULL;
+    size_t cap = 0, key = strlen(SUPERVISE_GROUP_KEY);
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%.16s/environ", pid);
+    FILE *f = fopen(path, "re");
+    while (f && !found && getdelim(&word, &cap, '\0', f) > 0)
+        found = strncmp(word, SUPERVISE_GROUP_KEY "=", key + 1) == 0 &&
+                strcmp(word + key + 1, group) == 0;
+    free(word);
+    if (f)
+        fclose(f);
+    return found;
+}
+
+void supervise_signal_children(const struct supervisor *s, int number, const char *group)
 {
     DIR *all = opendir("/proc");
     if (!all)
         return;
     for (const struct dirent *e; (e = readdir(all));) {
         pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
-        if (pid > 0 && parent_of(e->d_name) == getpid() && !(orphans && started_here(s, pid)))
+        if (pid > 0 && parent_of(e->d_name) == getpid() &&
+            (!group || (!started_here(s, pid) && has_group(e->d_name, group))))
             kill(pid, number);
     }
     closedir(all);
@@ -107,7 +125,7 @@ void supervise_enter(struct supervisor *s, enum phase phase)
         kill(s->coordinator, SIGTERM);
     else if (phase >= TERMINATE) {
         signal_all(s, phase == KILL ? SIGKILL : SIGTERM);
-        supervise_signal_children(s, phase == KILL ? SIGKILL : SIGTERM, false);
+        supervise_signal_children(s, phase == KILL ? SIGKILL : SIGTERM, NULL);
     }
     if (phase != KILL)
         supervise_write_state(s);

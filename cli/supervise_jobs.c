@@ -132,6 +132,7 @@ static enum status start_job(struct supervisor *s, struct job *j, struct error *
     TRY(launch_sibling("witan-worker", program, err));
     TRY(launch_loopback(loopback, err));
     job_words(s, j->group, program, &words);
+    setenv(SUPERVISE_GROUP_KEY, j->group->name, 1); /* this process has one thread */
     enum status st = launch_start(words.list, -1, j->group->hosts_count == 0 ? loopback : NULL,
                                   &j->pid, err);
     words_fini(&words);
@@ -184,7 +185,7 @@ static void start_again(struct supervisor *s, struct job *j)
 {
     struct error err;
     j->restart.due_ns = j->kill_ns = 0;
-    supervise_signal_children(s, SIGKILL, true); /* they hold memory that it needs */
+    supervise_signal_children(s, SIGKILL, j->group->name); /* they hold memory that it needs */
     supervise_say("group %s: starting again", j->group->name);
     if (start_job(s, j, &err) == OK)
         j->kill_ns = clock_now_ns() + s->o->config->limits.start_timeout_s * (int64_t)1000000000;

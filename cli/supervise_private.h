@@ -49,9 +49,13 @@ void supervise_fail(struct supervisor *s, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 /* Goes on to a phase; nothing when it, or a later one, has been entered. */
 void supervise_enter(struct supervisor *s, enum phase phase);
+/* In the environment of mpirun, and so of what it starts here: its group's name. */
+#define SUPERVISE_GROUP_KEY "WITAN_GROUP"
+
 /* Processes whose parent died became our children: they are in no group of processes that we
- * started. `orphans`: these alone, which are a lost group's. */
-void supervise_signal_children(const struct supervisor *s, int number, bool orphans);
+ * started. `group`: what is left of that group alone; another's are at work (an ssh that its
+ * connections share, Open MPI's own daemon). NULL: all children. */
+void supervise_signal_children(const struct supervisor *s, int number, const char *group);
 
 /* --- supervise_jobs.c: starting processes, and starting them again --- */
 

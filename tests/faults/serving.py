@@ -130,7 +130,7 @@ class Cluster:
                 words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue  # it ended meanwhile
-            if str(self.folder) in words and "witan" in words.replace(str(self.folder), ""):
+            if str(self.folder) in words:
                 found[int(path.parent.name)] = words[:200]
         return found
 
