@@ -5,8 +5,11 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
+from relay import offloads_off
 from serving import skip
 
 CLONE_NEWNET = 0x40000000
@@ -19,12 +22,38 @@ def run(*words: str):
         raise OSError(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
+def enter(namespace: str):
+    """This thread, and the threads and processes that it starts from here on, are in it."""
+    with open(f"/run/netns/{namespace}", "rb") as f:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(f.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
+def inside(namespace: str, do):
+    """do() in that namespace, by a thread of its own."""
+    failed = []
+
+    def body():
+        try:
+            enter(namespace)
+            do()
+        except OSError as why:
+            failed.append(why)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
 class Hosts:
     """Hosts 1 to `count`: host i has 10.77.0.i (data0) and 10.78.0.i (ctl0)."""
 
     def __init__(self, count: int):
         self.tag, self.count = f"wf{os.getpid()}", count
-        self.switch = f"{self.tag}-switch"
+        self.switch, self.relay = f"{self.tag}-switch", None
         if os.geteuid() != 0:
             skip("network namespaces need root")
         if not shutil.which("ip"):
@@ -62,11 +91,7 @@ class Hosts:
         run("ip", "-n", self.switch, "link", "set", f"{network}{host}p", *words)
 
     def enter(self, host: int):
-        """This thread, and those and the processes that it starts from here on, are on that host."""
-        with open(f"/run/netns/{self.tag}-{host}", "rb") as f:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(f.fileno(), CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+        enter(f"{self.tag}-{host}")
 
     def agent(self, folder: Path) -> str:
         """What ssh would be to mpirun: runs a command on a host named by an address."""
@@ -101,8 +126,35 @@ class Hosts:
             else:
                 run("tc", "-n", ns, "qdisc", "del", "dev", dev, "root")
 
+    def worsen(self, network: str, host: int, delay_ms: int, dropped: float, seed: int):
+        """Its frames are late, and so many in a hundred lost, both ways; see relay.py. One at a time."""
+        sw = ("ip", "-n", self.switch, "link")
+        run(*sw, "add", "relay0", "type", "veth", "peer", "name", "relay1")
+        inside(self.switch, lambda: offloads_off("relay1"))
+        inside(f"{self.tag}-{host}", lambda: offloads_off(f"{network}0"))
+        run(*sw, "set", "relay0", "up", "promisc", "on")
+        run(*sw, "set", "relay1", "up", "master", f"br-{network}")
+        self._port(network, host, "nomaster", "promisc", "on")
+        self.relay = subprocess.Popen(
+            ["ip", "netns", "exec", self.switch, sys.executable,
+             Path(__file__).with_name("relay.py"), f"{network}{host}p", "relay0", str(delay_ms),
+             str(dropped), str(seed)], stdin=subprocess.DEVNULL)
+
+    def mend(self, network: str, host: int):
+        """After worsen()."""
+        self.relay.terminate()
+        code = self.relay.wait()
+        self.relay = None
+        run("ip", "-n", self.switch, "link", "del", "relay0")
+        self._port(network, host, "promisc", "off", "master", f"br-{network}")
+        if code not in (0, -15):
+            raise OSError(f"relay.py ended with {code}")
+
     def close(self):
         """Processes on the hosts have ended. This process may be on one until it ends."""
+        if self.relay:
+            self.relay.kill()
+            self.relay.wait()
         listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
         for line in listed.stdout.splitlines():
             if line.startswith(f"{self.tag}-"):

@@ -27,6 +27,11 @@ def skip(why: str):
     raise SystemExit(77)
 
 
+def end_in_order(*_):
+    """For SIGTERM: what was begun is cleaned up."""
+    raise SystemExit("ended by a signal")
+
+
 def within(seconds: float, what: str, probe):
     """The first true value of probe(), which must come in time."""
     end = time.monotonic() + seconds * FACTOR
@@ -59,7 +64,7 @@ class Cluster:
             "listen": {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0", "cluster": "127.0.0.1:0"},
             "groups": [{"name": "g0", "tp": 2}, {"name": "g1", "tp": 2}],
             **parts}
-        self.child, self.scratch, self.read = None, "", 0
+        self.child, self.scratch, self.http, self.grpc = None, "", "", ""
 
     # --- its life ---
 
@@ -78,6 +83,7 @@ class Cluster:
         within(seconds, "witan serve is ready", self._ready)
         link = self.run_dir / "serve.scratch"
         self.scratch = os.readlink(link) if link.is_symlink() else ""
+        self.http, self.grpc = self.state()["http"], self.state()["grpc"]
         return self
 
     def _ready(self) -> bool:
@@ -109,8 +115,8 @@ class Cluster:
             if path.exists():
                 raise Failure(f"left behind: {[str(p) for p in path.rglob('*')] or path}")
 
-    def close(self):
-        """Ends and removes all there is, whatever state it is in."""
+    def kill(self):
+        """Ends all there is, whatever state it is in."""
         for pid in list(self.processes()):
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -118,6 +124,10 @@ class Cluster:
                 pass
         if self.child:
             self.child.wait()
+
+    def close(self):
+        """Ends and removes all there is."""
+        self.kill()
         if self.scratch.startswith("/dev/shm/witan-"):
             shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -142,13 +152,9 @@ class Cluster:
         except (OSError, ValueError):
             return {}
 
-    @property
-    def http(self) -> str:
-        return self.state()["http"]
-
     def status(self) -> dict:
         done = subprocess.run([self.bin / "witan", "status", "--json", "--address",
-                               self.state().get("grpc", "")], capture_output=True, text=True,
+                               self.grpc], capture_output=True, text=True,
                               timeout=30 * FACTOR, check=False)
         return json.loads(done.stdout) if done.stdout else {"groups": []}
 
@@ -175,9 +181,13 @@ class Cluster:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def line(self, pattern: str, since: float) -> str:
-        """The first log line with a time not before `since` that has the pattern, or ''."""
-        for line in self.log().splitlines():
-            if re.search(pattern, line) and stamp(line) >= since - 0.002:
-                return line
-        return ""
+    def mark(self) -> int:
+        """Where the log ends now."""
+        return self.log_path.stat().st_size
+
+    def line(self, pattern: str, mark: int = 0) -> str:
+        """The first line behind a mark that has the pattern, or ''."""
+        with self.log_path.open("rb") as f:
+            f.seek(mark)
+            lines = f.read().decode(errors="replace").splitlines()
+        return next((line for line in lines if re.search(pattern, line)), "")

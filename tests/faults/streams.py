@@ -23,11 +23,15 @@ MIXES = ({"temperature": 0}, {"temperature": 1}, {"temperature": 1.2, "top_p": 0
          {"temperature": 0.8, "top_k": 40, "frequency_penalty": 0.3})
 LINE_LIMIT = 1 << 20
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 3.0
-RETRIED = (429, 500, 502, 503, 504)
+NOT_TAKEN = (429, 503)
 
 
 class Broken(Exception):
     """The stream ended before its time, or could not begin: a retry may help."""
+
+
+class Refused(Broken):
+    """The request was not taken: asking later is no retry of an answer."""
 
 
 class Request:
@@ -59,7 +63,7 @@ class Answer:
         self.text, self.thought, self.tokens, self.logprobs = "", "", [], []
         self.finish, self.usage, self.done, self.late = [], [], 0, 0
         self.came = []
-        self.ended = 0.0
+        self.ended, self.taken = 0.0, False
 
     def take(self, event: str):
         """One server-sent event's data."""
@@ -139,6 +143,7 @@ async def _exchange(address: str, request: Request, answer: Answer, headers: dic
         writer.write(f"POST {request.path} HTTP/1.1\r\n{head}\r\n".encode() + body)
         await writer.drain()
         status, headers = await _headers(reader)
+        answer.taken = status == 200
         rest = b""
         async for piece in _body(reader, headers):
             rest += piece
@@ -151,7 +156,7 @@ async def _exchange(address: str, request: Request, answer: Answer, headers: dic
                         answer.take(line[6:].decode())
         if status != 200:
             words = f"status {status}: {rest.decode(errors='replace').strip()[:300]}"
-            raise Broken(words) if status in RETRIED else AssertionError(words)
+            raise Refused(words) if status in NOT_TAKEN else AssertionError(words)
     finally:
         writer.close()
 
@@ -161,13 +166,17 @@ class Stream:
 
     def __init__(self, request: Request, expected: list | None):
         self.request, self.expected = request, expected
-        self.answer, self.attempts, self.wrong = Answer(), 0, []
+        self.answer, self.attempts, self.refused, self.wrong = Answer(), 0, 0, []
         self.pieces = []  # times of all attempts' pieces
 
-    async def run(self, address: str, retries: int, timeout_s: float, headers: dict):
-        """Asks, and asks again after what may pass, at most `retries` times."""
-        end = time.monotonic() + timeout_s
-        for self.attempts in range(1, retries + 2):
+    async def run(self, address: str, retries: int, timeout_s: float, headers: dict,
+                  patient: bool = False):
+        """Asks, and asks again after what may pass, at most `retries` times; `patient`: after a
+        refusal as often as the time allows."""
+        end, tries = time.monotonic() + timeout_s, 0
+        while True:
+            tries += 1
+            self.attempts = tries - self.refused
             self.answer = Answer()
             try:
                 left = max(end - time.monotonic(), 0.1)
@@ -179,7 +188,9 @@ class Stream:
                 return
             except (Broken, OSError, asyncio.IncompleteReadError) as why:
                 self._check_part()
-                if self.attempts > retries:
+                if isinstance(why, Refused) and patient and time.monotonic() < end:
+                    self.refused += 1
+                elif self.attempts > retries:
                     self.wrong.append(f"lost after {len(self.answer.came)} pieces: {why}")
                     return
             except (AssertionError, ValueError, KeyError) as why:
@@ -187,7 +198,7 @@ class Stream:
                 return
             finally:
                 self.pieces += self.answer.came
-            wait = min(BACKOFF_FIRST_S * 2 ** (self.attempts - 1), BACKOFF_MOST_S)
+            wait = min(BACKOFF_FIRST_S * 2 ** min(tries - 1, 10), BACKOFF_MOST_S)
             await asyncio.sleep(wait * random.uniform(0.5, 1))
         self.answer.ended = time.time()
         self._check()
