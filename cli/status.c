@@ -157,6 +157,8 @@ static void show_group(const group *g)
            "found in the prefix cache, %" PRIu64 " tokens drawn, ",
            g->running, g->waiting, g->preempted, g->kv_blocks_free, g->kv_blocks,
            g->kv_blocks_cached, g->prefix_hit_rate * 100, g->tokens);
+    if (g->wait_seconds > 0)
+        printf("a new request waits about %.1f s, ", g->wait_seconds);
     if (g->proven_seconds_ago < 0)
         puts("not yet proven");
     else
@@ -241,7 +243,7 @@ static json_t *group_json(const group *g)
         json_array_append_new(ranks, rank_json(g->ranks[i]));
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:f, s:o, s:b, "
-        "s:b, s:o, s:o}",
+        "s:b, s:o, s:o, s:o, s:f}",
         "name", g->name, "state", g->state, "message", g->message, "layout", g->layout,
         "numerics_class", g->numerics_class, "running", number(g->running), "waiting",
         number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
@@ -249,7 +251,8 @@ static json_t *group_json(const group *g)
         g->proven_seconds_ago, "preempted", number(g->preempted), "kv_blocks_cached",
         number(g->kv_blocks_cached), "prefix_hit_rate", g->prefix_hit_rate, "ranks", ranks,
         "drained", g->drained, "restarting", g->restarting, "requests", number(g->requests),
-        "times_ready", number(g->times_ready));
+        "times_ready", number(g->times_ready), "waiting_tokens", number(g->waiting_tokens),
+        "wait_seconds", g->wait_seconds);
 }
 
 static void show_json(const reply *r)

@@ -1,5 +1,6 @@
-/* When to come again: see admission.h. */
+/* Who is let in: see admission.h. */
 #include "coordinator/admission.h"
+#include "base/check.h"
 
 #include <math.h>
 #include <string.h>
@@ -33,4 +34,118 @@ int32_t admission_retry_s(const struct admission *a, int32_t ahead, int64_t now_
     if (!(seconds > ADMISSION_RETRY_MIN_S))
         return ADMISSION_RETRY_MIN_S;
     return seconds < ADMISSION_RETRY_MAX_S ? (int32_t)seconds : ADMISSION_RETRY_MAX_S;
+}
+
+int32_t admission_spread_s(double seconds, uint64_t random)
+{
+    double spread = 0.8 + 0.4 * (double)(random >> 11) * 0x1p-53;
+    double s = ceil(seconds * spread);
+    if (!(s > ADMISSION_RETRY_MIN_S))
+        return ADMISSION_RETRY_MIN_S;
+    return s < ADMISSION_RETRY_MAX_S ? (int32_t)s : ADMISSION_RETRY_MAX_S;
+}
+
+/* --- how long one waits in a group ------------------------------------------------------------
+ */
+
+/* The rate is of the last seconds of backlog, or of the last requests where they take longer: a
+ * prompt counts when it is done, and may have taken minutes. */
+static const double RATE_SECONDS = 8.0, RATE_REQUESTS = 32.0;
+/* So long a group that has begun with nothing yet is not judged. */
+static const double FIRST_SECONDS = 2.0;
+
+int64_t backlog_tokens(const struct backlog *b)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < ADMISSION_CLASSES; i++)
+        sum += b->tokens[i];
+    return sum;
+}
+
+/* Does somebody wait for room, rather than for the step that is next? */
+static bool saturated(const struct backlog *b)
+{
+    return backlog_tokens(b) > b->step_tokens ||
+           (b->waiting > 0 && b->waiting + b->decoding > b->slots);
+}
+
+static double busy_s(const struct backlog *b, int64_t now_ns)
+{
+    return b->busy_s + (saturated(b) ? (double)(now_ns - b->seen_ns) * 1e-9 : 0.0);
+}
+
+/* To be called before anything changes. */
+static void look(struct backlog *b, int64_t now_ns)
+{
+    b->busy_s = busy_s(b, now_ns);
+    b->seen_ns = now_ns;
+}
+
+static int64_t *tokens_of(struct backlog *b, int32_t priority)
+{
+    CHECK(priority >= -1 && priority <= 1, "priority %d", priority);
+    return &b->tokens[priority + 1];
+}
+
+static void take_off(struct backlog *b, int32_t priority, int32_t tokens)
+{
+    *tokens_of(b, priority) -= tokens;
+    b->waiting--;
+    CHECK(*tokens_of(b, priority) >= 0 && b->waiting >= 0, "%lld tokens and %d requests wait",
+          (long long)*tokens_of(b, priority), b->waiting);
+}
+
+void backlog_add(struct backlog *b, int32_t priority, int32_t tokens, int64_t now_ns)
+{
+    look(b, now_ns);
+    *tokens_of(b, priority) += tokens;
+    b->waiting++;
+}
+
+void backlog_begin(struct backlog *b, int32_t priority, int32_t tokens, int64_t now_ns)
+{
+    bool counts = saturated(b);
+    look(b, now_ns);
+    take_off(b, priority, tokens);
+    b->decoding++;
+    b->fed_before = b->fed;
+    if (!counts)
+        return;
+    b->begun += tokens;
+    b->count++;
+    if (b->busy_s <= RATE_SECONDS || b->count <= RATE_REQUESTS)
+        return;
+    double keep = fmax(RATE_SECONDS / b->busy_s, RATE_REQUESTS / b->count);
+    b->begun *= keep;
+    b->busy_s *= keep;
+    b->count *= keep;
+}
+
+void backlog_remove(struct backlog *b, int32_t priority, int32_t tokens, int64_t now_ns)
+{
+    look(b, now_ns);
+    if (tokens > 0)
+        take_off(b, priority, tokens);
+    else
+        b->decoding--;
+}
+
+void backlog_fed(struct backlog *b, uint64_t tokens)
+{
+    if (tokens < b->fed) /* a group that was started again */
+        b->fed_before = tokens;
+    b->fed = tokens;
+}
+
+double backlog_wait_s(const struct backlog *b, int32_t priority, int64_t now_ns)
+{
+    double busy = busy_s(b, now_ns), ahead = 0.0, fed = (double)(b->fed - b->fed_before);
+    for (int i = 0; i <= priority + 1; i++)
+        ahead += (double)b->tokens[i];
+    if (!saturated(b) || ahead == 0.0 || (b->count < 1.0 && busy < FIRST_SECONDS))
+        return 0.0;
+    fed = fmin(fed, ahead);
+    /* A step is under way; it counts while there is little else to go by. */
+    double step = b->count < 1.0 ? 1.0 : fmax(1.0 - busy / RATE_SECONDS, 0.0);
+    return (ahead - fed) * busy / (b->begun + fed + step * b->step_tokens);
 }

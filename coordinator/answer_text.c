@@ -167,6 +167,12 @@ static enum status pass_on(struct answer_text *t, size_t plain_before, struct er
     return OK;
 }
 
+int64_t answer_text_bytes(const struct answer_text *t)
+{
+    return (int64_t)(t->raw.cap + t->plain.cap + t->thought.cap + t->answer.cap +
+                     t->held_cap * sizeof *t->held);
+}
+
 enum status answer_text_push(struct answer_text *t, int32_t id, bool end,
                              const struct token_logprobs *logprobs, struct error *err)
 {

@@ -33,6 +33,9 @@ enum status answer_text_init(struct answer_text *t, const struct tokenizer *toke
                              struct error *err);
 void answer_text_fini(struct answer_text *t);
 
+/* What it takes in memory. */
+int64_t answer_text_bytes(const struct answer_text *t);
+
 /* One more id. `end`: it ends the answer and says nothing. `logprobs` NULL: none are wanted. */
 enum status answer_text_push(struct answer_text *t, int32_t id, bool end,
                              const struct token_logprobs *logprobs, struct error *err);

@@ -47,6 +47,9 @@ struct core {
     int32_t held;     /* of these, those that have lost their group and wait for another */
     uint64_t done;
     struct admission admission;
+    int64_t bytes;     /* that generations take, buffers of their doors included */
+    int64_t doors;     /* bytes that the HTTP door's connections hold besides, a tick old */
+    int32_t retry_s;   /* what the last that was refused was told */
     struct metrics metrics;
     int64_t started_ns;             /* monotonic */
     struct generation *table[4096]; /* by id: generation.c's */
@@ -136,6 +139,8 @@ struct generation_sink {
                       int32_t count);
     /* Exactly once, last; the handle is gone with it. */
     void (*on_end)(void *user, const struct generation_end *end);
+    /* May be NULL. What the door keeps of this answer in memory. */
+    int64_t (*bytes)(const void *user);
 };
 
 struct generation;
@@ -154,7 +159,19 @@ enum status generation_start(struct core *core, const struct generation_params *
  * on_end. */
 void generation_cancel(struct generation *g);
 
-/* Seconds after which a request that was refused with ERR_NO_MEMORY may find room, 1 to 60. */
+/* Would a request be let in by what is known before its prompt is? Costs little, unlike a prompt;
+ * generation_start asks again. `deadline_ms` 0: it has none. ERR_NO_MEMORY: no. */
+enum status core_admit(struct core *core, uint64_t tenant, int32_t priority, uint32_t deadline_ms,
+                       struct error *err);
+
+/* ERR_NO_MEMORY with this text and behind it when to come again; counts the refusal. `wait_s`: the
+ * least that it takes until there is room, where that is known, else 0. */
+enum status core_refuse(struct core *core, enum metrics_limit limit, double wait_s,
+                        struct error *err, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* Seconds after which the request that was refused last, with ERR_NO_MEMORY, may find room, 1 to 60:
+ * those that its message says. */
 int32_t core_retry_s(const struct core *core);
 
 /* A random seed for a request that gives none. */

@@ -12,6 +12,7 @@
 #include "coordinator/drain.h"
 #include "coordinator/members.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,6 +33,7 @@ struct generation {
     enum metrics_end ended; /* what its release counts as */
     const struct generation_sink *sink;
     void *user;
+    int64_t bytes;             /* of core->bytes */
     struct generation_end end; /* counts as they grow */
     struct answer_text text;
     bool begun;     /* a group has been asked */
@@ -52,11 +54,26 @@ static bool held(const struct generation *g)
     return g->begun && !g->group;
 }
 
+/* Of one with its exchange and connection, without what grows. */
+enum { OWN_BYTES = 8 << 10 };
+
+/* Counts what it takes now. */
+static void weigh(struct generation *g)
+{
+    int64_t now = (int64_t)sizeof *g + OWN_BYTES + journal_bytes(&g->journal) +
+                  answer_text_bytes(&g->text);
+    if (g->sink && g->sink->bytes)
+        now += g->sink->bytes(g->user);
+    g->core->bytes += now - g->bytes;
+    g->bytes = now;
+}
+
 static void release(struct generation *g)
 {
     *place(g->core, g->id) = g->next;
     if (g->group)
         members_done(g->group, &g->journal);
+    g->core->bytes -= g->bytes;
     g->core->held -= held(g);
     g->core->running--;
     g->core->done++;
@@ -104,10 +121,29 @@ static enum status check_wanted(const char *field, int32_t wanted, struct error 
 
 int32_t core_retry_s(const struct core *core)
 {
+    return core->retry_s;
+}
+
+/* When what is beyond all groups' slots will have ended. */
+static int32_t drained_s(const struct core *core)
+{
     const struct config *c = core->config;
     int64_t at_once = (int64_t)c->limits.sequences * c->groups_count;
     int64_t ahead = core->running > at_once ? core->running - at_once : 1;
     return admission_retry_s(&core->admission, (int32_t)ahead, clock_now_ns());
+}
+
+enum status core_refuse(struct core *core, enum metrics_limit limit, double wait_s,
+                        struct error *err, const char *fmt, ...)
+{
+    char words[500];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(words, sizeof words, fmt, ap);
+    va_end(ap);
+    core->metrics.refused[limit]++;
+    core->retry_s = admission_spread_s(wait_s > 0.0 ? wait_s : drained_s(core), core_draw_seed());
+    return error_set(err, ERR_NO_MEMORY, "%s: try again in %d s", words, core->retry_s);
 }
 
 /* A look through the table costs microseconds, and only new requests ask for it. */
@@ -124,21 +160,42 @@ static int32_t running_of(const struct core *core, uint64_t tenant)
 static enum status admit(struct core *core, uint64_t tenant, struct error *err)
 {
     int32_t most = core->config->limits.requests, own = core->config->limits.tenant_requests;
-    if (core->running >= most) {
-        core->metrics.refused[METRICS_LIMIT_REQUESTS]++;
-        return error_set(err, ERR_NO_MEMORY,
-                         "%d requests are under way, as many as may be (limits.requests): try "
-                         "again in %d s",
-                         core->running, core_retry_s(core));
-    }
-    if (own > 0 && running_of(core, tenant) >= own) {
-        core->metrics.refused[METRICS_LIMIT_TENANT]++;
-        return error_set(err, ERR_NO_MEMORY,
-                         "%d requests of this tenant are under way, as many as it may have "
-                         "(limits.tenant_requests): try again in %d s",
-                         own, core_retry_s(core));
-    }
+    int64_t mb = (core->bytes + core->doors) >> 20;
+    if (core->running >= most)
+        return core_refuse(core, METRICS_LIMIT_REQUESTS, 0.0, err,
+                           "%d requests are under way, as many as may be (limits.requests)",
+                           core->running);
+    if (mb >= core->config->limits.memory_mb)
+        return core_refuse(core, METRICS_LIMIT_MEMORY, 0.0, err,
+                           "the requests under way take %lld MB of memory, as much as they may "
+                           "(limits.memory_mb)",
+                           (long long)mb);
+    if (own > 0 && running_of(core, tenant) >= own)
+        return core_refuse(core, METRICS_LIMIT_TENANT, 0.0, err,
+                           "%d requests of this tenant are under way, as many as it may have "
+                           "(limits.tenant_requests)",
+                           own);
     return OK;
+}
+
+enum status core_admit(struct core *core, uint64_t tenant, int32_t priority, uint32_t deadline_ms,
+                       struct error *err)
+{
+    struct generation_params p = {
+        .prompt_len = 1, .tenant = tenant, .priority = priority, .deadline_ms = deadline_ms};
+    if (priority < -1 || priority > 1)
+        return OK; /* generation_start says what is wrong with it */
+    TRY(admit(core, tenant, err));
+    return members_admit(core->members, &p, err);
+}
+
+bool generation_waits(const struct core *core, uint64_t tenant)
+{
+    for (size_t i = 0; i < COUNT_OF(core->table); i++)
+        for (const struct generation *g = core->table[i]; g; g = g->next)
+            if (g->tenant == tenant && g->journal.waits > 0)
+                return true;
+    return false;
 }
 
 static enum status check(struct core *core, const struct generation_params *p, int32_t *max_tokens,
@@ -219,6 +276,7 @@ enum status generation_start(struct core *core, const struct generation_params *
         return st;
     }
     g->begun = true;
+    weigh(g);
     metrics_begin(&core->metrics, &g->times, g->end.prompt_tokens, g->started_ns);
     *out = g;
     return OK;
@@ -317,7 +375,7 @@ static void take(struct generation *g, const struct drawn *d)
     struct error err;
     bool over = d->stopped || d->full || d->failed, stopped = false;
     note_tokens(g, d->count, clock_now_ns());
-    if (d->count > 0)
+    if (d->count > 0 || over)
         members_prefilled(g->group, &g->journal);
     g->calling = true;
     tell_prompt(g, d);
@@ -329,6 +387,8 @@ static void take(struct generation *g, const struct drawn *d)
     if (st == OK && !g->cancelled)
         tell_text(g);
     g->calling = false;
+    if (!g->cancelled)
+        weigh(g);
     if (g->cancelled) {
         release(g);
     } else if (st != OK || stopped) {

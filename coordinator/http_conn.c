@@ -259,8 +259,18 @@ static bool does_not_read(struct conn *c, int64_t now_ns)
     return true;
 }
 
+/* What clients have not yet read of their answers, and what has come of their requests. */
+static void weigh_all(struct http *h)
+{
+    size_t bytes = h->receiving;
+    for (const struct conn *c = h->conns; c; c = c->next)
+        bytes += evbuffer_get_length(bufferevent_get_output(c->bev));
+    h->core->doors = (int64_t)bytes;
+}
+
 void conn_tick_all(struct http *h, int64_t now_ns)
 {
+    weigh_all(h);
     for (struct conn *c = h->conns, *next; c; c = next) {
         next = c->next;
         if (c->doomed || (!c->answering && now_ns >= c->deadline_ns)) {

@@ -431,12 +431,23 @@ static void on_end(void *user, const struct generation_end *end)
         finish_whole(a);
 }
 
+static int64_t choice_bytes(const void *user)
+{
+    const struct choice *c = user;
+    const struct answer *a = c->answer;
+    size_t bytes = c->content.cap + c->reasoning.cap + a->out.cap / (size_t)a->count;
+    for (size_t i = 0; i < COUNT_OF(c->logprobs.lists); i++)
+        bytes += c->logprobs.lists[i].cap;
+    return (int64_t)bytes;
+}
+
 static const struct generation_sink sink = {
     .on_text = on_text,
     .on_ids = on_ids,
     .on_told = on_told,
     .on_prompt = on_prompt,
     .on_end = on_end,
+    .bytes = choice_bytes,
 };
 
 /* --- starting ----------------------------------------------------------------------------------
@@ -539,12 +550,23 @@ static bool check_priority(struct exchange *x, const struct openai_request *r)
     return false;
 }
 
+/* False: refused, before its prompt has cost anything. */
+static bool admitted(struct exchange *x, int32_t priority)
+{
+    struct error err;
+    if (core_admit(x->core, x->tenant, priority, 0, &err) == OK)
+        return true;
+    http_refuse(x, &err);
+    return false;
+}
+
 static void generate(struct exchange *x, enum openai_kind kind)
 {
     struct openai_request r;
-    if (!http_read_request(x, kind, &r))
+    /* What even the highest priority would be refused need not be read. */
+    if (!admitted(x, -1) || !http_read_request(x, kind, &r))
         return;
-    if (!check_priority(x, &r)) {
+    if (!check_priority(x, &r) || !admitted(x, r.priority)) {
         openai_request_fini(&r);
         return;
     }

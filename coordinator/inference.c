@@ -418,6 +418,7 @@ static enum status start(struct session *s, const generate_request *q, struct to
     struct logit_bias bias[SAMPLING_MAX_BIASES];
     bool thinking = false;
     TRY(check_request(s, q, err));
+    TRY(core_admit(core, s->tenant, q->priority, rpc_deadline_ms(s->call), err));
     TRY(encode(s, q, ids, &thinking, err));
     s->ids_only = q->token_ids_only;
     struct generation_params p = {

@@ -63,6 +63,14 @@ void journal_add(struct journal *j, const int32_t *ids, int32_t count)
     j->answer_len += count;
 }
 
+int64_t journal_bytes(const struct journal *j)
+{
+    const struct generation_params *p = &j->params;
+    return ((int64_t)p->prompt_len + j->answer_cap + p->shaping.stop_id_count) *
+               (int64_t)sizeof(int32_t) +
+           p->shaping.bias_count * (int64_t)sizeof *p->shaping.bias;
+}
+
 int64_t journal_left_ms(const struct journal *j, int64_t now_ns)
 {
     if (j->deadline_ns == 0)

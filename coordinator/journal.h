@@ -17,6 +17,7 @@ struct journal {
     int32_t answer_len, answer_cap;
     int32_t prompt_told; /* prompt_logprobs up to this position; 0: none are wanted */
     int32_t owed;        /* tokens of the prompt that its group has to compute yet: routing.c's */
+    int32_t waits;       /* tokens with which it waits in its group's queue; 0: it does not */
     int64_t deadline_ns; /* monotonic; 0: none */
     char class[64];      /* numerics class that it began in; "": it has not */
     void *memory;
@@ -28,6 +29,9 @@ void journal_fini(struct journal *j);
 
 /* Tokens that were drawn; at most max_tokens together. */
 void journal_add(struct journal *j, const int32_t *ids, int32_t count);
+
+/* What it takes in memory. */
+int64_t journal_bytes(const struct journal *j);
 
 /* Milliseconds to the deadline, at least 1 before it has passed; 0: there is none; -1: it has. */
 int64_t journal_left_ms(const struct journal *j, int64_t now_ns);

@@ -449,6 +449,8 @@ static void on_heartbeat(struct member *r, Witan__Cluster__V1__Heartbeat *h)
         return;
     g->running = h->running;
     g->waiting = h->waiting;
+    if (r->engine)
+        backlog_fed(&g->backlog, r->engine->prompt_rows);
     g->kv_blocks_free = h->kv_blocks_free;
     g->kv_blocks = h->kv_blocks;
 }
@@ -659,6 +661,8 @@ static enum status create_groups(struct members *m, struct error *err)
         g->since_ns = clock_now_ns();
         st = deployment_init(&g->deployment, &core->served.config, inv, c, g->config,
                              core->served.context, err);
+        g->backlog.step_tokens = c->limits.step_tokens;
+        g->backlog.slots = c->limits.sequences;
         if (st == OK)
             g->ranks = check_calloc((size_t)group_world(g), sizeof *g->ranks);
         if (st == OK && m->hashes)

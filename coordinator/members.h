@@ -33,7 +33,7 @@ bool members_all_ready(const struct members *m);
 
 /* Sends a request to a ready group, which it chooses (routing.c): *group is the one. One that has
  * begun goes to a group of its numerics class alone; else the group's is noted in the journal.
- * ERR_PEER: none is ready, and why; ERR_NO_MEMORY: too many wait in it already; ERR_UNSUPPORTED:
+ * ERR_PEER: none is ready, and why; ERR_NO_MEMORY: no group has room in its queue; ERR_UNSUPPORTED:
  * those that are ready compute in another class. What comes back is told by generation_tokens and
  * generation_lost. */
 enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, struct journal *j,
@@ -42,7 +42,13 @@ enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, str
  * never run. 0: not known yet. */
 int64_t members_capacity(const struct members *m);
 void members_cancel(struct group *group, uint64_t id, uint32_t attempt);
-/* Its prompt has been computed: the first token is there. */
+/* Would some ready group take a request of this priority, tenant and deadline into its queue? Asked
+ * before its prompt is known, so that most of those that are refused cost little. ERR_NO_MEMORY: by
+ * none, counted and with the time to come again; OK where no group is ready. */
+enum status members_admit(const struct members *m, const struct generation_params *p,
+                          struct error *err);
+/* Its prompt has been computed: the first token is there, or its end without one. It waits no longer
+ * in its group's queue. */
 void members_prefilled(struct group *group, struct journal *j);
 /* The request has ended, or its group is lost: it weighs no longer on it. */
 void members_done(struct group *group, struct journal *j);
@@ -73,6 +79,8 @@ struct drawn {
 };
 
 void generation_tokens(struct core *core, const struct drawn *d);
+/* Does a request of this tenant wait for its first token? A look through all of them. */
+bool generation_waits(const struct core *core, uint64_t tenant);
 /* Everything that runs on this group has lost it: each goes on in another one, or waits until one
  * is ready. `why`: one line. */
 void generation_lost(struct core *core, struct group *group, const char *name, const char *why);

@@ -71,6 +71,7 @@ struct group {
     int32_t active; /* requests on it */
     int64_t owed;   /* tokens of their prompts that it has to compute yet, as routing.c thinks */
     struct prefixes *prefixes; /* what it was sent; NULL: nobody asks */
+    struct backlog backlog; /* of these, those that wait */
     uint64_t tokens;
     int64_t since_ns;  /* of the state */
     int64_t proven_ns; /* 0: never */
@@ -109,6 +110,21 @@ void submit_fill(struct submit_parts *p, const struct journal *j, int64_t now_ns
 const char *tokens_wrong(const Witan__Cluster__V1__SequenceTokens *s);
 /* Passes on to its generation what a step drew. */
 void tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s);
+
+/* --- room.c --- */
+
+/* What a group has for one more request. */
+struct room {
+    enum metrics_limit limit; /* by which it refuses it; METRICS_LIMIT_COUNT: it does not */
+    double wait_s;            /* that it would wait there */
+};
+
+/* `begun`: it has lost another group, and is not refused but by what a leader can hold. */
+struct room group_room(const struct group *g, const struct generation_params *p, bool begun);
+bool room_is_there(const struct room *r);
+/* ERR_NO_MEMORY, why; a new request is counted. */
+enum status group_refuses(const struct group *g, const struct room *r, bool begun,
+                          struct error *err);
 
 /* --- routing.c --- */
 

@@ -26,6 +26,10 @@
 #define METRICS_LIMITS(X)                                                                          \
     X(REQUESTS, "requests")                                                                        \
     X(WAITING, "waiting")                                                                          \
+    X(WAITING_TOKENS, "waiting_tokens")                                                            \
+    X(WAITING_MS, "waiting_ms")                                                                    \
+    X(DEADLINE, "deadline") /* the request's own, which the wait alone would pass */               \
+    X(MEMORY, "memory_mb")                                                                         \
     X(TENANT, "tenant_requests")                                                                   \
     X(CONNECTIONS, "connections")
 

@@ -34,6 +34,11 @@ static void label_group(struct metrics_labels *l, const struct group *g)
     X("witan_group_requests", METRICS_GAUGE, "Requests that were sent to the group.", g->active)   \
     X("witan_sequences_running", METRICS_GAUGE, "Sequences in the batch.", g->running)             \
     X("witan_sequences_waiting", METRICS_GAUGE, "Sequences that wait for room.", g->waiting)       \
+    X("witan_waiting_tokens", METRICS_GAUGE, "Tokens of requests before their first one.",         \
+      backlog_tokens(&g->backlog))                                                                 \
+    X("witan_wait_seconds", METRICS_GAUGE,                                                         \
+      "What a new request would wait for its turn, estimated.",                                    \
+      backlog_wait_s(&g->backlog, 0, clock_now_ns()))                                              \
     X("witan_kv_blocks_capacity", METRICS_GAUGE, "KV blocks of the cache.", g->kv_blocks)
 
 /* X(metric, help, field of Engine): counters. */
@@ -308,6 +313,9 @@ static void write_core(struct metrics_page *p, const struct core *core)
     metrics_one(p, "witan_ready", METRICS_GAUGE, "1: some group serves, as /health/ready says.",
                 core_ready(core, NULL) == OK);
     metrics_one(p, "witan_requests_running", METRICS_GAUGE, "Requests under way.", core->running);
+    metrics_one(p, "witan_requests_bytes", METRICS_GAUGE,
+                "Memory that requests take, as limits.memory_mb counts it.",
+                (double)(core->bytes + core->doors));
     metrics_one(p, "witan_requests_held", METRICS_GAUGE,
                 "Requests that have lost their group and wait for another.", core->held);
 }

@@ -73,6 +73,12 @@ static bool goes_on(const struct group *g, const struct journal *j)
     return g->protocol >= CLUSTER_PROTOCOL_ANSWERS || (j->answer_len == 0 && j->prompt_told <= 1);
 }
 
+/* A request that has begun in a group, and lost it. */
+static bool has_begun(const struct journal *j)
+{
+    return *j->class != '\0';
+}
+
 /* --- choosing ----------------------------------------------------------------------------------
  *
  * All groups give the same bits, so only time is at stake. A new request waits for the prompts that
@@ -85,7 +91,8 @@ static bool goes_on(const struct group *g, const struct journal *j)
  *
  * LOAD_TOKENS is about what a short request costs, its answer included: a prefix of 2,048 tokens
  * outweighs 8 requests more. A group whose batch is full comes after all that have room, as waiting
- * for an answer of others to end costs more than any prompt. With one group nothing is counted.
+ * for an answer of others to end costs more than any prompt; one whose queue has no room for it
+ * (room.c) is not asked. With one group nothing is counted.
  */
 enum { LOAD_TOKENS = 256 };
 
@@ -113,18 +120,28 @@ static bool better(const struct candidate *a, const struct candidate *b)
     return a->cost < b->cost;
 }
 
+static bool can_take(const struct group *g, const struct journal *j)
+{
+    int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
+    return group_takes_new(g) && same_class(g, j) && goes_on(g, j) &&
+           (capacity(g) == 0 || capacity(g) >= tokens);
+}
+
 /* Of the groups that take requests and whose cache can hold the whole sequence, but for those of
- * the bits in `tried`. */
+ * the bits in `tried`. *refusing: one whose queue has no room. */
 static struct candidate choose(struct members *m, const struct journal *j, int32_t blocks,
-                               uint64_t tried)
+                               uint64_t tried, const struct group **refusing)
 {
     struct candidate best = {0};
-    int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
     for (uint32_t i = 0; i < m->count; i++) {
         struct group *g = &m->groups[i];
-        if (!group_takes_new(g) || (tried >> i & 1) || !same_class(g, j) || !goes_on(g, j) ||
-            (capacity(g) > 0 && capacity(g) < tokens))
+        if (tried >> i & 1 || !can_take(g, j))
             continue;
+        struct room r = group_room(g, &j->params, has_begun(j));
+        if (!room_is_there(&r)) {
+            *refusing = g;
+            continue;
+        }
         struct candidate c = weigh(g, j, m->hashes, blocks);
         if (better(&c, &best))
             best = c;
@@ -140,6 +157,8 @@ static void place(const struct candidate *c, struct journal *j, int32_t blocks)
     memcpy(j->class, g->class, sizeof j->class);
     j->owed = j->params.prompt_len - c->cached;
     g->owed += j->owed;
+    j->waits = j->owed + j->answer_len;
+    backlog_add(&g->backlog, j->params.priority, j->waits, clock_now_ns());
     g->active++;
     g->members->core->metrics.routed[c->cached > 0 ? METRICS_BY_PREFIX : METRICS_BY_LOAD]++;
     if (g->prefixes && blocks > 0)
@@ -161,30 +180,6 @@ static enum status none_to_ask(struct members *m, const struct journal *j, struc
     return error_set(err, ERR_PEER, "no group is ready");
 }
 
-/* Requests that have not begun: by what was sent there, or more where the cache holds fewer, as of
- * the last heartbeat. */
-static int32_t queued(const struct group *g)
-{
-    int32_t beyond = g->active - g->deployment.limits.max_seqs;
-    int32_t told = g->waiting < (uint32_t)g->active ? (int32_t)g->waiting : g->active;
-    return told > beyond ? told : beyond;
-}
-
-/* What has begun once is not refused by limits.waiting, but the group's own table has an end. */
-static enum status check_queue(const struct group *g, bool begun, struct error *err)
-{
-    int32_t most = g->members->core->config->limits.waiting, now = queued(g);
-    if (now < (begun ? (int32_t)MEMBERS_MOST_WAITING : most))
-        return OK;
-    if (begun)
-        return error_set(err, ERR_NO_MEMORY, "%d requests wait in group %s", now, g->config->name);
-    g->members->core->metrics.refused[METRICS_LIMIT_WAITING]++;
-    return error_set(err, ERR_NO_MEMORY,
-                     "%d requests wait in group %s, as many as may (limits.waiting): try again in "
-                     "%d s",
-                     now, g->config->name, core_retry_s(g->members->core));
-}
-
 int64_t members_capacity(const struct members *m)
 {
     int64_t most = 0;
@@ -201,7 +196,6 @@ static enum status submit_to(struct group *g, uint64_t id, uint32_t attempt,
 {
     struct submit_parts parts;
     coordinator_message message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
-    TRY(check_queue(g, *j->class != '\0', err));
     submit_fill(&parts, j, clock_now_ns());
     parts.submit.request_id = id;
     parts.submit.attempt = attempt;
@@ -210,8 +204,9 @@ static enum status submit_to(struct group *g, uint64_t id, uint32_t attempt,
     message.submit = &parts.submit;
     enum status st = rpc_send(g->ranks[0]->call, &message.base, err);
     if (st == ERR_LIMIT)
-        return error_set(err, ERR_NO_MEMORY, "group %s is not taking requests as fast as they come",
-                         g->config->name);
+        return core_refuse(g->members->core, METRICS_LIMIT_WAITING, 1.0, err,
+                           "group %s is not taking requests as fast as they come",
+                           g->config->name);
     if (st != OK)
         return error_set(err, ERR_PEER, "group %s is going away", g->config->name);
     return OK;
@@ -223,14 +218,20 @@ enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, str
     uint64_t tried = 0;
     enum status st = ERR_PEER;
     struct candidate c;
+    const struct group *refusing = NULL;
     /* A prompt's last token is always computed. */
     int32_t blocks = m->hashes ? prefixes_chain(j->params.prefix_domain, j->params.prompt,
                                                 j->params.prompt_len - 1, m->hashes)
                                : 0;
     /* A stream may have ended that is not known to be lost yet: then another group. */
-    while (st == ERR_PEER && !m->stopping && (c = choose(m, j, blocks, tried)).group) {
+    while (st == ERR_PEER && !m->stopping &&
+           (c = choose(m, j, blocks, tried, &refusing)).group) {
         tried |= (uint64_t)1 << (c.group - m->groups);
         st = submit_to(c.group, id, attempt, j, err);
+    }
+    if (!tried && refusing) {
+        struct room r = group_room(refusing, &j->params, has_begun(j));
+        return group_refuses(refusing, &r, has_begun(j), err);
     }
     if (!tried)
         return none_to_ask(m, j, err);
@@ -257,10 +258,15 @@ void members_prefilled(struct group *g, struct journal *j)
 {
     g->owed -= j->owed;
     j->owed = 0;
+    if (j->waits > 0)
+        backlog_begin(&g->backlog, j->params.priority, j->waits, clock_now_ns());
+    j->waits = 0;
 }
 
 void members_done(struct group *g, struct journal *j)
 {
-    members_prefilled(g, j);
+    g->owed -= j->owed;
+    backlog_remove(&g->backlog, j->params.priority, j->waits, clock_now_ns());
+    j->owed = j->waits = 0;
     g->active--;
 }

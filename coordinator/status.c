@@ -127,6 +127,8 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
     out->drained = g->drained;
     out->restarting = g->restart != RESTART_NONE;
     out->times_ready = g->times_ready;
+    out->waiting_tokens = (uint64_t)backlog_tokens(&g->backlog);
+    out->wait_seconds = backlog_wait_s(&g->backlog, 0, clock_now_ns());
     put_engine(g, out);
     out->proven_seconds_ago = g->proven_ns ? seconds_since(g->proven_ns) : -1;
     out->ranks = check_calloc((size_t)group_world(g), sizeof(Witan__Inference__V1__Rank *));

@@ -743,6 +743,131 @@ static void the_groups_own_word_on_waiting_counts(void **state)
     cluster_stop(&c);
 }
 
+/* A first token of `m`, and what comes of it is seen. */
+static void say_first(struct cluster *c, struct fake_rank *r, const told *m, struct answer *a)
+{
+    const int32_t id = 70;
+    fake_say_tokens(r, m->submit->request_id, 1, m->submit->epoch, 0, &id, 1,
+                    WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    for (int i = 0; i < 3000 && a->seen_ids == 0; i++) {
+        on_loop(c, look, a);
+        usleep(1000);
+    }
+    assert_int_equal(a->seen_ids, 1);
+}
+
+/* One that is larger than the bound comes in where nothing else waits. */
+static void prompts_that_wait_are_bounded(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a[3], more;
+    cluster_start(&c, "limits: {waiting_tokens: 2, context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    for (int i = 0; i < 3; i++) {
+        start_as(&c, &a[i], 0);
+        assert_int_equal(a[i].started, OK);
+        const told *m = fake_next(&r);
+        start_as(&c, &more, 0);
+        assert_told_to_come_again(&more, "prompts of 3 tokens wait in group g0, as much as may "
+                                         "(limits.waiting_tokens)");
+        say_first(&c, &r, m, &a[i]);
+    }
+    fake_release(&r);
+    for (int i = 0; i < 3; i++)
+        wait_end(&a[i]);
+    cluster_stop(&c);
+}
+
+struct admit_ask {
+    struct cluster *c;
+    int32_t priority;
+    uint32_t deadline_ms;
+    enum status status;
+    struct error err;
+    int32_t retry_s;
+};
+
+static void ask_admit(void *arg)
+{
+    struct admit_ask *a = arg;
+    a->status = core_admit(a->c->core, 7, a->priority, a->deadline_ms, &a->err);
+    a->retry_s = core_retry_s(a->c->core);
+}
+
+static void assert_admitted(struct cluster *c, int32_t priority, uint32_t deadline_ms,
+                            const char *refused)
+{
+    struct admit_ask a = {.c = c, .priority = priority, .deadline_ms = deadline_ms};
+    on_loop(c, ask_admit, &a);
+    if (!refused) {
+        assert_int_equal(a.status, OK);
+        return;
+    }
+    assert_int_equal(a.status, ERR_NO_MEMORY);
+    assert_in_range(a.retry_s, 1, 60);
+    if (!strstr(a.err.msg, refused))
+        fail_msg("expected \"%s\", found \"%s\"", refused, a.err.msg);
+}
+
+/* One slot, taken, and one request behind it: how long another would wait is known from then on. */
+static void nobody_waits_longer_than_may(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a[2];
+    cluster_start(&c, "limits: {sequences: 1, step_tokens: 1, waiting_ms: 600000, context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    for (int i = 0; i < 2; i++)
+        start_as(&c, &a[i], 0);
+    const told *m = fake_next(&r);
+    assert_int_equal(fake_next(&r)->submit->n_prompt, 3);
+    usleep(100000);
+    say_first(&c, &r, m, &a[0]);
+    assert_admitted(&c, 0, 0, NULL);
+    assert_admitted(&c, 0, 1, "and its deadline is sooner");
+    c.config.limits.waiting_ms = 1;
+    assert_admitted(&c, 0, 0, "longer than it may (limits.waiting_ms)");
+    assert_admitted(&c, 1, 0, "longer than it may (limits.waiting_ms)");
+    assert_admitted(&c, -1, 0, NULL); /* nobody is before it */
+    fake_release(&r);
+    for (int i = 0; i < 2; i++)
+        wait_end(&a[i]);
+    assert_int_equal(c.core->metrics.refused[METRICS_LIMIT_WAITING_MS], 2);
+    assert_int_equal(c.core->metrics.refused[METRICS_LIMIT_DEADLINE], 1);
+    assert_int_equal(c.core->bytes, 0);
+    cluster_stop(&c);
+}
+
+static void memory_is_bounded(void **state)
+{
+    (void)state;
+    enum { ENOUGH = 200 };
+    static struct answer a[ENOUGH];
+    struct cluster c;
+    struct fake_rank r;
+    int count = 0;
+    cluster_start(&c, "limits: {memory_mb: 1, context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    do
+        start_as(&c, &a[count], 0);
+    while (a[count].started == OK && ++count < ENOUGH);
+    assert_in_range(count, 20, ENOUGH - 1);
+    assert_told_to_come_again(&a[count], "take 1 MB of memory, as much as they may "
+                                         "(limits.memory_mb)");
+    assert_admitted(&c, -1, 0, "(limits.memory_mb)");
+    fake_release(&r);
+    for (int i = 0; i < count; i++)
+        wait_end(&a[i]);
+    assert_int_equal(c.core->bytes, 0);
+    cluster_stop(&c);
+}
+
 /* Its first token makes a request safe from limits.queue_timeout_s. */
 static void waiting_has_an_end(void **state)
 {
@@ -750,17 +875,9 @@ static void waiting_has_an_end(void **state)
     struct cluster c;
     struct fake_rank r;
     struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 9}, begun;
-    const int32_t id = 70;
     begin(&c, &r, &a, "limits: {queue_timeout_s: 1, context: 64}\n");
     start_as(&c, &begun, 0);
-    const told *m = fake_next(&r);
-    fake_say_tokens(&r, m->submit->request_id, 1, m->submit->epoch, 0, &id, 1,
-                    WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
-    for (int i = 0; i < 3000 && begun.seen_ids == 0; i++) {
-        on_loop(&c, look, &begun);
-        usleep(1000);
-    }
-    assert_int_equal(begun.seen_ids, 1);
+    say_first(&c, &r, fake_next(&r), &begun);
     for (int i = 0; i < 3000 && !a.seen_end; i++) {
         on_loop(&c, tick, &c);
         on_loop(&c, look, &a);
@@ -798,6 +915,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(logprobs_of_the_prompt_come_whole),
     cmocka_unit_test(no_more_wait_than_may),
     cmocka_unit_test(the_groups_own_word_on_waiting_counts),
+    cmocka_unit_test(prompts_that_wait_are_bounded),
+    cmocka_unit_test(nobody_waits_longer_than_may),
+    cmocka_unit_test(memory_is_bounded),
     cmocka_unit_test(waiting_has_an_end),
 };
 

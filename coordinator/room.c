@@ -1,0 +1,106 @@
+/*
+ * Whether a group takes one more request into its queue: see members.h. A queue has three bounds: so
+ * many requests, so many tokens of their prompts, and so long a wait, as backlog_wait_s of
+ * admission.h has it. What has begun once and lost its group passes them: they are for admission.
+ */
+#include "base/clock.h"
+#include "coordinator/members_private.h"
+
+static const enum metrics_limit NONE = METRICS_LIMIT_COUNT; /* there is room */
+
+/* Requests that have not begun: by what was sent there, or more where the cache holds fewer, as of
+ * the last heartbeat. */
+static int32_t queued(const struct group *g)
+{
+    int32_t beyond = g->active - g->deployment.limits.max_seqs;
+    int32_t told = g->waiting < (uint32_t)g->active ? (int32_t)g->waiting : g->active;
+    return told > beyond ? told : beyond;
+}
+
+/* Batch work is turned away at half of what others may wait. A tenant of whom nobody waits comes in
+ * at twice as much: tenants have equal shares, so it does not wait behind one who asks for more. */
+static bool too_long(const struct core *core, const struct generation_params *p, double wait_s)
+{
+    double most = core->config->limits.waiting_ms * (p->priority > 0 ? 0.5e-3 : 1e-3);
+    if (wait_s <= most)
+        return false;
+    return !core->auth || wait_s > 2.0 * most || generation_waits(core, p->tenant);
+}
+
+static enum metrics_limit room_left(const struct group *g, const struct generation_params *p,
+                                    double wait_s)
+{
+    const struct core *core = g->members->core;
+    int64_t tokens = backlog_tokens(&g->backlog);
+    if (queued(g) >= core->config->limits.waiting)
+        return METRICS_LIMIT_WAITING;
+    if (tokens > 0 && tokens + p->prompt_len > core->config->limits.waiting_tokens)
+        return METRICS_LIMIT_WAITING_TOKENS;
+    if (p->deadline_ms > 0 && wait_s * 1e3 > (double)p->deadline_ms)
+        return METRICS_LIMIT_DEADLINE;
+    return too_long(core, p, wait_s) ? METRICS_LIMIT_WAITING_MS : NONE;
+}
+
+struct room group_room(const struct group *g, const struct generation_params *p, bool begun)
+{
+    struct room r = {.limit = NONE};
+    if (begun) {
+        r.limit = queued(g) < (int32_t)MEMBERS_MOST_WAITING ? NONE : METRICS_LIMIT_WAITING;
+        return r;
+    }
+    r.wait_s = backlog_wait_s(&g->backlog, p->priority, clock_now_ns());
+    r.limit = room_left(g, p, r.wait_s);
+    return r;
+}
+
+bool room_is_there(const struct room *r)
+{
+    return r->limit == NONE;
+}
+
+enum status group_refuses(const struct group *g, const struct room *r, bool begun,
+                          struct error *err)
+{
+    struct core *core = g->members->core;
+    const char *name = g->config->name;
+    if (begun)
+        return error_set(err, ERR_NO_MEMORY, "%d requests wait in group %s", queued(g), name);
+    if (r->limit == METRICS_LIMIT_WAITING)
+        return core_refuse(core, r->limit, r->wait_s, err,
+                           "%d requests wait in group %s, as many as may (limits.waiting)",
+                           queued(g), name);
+    if (r->limit == METRICS_LIMIT_WAITING_TOKENS)
+        return core_refuse(core, r->limit, r->wait_s, err,
+                           "prompts of %lld tokens wait in group %s, as much as may "
+                           "(limits.waiting_tokens)",
+                           (long long)backlog_tokens(&g->backlog), name);
+    if (r->limit == METRICS_LIMIT_DEADLINE)
+        return core_refuse(core, r->limit, r->wait_s, err,
+                           "the request would wait about %.1f s in group %s, and its deadline is "
+                           "sooner",
+                           r->wait_s, name);
+    return core_refuse(core, r->limit, r->wait_s, err,
+                       "the request would wait about %.1f s in group %s, longer than it may "
+                       "(limits.waiting_ms)",
+                       r->wait_s, name);
+}
+
+enum status members_admit(const struct members *m, const struct generation_params *p,
+                          struct error *err)
+{
+    const struct group *full = NULL;
+    struct room why = {.limit = NONE};
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct group *g = &m->groups[i];
+        if (!group_takes_new(g))
+            continue;
+        struct room r = group_room(g, p, false);
+        if (room_is_there(&r))
+            return OK;
+        if (!full || r.wait_s < why.wait_s) {
+            full = g;
+            why = r;
+        }
+    }
+    return full ? group_refuses(full, &why, false, err) : OK;
+}
