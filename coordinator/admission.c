@@ -145,7 +145,7 @@ double backlog_wait_s(const struct backlog *b, int32_t priority, int64_t now_ns)
     if (!saturated(b) || ahead == 0.0 || (b->count < 1.0 && busy < FIRST_SECONDS))
         return 0.0;
     fed = fmin(fed, ahead);
-    /* A step is under way; it counts while there is little else to go by. */
-    double step = b->count < 1.0 ? 1.0 : fmax(1.0 - busy / RATE_SECONDS, 0.0);
-    return (ahead - fed) * busy / (b->begun + fed + step * b->step_tokens);
+    /* Where nothing has begun yet, the step that is under way counts as done. */
+    double done = b->count < 1.0 ? b->step_tokens : b->begun;
+    return (ahead - fed) * busy / (done + fed);
 }

@@ -99,11 +99,11 @@ struct config {
         int32_t start_timeout_s;   /* for a group's ranks to attach and load; default 3600 */
         int32_t probe_s;           /* an idle group proves itself this often; default 10 */
         int32_t stall_ms; /* prompts lengthen a step in which others decode by this, or half; 100 */
-        int32_t speculate;       /* tokens guessed ahead each step; default 0: none */
-        int32_t waiting;         /* requests that may wait in a group; default 1024; over it 429 */
-        int32_t waiting_tokens;  /* tokens of their prompts together; default 1048576; over it 429 */
-        int32_t waiting_ms;      /* as a new one would, estimated; default 60000; over it 429 */
-        int32_t memory_mb;       /* that requests take in the coordinator; default 1024; over it 429 */
+        int32_t speculate;      /* tokens guessed ahead each step; default 0: none */
+        int32_t waiting;        /* requests that may wait in a group; default 1024; over it 429 */
+        int32_t waiting_tokens; /* tokens of their prompts together; default 1048576; over it 429 */
+        int32_t waiting_ms;     /* as a new one would, estimated; default 60000; over it 429 */
+        int32_t memory_mb; /* that requests take in the coordinator; default 1024; over it 429 */
         int32_t tenant_requests; /* of one tenant at once; 0, the default: no bound; over it 429 */
         int32_t queue_timeout_s; /* to a request's first token; 0, the default: no bound */
         int32_t read_timeout_s;  /* a client that reads nothing so long is cut off; default 30 */

@@ -47,9 +47,9 @@ struct core {
     int32_t held;     /* of these, those that have lost their group and wait for another */
     uint64_t done;
     struct admission admission;
-    int64_t bytes;     /* that generations take, buffers of their doors included */
-    int64_t doors;     /* bytes that the HTTP door's connections hold besides, a tick old */
-    int32_t retry_s;   /* what the last that was refused was told */
+    int64_t bytes;   /* that generations take, buffers of their doors included */
+    int64_t doors;   /* bytes that the HTTP door's connections hold besides, a tick old */
+    int32_t retry_s; /* what the last that was refused was told */
     struct metrics metrics;
     int64_t started_ns;             /* monotonic */
     struct generation *table[4096]; /* by id: generation.c's */
@@ -170,8 +170,8 @@ enum status core_refuse(struct core *core, enum metrics_limit limit, double wait
                         struct error *err, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 
-/* Seconds after which the request that was refused last, with ERR_NO_MEMORY, may find room, 1 to 60:
- * those that its message says. */
+/* Seconds after which the request that was refused last, with ERR_NO_MEMORY, may find room, 1 to
+ * 60: those that its message says. */
 int32_t core_retry_s(const struct core *core);
 
 /* A random seed for a request that gives none. */

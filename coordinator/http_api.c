@@ -24,7 +24,7 @@ void http_refuse(struct exchange *x, const struct error *err)
         exchange_fail(x, 429, "too_many_requests", err->msg);
         break;
     case ERR_PEER:
-        exchange_header(x, "Retry-After", "5");
+        exchange_come_again(x);
         exchange_fail(x, 503, "not_ready", err->msg);
         break;
     case ERR_UNSUPPORTED:

@@ -22,7 +22,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
-enum { MAX_ERROR_BYTES = 16 << 10, MAX_REQUEST_ID = 64 };
+enum { MAX_ERROR_BYTES = 16 << 10, MAX_REQUEST_ID = 64, UNAVAILABLE_S = 5 };
 
 static const char *phrase(int code)
 {
@@ -145,6 +145,13 @@ static const char *framing_fault(const struct evhttp_request *req)
 void exchange_header(struct exchange *x, const char *name, const char *value)
 {
     evhttp_add_header(evhttp_request_get_output_headers(x->req), name, value);
+}
+
+void exchange_come_again(struct exchange *x)
+{
+    char seconds[16];
+    snprintf(seconds, sizeof seconds, "%d", admission_spread_s(UNAVAILABLE_S, core_draw_seed()));
+    exchange_header(x, "Retry-After", seconds);
 }
 
 static void close_after(struct exchange *x)
@@ -407,7 +414,7 @@ static void route(struct exchange *x, const char *path)
     }
     x->route = r->path;
     if (x->conn->http->stopping && strcmp(r->path, "/health/live") != 0) {
-        exchange_header(x, "Retry-After", "5");
+        exchange_come_again(x);
         exchange_fail(x, 503, "stopping", "the server is being stopped");
         return;
     }

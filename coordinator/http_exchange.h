@@ -44,6 +44,9 @@ void exchange_body(struct exchange *x, const char **data, size_t *len);
 
 /* A header of the answer; before the reply or the stream. */
 void exchange_header(struct exchange *x, const char *name, const char *value);
+/* Retry-After of 4 to 6 s, for 503: clients that were cut off together do not come back together.
+ */
+void exchange_come_again(struct exchange *x);
 
 /* --- answers: each ends the exchange --- */
 

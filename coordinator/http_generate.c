@@ -147,7 +147,7 @@ static void answer_fail(struct answer *a, const struct error *why)
     if (!a->stream) {
         answer_destroy(a);
         if (code == 503)
-            exchange_header(x, "Retry-After", "5");
+            exchange_come_again(x);
         exchange_fail(x, code, status_name(why->code), why->msg);
         return;
     }

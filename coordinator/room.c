@@ -1,6 +1,6 @@
 /*
- * Whether a group takes one more request into its queue: see members.h. A queue has three bounds: so
- * many requests, so many tokens of their prompts, and so long a wait, as backlog_wait_s of
+ * Whether a group takes one more request into its queue: see members.h. A queue has three bounds:
+ * so many requests, so many tokens of their prompts, and so long a wait, as backlog_wait_s of
  * admission.h has it. What has begun once and lost its group passes them: they are for admission.
  */
 #include "base/clock.h"

@@ -205,8 +205,7 @@ static enum status submit_to(struct group *g, uint64_t id, uint32_t attempt,
     enum status st = rpc_send(g->ranks[0]->call, &message.base, err);
     if (st == ERR_LIMIT)
         return core_refuse(g->members->core, METRICS_LIMIT_WAITING, 1.0, err,
-                           "group %s is not taking requests as fast as they come",
-                           g->config->name);
+                           "group %s is not taking requests as fast as they come", g->config->name);
     if (st != OK)
         return error_set(err, ERR_PEER, "group %s is going away", g->config->name);
     return OK;
