@@ -96,14 +96,6 @@ def test_a_flood(small, http):
     assert again.status_code == 200 and text_of(again) == expected[PROMPTS[0]]
 
 
-def test_batch_work_goes_first(small, http):
-    """A request of priority 1 comes in at half of the wait that others may have: its refusal says so
-    by the same limit, and one of priority -1 waits behind its own alone."""
-    status = {priority: http.post("/v1/completions", json={
-        "prompt": PROMPTS[0], "priority": priority, **SIZES}).status_code for priority in (-1, 0, 1)}
-    assert set(status.values()) == {200}
-
-
 def test_no_group(small, http):
     """Without its rank the server says when to come again, too."""
     small.workers[0].child.kill()

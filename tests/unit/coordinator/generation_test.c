@@ -2,6 +2,8 @@
  * answer rightly, wrongly or go, when they wait too long, and when there are too many. */
 #include "tests/unit/coordinator/cluster.h"
 
+#include "coordinator/members_private.h"
+
 typedef Witan__Cluster__V1__CoordinatorMessage told;
 
 struct answer {
@@ -783,6 +785,7 @@ static void prompts_that_wait_are_bounded(void **state)
 
 struct admit_ask {
     struct cluster *c;
+    uint64_t tenant;
     int32_t priority;
     uint32_t deadline_ms;
     enum status status;
@@ -793,14 +796,15 @@ struct admit_ask {
 static void ask_admit(void *arg)
 {
     struct admit_ask *a = arg;
-    a->status = core_admit(a->c->core, 7, a->priority, a->deadline_ms, &a->err);
+    a->status = core_admit(a->c->core, a->tenant, a->priority, a->deadline_ms, &a->err);
     a->retry_s = core_retry_s(a->c->core);
 }
 
-static void assert_admitted(struct cluster *c, int32_t priority, uint32_t deadline_ms,
-                            const char *refused)
+static void assert_admitted(struct cluster *c, uint64_t tenant, int32_t priority,
+                            uint32_t deadline_ms, const char *refused)
 {
-    struct admit_ask a = {.c = c, .priority = priority, .deadline_ms = deadline_ms};
+    struct admit_ask a = {
+        .c = c, .tenant = tenant, .priority = priority, .deadline_ms = deadline_ms};
     on_loop(c, ask_admit, &a);
     if (!refused) {
         assert_int_equal(a.status, OK);
@@ -828,18 +832,64 @@ static void nobody_waits_longer_than_may(void **state)
     assert_int_equal(fake_next(&r)->submit->n_prompt, 3);
     usleep(100000);
     say_first(&c, &r, m, &a[0]);
-    assert_admitted(&c, 0, 0, NULL);
-    assert_admitted(&c, 0, 1, "and its deadline is sooner");
+    assert_admitted(&c, 7, 0, 0, NULL);
+    assert_admitted(&c, 7, 0, 1, "and its deadline is sooner");
     c.config.limits.waiting_ms = 1;
-    assert_admitted(&c, 0, 0, "longer than it may (limits.waiting_ms)");
-    assert_admitted(&c, 1, 0, "longer than it may (limits.waiting_ms)");
-    assert_admitted(&c, -1, 0, NULL); /* nobody is before it */
+    assert_admitted(&c, 7, 0, 0, "longer than it may (limits.waiting_ms)");
+    assert_admitted(&c, 7, 1, 0, "longer than it may (limits.waiting_ms)");
+    assert_admitted(&c, 7, -1, 0, NULL); /* nobody is before it */
     fake_release(&r);
     for (int i = 0; i < 2; i++)
         wait_end(&a[i]);
     assert_int_equal(c.core->metrics.refused[METRICS_LIMIT_WAITING_MS], 2);
     assert_int_equal(c.core->metrics.refused[METRICS_LIMIT_DEADLINE], 1);
     assert_int_equal(c.core->bytes, 0);
+    cluster_stop(&c);
+}
+
+/* Puts a wait of 1000 s before whoever comes with priority 0. */
+static void make_wait(void *arg)
+{
+    struct cluster *c = arg;
+    struct backlog *b = &c->core->members->groups[0].backlog;
+    b->tokens[1] += 1000 - backlog_tokens(b);
+    b->begun = b->busy_s = 1000;
+    b->count = 1;
+    b->seen_ns = clock_now_ns();
+}
+
+static void unmake_wait(void *arg)
+{
+    struct cluster *c = arg;
+    c->core->members->groups[0].backlog.tokens[1] -= 997;
+    c->core->auth = NULL;
+}
+
+/* Batch work is let in at half of the bound, a tenant of whom nobody waits at twice. */
+static void who_waits_how_long(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a;
+    cluster_start(&c, "limits: {sequences: 1, step_tokens: 1, waiting_ms: 1500000, context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    start_as(&c, &a, 3);
+    on_loop(&c, make_wait, &c);
+    assert_admitted(&c, 7, 0, 0, NULL);
+    assert_admitted(&c, 7, 1, 0, "(limits.waiting_ms)");
+    c.config.limits.waiting_ms = 750000;
+    assert_admitted(&c, 7, 0, 0, "(limits.waiting_ms)");
+    c.core->auth = (struct auth *)&c; /* there are keys, so tenants; nobody looks inside */
+    assert_admitted(&c, 7, 0, 0, NULL);
+    assert_admitted(&c, 7, 1, 0, "(limits.waiting_ms)");
+    assert_admitted(&c, 3, 0, 0, "(limits.waiting_ms)");
+    c.config.limits.waiting_ms = 400000;
+    assert_admitted(&c, 7, 0, 0, "(limits.waiting_ms)");
+    on_loop(&c, unmake_wait, &c);
+    fake_release(&r);
+    wait_end(&a);
     cluster_stop(&c);
 }
 
@@ -860,7 +910,7 @@ static void memory_is_bounded(void **state)
     assert_in_range(count, 20, ENOUGH - 1);
     assert_told_to_come_again(&a[count], "take 1 MB of memory, as much as they may "
                                          "(limits.memory_mb)");
-    assert_admitted(&c, -1, 0, "(limits.memory_mb)");
+    assert_admitted(&c, 7, -1, 0, "(limits.memory_mb)");
     fake_release(&r);
     for (int i = 0; i < count; i++)
         wait_end(&a[i]);
@@ -917,6 +967,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_groups_own_word_on_waiting_counts),
     cmocka_unit_test(prompts_that_wait_are_bounded),
     cmocka_unit_test(nobody_waits_longer_than_may),
+    cmocka_unit_test(who_waits_how_long),
     cmocka_unit_test(memory_is_bounded),
     cmocka_unit_test(waiting_has_an_end),
 };
