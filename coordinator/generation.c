@@ -275,7 +275,7 @@ enum status generation_start(struct core *core, const struct generation_params *
         release(g);
         return st;
     }
-    g->begun = true;
+    g->begun = g->journal.accepted = true;
     weigh(g);
     metrics_begin(&core->metrics, &g->times, g->end.prompt_tokens, g->started_ns);
     *out = g;

@@ -17,6 +17,7 @@ struct journal {
     int32_t answer_len, answer_cap;
     int32_t prompt_told; /* prompt_logprobs up to this position; 0: none are wanted */
     int32_t owed;        /* tokens of the prompt that its group has to compute yet: routing.c's */
+    bool accepted;       /* let in: bounds of queues are for others */
     int32_t waits;       /* tokens with which it waits in its group's queue; 0: it does not */
     int64_t deadline_ns; /* monotonic; 0: none */
     char class[64];      /* numerics class that it began in; "": it has not */

@@ -47,8 +47,8 @@ void members_cancel(struct group *group, uint64_t id, uint32_t attempt);
  * none, counted and with the time to come again; OK where no group is ready. */
 enum status members_admit(const struct members *m, const struct generation_params *p,
                           struct error *err);
-/* Its prompt has been computed: the first token is there, or its end without one. It waits no longer
- * in its group's queue. */
+/* Its prompt has been computed: the first token is there, or its end without one. It waits no
+ * longer in its group's queue. */
 void members_prefilled(struct group *group, struct journal *j);
 /* The request has ended, or its group is lost: it weighs no longer on it. */
 void members_done(struct group *group, struct journal *j);

@@ -59,19 +59,19 @@ struct group {
     char class[64];     /* numerics class of its ranks, as answers are told it */
     uint64_t times_ready;
     bool drained, moved; /* takes nothing new; what ran there has been moved on */
-    bool alone; /* it restarts whether or not others take requests */
+    bool alone;          /* it restarts whether or not others take requests */
     enum group_restart restart;
     int64_t drained_ns, restart_ns; /* since when */
     uint64_t losses;                /* times that it was lost after it was ready */
     uint64_t incarnation;
-    uint32_t protocol; /* lowest version that one of its ranks speaks at most */
+    uint32_t protocol;     /* lowest version that one of its ranks speaks at most */
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;
     uint64_t wake;  /* highest generation that rank 0 asked for */
     int32_t active; /* requests on it */
     int64_t owed;   /* tokens of their prompts that it has to compute yet, as routing.c thinks */
     struct prefixes *prefixes; /* what it was sent; NULL: nobody asks */
-    struct backlog backlog; /* of these, those that wait */
+    struct backlog backlog;    /* of these, those that wait */
     uint64_t tokens;
     int64_t since_ns;  /* of the state */
     int64_t proven_ns; /* 0: never */
@@ -119,11 +119,12 @@ struct room {
     double wait_s;            /* that it would wait there */
 };
 
-/* `begun`: it has lost another group, and is not refused but by what a leader can hold. */
-struct room group_room(const struct group *g, const struct generation_params *p, bool begun);
+/* `accepted`: it has lost another group or waited for one, and is not refused but by what a leader
+ * can hold. */
+struct room group_room(const struct group *g, const struct generation_params *p, bool accepted);
 bool room_is_there(const struct room *r);
 /* ERR_NO_MEMORY, why; a new request is counted. */
-enum status group_refuses(const struct group *g, const struct room *r, bool begun,
+enum status group_refuses(const struct group *g, const struct room *r, bool accepted,
                           struct error *err);
 
 /* --- routing.c --- */

@@ -1,7 +1,7 @@
 /*
  * Whether a group takes one more request into its queue: see members.h. A queue has three bounds:
  * so many requests, so many tokens of their prompts, and so long a wait, as backlog_wait_s of
- * admission.h has it. What has begun once and lost its group passes them: they are for admission.
+ * admission.h has it. What was let in once and has lost its group passes them.
  */
 #include "base/clock.h"
 #include "coordinator/members_private.h"
@@ -41,10 +41,10 @@ static enum metrics_limit room_left(const struct group *g, const struct generati
     return too_long(core, p, wait_s) ? METRICS_LIMIT_WAITING_MS : NONE;
 }
 
-struct room group_room(const struct group *g, const struct generation_params *p, bool begun)
+struct room group_room(const struct group *g, const struct generation_params *p, bool accepted)
 {
     struct room r = {.limit = NONE};
-    if (begun) {
+    if (accepted) {
         r.limit = queued(g) < (int32_t)MEMBERS_MOST_WAITING ? NONE : METRICS_LIMIT_WAITING;
         return r;
     }
@@ -58,12 +58,12 @@ bool room_is_there(const struct room *r)
     return r->limit == NONE;
 }
 
-enum status group_refuses(const struct group *g, const struct room *r, bool begun,
+enum status group_refuses(const struct group *g, const struct room *r, bool accepted,
                           struct error *err)
 {
     struct core *core = g->members->core;
     const char *name = g->config->name;
-    if (begun)
+    if (accepted)
         return error_set(err, ERR_NO_MEMORY, "%d requests wait in group %s", queued(g), name);
     if (r->limit == METRICS_LIMIT_WAITING)
         return core_refuse(core, r->limit, r->wait_s, err,

@@ -73,12 +73,6 @@ static bool goes_on(const struct group *g, const struct journal *j)
     return g->protocol >= CLUSTER_PROTOCOL_ANSWERS || (j->answer_len == 0 && j->prompt_told <= 1);
 }
 
-/* A request that has begun in a group, and lost it. */
-static bool has_begun(const struct journal *j)
-{
-    return *j->class != '\0';
-}
-
 /* --- choosing ----------------------------------------------------------------------------------
  *
  * All groups give the same bits, so only time is at stake. A new request waits for the prompts that
@@ -137,7 +131,7 @@ static struct candidate choose(struct members *m, const struct journal *j, int32
         struct group *g = &m->groups[i];
         if (tried >> i & 1 || !can_take(g, j))
             continue;
-        struct room r = group_room(g, &j->params, has_begun(j));
+        struct room r = group_room(g, &j->params, j->accepted);
         if (!room_is_there(&r)) {
             *refusing = g;
             continue;
@@ -223,14 +217,13 @@ enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, str
                                                 j->params.prompt_len - 1, m->hashes)
                                : 0;
     /* A stream may have ended that is not known to be lost yet: then another group. */
-    while (st == ERR_PEER && !m->stopping &&
-           (c = choose(m, j, blocks, tried, &refusing)).group) {
+    while (st == ERR_PEER && !m->stopping && (c = choose(m, j, blocks, tried, &refusing)).group) {
         tried |= (uint64_t)1 << (c.group - m->groups);
         st = submit_to(c.group, id, attempt, j, err);
     }
     if (!tried && refusing) {
-        struct room r = group_room(refusing, &j->params, has_begun(j));
-        return group_refuses(refusing, &r, has_begun(j), err);
+        struct room r = group_room(refusing, &j->params, j->accepted);
+        return group_refuses(refusing, &r, j->accepted, err);
     }
     if (!tried)
         return none_to_ask(m, j, err);
