@@ -1,6 +1,7 @@
 /* A team of threads: see pool.h. State: the job's number (a generation), how many have ended it,
  * and the number of the meeting within jobs. */
 #include "base/pool.h"
+#include "base/beat.h"
 #include "base/check.h"
 #include "base/log.h"
 
@@ -14,6 +15,8 @@
 #include <linux/futex.h>
 
 enum { SPINS = 4000 };
+
+_Thread_local atomic_ullong *beat_count;
 
 struct pool_thread {
     struct pool *pool;
@@ -139,6 +142,7 @@ int pool_threads(const struct pool *p)
 
 void pool_run(struct pool *p, void (*fn)(void *arg, int thread), void *arg)
 {
+    beat();
     if (p->threads == 1) {
         fn(arg, 0);
         return;

@@ -134,6 +134,9 @@ static void show_rank(const rank *r)
            ", heard %.1f s ago, %.10s\n",
            r->rank, r->host, *r->region ? " in " : "", r->region, r->pid, r->phase, r->step,
            r->heartbeat_seconds_ago, r->kernels);
+    if (r->slowness > 1.5)
+        printf("           computes %.1f times as long as its peers: they wait for it\n",
+               r->slowness);
     show_device(r->device);
     show_figures(r);
     if (*r->holds)
@@ -227,13 +230,13 @@ static json_t *rank_json(const rank *r)
     json_t *memory = json_object();
     for (size_t i = 0; i < r->n_memory; i++)
         json_object_set_new(memory, r->memory[i]->name, number(r->memory[i]->bytes));
-    return json_pack("{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o}",
-                     "rank", number(r->rank), "host", r->host, "pid", number(r->pid), "region",
-                     r->region, "phase", r->phase, "step", number(r->step), "heartbeat_seconds_ago",
-                     r->heartbeat_seconds_ago, "processor", r->processor, "kernels", r->kernels,
-                     "memory_bytes", memory, "resident_bytes", number(r->resident_bytes), "holds",
-                     r->holds, "manifest_digest", r->manifest_digest, "device",
-                     device_json(r->device), "gpu", gpu_json(r));
+    return json_pack(
+        "{s:o, s:s, s:o, s:s, s:s, s:o, s:f, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:f}", "rank",
+        number(r->rank), "host", r->host, "pid", number(r->pid), "region", r->region, "phase",
+        r->phase, "step", number(r->step), "heartbeat_seconds_ago", r->heartbeat_seconds_ago,
+        "processor", r->processor, "kernels", r->kernels, "memory_bytes", memory, "resident_bytes",
+        number(r->resident_bytes), "holds", r->holds, "manifest_digest", r->manifest_digest,
+        "device", device_json(r->device), "gpu", gpu_json(r), "slowness", r->slowness);
 }
 
 static json_t *group_json(const group *g)

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 enum {
-    LOST_MS = 8000,     /* for what is left of a lost group, whose ranks give up after 5 s */
+    LOST_MS = 5000,     /* for what is left of a lost group, whose ranks give up after 1 s */
     PLANNED_MS = 20000, /* for a group that was told to end */
 };
 

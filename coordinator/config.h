@@ -97,6 +97,7 @@ struct config {
         int32_t request_timeout_s; /* to receive a whole request; default 30 */
         int32_t answer_timeout_s;  /* for an answer; default 3600 */
         int32_t start_timeout_s;   /* for a group's ranks to attach and load; default 3600 */
+        int32_t step_timeout_s;    /* silence of a rank, or a step that stands still; default 4 */
         int32_t probe_s;           /* an idle group proves itself this often; default 10 */
         int32_t stall_ms; /* prompts lengthen a step in which others decode by this, or half; 100 */
         int32_t speculate;      /* tokens guessed ahead each step; default 0: none */

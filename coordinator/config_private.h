@@ -27,6 +27,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(request_timeout_s, 30, 1, 86400)                                                             \
     X(answer_timeout_s, 3600, 1, 604800)                                                           \
     X(start_timeout_s, 3600, 1, 604800)                                                            \
+    X(step_timeout_s, 4, 1, 3600)                                                                  \
     X(probe_s, 10, 1, 3600)                                                                        \
     X(stall_ms, 100, 1, 60000)                                                                     \
     X(speculate, 0, 0, CONFIG_MAX_SPECULATE)                                                       \

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/hang.h"
 #include "coordinator/http.h"
 #include "coordinator/inference.h"
 #include "coordinator/members.h"
@@ -36,7 +37,7 @@ struct coordinator {
     struct core *core;
     struct http *http;
     struct inference *inference;
-    struct event *signals[2], *second, *step;
+    struct event *signals[2], *second, *watch, *step;
     enum stage stage;
     int64_t deadline_ns; /* of the stage */
     bool was_ready, told_ready;
@@ -128,6 +129,13 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
     c->was_ready = ready;
 }
 
+static void on_watch(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct coordinator *c = arg;
+    members_watch(c->core->members);
+}
+
 static struct coordinator *the_coordinator; /* for on_group, which has no argument of its own */
 
 static void on_group(const char *group, const char *state, const char *message)
@@ -209,14 +217,15 @@ static enum status open_doors(struct coordinator *c, struct error *err)
 static enum status watch(struct coordinator *c, struct error *err)
 {
     struct event_base *base = loop_base(c->loop);
-    struct timeval second = {.tv_sec = 1};
+    struct timeval second = {.tv_sec = 1}, tick = {.tv_usec = HANG_TICK_MS * 1000};
     c->signals[0] = evsignal_new(base, SIGINT, on_signal, c);
     c->signals[1] = evsignal_new(base, SIGTERM, on_signal, c);
     c->second = event_new(base, -1, EV_PERSIST, on_second, c);
+    c->watch = event_new(base, -1, EV_PERSIST, on_watch, c);
     c->step = event_new(base, -1, EV_PERSIST, on_step, c);
-    if (!c->signals[0] || !c->signals[1] || !c->second || !c->step ||
+    if (!c->signals[0] || !c->signals[1] || !c->second || !c->watch || !c->step ||
         event_add(c->signals[0], NULL) != 0 || event_add(c->signals[1], NULL) != 0 ||
-        event_add(c->second, &second) != 0)
+        event_add(c->second, &second) != 0 || event_add(c->watch, &tick) != 0)
         return error_set(err, ERR_NO_MEMORY, "cannot watch for signals");
     return OK;
 }
@@ -236,7 +245,7 @@ static enum status start(struct coordinator *c, const char *path, struct error *
 
 static void finish(struct coordinator *c)
 {
-    struct event *events[] = {c->signals[0], c->signals[1], c->second, c->step};
+    struct event *events[] = {c->signals[0], c->signals[1], c->second, c->watch, c->step};
     inference_destroy(c->inference);
     http_destroy(c->http);
     if (c->core)

@@ -90,6 +90,11 @@ static void lose(struct group *g, const char *why)
     generation_lost(g->members->core, g, g->config->name, g->message);
 }
 
+void group_lose(struct group *g, const char *why)
+{
+    lose(g, why);
+}
+
 /* No rank is left: the group may come again. */
 static void reset(struct group *g)
 {
@@ -263,7 +268,7 @@ static void send_plan(struct group *g, struct member *r)
     plan.speculate = core->config->limits.speculate;
     plan.no_prefix_cache = strcmp(core->config->limits.prefix_cache, "off") == 0;
     plan.slices = &slices;
-    plan.heartbeat_ms = HEARTBEAT_MS;
+    plan.heartbeat_ms = hang_beat_ms(core->config->limits.step_timeout_s);
     if (core->served.manifest) {
         manifest.path = core->config->model.manifest;
         manifest.trust = core->config->model.trust;
@@ -339,6 +344,7 @@ static void on_hello(struct member *r, rank_message *message)
     message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;
     r->group = g;
     r->heartbeat_ns = clock_now_ns();
+    watch_hello(r);
     g->incarnation = r->hello->incarnation;
     if (g->attached == 0 || r->hello->protocol_version < g->protocol)
         g->protocol = r->hello->protocol_version;
@@ -443,6 +449,7 @@ static void on_heartbeat(struct member *r, Witan__Cluster__V1__Heartbeat *h)
     r->heartbeat_ns = clock_now_ns();
     r->step = h->step;
     r->phase = (int)h->phase;
+    watch_heartbeat(r, h);
     hear_gpu(r, h->gpu);
     hear_engine(r, h);
     if (r->hello->rank != 0)

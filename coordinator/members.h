@@ -58,6 +58,8 @@ void members_status(const struct members *m, Witan__Inference__V1__GetStatusResp
 
 /* Called about once a second. */
 void members_tick(struct members *m);
+/* Loses groups that stand still, and warns of slow ranks. Called each HANG_TICK_MS (hang.h). */
+void members_watch(struct members *m);
 
 /* --- what members tell generations (generation.c) --- */
 

@@ -4,15 +4,16 @@
 
 #include "coordinator/deployment.h"
 #include "coordinator/gpus.h"
+#include "coordinator/hang.h"
 #include "coordinator/members.h"
 #include "coordinator/prefixes.h"
+#include "coordinator/slow.h"
 #include "proto/cluster.pb-c.h"
 
 #include <time.h>
 
 enum {
     HELLO_TIMEOUT_S = 10,
-    HEARTBEAT_MS = 1000,
     GROUP_STOP_S = 10,      /* for a group that was told to end */
     PROVEN_AT_LEAST_S = 30, /* a proof may be this old, or three probes if those are rarer */
     MEMBERS_MAX_PURPOSES = 16,
@@ -45,6 +46,8 @@ struct member {
     int64_t heartbeat_ns;
     uint64_t step;
     int phase;
+    struct hang_rank hang;
+    struct slow_rank slow;
     struct gpu_view gpu;
     Witan__Cluster__V1__Engine *engine; /* of the last heartbeat that had it; owned; may be NULL */
     char failed[640];                   /* what the rank itself said before it gave up */
@@ -90,6 +93,8 @@ struct members {
     uint64_t
         *hashes; /* [PREFIXES_CHAIN], of the prompt that is routed; NULL: no group is to choose */
     bool stopping;
+    struct hang_clock clock;
+    int64_t compare_ns; /* of that clock: when ranks' speeds are compared next */
 };
 
 /* --- members_requests.c: pure --- */
@@ -159,6 +164,14 @@ void member_send(struct member *r, const Witan__Cluster__V1__CoordinatorMessage 
 
 /* Tells its ranks to end in order; when the last has gone it waits again. */
 void group_stop(struct group *g, const char *reason);
+/* The group is lost, for this reason: its ranks are sent home, its requests go on elsewhere. */
+void group_lose(struct group *g, const char *why);
+
+/* --- watch.c: on the loop thread --- */
+
+/* After r->hello is there. */
+void watch_hello(struct member *r);
+void watch_heartbeat(struct member *r, const Witan__Cluster__V1__Heartbeat *h);
 
 int32_t group_world(const struct group *g);
 const char *group_state_name(enum group_state s);

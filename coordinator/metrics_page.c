@@ -201,6 +201,14 @@ static void write_seconds(struct metrics_page *p, const struct metrics_labels *l
             p, l, kind == FORWARD ? r->engine->forward_seconds : r->engine->collective_seconds);
 }
 
+static void write_slowness(struct metrics_page *p, const struct metrics_labels *l,
+                           const struct member *r, int kind)
+{
+    (void)kind;
+    if (r->slow.ratio > 0)
+        metrics_sample(p, l, r->slow.ratio);
+}
+
 static void write_ranks(struct metrics_page *p, const struct members *m)
 {
     metrics_family(p, "witan_rank_steps_total", METRICS_COUNTER, "Steps that the rank has run.");
@@ -214,6 +222,9 @@ static void write_ranks(struct metrics_page *p, const struct members *m)
     metrics_family(p, "witan_collective_seconds_total", METRICS_COUNTER,
                    "In collectives, waiting for other ranks included; 0 where they run on GPUs.");
     each_rank(p, m, write_seconds, COLLECTIVE);
+    metrics_family(p, "witan_rank_slowness_ratio", METRICS_GAUGE,
+                   "Of computing a step, to the median of the ranks that do the same work.");
+    each_rank(p, m, write_slowness, 0);
 }
 
 /* Figures in base units; what a GPU does not measure has no sample. */

@@ -87,6 +87,7 @@ static void put_rank(const struct member *r, const struct rank_plan *p,
     out->region = text("%s", r->hello->region);
     out->phase = text("%s", phase_name(r->phase));
     out->step = r->step;
+    out->slowness = r->slow.ratio;
     out->heartbeat_seconds_ago = seconds_since(r->heartbeat_ns);
     out->processor = text("%s", hw ? hw->processor : "");
     out->kernels = text("%s", hw ? hw->kernels : "");

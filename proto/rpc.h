@@ -36,7 +36,9 @@ enum {
     RPC_MAX_QUEUED_BYTES = 64 << 20,
     RPC_MAX_STREAMS = 4096, /* calls at once on one connection */
     RPC_KEEPALIVE_MS = 2000,
-    RPC_KEEPALIVE_TIMEOUT_MS = 2000,
+    /* Longer than a coordinator may be stopped without losing its groups; ranks that are cut off
+     * are known sooner, by their heartbeats (coordinator/hang.h). */
+    RPC_KEEPALIVE_TIMEOUT_MS = 10000,
     RPC_MAX_METADATA_BYTES = 16 << 10,
 };
 

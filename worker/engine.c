@@ -116,6 +116,15 @@ static enum status kept_logits(struct engine *e, const struct batch *b, const fl
     return model_read_logits(e->model, b, e->logits, err);
 }
 
+/* The next step, from rank 0 to all. */
+static enum status tell_step(struct engine *e, struct error *err)
+{
+    progress_meets(e->model->progress, 1);
+    enum status st = step_broadcast(&e->step, e->world, err);
+    progress_meets(e->model->progress, -1);
+    return st;
+}
+
 /* What the drawing rank sends to rank 0 where they differ: tokens, and logits if it keeps them. */
 static enum status hand_over(struct engine *e, const struct batch *b, bool keeps, struct error *err)
 {
@@ -156,6 +165,7 @@ static void warn_range(struct engine *e)
 
 static void tell_phase(struct engine *e, enum engine_phase phase)
 {
+    progress_step(e->model->progress);
     if (e->options.on_phase)
         e->options.on_phase(e->options.user, phase);
 }
@@ -173,6 +183,7 @@ static enum status begin_step(struct engine *e, struct batch *b, struct error *e
     tell_phase(e, ENGINE_FORWARD);
     int64_t start = clock_now_ns();
     step_batch(&e->step, b);
+    progress_layer(e->model->progress, 0);
     int32_t draws = b->draws;
     if (!draws_here(e))
         b->draws = 0;
@@ -208,7 +219,9 @@ static enum status finish_step(struct engine *e, const struct batch *b, bool kee
     TRY(e->model->kernels->finish(e->model->backend, err));
     e->stats.forward_ns += clock_now_ns() - start;
     warn_range(e);
+    progress_meets(e->model->progress, 1);
     TRY(hand_over(e, b, keeps, err));
+    progress_meets(e->model->progress, -1);
     if (e->world->rank != 0)
         return OK;
     int64_t now = clock_now_ns(), free = e->landed_ns; /* two steps under way run in turn */
@@ -252,7 +265,7 @@ static enum status fly(struct engine *e, struct error *err)
 enum status engine_follow(struct engine *e, enum engine_left *why, struct error *err)
 {
     for (;;) {
-        TRY(step_broadcast(&e->step, e->world, err));
+        TRY(tell_step(e, err));
         if (e->step.header.kind != STEP_RUN) {
             *why = e->step.header.kind == STEP_PARK ? ENGINE_PARKED : ENGINE_STOPPED;
             return land(e, err);
@@ -305,7 +318,7 @@ enum status engine_step(struct engine *e, bool *ran, struct error *err)
                                    .sequences = e->step.header.seqs};
     *ran = next || e->flying;
     if (next)
-        TRY(step_broadcast(&e->step, e->world, err));
+        TRY(tell_step(e, err));
     TRY(next ? fly(e, err) : land(e, err));
     e->stats.sched = sched_stats(e->scheduler);
     e->busy = e->flying || sched_running(e->scheduler) + sched_waiting(e->scheduler) > 0;
@@ -318,14 +331,14 @@ enum status engine_stop(struct engine *e, struct error *err)
 {
     TRY(land(e, err));
     step_begin(&e->step, STEP_STOP, e->vocab_limit, false);
-    return step_broadcast(&e->step, e->world, err);
+    return tell_step(e, err);
 }
 
 enum status engine_park(struct engine *e, struct error *err)
 {
     TRY(land(e, err));
     step_begin(&e->step, STEP_PARK, e->vocab_limit, false);
-    return step_broadcast(&e->step, e->world, err);
+    return tell_step(e, err);
 }
 
 void engine_load(const struct engine *e, struct engine_load *out)

@@ -51,6 +51,7 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
         const struct layer_weights *l = &w->layers[i];
         const struct kv_layer kv = kv_layer_of(&m->kv, i);
 
+        progress_layer(m->progress, r->layers.begin + i + 1);
         k->add_norm(be, b->rows, c->hidden, pending, ws->x, l->input_norm, c->rms_eps, ws->xn);
         k->qkv(be, b, &a, l, ws->xn, ws->rope, ws->attn, ws->kv, ws->q, &kv); /* q [R, A, D] */
         k->attention(be, b, &a, ws->q, &kv, ws->attn);                        /* [R, A x D] */
@@ -61,6 +62,7 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
         pending = ws->sum;
     }
 
+    progress_layer(m->progress, r->layers.end + 1);
     if (r->stage < m->plan->layout.pp - 1) {
         k->add_norm(be, b->rows, c->hidden, pending, ws->x, NULL, c->rms_eps, ws->xn);
         return send_rows(m, b, err); /* x [R, H] */
@@ -73,9 +75,16 @@ enum status model_forward(struct model *m, const struct batch *b, struct error *
     return OK;
 }
 
-/* Counts the time since `start_ns`. */
+/* Before and after a collective, whose time it counts. */
+static int64_t meet(struct model *m)
+{
+    progress_meets(m->progress, 1);
+    return clock_now_ns();
+}
+
 static enum status met(struct model *m, int64_t start_ns, enum status st)
 {
+    progress_meets(m->progress, -1);
     m->collective_ns += clock_now_ns() - start_ns;
     return st;
 }
@@ -84,7 +93,7 @@ enum status model_sum(struct model *m, struct comm *c, double *x, size_t count, 
 {
     if (c->size == 1)
         return OK;
-    int64_t start = clock_now_ns();
+    int64_t start = meet(m);
     return met(m, start, c->ops->allreduce_f64(c, x, count, err));
 }
 
@@ -93,7 +102,7 @@ static enum status receive_rows(struct model *m, const struct batch *b, struct e
 {
     size_t bytes = (size_t)b->rows * (size_t)m->config.hidden * sizeof(float);
     int from = m->rank->rank - m->plan->layout.w;
-    int64_t start = clock_now_ns();
+    int64_t start = meet(m);
     return met(m, start, m->pipe->ops->recv(m->pipe, from, m->ws.x, bytes, err));
 }
 
@@ -101,7 +110,7 @@ static enum status send_rows(struct model *m, const struct batch *b, struct erro
 {
     size_t bytes = (size_t)b->rows * (size_t)m->config.hidden * sizeof(float);
     int to = m->rank->rank + m->plan->layout.w;
-    int64_t start = clock_now_ns();
+    int64_t start = meet(m);
     TRY(met(m, start, m->pipe->ops->send(m->pipe, to, m->ws.x, bytes, err)));
     m->kernels->end(m->backend);
     return OK;
@@ -112,7 +121,7 @@ static enum status gather_logits(struct model *m, const struct batch *b, struct 
     size_t bytes = (size_t)b->logits * (size_t)m->rank->vocab_padded * sizeof(float);
     if (m->stage->size == 1 || bytes == 0)
         return OK; /* one rank's shard is all */
-    int64_t start = clock_now_ns();
+    int64_t start = meet(m);
     return met(m, start, m->stage->ops->allgather(m->stage, m->ws.shard, bytes, m->ws.logits, err));
 }
 

@@ -8,6 +8,7 @@
 
 #include "transport/transport.h"
 #include "worker/kernels.h"
+#include "worker/progress.h"
 
 /* Buffers of a step, in the backend's memory; sizes by plan_workspace. */
 struct workspace {
@@ -68,6 +69,8 @@ struct model {
     /* In the collectives of model_forward, waiting for other ranks included; next to nothing where
      * they run on a device's stream. */
     int64_t collective_ns;
+    struct rank_progress *progress; /* options', or: */
+    struct rank_progress unwatched;
 };
 
 /* What the operator chose; everything else follows from the checkpoint and the plan. */
@@ -92,6 +95,7 @@ struct model_options {
     int32_t step_timeout_s; /* with NCCL: a rank waits so long for its GPU; 0: for ever */
     bool spin;              /* compute threads may spin (threads of all ranks fit the cores) */
     bool progress;          /* rank 0 shows loading on standard error */
+    struct rank_progress *watched; /* is told how far the engine thread is; NULL: nobody looks */
 };
 
 /*

@@ -635,6 +635,7 @@ enum status model_create(const struct model_options *options, struct comm *world
     m->world = world;
     m->limits = options->limits;
     m->cuda = options->cuda;
+    m->progress = options->watched ? options->watched : &m->unwatched;
     enum status st = bring_up(m, options, err);
     if (st != OK) {
         model_destroy(m);

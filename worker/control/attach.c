@@ -51,10 +51,10 @@ METER_FIGURES(X)
 
 /* --- the rpc thread --------------------------------------------------------------------------- */
 
-static _Noreturn void give_up(const char *why)
+static _Noreturn void give_up(const char *why, int64_t grace_ns)
 {
     log_error("%s, and for %d s this rank has not come to notice: it ends", why,
-              ATTACH_GRACE_MS / 1000);
+              (int)(grace_ns / 1000000000));
     _exit(1);
 }
 
@@ -67,13 +67,16 @@ static void watch(struct attach *a, int64_t now)
     int phase = atomic_load(&a->phase);
     if (atomic_load(&a->closing))
         return;
-    if (stop == 0 && ended != 0 && now - ended > grace)
-        give_up("the stream to the coordinator has ended");
+    /* A group that the coordinator has given up waits for a rank that will not come. */
+    bool lost = atomic_load(&a->closed_code) == RPC_ABORTED;
+    int64_t patience = lost ? (int64_t)ATTACH_LOST_MS * 1000000 : grace;
+    if (stop == 0 && ended != 0 && now - ended > patience)
+        give_up("the stream to the coordinator has ended", patience);
     /* A step that runs is awaited, however long it takes; parked, the engine thread counts itself.
      */
     if (stop != 0 && phase != WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD &&
         phase != WITAN__CLUSTER__V1__PHASE__PHASE_IDLE && now - stop > grace && now - since > grace)
-        give_up("the coordinator said to stop");
+        give_up("the coordinator said to stop", grace);
 }
 
 /* A heartbeat's part about the GPU, and what it points to. */
@@ -178,6 +181,11 @@ static void send_heartbeat(struct attach *a, int64_t now)
     beat.kv_blocks = atomic_load(&a->kv_blocks);
     beat.gpu = fill_gpu(a, &gpu);
     beat.engine = fill_engine(a, &engine);
+    if (a->options.progress) {
+        beat.progress = atomic_load(&a->options.progress->count) + 1;
+        beat.layer = (uint32_t)atomic_load(&a->options.progress->layer);
+        beat.meets = atomic_load(&a->options.progress->meets) > 0;
+    }
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT;
     m.heartbeat = &beat;
     struct error ignored; /* a stream that has ended, or is full, says so elsewhere */

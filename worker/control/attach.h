@@ -16,6 +16,7 @@
 
 enum {
     ATTACH_GRACE_MS = 5000,
+    ATTACH_LOST_MS = 1000,     /* the same, when the coordinator has said that the group is lost */
     ATTACH_CONNECT_MS = 30000, /* a coordinator that cannot be reached is tried again so long */
     ATTACH_RETRY_MS = 500,
     ATTACH_CLOSE_MS = 2000, /* the coordinator's time to take a rank's last words */
@@ -34,6 +35,7 @@ struct attach_options {
     const char *host;
     int ranks_here;                        /* ranks of the job on this host */
     const struct cuda_device_info *device; /* NULL: this rank computes on its processor */
+    const struct rank_progress *progress;  /* of the engine thread; outlives this */
     const char
         *nvml; /* with device: its library (worker/meter.h); NULL: where the loader finds it */
 };

@@ -1,5 +1,6 @@
 /* A rank under a coordinator, from hello to goodbye: see serve.h. */
 #include "worker/control/serve.h"
+#include "base/beat.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -15,6 +16,7 @@
 
 struct rank {
     struct comm *world;
+    struct rank_progress progress; /* of this thread, the engine thread */
     struct attach *attach;
     struct assignment plan;
     struct manifest *manifest; /* NULL: none is asked for */
@@ -72,6 +74,7 @@ static enum status start_attach(struct rank *r, const struct serve_options *o, s
         .world = r->world->size,
         .host = r->host,
         .ranks_here = r->ranks_here,
+        .progress = &r->progress,
         .device = r->cuda ? &r->device : NULL,
     };
     return comm_agree(r->world, attach_create(&options, &r->attach, err), err);
@@ -152,6 +155,7 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
         .collectives = o->collectives,
         .step_timeout_s = MODEL_STEP_TIMEOUT_S,
         .progress = true,
+        .watched = &r->progress,
     };
     const struct engine_options eo = {
         .chunk = r->plan.chunk,
@@ -230,6 +234,7 @@ enum status serve(struct comm *world, const struct serve_options *o, enum serve_
 {
     struct rank r = {.world = world};
     *scope = SERVE_ALL;
+    beat_count = &r.progress.count;
     enum status st = start_attach(&r, o, err);
     if (st == OK)
         st = attached(&r, o, scope, err);
@@ -239,5 +244,6 @@ enum status serve(struct comm *world, const struct serve_options *o, enum serve_
     engine_destroy(r.engine);
     model_destroy(r.model);
     manifest_close(r.manifest);
+    beat_count = NULL;
     return st;
 }

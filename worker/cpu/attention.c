@@ -3,6 +3,7 @@
  * cache together, so that a tile is read once for all of them and for all heads that share it; who
  * goes with whom changes no bit (attention_ops.h).
  */
+#include "base/beat.h"
 #include "worker/cpu/stages_private.h"
 
 #include <string.h>
@@ -136,6 +137,7 @@ static void attention_thread(void *arg, int thread)
     b.begin = block_begin(j, b.end);
     for (;;) {
         int64_t item = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
+        beat();
         for (; at < item / heads && b.begin > 0; at++) {
             b.end = b.begin;
             b.begin = block_begin(j, b.end);

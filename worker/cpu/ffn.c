@@ -2,6 +2,7 @@
  * The CPU backend's stages of o_proj, router and FFN: see worker/kernels.h. Parts of one region
  * that need one another's results meet in between; a sum's columns are one thread's.
  */
+#include "base/beat.h"
 #include "base/check.h"
 #include "worker/cpu/stages_private.h"
 
@@ -71,6 +72,7 @@ static void exact_thread(void *arg, int thread)
         pool_meet(j->be->pool);
     }
     for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+        beat();
         int32_t u0 = (int32_t)t * j->task, u1 = units - u0 < j->task ? units : u0 + j->task;
         largest = larger(largest, exact_units(j, thread, u0, u1));
     }
@@ -186,6 +188,7 @@ static void router_thread(void *arg, int thread)
         pool_meet(j->be->pool);
     }
     for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+        beat();
         int32_t i = (int32_t)(t / units) * ROUTER_ROWS, n0 = (int32_t)(t % units) * PANEL_ROWS;
         int32_t m = j->rows - i < ROUTER_ROWS ? j->rows - i : ROUTER_ROWS;
         int32_t n1 = experts - n0 < PANEL_ROWS ? experts : n0 + PANEL_ROWS;
@@ -299,6 +302,7 @@ static void ffn_up_thread(void *arg, int thread)
     int32_t e = 0;
     int64_t first = 0; /* task of expert e; a thread's tasks ascend */
     for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+        beat();
         for (int32_t n; t >= first + (n = tasks_of(j, e)); e++)
             first += n;
         int32_t u0 = (int32_t)(t - first) * j->task, units = panel_count(j->ffn[e].gate.rows);

@@ -3,6 +3,7 @@
  * of ops.h, spread over the rank's pool. How work is cut among threads never changes a bit: every
  * output element is computed whole by one thread.
  */
+#include "base/beat.h"
 #include "base/check.h"
 #include "worker/cpu/stages_private.h"
 #include "worker/cpu/vec.h"
@@ -218,6 +219,7 @@ static void project(struct qkv_job *j, int thread)
     int64_t nq = w->q.rows, nk = w->k.rows;
     int32_t uq = panel_count(w->q.rows), uk = panel_count(w->k.rows);
     for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+        beat();
         int32_t begin = (int32_t)t * j->task, end = begin + j->task;
         project_part(j, thread, &w->q, w->q_bias, 0, begin, end, j->q_tmp, nq);
         project_part(j, thread, &w->k, w->k_bias, uq, begin, end, j->kv_tmp, 2 * nk);
@@ -365,6 +367,7 @@ static void head_thread(void *arg, int thread)
     struct head_job *j = arg;
     int32_t units = panel_count(j->w->rows);
     for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+        beat();
         int32_t u0 = (int32_t)t * j->task, u1 = units - u0 < j->task ? units : u0 + j->task;
         multiply(j->be, thread, j->xn, j->b->logit_row, j->b->logits, j->w, u0, u1,
                  j->logits + (int64_t)u0 * PANEL_ROWS, j->padded);

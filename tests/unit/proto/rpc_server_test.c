@@ -90,7 +90,7 @@ static void flood_starves_nobody(void **state)
     while (ms_since(start) < RPC_KEEPALIVE_MS + RPC_KEEPALIVE_TIMEOUT_MS + 2000) {
         int64_t before = clock_now_ns();
         list_models_works(other);
-        assert_in_range(ms_since(before), 0, RPC_KEEPALIVE_TIMEOUT_MS);
+        assert_in_range(ms_since(before), 0, 2000);
         assert_int_equal(seen_get(&flood, &flood.closed), 0);
         sleep_ms(20);
     }
