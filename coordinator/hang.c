@@ -267,8 +267,8 @@ static void say_stuck(struct line *l, const struct chosen *all, const struct han
     put_place(l, r, rules->layers);
     if (waits(r))
         put(l,
-            ", which the others have passed: the network from them to %s is cut or has lost "
-            "what they sent",
+            ", which the others have passed: the network from them to %s is cut, or its process "
+            "hangs",
             r->host);
     else if (all->count > 1)
         put(l, ", and the others wait for it: its process or its device hangs");

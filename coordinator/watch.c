@@ -55,7 +55,7 @@ static bool everyone_silent(const struct members *m, int64_t now)
 
 static void watch_group(struct group *g, bool everyone, int64_t now)
 {
-    const struct hang_rank *ranks[MAX_WORLD];
+    const struct hang_rank *ranks[MAX_WORLD] = {NULL};
     const struct hang_rules rules = {
         .timeout_ns = timeout_ns(g->members),
         .layers = g->members->core->served.config.layers,
@@ -72,8 +72,8 @@ static void watch_group(struct group *g, bool everyone, int64_t now)
 /* The ranks of one pipeline stage do the same work. */
 static void compare_stage(struct group *g, int32_t begin, int32_t count, int64_t now)
 {
-    struct slow_rank *ranks[MAX_WORLD];
-    struct slow_sample samples[MAX_WORLD];
+    struct slow_rank *ranks[MAX_WORLD] = {NULL};
+    struct slow_sample samples[MAX_WORLD] = {{0}};
     for (int32_t i = 0; i < count; i++) {
         struct member *r = g->ranks[begin + i];
         const Witan__Cluster__V1__Engine *e = r->engine;

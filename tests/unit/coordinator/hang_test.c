@@ -239,7 +239,7 @@ static void who_waits_where_others_have_passed(void **state)
     BLAMED(&g, 14 * S + 500,
            "rank 2 (node2, pid 4712) has made no progress for 4.5 s in phase forward (in a "
            "collective) at step 812 (layer 11 of 48), which the others have passed: the network "
-           "from them to node2 is cut or has lost what they sent");
+           "from them to node2 is cut, or its process hangs");
 }
 
 static void who_is_silent_is_blamed_by_those_who_wait_for_it(void **state)
