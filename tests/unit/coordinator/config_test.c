@@ -53,6 +53,8 @@ REFUSES(integer_in_quotes, "limits: {context: \"5\"}\n", "limits.context: expect
 REFUSES(octal_integer, "limits: {context: 010}\n", "expected an integer", "found \"010\"")
 REFUSES(hexadecimal_integer, "limits: {context: 0x10}\n", "expected an integer", "found \"0x10\"")
 REFUSES(fraction, "limits: {context: 1.5}\n", "expected an integer", "found \"1.5\"")
+REFUSES(step_timeout_too_small, "limits: {step_timeout_s: 0}\n",
+        "limits.step_timeout_s: expected 1 to 3600", "found 0")
 REFUSES(integer_too_small, "limits: {probe_s: 0}\n", "limits.probe_s: expected 1 to 3600",
         "found 0")
 REFUSES(integer_negative, "limits: {threads: -1}\n", "limits.threads: expected 0 to 1024",
@@ -436,10 +438,10 @@ static void print_round_trip(void **state)
         "model: {path: /m/qwen, manifest: /m/list.json, trust: /k, threshold: 3, weights_cache: "
         "/c, device: cuda, collectives: staged}\n",
         "model: {path: \"/\\u00e4 \\\"'#: {\\\\ \\U0001F600\", name: a/b}\n",
-        MODEL REMOTE
-        "groups:\n  - {name: a, tp: 4, data_plane: eth0, " TWO_HOSTS "}\n"
-        "  - {name: b, pp: 2, ep: 3, w: 3, external: true}\n"
-        "limits: {context: 4096, chunk: 64, kv: f32, probe_s: 3600, prefix_cache: 'off'}\n",
+        MODEL REMOTE "groups:\n  - {name: a, tp: 4, data_plane: eth0, " TWO_HOSTS "}\n"
+                     "  - {name: b, pp: 2, ep: 3, w: 3, external: true}\n"
+                     "limits: {context: 4096, chunk: 64, kv: f32, probe_s: 3600, step_timeout_s: "
+                     "3, prefix_cache: 'off'}\n",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct error err;
@@ -553,6 +555,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(octal_integer),
     cmocka_unit_test(hexadecimal_integer),
     cmocka_unit_test(fraction),
+    cmocka_unit_test(step_timeout_too_small),
     cmocka_unit_test(integer_too_small),
     cmocka_unit_test(integer_negative),
     cmocka_unit_test(integer_too_large),

@@ -6,6 +6,7 @@
 #include "tests/unit/worker/control/fake_coordinator.h"
 
 #include "base/log.h"
+#include "proto/versions.h"
 #include "worker/control/serve.h"
 #include "worker/cuda_backend.h"
 #include "worker/engine.h"
@@ -194,7 +195,7 @@ static void hello_says_who_and_where(void **state)
     gethostname(host, sizeof host - 1);
     for (uint32_t i = 0; i < 2; i++) {
         const struct fake_rank *r = &f->ranks[i];
-        assert_int_equal(r->protocol, 1);
+        assert_int_equal(r->protocol, CLUSTER_PROTOCOL_VERSION);
         assert_int_equal(r->rank, i);
         assert_int_equal(r->world, 2);
         assert_int_equal(r->ranks_here, 2);
