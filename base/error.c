@@ -94,6 +94,8 @@ const char *status_name(enum status code)
         return "cancelled";
     case ERR_PEER:
         return "peer failed";
+    case ERR_CONFLICT:
+        return "conflict";
     }
     return "unknown";
 }

@@ -20,7 +20,8 @@ enum status {
     ERR_NO_MEMORY,
     ERR_LIMIT, /* a queue, size or count limit is reached */
     ERR_CANCELLED,
-    ERR_PEER, /* another rank failed or went away */
+    ERR_PEER,     /* another rank failed or went away */
+    ERR_CONFLICT, /* it contradicts what came before, or what is under way */
 };
 
 /* One error. Plain memory: copy it freely. `msg` is always terminated. */

@@ -192,8 +192,9 @@ static enum status outcome(const struct client *c, const struct pending *p, stru
     case RPC_CANCELLED:
         return error_set(err, ERR_CANCELLED, "cancelled");
     case RPC_UNAVAILABLE:
-    case RPC_DEADLINE_EXCEEDED:
         return error_set(err, ERR_PEER, "%s: %s", c->address, p->message);
+    case RPC_DEADLINE_EXCEEDED:
+        return error_set(err, ERR_LIMIT, "%s: %s", c->address, p->message);
     case RPC_UNAUTHENTICATED:
     case RPC_PERMISSION_DENIED:
         return error_set(err, ERR_INVALID, "%s (--key-file or WITAN_API_KEY gives a key)",

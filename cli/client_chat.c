@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/display.h"
+#include "cli/retry.h"
 
 #include "base/check.h"
 #include "proto/inference.pb-c.h"
@@ -31,9 +32,10 @@ static const char usage[] =
     "  --presence-penalty X, --frequency-penalty X, --min-tokens N\n"
     "                     the same (default: 0)\n";
 
-enum { MAX_TEXT_BYTES = 16 << 20, MAX_TURNS = 4096 };
+enum { MAX_TEXT_BYTES = 16 << 20, MAX_TURNS = 4096, MAX_POSITION = 256 };
 
 typedef Witan__Inference__V1__Message message;
+typedef Witan__Inference__V1__GenerateRequest generate_request;
 typedef Witan__Inference__V1__GenerateResponse response;
 
 struct chat {
@@ -208,12 +210,25 @@ static enum status begin(struct chat *c, struct error *err)
     return c->system ? add_turn(c, "system", c->system, err) : OK;
 }
 
+/* One answer as it comes, by one call or, where the stream broke, several. */
+struct listener {
+    struct display display;
+    char position[MAX_POSITION]; /* up to which it has come; "": none was told */
+    bool broke;                  /* nothing has come since it broke off */
+};
+
 static void on_message(void *user, const ProtobufCMessage *m)
 {
-    struct display *d = user;
+    struct listener *l = user;
+    struct display *d = &l->display;
     const response *r = (const response *)m;
+    if (l->broke && d->terminal)
+        fputs("[reconnected]", stderr);
+    l->broke = false;
     if (r->body_case != WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_DELTA)
         return;
+    if (strlen(r->delta->position) < sizeof l->position)
+        strcpy(l->position, r->delta->position);
     if (*r->delta->reasoning) {
         if (!d->thinking)
             display_thinking(d, true);
@@ -226,6 +241,34 @@ static void on_message(void *user, const ProtobufCMessage *m)
     }
 }
 
+/* A stream that breaks is asked for again, from where it was. One that has told nothing yet is not:
+ * where no server is, that is said at once. */
+static enum status hear_out(struct chat *c, generate_request *request, struct listener *l,
+                            struct error *err)
+{
+    struct client_call call = {
+        .method = "/witan.inference.v1.Inference/Generate",
+        .request = &request->base,
+        .reply = &witan__inference__v1__generate_response__descriptor,
+        .on_message = on_message,
+        .user = l,
+        .interrupted = &interrupted,
+    };
+    char key[33];
+    retry_make_key(key);
+    request->idempotency_key = key;
+    for (int32_t tries = 0;; tries++) {
+        request->resume_after = l->position;
+        enum status st = client_call(c->client, &call, err);
+        bool again = st == ERR_PEER && *l->position && tries < RETRY_TIMES;
+        if (!again)
+            return st;
+        if (!retry_sleep(tries, &interrupted))
+            return error_set(err, ERR_CANCELLED, "cancelled");
+        l->broke = true;
+    }
+}
+
 /* Asks and shows the answer; both join the conversation, unless the question was refused. An answer
  * that was interrupted stays as far as it came. */
 static enum status ask(struct chat *c, const char *text, struct error *err)
@@ -233,7 +276,7 @@ static enum status ask(struct chat *c, const char *text, struct error *err)
     size_t before = c->turn_count;
     TRY(add_turn(c, "user", text, err));
     Witan__Inference__V1__Conversation talk = WITAN__INFERENCE__V1__CONVERSATION__INIT;
-    Witan__Inference__V1__GenerateRequest request = WITAN__INFERENCE__V1__GENERATE_REQUEST__INIT;
+    generate_request request = WITAN__INFERENCE__V1__GENERATE_REQUEST__INIT;
     talk.messages = c->turns;
     talk.n_messages = c->turn_count;
     talk.no_thinking = c->no_think;
@@ -241,25 +284,18 @@ static enum status ask(struct chat *c, const char *text, struct error *err)
     request.conversation = &talk;
     request.max_tokens = c->max_tokens;
     request.sampling = &c->sampling;
-    struct display display;
-    display_init(&display, MAX_TEXT_BYTES);
-    struct client_call call = {
-        .method = "/witan.inference.v1.Inference/Generate",
-        .request = &request.base,
-        .reply = &witan__inference__v1__generate_response__descriptor,
-        .on_message = on_message,
-        .user = &display,
-        .interrupted = &interrupted,
-    };
-    enum status st = client_call(c->client, &call, err);
-    bool shown = display.begun || display.whole.len > 0;
+    struct listener l = {0};
+    struct display *d = &l.display;
+    display_init(d, MAX_TEXT_BYTES);
+    enum status st = hear_out(c, &request, &l, err);
+    bool shown = d->begun || d->whole.len > 0;
     if (st == OK || shown)
-        display_end(&display);
+        display_end(d);
     if (st == OK || (st == ERR_CANCELLED && shown))
-        st = add_turn(c, "assistant", display.whole.data ? display.whole.data : "", err);
+        st = add_turn(c, "assistant", d->whole.data ? d->whole.data : "", err);
     else
         drop_turns(c, before);
-    display_fini(&display);
+    display_fini(d);
     return st;
 }
 

@@ -10,6 +10,7 @@
 #include "coordinator/config.h"
 #include "coordinator/loop.h"
 #include "coordinator/metrics.h"
+#include "coordinator/resume.h"
 #include "coordinator/text/chat_text.h"
 #include "partition/config.h"
 #include "partition/inventory.h"
@@ -51,6 +52,7 @@ struct core {
     int64_t doors;   /* bytes that the HTTP door's connections hold besides, a tick old */
     int32_t retry_s; /* what the last that was refused was told */
     struct metrics metrics;
+    struct resume_claim *claims;    /* of answers under way that have a key */
     int64_t started_ns;             /* monotonic */
     struct generation *table[4096]; /* by id: generation.c's */
 };
@@ -87,6 +89,10 @@ struct generation_params {
     const char *const
         *stop; /* [stop_count] strings, copied; the text ends before the first found */
     int32_t stop_count;
+    /* An answer that was told up to here before: nothing of that is told again, and what is drawn
+     * must be what was. All zero: it is told from its beginning. */
+    struct resume_at after;
+    const char *numerics_class; /* in no other; NULL: in any; copied */
 };
 
 enum { GENERATION_MAX_STOPS = 16, GENERATION_MAX_STOP_BYTES = 1024 };
@@ -95,7 +101,8 @@ struct generation_end {
     uint64_t id; /* of the request, in this coordinator */
     enum generation_reason reason;
     struct error err; /* with GENERATION_FAILED: ERR_PEER the group was lost, ERR_CANCELLED time is
-                         up, ERR_INVALID the model is broken */
+                         up, ERR_INVALID the model is broken, ERR_CONFLICT what was told before is
+                         not of this answer */
     int32_t prompt_tokens;
     int32_t cached_tokens; /* of the prompt's, those that the prefix cache had */
     int32_t completion_tokens;
@@ -149,7 +156,8 @@ struct generation;
  * Starts one. ERR_INVALID: the parameters, naming the field as clients call it ("max_tokens",
  * "temperature", "stop"); ERR_LIMIT with "context" in err->msg's first words: prompt and max_tokens
  * do not fit into the context, or into any group's KV cache; ERR_NO_MEMORY: too many requests at
- * once (429, to come again after core_retry_s); ERR_PEER: no group is ready (503).
+ * once (429, to come again after core_retry_s); ERR_PEER: no group is ready (503); ERR_CONFLICT: what
+ * is ready computes in another numerics class.
  */
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,
@@ -158,6 +166,9 @@ enum status generation_start(struct core *core, const struct generation_params *
 /* Ends it here and in its group, without on_end. Fine from a sink's callback of the same one, but
  * on_end. */
 void generation_cancel(struct generation *g);
+
+/* The numerics class that it computes in; as long as its handle. "": no group was asked yet. */
+const char *generation_class(const struct generation *g);
 
 /* Would a request be let in by what is known before its prompt is? Costs little, unlike a prompt;
  * generation_start asks again. `deadline_ms` 0: it has none. ERR_NO_MEMORY: no. */

@@ -36,6 +36,7 @@ struct generation {
     int64_t bytes;             /* of core->bytes */
     struct generation_end end; /* counts as they grow */
     struct answer_text text;
+    uint32_t check; /* of the tokens drawn, as long as they are not told */
     bool begun;     /* a group has been asked */
     bool cancelled; /* by its sink, while it is called */
     bool calling;
@@ -239,6 +240,7 @@ static struct generation *allocate(struct core *core, const struct generation_pa
     journal_init(&g->journal, p, max_tokens, g->started_ns);
     g->end.prompt_tokens = p->prompt_len;
     g->end.seed = p->sampling.seed;
+    g->check = resume_nowhere().check;
     core->running++;
     *place(core, g->id) = g;
     return g;
@@ -289,6 +291,11 @@ static void call_off(struct generation *g)
         members_cancel(g->group, g->id, g->attempt);
 }
 
+const char *generation_class(const struct generation *g)
+{
+    return g->journal.class;
+}
+
 void generation_cancel(struct generation *g)
 {
     call_off(g);
@@ -332,6 +339,59 @@ static enum status take_ids(struct generation *g, const struct drawn *d, struct 
     return OK;
 }
 
+/* --- what was told before ----------------------------------------------------------------------
+ */
+
+static enum status contradicts(const struct generation *g, struct error *err)
+{
+    const struct resume_at *after = &g->journal.params.after;
+    return error_set(err, ERR_CONFLICT,
+                     "the answer cannot be resumed: its first %d tokens, computed again in class "
+                     "%s, are not those that were told before (found %d with check %08x, expected "
+                     "check %08x): ask again from the beginning",
+                     after->tokens, g->journal.class, g->journal.answer_len, g->check,
+                     after->check);
+}
+
+/* Of the first tokens nobody is told; where their thought alone was told, what they say behind it
+ * stays to be. */
+static void drop_told(struct generation *g)
+{
+    struct told_token ignored;
+    bool thought = g->journal.params.after.thought;
+    while (answer_text_next(&g->text, PART_REASONING, &ignored) ||
+           (!thought && answer_text_next(&g->text, PART_CONTENT, &ignored)))
+        ;
+    buf_clear(&g->text.thought);
+    if (!thought)
+        buf_clear(&g->text.answer);
+}
+
+/* Takes from *d those tokens that were told before. *stopped: so was a stop string. */
+static enum status take_told(struct generation *g, struct drawn *d, bool *stopped,
+                             struct error *err)
+{
+    const struct resume_at *after = &g->journal.params.after;
+    struct drawn told = *d;
+    int32_t left = after->tokens - g->journal.answer_len;
+    if (left <= 0 || (d->count == 0 && !d->stopped && !d->full))
+        return OK;
+    told.count = left < d->count ? left : d->count;
+    told.stopped = d->stopped && told.count == d->count;
+    g->check = resume_check(g->check, told.ids, told.count);
+    TRY(take_ids(g, &told, err));
+    TRY(answer_text_settle(&g->text, told.count == d->count && (d->stopped || d->full), stopped,
+                           err));
+    drop_told(g);
+    if (told.count == left ? g->check != after->check : *stopped || d->stopped || d->full)
+        return contradicts(g, err);
+    d->position += told.count;
+    d->ids += told.count;
+    d->logprobs = d->logprobs ? d->logprobs + told.count : NULL;
+    d->count -= told.count;
+    return OK;
+}
+
 /* --- what the group tells ----------------------------------------------------------------------
  */
 
@@ -369,6 +429,23 @@ static void note_tokens(struct generation *g, int32_t count, int64_t now_ns)
     g->lost_ns = 0;
 }
 
+/* Takes what a step drew and tells what of it was not told before. */
+static enum status take_and_tell(struct generation *g, const struct drawn *drawn, bool over,
+                                 bool *stopped, struct error *err)
+{
+    struct drawn d = *drawn;
+    TRY(take_told(g, &d, stopped, err));
+    if (d.count > 0 && g->sink->on_ids && !*stopped && !g->cancelled)
+        g->sink->on_ids(g->user, d.ids, d.logprobs, d.count);
+    if (!*stopped) {
+        TRY(take_ids(g, &d, err));
+        TRY(answer_text_settle(&g->text, over, stopped, err));
+    }
+    if (!g->cancelled && g->journal.answer_len >= g->journal.params.after.tokens)
+        tell_text(g);
+    return OK;
+}
+
 /* One step's ids of this sequence; ends it when they are its last. */
 static void take(struct generation *g, const struct drawn *d)
 {
@@ -379,13 +456,7 @@ static void take(struct generation *g, const struct drawn *d)
         members_prefilled(g->group, &g->journal);
     g->calling = true;
     tell_prompt(g, d);
-    if (d->count > 0 && g->sink->on_ids && !g->cancelled)
-        g->sink->on_ids(g->user, d->ids, d->logprobs, d->count);
-    enum status st = take_ids(g, d, &err);
-    if (st == OK)
-        st = answer_text_settle(&g->text, over, &stopped, &err);
-    if (st == OK && !g->cancelled)
-        tell_text(g);
+    enum status st = take_and_tell(g, d, over, &stopped, &err);
     g->calling = false;
     if (!g->cancelled)
         weigh(g);

@@ -27,6 +27,10 @@ void http_refuse(struct exchange *x, const struct error *err)
         exchange_come_again(x);
         exchange_fail(x, 503, "not_ready", err->msg);
         break;
+    case ERR_CONFLICT:
+        exchange_header(x, "x-should-retry", "false"); /* OpenAI's clients would, for a 409 */
+        exchange_fail(x, 409, "conflict", err->msg);
+        break;
     case ERR_UNSUPPORTED:
         exchange_fail(x, 400, "unsupported", err->msg);
         break;

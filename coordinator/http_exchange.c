@@ -37,6 +37,7 @@ static const char *phrase(int code)
         {403, "Forbidden"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
+        {409, "Conflict"},
         {429, "Too Many Requests"},
         {500, "Internal Server Error"},
         {502, "Bad Gateway"},
@@ -141,6 +142,22 @@ static const char *framing_fault(const struct evhttp_request *req)
 
 /* --- headers -----------------------------------------------------------------------------------
  */
+
+enum status exchange_request_header(struct exchange *x, const char *name, const char **value,
+                                    struct error *err)
+{
+    const struct evkeyval *h;
+    *value = NULL;
+    TAILQ_FOREACH(h, evhttp_request_get_input_headers(x->req), next)
+    {
+        if (strcasecmp(h->key, name) != 0)
+            continue;
+        if (*value)
+            return error_set(err, ERR_INVALID, "%s: expected one, found two", name);
+        *value = h->value;
+    }
+    return OK;
+}
 
 void exchange_header(struct exchange *x, const char *name, const char *value)
 {

@@ -42,6 +42,10 @@ struct http_route {
 /* The body, valid until the handler returns. */
 void exchange_body(struct exchange *x, const char **data, size_t *len);
 
+/* A header of the request, NULL when absent; ERR_INVALID: it is there twice. */
+enum status exchange_request_header(struct exchange *x, const char *name, const char **value,
+                                    struct error *err);
+
 /* A header of the answer; before the reply or the stream. */
 void exchange_header(struct exchange *x, const char *name, const char *value);
 /* Retry-After of 4 to 6 s, for 503: clients that were cut off together do not come back together.

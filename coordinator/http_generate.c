@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "coordinator/http_logprobs.h"
+#include "coordinator/http_resume.h"
 #include "coordinator/openai_response.h"
 
 #include <stdio.h>
@@ -39,6 +40,7 @@ struct answer {
     struct exchange *x;
     struct core *core;
     struct openai_head head;
+    struct http_resume *resume; /* owned; NULL: a request without a key */
     char id[MAX_ID];
     bool stream;
     int32_t n, best_of; /* best_of are drawn for each prompt, the n likeliest told */
@@ -67,7 +69,17 @@ static void choice_init(struct choice *c, struct answer *a, int32_t index)
     openai_logprobs_init(&c->logprobs, a->head.chat, a->logprobs > 1, HTTP_MAX_TEXT_BYTES);
 }
 
-static struct answer *answer_create(struct exchange *x, const struct openai_request *r, bool chat)
+static void name_answer(struct answer *a, const char *kind)
+{
+    char name[RESUME_NAME_BYTES + 1];
+    if (a->resume)
+        resume_name(&a->resume->claim.key, name);
+    snprintf(a->id, sizeof a->id, "%s-%s", kind, a->resume ? name : a->x->id);
+}
+
+/* Takes `resume` over. */
+static struct answer *answer_create(struct exchange *x, const struct openai_request *r, bool chat,
+                                    struct http_resume *resume)
 {
     int32_t prompts = chat ? 1 : r->prompt_count, count = r->best_of * prompts;
     struct answer *a = check_calloc(1, sizeof *a + (size_t)count * sizeof a->choices[0]);
@@ -80,12 +92,15 @@ static struct answer *answer_create(struct exchange *x, const struct openai_requ
     a->prompts = check_calloc((size_t)prompts, sizeof *a->prompts);
     a->prompt_count = prompts;
     a->count = count;
-    snprintf(a->id, sizeof a->id, "%s-%s", chat ? "chatcmpl" : "cmpl", x->id);
+    a->resume = resume;
+    if (resume)
+        resume->claim.user = a;
+    name_answer(a, chat ? "chatcmpl" : "cmpl");
     a->head = (struct openai_head){
         .id = a->id,
         .model = x->core->served.name,
         .fingerprint = x->core->served.numerics_class,
-        .created = (int64_t)time(NULL),
+        .created = resume ? resume->position.created : (int64_t)time(NULL),
         .chat = chat,
         .usage = r->include_usage,
         .so_far = r->continuous_usage ? &a->so_far : NULL,
@@ -110,6 +125,7 @@ static void answer_destroy(struct answer *a)
     for (int32_t i = 0; i < a->encoded; i++)
         told_prompt_fini(&a->prompts[i]);
     free(a->prompts);
+    http_resume_destroy(a->resume);
     buf_fini(&a->out);
     free(a);
 }
@@ -131,6 +147,8 @@ static int failure_code(const struct error *err)
         return 504;
     case ERR_INVALID:
         return 502;
+    case ERR_CONFLICT:
+        return 409;
     case ERR_LIMIT: /* the answer is larger than one may be */
         return 400;
     default:
@@ -148,6 +166,8 @@ static void answer_fail(struct answer *a, const struct error *why)
         answer_destroy(a);
         if (code == 503)
             exchange_come_again(x);
+        if (code == 409)
+            exchange_header(x, "x-should-retry", "false");
         exchange_fail(x, code, status_name(why->code), why->msg);
         return;
     }
@@ -160,6 +180,12 @@ static void answer_fail(struct answer *a, const struct error *why)
     exchange_end(x);
 }
 
+/* Another answer to the same request takes its place. */
+static void on_taken(void *answer, const struct error *why)
+{
+    answer_fail(answer, why);
+}
+
 /* Sends what was written to a->out, or fails the answer. False: the answer is gone. */
 static bool answer_send(struct answer *a, enum status st, const struct error *err)
 {
@@ -170,6 +196,22 @@ static bool answer_send(struct answer *a, enum status st, const struct error *er
         return true;
     answer_fail(a, err);
     return false;
+}
+
+/* --- how far a stream was told -----------------------------------------------------------------
+ */
+
+/* NULL: nobody will ask. */
+static struct resume_at *told_of(const struct choice *c)
+{
+    struct http_resume *r = c->answer->resume;
+    return r && c->answer->stream ? &r->position.at[c->index] : NULL;
+}
+
+/* The event to be written tells all up to here. */
+static void note_position(struct answer *a)
+{
+    a->head.position = a->resume ? http_resume_text(a->resume) : NULL;
 }
 
 /* The header that tells the seeds, in the order of the choices: the answer can be had again. */
@@ -298,8 +340,12 @@ static void finish_stream(struct answer *a)
     struct error err;
     struct exchange *x = a->x;
     enum status st = OK;
-    if (a->head.usage)
+    if (a->head.usage && !(a->resume && a->resume->position.usage)) {
+        if (a->resume)
+            a->resume->position.usage = true;
+        note_position(a);
         st = openai_write_usage(&a->out, &a->head, &a->usage, &err);
+    }
     if (st == OK)
         st = openai_write_done(&a->out, &err);
     if (!answer_send(a, st, &err))
@@ -332,7 +378,11 @@ static void on_text(void *user, enum part part, const char *text, size_t len)
             answer_fail(a, &err);
         return;
     }
+    struct resume_at *at = told_of(c);
+    if (at)
+        at->begun = true, at->thought = reasoning;
     count_so_far(a, c);
+    note_position(a);
     enum status st = openai_write_text(&a->out, &a->head, c->index, reasoning, text, len,
                                        &c->logprobs, &err);
     openai_logprobs_clear(&c->logprobs);
@@ -343,7 +393,9 @@ static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *
                    int32_t count)
 {
     struct choice *c = user;
-    (void)ids;
+    struct resume_at *at = told_of(c);
+    if (at)
+        resume_add(at, ids, count);
     c->drawn += count;
     for (int32_t i = 0; logprobs && i < count; i++)
         c->logprob += (double)logprobs[i].logprob;
@@ -403,11 +455,26 @@ static void count_usage(struct answer *a, const struct choice *c, const struct g
     a->usage.reasoning_tokens += end->reasoning_tokens;
 }
 
+/* False: the answer is gone. */
+static bool tell_finish(struct answer *a, struct choice *c)
+{
+    struct error err;
+    struct resume_at *at = told_of(c);
+    if (at && at->ended)
+        return true; /* before */
+    if (at)
+        at->begun = at->ended = true, at->thought = false;
+    count_so_far(a, c);
+    note_position(a);
+    enum status st = openai_write_finish(&a->out, &a->head, c->index, c->finish, &c->logprobs,
+                                         &err);
+    return answer_send(a, st, &err);
+}
+
 static void on_end(void *user, const struct generation_end *end)
 {
     struct choice *c = user;
     struct answer *a = c->answer;
-    struct error err;
     c->generation = NULL;
     a->running--;
     if (end->reason == GENERATION_FAILED) {
@@ -416,14 +483,7 @@ static void on_end(void *user, const struct generation_end *end)
     }
     c->finish = end->reason == GENERATION_STOP ? "stop" : "length";
     count_usage(a, c, end);
-    if (a->stream) {
-        count_so_far(a, c);
-        enum status st = openai_write_finish(&a->out, &a->head, c->index, c->finish, &c->logprobs,
-                                             &err);
-        if (!answer_send(a, st, &err))
-            return;
-    }
-    if (a->running > 0)
+    if ((a->stream && !tell_finish(a, c)) || a->running > 0)
         return;
     if (a->stream)
         finish_stream(a);
@@ -477,6 +537,17 @@ static struct generation_params params_of(const struct answer *a, const struct o
     };
 }
 
+/* From where it was told before. */
+static void go_on(struct choice *c, struct generation_params *p)
+{
+    const struct resume_at *at = told_of(c);
+    if (!at || !http_resume_goes_on(c->answer->resume))
+        return;
+    p->after = *at;
+    p->numerics_class = c->answer->resume->position.class;
+    c->drawn = at->tokens;
+}
+
 /* The choices of one prompt; the first asks for the prompt's logprobs. */
 static enum status start_prompt(struct answer *a, const struct openai_request *r, int32_t first,
                                 bool thinking, struct error *err)
@@ -487,6 +558,7 @@ static enum status start_prompt(struct answer *a, const struct openai_request *r
         struct choice *c = &a->choices[first + i];
         c->seed = p.sampling.seed = r->sampling.seed + (uint64_t)i;
         p.prompt_logprobs = i == 0 ? prompt->wanted : 0;
+        go_on(c, &p);
         TRY(generation_start(a->core, &p, &sink, c, &c->generation, err));
         a->running++;
     }
@@ -520,7 +592,13 @@ static bool start_all(struct answer *a, const struct openai_request *r)
 static enum status write_first(struct answer *a, const struct choice *c, struct error *err)
 {
     const struct told_prompt *p = c->prompt;
+    struct resume_at *at = told_of(c);
+    if ((at && at->begun) || !(a->head.chat || p->echo))
+        return OK;
+    if (at)
+        at->begun = true;
     count_so_far(a, c);
+    note_position(a);
     TRY(openai_write_first(&a->out, &a->head, c->index, err));
     if (!p->echo)
         return OK;
@@ -534,6 +612,9 @@ static void begin_stream(struct answer *a)
     enum status st = OK;
     struct choice *told[OPENAI_MAX_CHOICES] = {0};
     tell_seeds(a, told, choose(a, told));
+    if (a->resume)
+        snprintf(a->resume->position.class, sizeof a->resume->position.class, "%s",
+                 generation_class(a->choices[0].generation));
     exchange_stream(a->x, on_gone, a);
     for (int32_t i = 0; i < a->count && st == OK; i++)
         st = write_first(a, &a->choices[i], &err);
@@ -566,13 +647,16 @@ static void generate(struct exchange *x, enum openai_kind kind)
     /* What even the highest priority would be refused need not be read. */
     if (!admitted(x, -1) || !http_read_request(x, kind, &r))
         return;
-    if (!check_priority(x, &r) || !admitted(x, r.priority)) {
+    struct http_resume *resume;
+    int32_t choices = r.best_of * (kind == OPENAI_CHAT ? 1 : r.prompt_count);
+    if (!check_priority(x, &r) || !admitted(x, r.priority) ||
+        !http_resume_create(x, &r, choices, on_taken, &resume)) {
         openai_request_fini(&r);
         return;
     }
     if (!r.has_seed) /* one that every JSON reader can hold and send back */
-        r.sampling.seed = core_draw_seed() >> 11;
-    struct answer *a = answer_create(x, &r, kind == OPENAI_CHAT);
+        r.sampling.seed = (resume ? resume_seed(&resume->claim.key) : core_draw_seed()) >> 11;
+    struct answer *a = answer_create(x, &r, kind == OPENAI_CHAT, resume);
     bool started = start_all(a, &r);
     openai_request_fini(&r);
     if (started && a->stream)

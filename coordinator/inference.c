@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "coordinator/inference_admin.h"
 #include "coordinator/inference_logprobs.h"
+#include "coordinator/inference_resume.h"
 #include "proto/inference.pb-c.h"
 
 #include <stdio.h>
@@ -32,12 +33,13 @@ struct session {
     int code;                    /* that it ended with, or NOT_ENDED */
     uint32_t scopes;
     uint64_t tenant; /* whose it is (auth.h) */
-    void (*handle)(struct session *s, const ProtobufCMessage *message);
+    void (*handle)(struct session *s, ProtobufCMessage *message);
     struct generation *generation; /* while it runs */
     bool ids_only;
     bool asked;           /* a request has come */
     struct token_ids ids; /* drawn and not yet sent */
     struct delta_logprobs logprobs, prompt_logprobs;
+    struct inference_resume *resume; /* while its generation runs; NULL: it has no key */
 };
 
 struct handed {
@@ -82,19 +84,40 @@ static void strike(struct session *s)
     s->prev = s->next = NULL;
 }
 
-/* Its client does not read: what is left of it goes now, and its call is closed soon. */
+static void release_key(struct session *s)
+{
+    inference_resume_destroy(s->resume);
+    s->resume = NULL;
+}
+
+/* What is left of its generation goes now. */
+static void cancel(struct session *s)
+{
+    release_key(s);
+    if (!s->generation)
+        return;
+    generation_cancel(s->generation);
+    s->generation = NULL;
+    s->door->active--;
+}
+
+/* Its client does not read: its call is closed soon. */
 static void drop(struct session *s)
 {
     s->door->core->metrics.slow[METRICS_GRPC]++;
     set_code(s, RPC_CANCELLED);
     strike(s); /* once is enough */
     log_info("grpc: a client that takes nothing is cut off");
-    if (s->generation) {
-        generation_cancel(s->generation);
-        s->generation = NULL;
-        s->door->active--;
-    }
+    cancel(s);
     rpc_cancel(s->call);
+}
+
+/* Another call of the same request takes its place. */
+static void on_taken(void *user, const struct error *why)
+{
+    struct session *s = user;
+    cancel(s);
+    finish(s, RPC_ABORTED, why->msg);
 }
 
 static void run_handed(void *arg)
@@ -109,10 +132,7 @@ static void run_handed(void *arg)
         s->asked = true;
         protobuf_c_message_free_unpacked(h->message, NULL);
     } else {
-        if (s->generation) {
-            generation_cancel(s->generation);
-            s->door->active--;
-        }
+        cancel(s);
         set_code(s, RPC_CANCELLED); /* by its client */
         metrics_grpc(&s->door->core->metrics, s->code);
         strike(s);
@@ -136,7 +156,7 @@ static void hand_over(struct session *s, ProtobufCMessage *message)
 
 static void open_session(struct rpc_call *call, struct inference *d, uint32_t scope,
                          const char *scope_name,
-                         void (*handle)(struct session *s, const ProtobufCMessage *message))
+                         void (*handle)(struct session *s, ProtobufCMessage *message))
 {
     struct session *s = check_calloc(1, sizeof *s);
     struct auth_caller caller = {0};
@@ -205,6 +225,7 @@ static void send_delta(struct session *s, enum part part, const char *text, size
     delta.n_logprobs = s->logprobs.count;
     delta.prompt_logprobs = delta_logprobs_message(&s->prompt_logprobs);
     delta.n_prompt_logprobs = s->prompt_logprobs.count;
+    delta.position = inference_resume_text(s->resume, part == PART_REASONING);
     response.body_case = WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_DELTA;
     response.delta = &delta;
     send(s, &response.base);
@@ -225,6 +246,8 @@ static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *
                    int32_t count)
 {
     struct session *s = user;
+    if (s->resume)
+        resume_add(&s->resume->position.at[0], ids, count);
     token_ids_append(&s->ids, (const uint32_t *)ids, (size_t)count, NULL);
     if (logprobs)
         delta_logprobs_add(&s->logprobs, logprobs, count);
@@ -249,10 +272,12 @@ static void on_end(void *user, const struct generation_end *end)
     s->door->active--;
     if (s->ids.len > 0)
         send_delta(s, PART_CONTENT, "", 0);
+    release_key(s);
     if (end->reason == GENERATION_FAILED) {
-        enum rpc_code code = end->err.code == ERR_CANCELLED ? RPC_DEADLINE_EXCEEDED
-                             : end->err.code == ERR_PEER    ? RPC_UNAVAILABLE
-                                                            : RPC_INTERNAL;
+        enum rpc_code code = end->err.code == ERR_CANCELLED  ? RPC_DEADLINE_EXCEEDED
+                             : end->err.code == ERR_PEER     ? RPC_UNAVAILABLE
+                             : end->err.code == ERR_CONFLICT ? RPC_ABORTED
+                                                             : RPC_INTERNAL;
         finish(s, code, end->err.msg);
         return;
     }
@@ -411,7 +436,7 @@ static enum status check_request(struct session *s, const generate_request *q, s
     return OK;
 }
 
-static enum status start(struct session *s, const generate_request *q, struct token_ids *ids,
+static enum status start(struct session *s, generate_request *q, struct token_ids *ids,
                          struct error *err)
 {
     struct core *core = s->door->core;
@@ -440,10 +465,16 @@ static enum status start(struct session *s, const generate_request *q, struct to
     TRY(shaping_of(core, q->sampling, bias, &p.shaping, err));
     TRY(read_wanted("logprobs", q->logprobs, &p.logprobs, err));
     TRY(read_wanted("prompt_logprobs", q->prompt_logprobs, &p.prompt_logprobs, err));
-    return generation_start(core, &p, &sink, s, &s->generation, err);
+    TRY(inference_resume_create(core, s->tenant, q, on_taken, s, &s->resume, err));
+    inference_resume_params(s->resume, q->sampling && q->sampling->seed, &p);
+    TRY(generation_start(core, &p, &sink, s, &s->generation, err));
+    if (s->resume)
+        snprintf(s->resume->position.class, sizeof s->resume->position.class, "%s",
+                 generation_class(s->generation));
+    return OK;
 }
 
-static void handle_generate(struct session *s, const ProtobufCMessage *message)
+static void handle_generate(struct session *s, ProtobufCMessage *message)
 {
     struct error err = {0};
     struct token_ids ids;
@@ -452,18 +483,20 @@ static void handle_generate(struct session *s, const ProtobufCMessage *message)
         return;
     }
     token_ids_init(&ids, MAX_PROMPT_IDS);
-    enum status st = start(s, (const generate_request *)message, &ids, &err);
+    enum status st = start(s, (generate_request *)message, &ids, &err);
     token_ids_fini(&ids);
-    if (st == OK)
+    if (st == OK) {
         s->door->active++;
-    else
-        fail(s, st, &err);
+        return;
+    }
+    release_key(s);
+    fail(s, st, &err);
 }
 
 /* --- ListModels, Admin -------------------------------------------------------------------------
  */
 
-static void handle_list(struct session *s, const ProtobufCMessage *message)
+static void handle_list(struct session *s, ProtobufCMessage *message)
 {
     (void)message;
     const struct served *served = &s->door->core->served;
@@ -485,7 +518,7 @@ static void handle_list(struct session *s, const ProtobufCMessage *message)
     finish(s, RPC_OK, NULL);
 }
 
-static void handle_admin(struct session *s, const ProtobufCMessage *message)
+static void handle_admin(struct session *s, ProtobufCMessage *message)
 {
     struct error err;
     ProtobufCMessage *response;

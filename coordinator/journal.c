@@ -2,6 +2,7 @@
 #include "coordinator/journal.h"
 #include "base/check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,9 @@ void journal_init(struct journal *j, const struct generation_params *params, int
     memcpy(at + biases, params->prompt, prompt);
     if (stops > 0)
         memcpy(at + biases + prompt, s->stop_ids, stops);
+    if (params->numerics_class)
+        snprintf(j->class, sizeof j->class, "%s", params->numerics_class);
+    j->params.numerics_class = NULL;
     j->params.stop = NULL;
     j->params.stop_count = 0;
     j->prompt_told = params->prompt_logprobs > 0 ? 1 : 0;

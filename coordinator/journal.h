@@ -20,7 +20,7 @@ struct journal {
     bool accepted;       /* let in: bounds of queues are for others */
     int32_t waits;       /* tokens with which it waits in its group's queue; 0: it does not */
     int64_t deadline_ns; /* monotonic; 0: none */
-    char class[64];      /* numerics class that it began in; "": it has not */
+    char class[64];      /* numerics class that it begins or began in; "": any */
     void *memory;
 };
 

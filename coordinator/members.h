@@ -33,7 +33,7 @@ bool members_all_ready(const struct members *m);
 
 /* Sends a request to a ready group, which it chooses (routing.c): *group is the one. One that has
  * begun goes to a group of its numerics class alone; else the group's is noted in the journal.
- * ERR_PEER: none is ready, and why; ERR_NO_MEMORY: no group has room in its queue; ERR_UNSUPPORTED:
+ * ERR_PEER: none is ready, and why; ERR_NO_MEMORY: no group has room in its queue; ERR_CONFLICT:
  * those that are ready compute in another class. What comes back is told by generation_tokens and
  * generation_lost. */
 enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, struct journal *j,

@@ -107,6 +107,8 @@ enum status openai_write_answer(struct buf *b, const struct openai_head *head,
 
 static enum status begin_event(struct buf *b, const struct openai_head *h, struct error *err)
 {
+    if (h->position)
+        TRY(buf_printf(b, err, "id: %s\n", h->position));
     TRY(buf_puts(b, "data: ", err));
     return put_head(b, h, h->chat ? "chat.completion.chunk" : "text_completion", err);
 }

@@ -30,6 +30,7 @@ struct openai_head {
     bool chat;               /* chat.completion, else text_completion */
     bool usage;              /* a stream whose last chunk tells usage: the others say null, or: */
     const struct openai_usage *so_far; /* usage that chunks tell; NULL: none */
+    const char *position; /* the id of the next event, one line; NULL: events have none */
 };
 
 /* One answer of several; text is UTF-8 and may be NULL when its length is 0. */

@@ -166,7 +166,7 @@ static enum status none_to_ask(struct members *m, const struct journal *j, struc
 {
     for (uint32_t i = 0; i < m->count && !m->stopping; i++)
         if (group_takes_new(&m->groups[i]) && !same_class(&m->groups[i], j))
-            return error_set(err, ERR_UNSUPPORTED,
+            return error_set(err, ERR_CONFLICT,
                              "the answer began in numerics class %s, and group %s computes in %s, "
                              "whose tokens are others: ask again from the beginning",
                              j->class, m->groups[i].config->name, m->groups[i].class);

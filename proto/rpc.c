@@ -50,6 +50,7 @@ enum rpc_code rpc_code_of(enum status st)
         [ERR_LIMIT] = RPC_RESOURCE_EXHAUSTED,
         [ERR_CANCELLED] = RPC_CANCELLED,
         [ERR_PEER] = RPC_UNAVAILABLE,
+        [ERR_CONFLICT] = RPC_ABORTED,
     };
     return codes[st];
 }

@@ -139,7 +139,8 @@ enum status generation_start(struct core *core, const struct generation_params *
         .core = core,
         .sink = sink,
         .user = user,
-        .end = {.prompt_tokens = params->prompt_len,
+        .end = {.completion_tokens = params->after.tokens, /* as if said before */
+                .prompt_tokens = params->prompt_len,
                 .cached_tokens = params->prompt_len - 1,
                 .seed = params->sampling.seed},
         .max_tokens = params->prompt_only  ? 0
@@ -166,6 +167,12 @@ void generation_cancel(struct generation *g)
     g->cancelled = true;
     if (!g->calling)
         fake_release(g);
+}
+
+const char *generation_class(const struct generation *g)
+{
+    (void)g;
+    return "cpu-1";
 }
 
 uint64_t core_draw_seed(void)

@@ -21,13 +21,17 @@ struct answer {
     const char *stop[1];
     int32_t stops;
     uint64_t tenant;
+    struct resume_at after;
+    const char *class;
+    bool split; /* parts told apart: all of it is `text` */
 };
 
 static void on_text(void *user, enum part part, const char *text, size_t len)
 {
     struct answer *a = user;
     size_t n = strlen(a->text);
-    assert_int_equal(part, PART_CONTENT);
+    if (!a->split)
+        assert_int_equal(part, PART_CONTENT);
     snprintf(a->text + n, sizeof a->text - n, "%.*s", (int)len, text);
 }
 
@@ -74,6 +78,9 @@ static void start(void *arg)
         .tenant = a->tenant,
         .stop = a->stop,
         .stop_count = a->stops,
+        .after = a->after,
+        .numerics_class = a->class,
+        .split_reasoning = a->split,
     };
     a->started = generation_start(a->c->core, &p, &sink, a, &a->g, &a->err);
 }
@@ -293,6 +300,116 @@ static void say(struct fake_rank *r, const Witan__Cluster__V1__Submit *q, int32_
     for (size_t i = 0; i < count; i++)
         ids[i] = text[i] - 33;
     fake_say_tokens(r, q->request_id, q->attempt, q->epoch, position, ids, count, finish);
+}
+
+/* --- going on where it was told before ----------------------------------------------------------
+ */
+
+/* The position behind the first characters of an answer, a token each. */
+static struct resume_at behind(const char *text, int32_t tokens)
+{
+    struct resume_at at = resume_nowhere();
+    for (int32_t i = 0; i < tokens; i++)
+        resume_add(&at, (int32_t[]){text[i] - 33}, 1);
+    at.begun = true;
+    return at;
+}
+
+/* What is told of an answer that comes in steps of so many tokens, after a position in it. */
+static void tell_after(struct answer *a, const char *whole, int32_t step)
+{
+    struct cluster c;
+    struct fake_rank r;
+    int32_t len = (int32_t)strlen(whole);
+    a->prompt[0] = a->prompt[1] = a->prompt[2] = 65;
+    a->max_tokens = len;
+    a->class = "cpu-1";
+    const told *m = begin(&c, &r, a, "");
+    for (int32_t at = 0; at < len; at += step) {
+        char part[17] = "";
+        bool last = at + step >= len;
+        snprintf(part, sizeof part, "%.*s", (int)step, whole + at);
+        say(&r, m->submit, at, part,
+            last ? WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH
+                 : WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    }
+    wait_end(a);
+    end(&c, &r);
+}
+
+static void what_was_told_is_not_told_again(void **state)
+{
+    (void)state;
+    static const char whole[] = "abcdefghij";
+    for (int32_t from = 0; from <= 10; from++) {
+        struct answer a = {.after = behind(whole, from)};
+        tell_after(&a, whole, 1 + from % 4);
+        assert_string_equal(a.text, whole + from);
+        assert_int_equal(a.ids, 10 - from);
+        assert_int_equal(a.end.reason, GENERATION_LENGTH);
+        assert_int_equal(a.end.completion_tokens, 10);
+    }
+}
+
+/* What was held back by then was not told: the start of a stop string, a tag that came to nothing.
+ */
+static void what_was_held_back_is_told(void **state)
+{
+    (void)state;
+    struct answer a = {.after = behind("abxyz", 4), .stop = {"xyw"}, .stops = 1};
+    tell_after(&a, "abxyz", 2);
+    assert_string_equal(a.text, "xyz");
+    struct answer b = {.after = behind("abxyz", 5), .stop = {"yz"}, .stops = 1};
+    tell_after(&b, "abxyz", 5);
+    assert_string_equal(b.text, "");
+    assert_int_equal(b.end.reason, GENERATION_STOP);
+    struct answer c = {.after = behind("<thi!?", 4), .split = true};
+    tell_after(&c, "<thi!?", 3);
+    assert_string_equal(c.text, "<thi!?");
+    /* Thought and content of one step are two events: the first was told, the second not. */
+    struct answer d = {.after = behind("<think>ab</think>cd", 18), .split = true};
+    d.after.thought = true;
+    tell_after(&d, "<think>ab</think>cd", 16);
+    assert_string_equal(d.text, "cd");
+    struct answer e = {.after = behind("<think>ab</think>cd", 18), .split = true};
+    tell_after(&e, "<think>ab</think>cd", 16);
+    assert_string_equal(e.text, "d");
+}
+
+static void another_answers_position_is_refused(void **state)
+{
+    (void)state;
+    struct answer a = {.after = behind("abX", 3)}; /* other tokens */
+    tell_after(&a, "abcd", 1);
+    assert_string_equal(a.text, "");
+    assert_int_equal(a.end.err.code, ERR_CONFLICT);
+    assert_non_null(strstr(a.end.err.msg, "cannot be resumed: its first 3 tokens"));
+    struct answer b = {.after = behind("abcdefg", 7)}; /* more than there are */
+    tell_after(&b, "abcd", 2);
+    assert_string_equal(b.text, "");
+    assert_int_equal(b.end.err.code, ERR_CONFLICT);
+    struct answer c = {.after = behind("abcd", 4), .stop = {"bc"}, .stops = 1};
+    tell_after(&c, "abcd", 1);
+    assert_string_equal(c.text, "");
+    assert_int_equal(c.end.err.code, ERR_CONFLICT);
+}
+
+static void another_class_is_refused_at_once(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 5};
+    begin(&c, &r, &a, "");
+    struct answer other = {
+        .c = &c, .prompt = {65, 66, 67}, .max_tokens = 5, .class = "cuda-1-sm90"};
+    on_loop(&c, start, &other);
+    assert_int_equal(other.started, ERR_CONFLICT);
+    assert_non_null(strstr(other.err.msg, "began in numerics class cuda-1-sm90, and group g0 "
+                                          "computes in cpu-1"));
+    fake_release(&r);
+    wait_end(&a);
+    cluster_stop(&c);
 }
 
 static void wait_ids(struct answer *a, int32_t count)
@@ -952,6 +1069,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_deadline_ends_a_request),
     cmocka_unit_test(broken_tokens_lose_the_rank),
     cmocka_unit_test(losing_the_group_ends_its_requests),
+    cmocka_unit_test(what_was_told_is_not_told_again),
+    cmocka_unit_test(what_was_held_back_is_told),
+    cmocka_unit_test(another_answers_position_is_refused),
+    cmocka_unit_test(another_class_is_refused_at_once),
     cmocka_unit_test(an_answer_goes_on_in_another_group),
     cmocka_unit_test(it_goes_on_only_so_often),
     cmocka_unit_test(an_answer_waits_for_its_group),
