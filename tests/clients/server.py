@@ -174,6 +174,7 @@ class Serve:
 
     def __init__(self, folder: Path, config: Path | None = None):
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         run_dir = folder / "run"
         what = ["-c", config] if config else ["--model", MODEL, "--name", "lexicon", "--tp", 2,
                                               "--context", CONTEXT, "--listen", "127.0.0.1:0",

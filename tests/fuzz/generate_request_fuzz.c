@@ -85,5 +85,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fake_close(&call, core);
     CHECK(core->running == 0 && inference_active(door) == 0, "%d running, %d active", core->running,
           inference_active(door));
+    CHECK(!core->claims, "a key outlives its call");
     return 0;
 }

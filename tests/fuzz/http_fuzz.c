@@ -111,5 +111,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < 1000 && (http_active(http) > 0 || fake_running > 0); i++)
         turn(1);
     CHECK(http_active(http) == 0 && fake_running == 0, "an answer outlives its client");
+    CHECK(!core.claims, "a key outlives its answer");
     return 0;
 }

@@ -142,7 +142,7 @@ static void on_closed(struct rpc_call *call, void *user, int code, const char *m
     c->closed++;
 }
 
-static void ask(struct caller *c, uint64_t behaviour)
+static void ask_with(struct caller *c, uint64_t behaviour, char *key, char *after)
 {
     static const struct rpc_call_handlers handlers = {.on_message = on_message,
                                                       .on_closed = on_closed};
@@ -155,11 +155,18 @@ static void ask(struct caller *c, uint64_t behaviour)
     q.sampling = &sampling;
     q.input_case = WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_TEXT;
     q.text = "hi";
+    q.idempotency_key = key;
+    q.resume_after = after;
     if (rpc_call_start(channel, GENERATE, &witan__inference__v1__generate_response__descriptor,
                        &handlers, c, 0, true, NULL, &c->call, &err) != OK ||
         rpc_send(c->call, &q.base, &err) != OK)
         fail_msg("%s", err.msg);
     rpc_half_close(c->call);
+}
+
+static void ask(struct caller *c, uint64_t behaviour)
+{
+    ask_with(c, behaviour, "", "");
 }
 
 static void wait_closed(struct caller *c)
@@ -252,11 +259,63 @@ static void too_many_are_refused(void **state)
     finish();
 }
 
+static void a_retry_takes_over(void **state)
+{
+    (void)state;
+    struct caller older = {0}, other = {0}, newer = {0};
+    begin(30);
+    ask_with(&older, FAKE_QUIET, "k", "");
+    wait_for(&fake_running, 1);
+    ask_with(&other, FAKE_TALKS, "k", "");
+    wait_closed(&other);
+    assert_int_equal(other.code, RPC_ABORTED);
+    assert_non_null(strstr(other.text, "idempotency_key: a request with this key and another"));
+    ask_with(&newer, FAKE_QUIET, "k", "");
+    wait_closed(&older);
+    assert_int_equal(older.code, RPC_ABORTED);
+    assert_string_equal(older.text, "taken over by a retry with the same idempotency key");
+    wait_for(&fake_running, 1);
+    assert_int_equal(look().active, 1);
+    rpc_cancel(newer.call);
+    wait_closed(&newer);
+    wait_for(&fake_running, 0);
+    assert_null(core.claims);
+    finish();
+}
+
+static void keys_and_positions_that_are_none(void **state)
+{
+    (void)state;
+    static const struct {
+        char *key, *after;
+        int code;
+        const char *words;
+    } bad[] = {
+        {"a b", "", RPC_INVALID_ARGUMENT, "idempotency_key: expected visible ASCII"},
+        {"", "7", RPC_INVALID_ARGUMENT,
+         "resume_after: an answer is resumed by the idempotency_key"},
+        {"k", "7", RPC_INVALID_ARGUMENT, "resume_after: expected the id of an event"},
+        {"k", "1/cpu-1/00000000/1-811c9dc5", RPC_ABORTED, "resume_after: it is of another request"},
+    };
+    begin(30);
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct caller c = {0};
+        ask_with(&c, FAKE_TALKS, bad[i].key, bad[i].after);
+        wait_closed(&c);
+        assert_int_equal(c.code, bad[i].code);
+        assert_non_null(strstr(c.text, bad[i].words));
+    }
+    assert_null(core.claims);
+    finish();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(who_leaves_is_forgotten_at_once),
     cmocka_unit_test(who_reads_nothing_is_cut_off),
     cmocka_unit_test(who_waits_is_not_cut_off),
     cmocka_unit_test(too_many_are_refused),
+    cmocka_unit_test(a_retry_takes_over),
+    cmocka_unit_test(keys_and_positions_that_are_none),
 };
 
 UNIT_MAIN(tests)
