@@ -26,6 +26,7 @@ struct choice {
     struct answer *answer;
     struct generation *generation; /* NULL: not started, or over */
     struct told_prompt *prompt;    /* of the answer */
+    struct resume_at at;           /* how far it is drawn */
     int32_t index;
     bool tells_prompt; /* the first of its prompt, which usage counts once */
     uint64_t seed;
@@ -64,6 +65,7 @@ static void choice_init(struct choice *c, struct answer *a, int32_t index)
     c->index = index;
     c->prompt = &a->prompts[index / a->best_of];
     c->tells_prompt = index % a->best_of == 0;
+    c->at = a->resume ? a->resume->position.at[index] : resume_nowhere();
     buf_init(&c->content, HTTP_MAX_TEXT_BYTES);
     buf_init(&c->reasoning, HTTP_MAX_TEXT_BYTES);
     openai_logprobs_init(&c->logprobs, a->head.chat, a->logprobs > 1, HTTP_MAX_TEXT_BYTES);
@@ -201,17 +203,15 @@ static bool answer_send(struct answer *a, enum status st, const struct error *er
 /* --- how far a stream was told -----------------------------------------------------------------
  */
 
-/* NULL: nobody will ask. */
-static struct resume_at *told_of(const struct choice *c)
+/* The event to be written tells this choice up to here. Of the others it says what their own last
+ * events told: more of them may be drawn, and wait for theirs. */
+static void note_position(struct choice *c)
 {
-    struct http_resume *r = c->answer->resume;
-    return r && c->answer->stream ? &r->position.at[c->index] : NULL;
-}
-
-/* The event to be written tells all up to here. */
-static void note_position(struct answer *a)
-{
-    a->head.position = a->resume ? http_resume_text(a->resume) : NULL;
+    struct answer *a = c->answer;
+    if (!a->resume)
+        return;
+    a->resume->position.at[c->index] = c->at;
+    a->head.position = http_resume_text(a->resume);
 }
 
 /* The header that tells the seeds, in the order of the choices: the answer can be had again. */
@@ -341,9 +341,10 @@ static void finish_stream(struct answer *a)
     struct exchange *x = a->x;
     enum status st = OK;
     if (a->head.usage && !(a->resume && a->resume->position.usage)) {
-        if (a->resume)
+        if (a->resume) {
             a->resume->position.usage = true;
-        note_position(a);
+            a->head.position = http_resume_text(a->resume);
+        }
         st = openai_write_usage(&a->out, &a->head, &a->usage, &err);
     }
     if (st == OK)
@@ -378,11 +379,10 @@ static void on_text(void *user, enum part part, const char *text, size_t len)
             answer_fail(a, &err);
         return;
     }
-    struct resume_at *at = told_of(c);
-    if (at)
-        at->begun = true, at->thought = reasoning;
+    c->at.begun = true;
+    c->at.thought = reasoning;
     count_so_far(a, c);
-    note_position(a);
+    note_position(c);
     enum status st = openai_write_text(&a->out, &a->head, c->index, reasoning, text, len,
                                        &c->logprobs, &err);
     openai_logprobs_clear(&c->logprobs);
@@ -393,9 +393,7 @@ static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *
                    int32_t count)
 {
     struct choice *c = user;
-    struct resume_at *at = told_of(c);
-    if (at)
-        resume_add(at, ids, count);
+    resume_add(&c->at, ids, count);
     c->drawn += count;
     for (int32_t i = 0; logprobs && i < count; i++)
         c->logprob += (double)logprobs[i].logprob;
@@ -459,13 +457,12 @@ static void count_usage(struct answer *a, const struct choice *c, const struct g
 static bool tell_finish(struct answer *a, struct choice *c)
 {
     struct error err;
-    struct resume_at *at = told_of(c);
-    if (at && at->ended)
+    if (c->at.ended)
         return true; /* before */
-    if (at)
-        at->begun = at->ended = true, at->thought = false;
+    c->at.begun = c->at.ended = true;
+    c->at.thought = false;
     count_so_far(a, c);
-    note_position(a);
+    note_position(c);
     enum status st = openai_write_finish(&a->out, &a->head, c->index, c->finish, &c->logprobs,
                                          &err);
     return answer_send(a, st, &err);
@@ -540,12 +537,12 @@ static struct generation_params params_of(const struct answer *a, const struct o
 /* From where it was told before. */
 static void go_on(struct choice *c, struct generation_params *p)
 {
-    const struct resume_at *at = told_of(c);
-    if (!at || !http_resume_goes_on(c->answer->resume))
+    const struct http_resume *r = c->answer->resume;
+    if (!r || !http_resume_goes_on(r))
         return;
-    p->after = *at;
-    p->numerics_class = c->answer->resume->position.class;
-    c->drawn = at->tokens;
+    p->after = c->at;
+    p->numerics_class = r->position.class;
+    c->drawn = c->at.tokens;
 }
 
 /* The choices of one prompt; the first asks for the prompt's logprobs. */
@@ -589,16 +586,14 @@ static bool start_all(struct answer *a, const struct openai_request *r)
 }
 
 /* What stands before the first text of a choice: who speaks, or the prompt. */
-static enum status write_first(struct answer *a, const struct choice *c, struct error *err)
+static enum status write_first(struct answer *a, struct choice *c, struct error *err)
 {
     const struct told_prompt *p = c->prompt;
-    struct resume_at *at = told_of(c);
-    if ((at && at->begun) || !(a->head.chat || p->echo))
+    if (c->at.begun || !(a->head.chat || p->echo))
         return OK;
-    if (at)
-        at->begun = true;
+    c->at.begun = true;
     count_so_far(a, c);
-    note_position(a);
+    note_position(c);
     TRY(openai_write_first(&a->out, &a->head, c->index, err));
     if (!p->echo)
         return OK;
