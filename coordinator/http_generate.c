@@ -203,6 +203,15 @@ static bool answer_send(struct answer *a, enum status st, const struct error *er
 /* --- how far a stream was told -----------------------------------------------------------------
  */
 
+/* All choices compute in one class, which is known once a group has been asked. */
+static void note_class(const struct choice *c)
+{
+    struct http_resume *r = c->answer->resume;
+    if (r && !*r->position.class && c->generation)
+        snprintf(r->position.class, sizeof r->position.class, "%s",
+                 generation_class(c->generation));
+}
+
 /* The event to be written tells this choice up to here. Of the others it says what their own last
  * events told: more of them may be drawn, and wait for theirs. */
 static void note_position(struct choice *c)
@@ -210,6 +219,7 @@ static void note_position(struct choice *c)
     struct answer *a = c->answer;
     if (!a->resume)
         return;
+    note_class(c);
     a->resume->position.at[c->index] = c->at;
     a->head.position = http_resume_text(a->resume);
 }
@@ -393,6 +403,7 @@ static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *
                    int32_t count)
 {
     struct choice *c = user;
+    note_class(c);
     resume_add(&c->at, ids, count);
     c->drawn += count;
     for (int32_t i = 0; logprobs && i < count; i++)
@@ -538,10 +549,10 @@ static struct generation_params params_of(const struct answer *a, const struct o
 static void go_on(struct choice *c, struct generation_params *p)
 {
     const struct http_resume *r = c->answer->resume;
-    if (!r || !http_resume_goes_on(r))
+    if (!r || !r->position.resumed)
         return;
     p->after = c->at;
-    p->numerics_class = r->position.class;
+    p->numerics_class = *r->position.class ? r->position.class : NULL;
     c->drawn = c->at.tokens;
 }
 
@@ -607,9 +618,6 @@ static void begin_stream(struct answer *a)
     enum status st = OK;
     struct choice *told[OPENAI_MAX_CHOICES] = {0};
     tell_seeds(a, told, choose(a, told));
-    if (a->resume)
-        snprintf(a->resume->position.class, sizeof a->resume->position.class, "%s",
-                 generation_class(a->choices[0].generation));
     exchange_stream(a->x, on_gone, a);
     for (int32_t i = 0; i < a->count && st == OK; i++)
         st = write_first(a, &a->choices[i], &err);

@@ -78,11 +78,6 @@ void http_resume_destroy(struct http_resume *r)
     free(r);
 }
 
-bool http_resume_goes_on(const struct http_resume *r)
-{
-    return *r->position.class != '\0';
-}
-
 const char *http_resume_text(struct http_resume *r)
 {
     resume_print(&r->position, &r->text);

@@ -25,9 +25,6 @@ bool http_resume_create(struct exchange *x, const struct openai_request *r, int3
                         struct http_resume **out);
 void http_resume_destroy(struct http_resume *r); /* NULL is fine */
 
-/* Was it told in part before? */
-bool http_resume_goes_on(const struct http_resume *r);
-
 /* The id of an event that tells all up to the position; until the next call. */
 const char *http_resume_text(struct http_resume *r);
 

@@ -246,8 +246,7 @@ static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *
                    int32_t count)
 {
     struct session *s = user;
-    if (s->resume)
-        resume_add(&s->resume->position.at[0], ids, count);
+    inference_resume_add(s->resume, s->generation, ids, count);
     token_ids_append(&s->ids, (const uint32_t *)ids, (size_t)count, NULL);
     if (logprobs)
         delta_logprobs_add(&s->logprobs, logprobs, count);
@@ -467,11 +466,7 @@ static enum status start(struct session *s, generate_request *q, struct token_id
     TRY(read_wanted("prompt_logprobs", q->prompt_logprobs, &p.prompt_logprobs, err));
     TRY(inference_resume_create(core, s->tenant, q, on_taken, s, &s->resume, err));
     inference_resume_params(s->resume, q->sampling && q->sampling->seed, &p);
-    TRY(generation_start(core, &p, &sink, s, &s->generation, err));
-    if (s->resume)
-        snprintf(s->resume->position.class, sizeof s->resume->position.class, "%s",
-                 generation_class(s->generation));
-    return OK;
+    return generation_start(core, &p, &sink, s, &s->generation, err);
 }
 
 static void handle_generate(struct session *s, ProtobufCMessage *message)

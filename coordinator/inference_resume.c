@@ -2,6 +2,7 @@
 #include "coordinator/inference_resume.h"
 #include "base/check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -66,6 +67,17 @@ enum status inference_resume_create(struct core *core, uint64_t tenant, generate
     return st;
 }
 
+void inference_resume_add(struct inference_resume *r, const struct generation *g,
+                          const int32_t *ids, int32_t count)
+{
+    if (!r)
+        return;
+    struct resume_position *p = &r->position;
+    if (!*p->class)
+        snprintf(p->class, sizeof p->class, "%s", generation_class(g));
+    resume_add(&p->at[0], ids, count);
+}
+
 void inference_resume_destroy(struct inference_resume *r)
 {
     if (!r)
@@ -82,10 +94,10 @@ void inference_resume_params(const struct inference_resume *r, bool has_seed,
         return;
     if (!has_seed)
         p->sampling.seed = resume_seed(&r->claim.key);
-    if (!*r->position.class)
+    if (!r->position.resumed)
         return;
     p->after = r->position.at[0];
-    p->numerics_class = r->position.class;
+    p->numerics_class = *r->position.class ? r->position.class : NULL;
     p->prompt_logprobs = 0; /* they come before the first token, and so were told */
 }
 

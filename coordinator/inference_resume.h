@@ -27,6 +27,10 @@ void inference_resume_destroy(struct inference_resume *r); /* NULL is fine */
 void inference_resume_params(const struct inference_resume *r, bool has_seed,
                              struct generation_params *p);
 
+/* These tokens come next. NULL is fine. */
+void inference_resume_add(struct inference_resume *r, const struct generation *g,
+                          const int32_t *ids, int32_t count);
+
 /* What a Delta's field points to, until the next call: "" for NULL, or before the first token. */
 char *inference_resume_text(struct inference_resume *r, bool thought);
 

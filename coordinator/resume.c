@@ -131,7 +131,7 @@ static bool read_choice(const char **at, struct resume_at *out)
 static bool read_class(const char **at, char out[RESUME_MAX_CLASS + 1])
 {
     size_t n = strcspn(*at, "/");
-    if (n < 1 || n > RESUME_MAX_CLASS)
+    if (n > RESUME_MAX_CLASS)
         return false;
     memcpy(out, *at, n);
     out[n] = '\0';
@@ -159,7 +159,7 @@ static bool read_position(const char *at, struct resume_position *p)
 
 enum status resume_from(struct resume_position *p, const char *text, struct error *err)
 {
-    struct resume_position found = {.count = p->count};
+    struct resume_position found = {.resumed = true, .count = p->count};
     if (!read_position(text, &found))
         return error_set(err, ERR_INVALID,
                          "expected the id of an event of this stream, as it was told (of %d %s), "

@@ -6,10 +6,10 @@
  * the same stream.
  *
  * A position is "CREATED/CLASS/REQUEST/CHOICE[,CHOICE]...[/usage]": the unix time that the stream's
- * chunks tell; the numerics class; 8 hex digits of the request's digest; for each choice nothing
- * (not begun) or "TOKENS-CHECK[-thought|-end]". TOKENS are told, and CHECK is FNV-1a over their
- * ids. "-thought": of what they say, the thought alone. "-end": the finish reason too. "/usage":
- * the usage of all.
+ * chunks tell; the numerics class, "" before one was chosen; 8 hex digits of the request's digest;
+ * for each choice nothing (not begun) or "TOKENS-CHECK[-thought|-end]". TOKENS are told, and CHECK
+ * is FNV-1a over their ids. "-thought": of what they say, the thought alone. "-end": the finish
+ * reason too. "/usage": the usage of all.
  *
  * Pure but for resume_claim; a position's struct has one thread.
  */
@@ -70,6 +70,7 @@ struct resume_position {
     char class[RESUME_MAX_CLASS + 1];
     uint32_t request;
     bool usage;
+    bool resumed; /* resume_from has set it */
     int32_t count;
     struct resume_at at[RESUME_MAX_CHOICES]; /* [count] */
 };

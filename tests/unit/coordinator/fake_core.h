@@ -104,9 +104,10 @@ static void fake_step(evutil_socket_t fd, short what, void *generation)
 {
     struct generation *g = generation;
     bool breaks = g->behaviour == FAKE_BREAKS && g->end.completion_tokens > 0;
+    bool all_said = g->max_tokens > 0 && g->end.completion_tokens == g->max_tokens; /* before */
     (void)fd;
     (void)what;
-    if (!breaks)
+    if (!breaks && !all_said)
         fake_say(g);
     if (!g->cancelled && (breaks || g->end.completion_tokens == g->max_tokens)) {
         g->end.reason = breaks ? GENERATION_FAILED : GENERATION_LENGTH;

@@ -118,6 +118,15 @@ static void a_key_gives_the_seed_and_the_id(void **state)
     finish();
 }
 
+/* The message begins with the header's name. */
+static void assert_header_refused(const struct answer *a, int code, const char *header)
+{
+    char words[64];
+    assert_refused(a, code, NULL, code == 409 ? "conflict" : NULL);
+    snprintf(words, sizeof words, "\"message\":\"%s: ", header);
+    assert_non_null(strstr(a->body.data, words));
+}
+
 static void bad_headers_are_refused(void **state)
 {
     (void)state;
@@ -127,18 +136,19 @@ static void bad_headers_are_refused(void **state)
     snprintf(id, sizeof id, "%s", id_of(answer.body.data, "\"w1 \""));
     snprintf(too_long, sizeof too_long, "Idempotency-Key: %0256d\r\n", 0);
     const char *const key = "Idempotency-Key", *const last = "Last-Event-ID";
-    assert_refused(call("POST", COMPLETIONS, too_long, WORDS), 400, key, NULL);
-    assert_refused(call("POST", COMPLETIONS, "Idempotency-Key: a b\r\n", WORDS), 400, key, NULL);
-    assert_refused(call("POST", COMPLETIONS, "Idempotency-Key: \xc3\xa9\r\n", WORDS), 400, key,
-                   NULL);
-    assert_refused(call("POST", COMPLETIONS, "Idempotency-Key:\r\n", WORDS), 400, key, NULL);
-    assert_refused(call("POST", COMPLETIONS, KEY "idempotency-key: k2\r\n", WORDS), 400, key, NULL);
-    assert_refused(call("POST", COMPLETIONS, "Last-Event-ID: 7\r\n", WORDS), 400, last, NULL);
-    assert_refused(call("POST", COMPLETIONS, from("7"), WORDS), 400, last, NULL);
-    assert_refused(call("POST", COMPLETIONS, from(""), WORDS), 400, last, NULL);
-    assert_refused(
+    assert_header_refused(call("POST", COMPLETIONS, too_long, WORDS), 400, key);
+    assert_header_refused(call("POST", COMPLETIONS, "Idempotency-Key: a b\r\n", WORDS), 400, key);
+    assert_header_refused(call("POST", COMPLETIONS, "Idempotency-Key: \xc3\xa9\r\n", WORDS), 400,
+                          key);
+    assert_header_refused(call("POST", COMPLETIONS, "Idempotency-Key:\r\n", WORDS), 400, key);
+    assert_header_refused(call("POST", COMPLETIONS, KEY "idempotency-key: k2\r\n", WORDS), 400,
+                          key);
+    assert_header_refused(call("POST", COMPLETIONS, "Last-Event-ID: 7\r\n", WORDS), 400, last);
+    assert_header_refused(call("POST", COMPLETIONS, from("7"), WORDS), 400, last);
+    assert_header_refused(call("POST", COMPLETIONS, from(""), WORDS), 400, last);
+    assert_header_refused(
         call("POST", COMPLETIONS, from(id), "{\"prompt\":\"x\",\"max_tokens\":4,\"seed\":100}"),
-        400, last, NULL);
+        400, last);
     /* Of another body, key or path. */
     assert_refused(call("POST", COMPLETIONS, from(id), WORDS " "), 409, NULL, "conflict");
     assert_string_equal(header(&answer, "x-should-retry"), "false");
@@ -167,7 +177,7 @@ static void a_retry_takes_over(void **state)
         struct answer told = {0};
         put_request(older.fd, "POST", COMPLETIONS, KEY, body);
         wait_for(&fake_running, 1);
-        assert_refused(call("POST", COMPLETIONS, KEY, WORDS), 409, "Idempotency-Key", "conflict");
+        assert_header_refused(call("POST", COMPLETIONS, KEY, WORDS), 409, "Idempotency-Key");
         assert_string_equal(header(&answer, "x-should-retry"), "false");
         assert_int_equal(call("POST", COMPLETIONS, "Idempotency-Key: k2\r\n", WORDS)->code, 200);
         put_request(newer.fd, "POST", COMPLETIONS, KEY, body);

@@ -80,7 +80,7 @@ static void positions_go_there_and_back(void **state)
     assert_string_equal(out.data, want);
     resume_begin(&q, &k, 4, 1800000000);
     assert_int_equal(resume_from(&q, want, &err), OK);
-    assert_true(q.created == 1700000000 && !q.usage);
+    assert_true(q.created == 1700000000 && !q.usage && q.resumed);
     assert_string_equal(q.class, p.class);
     assert_memory_equal(q.at, p.at, 4 * sizeof p.at[0]);
     /* Order matters to the check. */
@@ -105,6 +105,7 @@ static void the_longest_position_has_room(void **state)
     resume_print(&p, &out);
     resume_begin(&q, &k, RESUME_MAX_CHOICES, 1);
     assert_int_equal(resume_from(&q, out.data, &err), OK);
+    p.resumed = true;
     assert_memory_equal(&p, &q, sizeof p);
     buf_fini(&out);
 }
@@ -119,7 +120,6 @@ static void positions_that_are_none(void **state)
         "/cpu-1/%s/1-811c9dc5",
         "-1/cpu-1/%s/1-811c9dc5",
         "1234567890123/cpu-1/%s/1-811c9dc5",
-        "1//%s/1-811c9dc5",
         "1/c0123456789012345678901234567890123456789012345678901234567890123/%s/1-811c9dc5",
         "1/cpu-1/%s",
         "1/cpu-1/%sx/1-811c9dc5",
@@ -164,6 +164,9 @@ static void positions_that_are_none(void **state)
     snprintf(text, sizeof text, "1/cpu-1/%s/1-811c9dc5-end/usage", mine);
     assert_int_equal(resume_from(&p, text, &err), OK);
     assert_true(p.usage && p.at[0].ended && p.created == 1);
+    snprintf(text, sizeof text, "1//%s/0-811c9dc5", mine); /* no group was asked yet */
+    assert_int_equal(resume_from(&p, text, &err), OK);
+    assert_string_equal(p.class, "");
 }
 
 static void count_taken(void *user, const struct error *why)
