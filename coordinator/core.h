@@ -156,8 +156,8 @@ struct generation;
  * Starts one. ERR_INVALID: the parameters, naming the field as clients call it ("max_tokens",
  * "temperature", "stop"); ERR_LIMIT with "context" in err->msg's first words: prompt and max_tokens
  * do not fit into the context, or into any group's KV cache; ERR_NO_MEMORY: too many requests at
- * once (429, to come again after core_retry_s); ERR_PEER: no group is ready (503); ERR_CONFLICT: what
- * is ready computes in another numerics class.
+ * once (429, to come again after core_retry_s); ERR_PEER: no group is ready (503); ERR_CONFLICT:
+ * what is ready computes in another numerics class.
  */
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,
