@@ -1,12 +1,13 @@
 /*
  * Any bytes as what a rank sends: the first byte says how far the stream has come (nothing;
- * attached; loaded; serving, with a request running) and, by its third bit, whether the request
- * wants logprobs; the rest are messages. At the end the stream closes; a request that has not ended
- * goes on in the group that comes next, and the next, until it may lose no more. Nothing of it may
- * be left then.
+ * attached; loaded; serving, with a request running), by its third bit whether the request wants
+ * logprobs, by its fourth whether the group is being restarted; the rest are messages. At the end
+ * the stream closes; a request that has not ended goes on in the group that comes next, and the
+ * next, until it may lose no more. Nothing of it may be left then.
  */
 #include "tests/fuzz/fake_rpc.h"
 
+#include "coordinator/drain.h"
 #include "proto/versions.h"
 
 static void ignore(const char *group, const char *state, const char *message)
@@ -125,6 +126,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct rpc_call call;
     const uint8_t *piece;
     size_t len;
+    uint32_t requests;
     if (!core) {
         core = fake_core(ignore);
         core->epoch = 1; /* so that a fuzzer can spell it */
@@ -133,7 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1)
         return 0;
     int stage = data[0] % 4, started = 0;
-    bool logprobs = data[0] & 4;
+    bool logprobs = data[0] & 4, restarts = data[0] & 8;
     data++, size--;
     core->next_id = 0;
     ends = prompt_told = 0;
@@ -147,11 +149,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         started = start(core, logprobs);
         CHECK(started, "no request");
     }
+    restarts = restarts && stage == 3;
+    if (restarts)
+        CHECK(drain_restart(core->members, "g0", true, &requests, NULL) == OK, "no restart");
     while (fake_piece(&data, &size, &piece, &len))
         fake_deliver(&call, piece, len, core);
     members_tick(core->members);
     fake_close(&call, core);
-    for (int i = 0; i < core->config->limits.failovers && ends < started; i++) {
+    /* A restart is no loss. */
+    for (int i = 0; i < core->config->limits.failovers + restarts && ends < started; i++) {
         CHECK(core->held == 1, "%d held", core->held);
         lose_again(&call, attach, core);
     }
