@@ -153,6 +153,25 @@ def test_openai_takes_no_notice_of_ids(client, lighthouse):
     assert "".join(c.choices[0].delta.content or "" for c in stream) == whole
 
 
+def test_the_documents_commands(main):
+    """Those of docs/api.md, as they stand there: the second goes on behind an event of the first."""
+    page = (server.TOP / "docs/api.md").read_text().partition("## Resuming a stream")[2]
+    block = page.split("```")[1].replace("\\\n", " ")
+    first, second = (line for line in block.splitlines() if line.startswith("curl "))
+
+    def run(command: str, last: str = "") -> str:
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True,
+                              timeout=60 * server.FACTOR,
+                              env={**os.environ, "HTTP": main.http, "ID": last})
+        return done.stdout
+
+    whole = run(first)
+    ids = [line[4:] for line in whole.splitlines() if line.startswith("id: ")]
+    assert len(ids) == 9
+    rest = whole.partition(f"id: {ids[4]}\n")[2].partition("\n\n")[2]
+    assert rest and run(second, ids[4]) == rest
+
+
 def deltas(call, cut: int | None = None) -> list[pb.Delta]:
     found = []
     for response in call:
