@@ -40,7 +40,8 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(read_timeout_s, 30, 1, 86400)                                                                \
     X(failovers, 3, 1, 100)                                                                        \
     X(failover_timeout_s, 300, 1, 604800)                                                          \
-    X(drain_timeout_s, 600, 1, 604800)
+    X(drain_timeout_s, 600, 1, 604800)                                                             \
+    X(reattach_timeout_s, 300, 1, 604800)
 
 /* The same of the model, of a group and of a host. */
 #define CONFIG_MODEL_INTS(X) X(threshold, 1, 1, MANIFEST_MAX_KEYS)

@@ -77,8 +77,10 @@ void member_send(struct member *r, const coordinator_message *message)
 /* --- losing a group ----------------------------------------------------------------------------
  */
 
-/* The first rank that fails says why; the others are sent home, and the requests told. */
-static void lose(struct group *g, const char *why)
+/* The first rank that fails says why; the others are sent home, and the requests told. `code` tells
+ * ranks that have loaded what to do: ABORTED: attach again as they are; FAILED_PRECONDITION: end.
+ */
+static void lose_by(struct group *g, enum rpc_code code, const char *why)
 {
     if (g->state == GROUP_LOST)
         return;
@@ -86,8 +88,14 @@ static void lose(struct group *g, const char *why)
     set_state(g, GROUP_LOST, "%s", why);
     for (int32_t i = 0; i < group_world(g); i++)
         if (g->ranks[i])
-            rpc_finish(g->ranks[i]->call, RPC_ABORTED, g->message);
+            rpc_finish(g->ranks[i]->call, code, g->message);
     generation_lost(g->members->core, g, g->config->name, g->message);
+}
+
+/* Something is wrong with the group that attaching again would not mend. */
+static void lose(struct group *g, const char *why)
+{
+    lose_by(g, RPC_FAILED_PRECONDITION, why);
 }
 
 void group_lose(struct group *g, const char *why)
@@ -269,6 +277,7 @@ static void send_plan(struct group *g, struct member *r)
     plan.no_prefix_cache = strcmp(core->config->limits.prefix_cache, "off") == 0;
     plan.slices = &slices;
     plan.heartbeat_ms = hang_beat_ms(core->config->limits.step_timeout_s);
+    plan.reattach_timeout_s = (uint32_t)core->config->limits.reattach_timeout_s;
     if (core->served.manifest) {
         manifest.path = core->config->model.manifest;
         manifest.trust = core->config->model.trust;
@@ -299,7 +308,13 @@ static void start_loading(struct group *g)
         lose(g, err.msg);
         return;
     }
-    set_state(g, GROUP_LOADING, "all %d ranks are there", group_world(g));
+    int32_t loaded = 0;
+    for (int32_t i = 0; i < group_world(g); i++)
+        loaded += g->ranks[i]->hello->loaded;
+    set_state(g, GROUP_LOADING,
+              loaded == group_world(g) ? "all %d ranks are there, and loaded"
+                                       : "all %d ranks are there",
+              group_world(g));
     for (int32_t i = 0; i < group_world(g); i++)
         send_plan(g, g->ranks[i]);
 }
@@ -351,8 +366,8 @@ static void on_hello(struct member *r, rank_message *message)
     g->ranks[r->hello->rank] = r;
     if (g->attached++ == 0)
         g->since_ns = clock_now_ns(); /* limits.start_timeout_s counts from the first rank on */
-    log_info("group %s: rank %u attached from %s (%s, %u cores, %s)", g->config->name,
-             r->hello->rank, r->hello->host,
+    log_info("group %s: rank %u attached%s from %s (%s, %u cores, %s)", g->config->name,
+             r->hello->rank, r->hello->loaded ? " again" : "", r->hello->host,
              r->hello->hardware ? r->hello->hardware->processor : "unknown processor",
              r->hello->hardware ? r->hello->hardware->cores : 0,
              r->hello->hardware ? r->hello->hardware->kernels : "unknown kernels");
@@ -420,7 +435,9 @@ static void on_ready(struct member *r, rank_message *message)
     message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;
     if (++g->loaded < group_world(g))
         return;
-    set_state(g, GROUP_PROVING, "loaded in %.1f s", g->ranks[0]->ready->load_seconds);
+    set_state(g, GROUP_PROVING, "%s in %.1f s",
+              g->ranks[0]->ready->reattached ? "attached again; loaded before" : "loaded",
+              g->ranks[0]->ready->load_seconds);
     send_probe(g);
 }
 
@@ -582,8 +599,11 @@ static void leave(struct member *r, int code, const char *text)
              "%s is gone in phase %s at step %llu: its control stream ended: %s%s%s", who,
              phase_name(r->phase), (unsigned long long)r->step, rpc_code_name(code),
              *text ? ", " : "", text);
-    if (!g->members->stopping && g->state != GROUP_STOPPING)
-        lose(g, why);
+    /* One that only waited for the others to attach again has served nobody. */
+    if (g->state == GROUP_WAITING && r->hello->loaded)
+        log_warn("group %s: %s", g->config->name, why);
+    else if (!g->members->stopping && g->state != GROUP_STOPPING)
+        lose_by(g, RPC_ABORTED, why);
     if (g->attached == 0)
         reset(g);
 }

@@ -4,7 +4,9 @@
  *
  * A group is `waiting` until every rank of one incarnation is there, `loading` after the plan has
  * gone out, `ready` once every rank has loaded and a forward pass has crossed them all, and `lost`
- * from the first rank that fails until the last has gone; then it waits again.
+ * from the first rank that fails until the last has gone; then it waits again. A rank that has loaded
+ * and whose stream alone has ended keeps its weights and attaches again: `loading` then takes a
+ * moment.
  */
 #ifndef WITAN_COORDINATOR_MEMBERS_H
 #define WITAN_COORDINATOR_MEMBERS_H

@@ -71,17 +71,21 @@ static void take(struct mailbox *m)
     struct assignment a;
     struct command c;
     struct error err, end;
-    error_set(&end, ERR_IO, "the input's end");
-    mailbox_end(m, &end); /* so that nothing waits */
-    enum status st = mailbox_wait_plan(m, &a, &err);
+    enum status st = mailbox_wait_plan(m, 0, &a, &err);
     if (st == OK)
         check_plan(&a);
-    mailbox_reopen(m);
     while (!mailbox_stopped(m) && mailbox_take(m, 0, &c, &err) == MAIL_COMMAND) {
         CHECK(st == OK, "a command without a plan");
         check_command(&c, &a);
         command_fini(&c);
     }
+    if (st == OK)
+        CHECK(assignment_compare(&a, &a, &err) == OK, "%s", err.msg);
+    error_set(&end, ERR_IO, "the input's end");
+    mailbox_end(m, &end);
+    mailbox_reopen(m); /* of another stream: nothing of this one is left */
+    CHECK(mailbox_stopped(m) || mailbox_wait_plan(m, 0, &a, &err) == ERR_LIMIT, "a plan is left");
+    CHECK(mailbox_stopped(m) || mailbox_take(m, 0, &c, &err) == MAIL_NONE, "a command is left");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -272,6 +272,15 @@ void answers_cancel(struct answers *a, struct engine *e, const struct command *c
         engine_cancel(e, q->id);
 }
 
+void answers_abandon(struct answers *a, struct engine *e)
+{
+    answers_clear(a);
+    for (int32_t i = 0; i < a->size; i++)
+        if (a->table[i].used)
+            engine_cancel(e, a->table[i].id);
+    answers_clear(a);
+}
+
 const Witan__Cluster__V1__Tokens *answers_message(struct answers *a, uint64_t step)
 {
     a->message = (Witan__Cluster__V1__Tokens)WITAN__CLUSTER__V1__TOKENS__INIT;

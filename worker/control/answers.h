@@ -29,6 +29,9 @@ enum status answers_submit(struct answers *a, struct engine *e, const struct com
 /* Ends the request, which then draws FINISH_CANCELLED; nothing when there is none. */
 void answers_cancel(struct answers *a, struct engine *e, const struct command *c);
 
+/* Ends all requests, whoever they are from, and forgets what was drawn: nobody is left to tell. */
+void answers_abandon(struct answers *a, struct engine *e);
+
 /* What sequences drew, and which ended, since answers_clear, as a message that points into the
  * table; positions of a sequence follow one another. There is always room for one call of
  * engine_step after a clear, which may land all steps in flight and end every request;

@@ -1,6 +1,6 @@
 /*
  * One rank's control stream: see attach.h. State: atomics that the engine thread writes and the
- * tick sends; the mailbox; `call`, which the engine thread replaces only before heartbeats begin.
+ * tick sends; the mailbox; `call`, which the engine thread replaces under `lock`.
  */
 #include "worker/control/attach.h"
 #include "base/check.h"
@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define METHOD "/witan.cluster.v1.Cluster/Attach"
@@ -25,10 +26,14 @@ struct attach {
     struct pki_files files;
     struct rpc *rpc;
     struct rpc_channel *channel;
-    struct rpc_call *call; /* a reference; NULL before the first */
     atomic_int closed_code;
     atomic_bool heard;         /* anything from the coordinator */
     atomic_bool closing;       /* attach_close is at work */
+    atomic_bool again;         /* attach_again is */
+    bool loaded;               /* what the next hello says */
+    int64_t planned_ns;        /* when the last plan came */
+    int64_t lost_ns;           /* when the last good stream ended; 0: there was none */
+    int64_t wait_ms;           /* before the next try to attach again */
     atomic_llong ended_ns;     /* 0: the stream has not */
     atomic_llong stop_ns;      /* when Stop came; 0: it has not */
     atomic_int heartbeat_ms;   /* 0: none yet */
@@ -37,8 +42,9 @@ struct attach {
     atomic_int phase;
     atomic_llong phase_ns; /* when it began */
     atomic_uint running, waiting, kv_blocks_free, kv_blocks;
-    struct meter *meter;  /* of the GPU; NULL: none */
-    pthread_mutex_t lock; /* of: */
+    struct meter *meter;   /* of the GPU; NULL: none */
+    pthread_mutex_t lock;  /* of: */
+    struct rpc_call *call; /* a reference; NULL between two streams */
     bool has_figures;
     struct engine_figures figures;
 };
@@ -65,7 +71,7 @@ static void watch(struct attach *a, int64_t now)
     int64_t ended = atomic_load(&a->ended_ns), stop = atomic_load(&a->stop_ns);
     int64_t since = atomic_load(&a->phase_ns);
     int phase = atomic_load(&a->phase);
-    if (atomic_load(&a->closing))
+    if (atomic_load(&a->closing) || atomic_load(&a->again))
         return;
     /* A group that the coordinator has given up waits for a rank that will not come. */
     bool lost = atomic_load(&a->closed_code) == RPC_ABORTED;
@@ -189,7 +195,10 @@ static void send_heartbeat(struct attach *a, int64_t now)
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT;
     m.heartbeat = &beat;
     struct error ignored; /* a stream that has ended, or is full, says so elsewhere */
-    rpc_send(a->call, &m.base, &ignored);
+    pthread_mutex_lock(&a->lock);
+    if (a->call && atomic_load(&a->heartbeat_ms) != 0)
+        rpc_send(a->call, &m.base, &ignored);
+    pthread_mutex_unlock(&a->lock);
 }
 
 static void on_tick(void *arg)
@@ -264,22 +273,36 @@ static enum status send_hello(struct attach *a, struct error *err)
     struct hello hello;
     Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
     TRY(hello_fill(&a->options, &hello, err));
+    hello.message.loaded = a->loaded;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
     m.hello = &hello.message;
     return rpc_send(a->call, &m.base, err);
 }
 
+static void replace_call(struct attach *a, struct rpc_call *call)
+{
+    pthread_mutex_lock(&a->lock);
+    struct rpc_call *old = a->call;
+    a->call = call;
+    pthread_mutex_unlock(&a->lock);
+    if (old)
+        rpc_call_unref(old);
+}
+
+/* The stream before, if there was one, has ended. */
 static enum status connect(struct attach *a, struct error *err)
 {
     static const struct rpc_call_handlers handlers = {.on_message = on_message,
                                                       .on_closed = on_closed};
-    if (a->call)
-        rpc_call_unref(a->call);
-    a->call = NULL;
+    struct rpc_call *call;
+    atomic_store(&a->heartbeat_ms, 0); /* until there is a plan */
+    replace_call(a, NULL);
     atomic_store(&a->ended_ns, 0);
+    atomic_store(&a->heard, false);
     mailbox_reopen(a->mailbox);
     TRY(rpc_call_start(a->channel, METHOD, &witan__cluster__v1__coordinator_message__descriptor,
-                       &handlers, a, 0, false, NULL, &a->call, err));
+                       &handlers, a, 0, false, NULL, &call, err));
+    replace_call(a, call);
     enum status st = send_hello(a, err);
     /* A stream that has ended already says better why. */
     return st == ERR_CANCELLED ? OK : st;
@@ -325,11 +348,20 @@ enum status attach_create(const struct attach_options *o, struct attach **out, s
     return OK;
 }
 
-/* Is it worth another try: nothing listens there, or nobody has answered yet. */
+/* Is it worth another try: nothing listens there, nobody has answered yet, or what is left of an
+ * earlier start has not gone. */
 static bool unreachable(struct attach *a)
 {
-    return atomic_load(&a->ended_ns) != 0 && atomic_load(&a->closed_code) == RPC_UNAVAILABLE &&
+    int code = atomic_load(&a->closed_code);
+    return atomic_load(&a->ended_ns) != 0 && (code == RPC_UNAVAILABLE || code == RPC_ABORTED) &&
            !atomic_load(&a->heard);
+}
+
+static void take_plan(struct attach *a, const struct assignment *plan)
+{
+    a->loaded = true; /* it will have, before this stream can end and another one follow */
+    a->planned_ns = clock_now_ns();
+    atomic_store(&a->heartbeat_ms, plan->heartbeat_ms);
 }
 
 enum status attach_wait_plan(struct attach *a, struct assignment *out, struct error *err)
@@ -337,7 +369,7 @@ enum status attach_wait_plan(struct attach *a, struct assignment *out, struct er
     int64_t until = clock_now_ns() + (int64_t)ATTACH_CONNECT_MS * 1000000;
     bool told = false;
     enum status st;
-    while ((st = mailbox_wait_plan(a->mailbox, out, err)) != OK && unreachable(a)) {
+    while ((st = mailbox_wait_plan(a->mailbox, -1, out, err)) != OK && unreachable(a)) {
         if (clock_now_ns() >= until)
             return st;
         if (!told)
@@ -347,7 +379,91 @@ enum status attach_wait_plan(struct attach *a, struct assignment *out, struct er
         TRY(connect(a, err));
     }
     if (st == OK)
-        atomic_store(&a->heartbeat_ms, out->heartbeat_ms);
+        take_plan(a, out);
+    return st;
+}
+
+/* Has the coordinator said that this rank, as it is, cannot attach? */
+static bool refused(struct attach *a)
+{
+    switch (atomic_load(&a->closed_code)) {
+    case RPC_INVALID_ARGUMENT:
+    case RPC_NOT_FOUND:
+    case RPC_PERMISSION_DENIED:
+    case RPC_FAILED_PRECONDITION:
+    case RPC_UNIMPLEMENTED:
+    case RPC_UNAUTHENTICATED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* A stream that ended soon after its plan counts with the one before. */
+static void begin_again(struct attach *a)
+{
+    int64_t now = clock_now_ns();
+    if (a->lost_ns != 0 && now - a->planned_ns < (int64_t)ATTACH_AGAIN_SOUND_MS * 1000000)
+        return;
+    a->lost_ns = now;
+    a->wait_ms = ATTACH_AGAIN_FIRST_MS;
+}
+
+/* False: the time is over. */
+static bool wait_again(struct attach *a, int64_t until)
+{
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random)
+        random = UINT32_MAX / 2; /* jitter is a courtesy */
+    int64_t wait_ns = a->wait_ms * 500000;
+    wait_ns += (int64_t)((uint64_t)wait_ns * random >> 32);
+    a->wait_ms = 2 * a->wait_ms < ATTACH_AGAIN_MOST_MS ? 2 * a->wait_ms : ATTACH_AGAIN_MOST_MS;
+    if (clock_now_ns() + wait_ns >= until)
+        return false;
+    usleep((useconds_t)(wait_ns / 1000));
+    return true;
+}
+
+/* Tries until there is a plan, a refusal, a Stop (ERR_CANCELLED) or no time left (ERR_LIMIT). */
+static enum status try_again(struct attach *a, int64_t until, struct assignment *out,
+                             struct error *err)
+{
+    enum status st = ERR_IO; /* a stream that ends says so */
+    while (st == ERR_IO) {
+        if (refused(a))
+            return err->code;
+        if (!wait_again(a, until))
+            return ERR_LIMIT;
+        TRY(connect(a, err));
+        int64_t left = until - clock_now_ns();
+        struct error why;
+        st = mailbox_wait_plan(a->mailbox, left > 0 ? left : 0, out, &why);
+        if (st != OK && st != ERR_LIMIT)
+            *err = why;
+    }
+    return st;
+}
+
+enum status attach_again(struct attach *a, int32_t timeout_s, struct assignment *out,
+                         struct error *err)
+{
+    struct error last = *err;
+    atomic_store(&a->again, true);
+    begin_again(a);
+    log_line(a->options.rank == 0 ? LOG_WARN : LOG_INFO,
+             "%s; this rank keeps its weights and attaches again, trying for %d s", err->msg,
+             timeout_s);
+    enum status st = try_again(a, a->lost_ns + (int64_t)timeout_s * 1000000000, out, &last);
+    atomic_store(&a->again, false);
+    if (st == OK)
+        take_plan(a, out);
+    else if (st == ERR_LIMIT)
+        error_set(err, ERR_LIMIT,
+                  "no coordinator has taken this rank back within %d s "
+                  "(limits.reattach_timeout_s): it ends; last: %s",
+                  timeout_s, last.msg);
+    else
+        *err = last;
     return st;
 }
 

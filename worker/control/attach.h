@@ -6,7 +6,8 @@
  * The engine thread may wait inside the transport for a peer that will never come. So when the
  * stream has ended, or after a Stop nothing happens any more, and the engine thread has not called
  * attach_close within ATTACH_GRACE_MS, the rpc thread ends the process with a log line that says
- * why: a dead coordinator never leaves ranks behind.
+ * why: a dead coordinator never leaves ranks behind. A rank that has loaded, and whose engine
+ * thread has noticed, need not end with its stream: attach_again opens another one.
  */
 #ifndef WITAN_WORKER_CONTROL_ATTACH_H
 #define WITAN_WORKER_CONTROL_ATTACH_H
@@ -19,7 +20,11 @@ enum {
     ATTACH_LOST_MS = 1000,     /* the same, when the coordinator has said that the group is lost */
     ATTACH_CONNECT_MS = 30000, /* a coordinator that cannot be reached is tried again so long */
     ATTACH_RETRY_MS = 500,
-    ATTACH_CLOSE_MS = 2000, /* the coordinator's time to take a rank's last words */
+    /* Between tries to attach again: half to all of this, doubling. */
+    ATTACH_AGAIN_FIRST_MS = 250,
+    ATTACH_AGAIN_MOST_MS = 2000,
+    ATTACH_AGAIN_SOUND_MS = 10000, /* a stream that lasted so long after its plan was a good one */
+    ATTACH_CLOSE_MS = 2000,        /* the coordinator's time to take a rank's last words */
     ATTACH_TICK_MS = 50,
 };
 
@@ -48,6 +53,15 @@ enum status attach_create(const struct attach_options *o, struct attach **out, s
 /* Waits until the coordinator has said what this rank is to hold, trying again while it cannot be
  * reached. A refusal comes with its status code and message. Heartbeats begin. */
 enum status attach_wait_plan(struct attach *a, struct assignment *out, struct error *err);
+
+/*
+ * The stream of a rank that has loaded has ended, and its engine thread waits for nobody: attaches
+ * again and waits for a plan, as attach_wait_plan does, for up to `timeout_s` seconds since the
+ * last good stream ended. A refusal that is not for the moment comes at once. `err` holds why the
+ * stream ended, and on failure why there is none.
+ */
+enum status attach_again(struct attach *a, int32_t timeout_s, struct assignment *out,
+                         struct error *err);
 
 /* `failed` (may be NULL): the coordinator is told that and why this rank gives up. Then says
  * goodbye, waits a bounded time for the other side and releases. NULL is fine. */

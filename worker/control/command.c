@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/pool.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,7 @@ static enum status check_numbers(const Witan__Cluster__V1__Plan *p, struct error
         {"speculate", p->speculate, 0, MAX_GUESSES},
         {"weights", p->weights, WEIGHTS_PUBLISHED, WEIGHTS_INT4},
         {"heartbeat_ms", p->heartbeat_ms, HEARTBEAT_MIN_MS, HEARTBEAT_MAX_MS},
+        {"reattach_timeout_s", p->reattach_timeout_s, 0, REATTACH_MAX_S},
     };
     return check_bounds(fields, COUNT_OF(fields), err);
 }
@@ -143,6 +145,7 @@ enum status assignment_read(const Witan__Cluster__V1__Plan *p, struct assignment
     out->weights = (enum weight_mode)p->weights;
     out->chunk = p->chunk;
     out->heartbeat_ms = (int32_t)p->heartbeat_ms;
+    out->reattach_timeout_s = (int32_t)p->reattach_timeout_s;
     return OK;
 }
 
@@ -311,4 +314,94 @@ enum status slices_compare(const struct slices *theirs, const struct rank_plan *
     SLICE_RANGES(X)
 #undef X
     return OK;
+}
+
+/* --- two plans ---------------------------------------------------------------------------------
+ */
+
+static enum status differs(const char *field, const char *own, const char *theirs,
+                           struct error *err)
+{
+    return error_set(err, ERR_INVALID,
+                     "plan: %s: this rank has loaded with %.200s, and the coordinator now says "
+                     "%.200s: the group starts again",
+                     field, *own ? own : "none", *theirs ? theirs : "none");
+}
+
+static enum status compare_numbers(const struct assignment *own, const struct assignment *theirs,
+                                   struct error *err)
+{
+#define NUMBER(field)                                                                              \
+    {                                                                                              \
+#field, own->field, theirs->field                                                          \
+    }
+    const struct {
+        const char *field;
+        int64_t own, theirs;
+    } numbers[] = {
+        NUMBER(layout.pp),
+        NUMBER(layout.tp),
+        NUMBER(layout.ep),
+        NUMBER(layout.w),
+        NUMBER(limits.max_rows),
+        NUMBER(limits.max_seqs),
+        NUMBER(limits.context),
+        NUMBER(limits.kv_blocks),
+        NUMBER(limits.threads),
+        NUMBER(limits.kv_dtype),
+        NUMBER(limits.gpu_percent),
+        NUMBER(limits.max_logits),
+        NUMBER(weights),
+        NUMBER(vocab_limit),
+        NUMBER(chunk),
+        NUMBER(stall_ms),
+        NUMBER(speculate),
+        NUMBER(no_prefix_cache),
+        NUMBER(manifest.threshold),
+    };
+#undef NUMBER
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        char a[32], b[32];
+        snprintf(a, sizeof a, "%lld", (long long)numbers[i].own);
+        snprintf(b, sizeof b, "%lld", (long long)numbers[i].theirs);
+        if (numbers[i].own != numbers[i].theirs)
+            return differs(numbers[i].field, a, b, err);
+    }
+    return OK;
+}
+
+static enum status compare_slices(const struct slices *own, const struct slices *theirs,
+                                  struct error *err)
+{
+    char a[64], b[64];
+#define X(name)                                                                                    \
+    if (own->name.begin != theirs->name.begin || own->name.end != theirs->name.end) {              \
+        snprintf(a, sizeof a, "[%d, %d)", own->name.begin, own->name.end);                         \
+        snprintf(b, sizeof b, "[%d, %d)", theirs->name.begin, theirs->name.end);                   \
+        return differs("slices." #name, a, b, err);                                                \
+    }
+    SLICE_RANGES(X)
+#undef X
+    snprintf(a, sizeof a, "%d", own->stage);
+    snprintf(b, sizeof b, "%d", theirs->stage);
+    return own->stage == theirs->stage ? OK : differs("slices.stage", a, b, err);
+}
+
+enum status assignment_compare(const struct assignment *own, const struct assignment *theirs,
+                               struct error *err)
+{
+    const struct {
+        const char *field, *own, *theirs;
+    } texts[] = {
+        {"model_dir", own->model_dir, theirs->model_dir},
+        {"kernels", own->kernels, theirs->kernels},
+        {"manifest.path", own->manifest.path, theirs->manifest.path},
+        {"manifest.trust", own->manifest.trust, theirs->manifest.trust},
+        {"manifest.digest", own->manifest.digest, theirs->manifest.digest},
+    };
+    for (size_t i = 0; i < COUNT_OF(texts); i++)
+        if (strcmp(texts[i].own, texts[i].theirs) != 0)
+            return differs(texts[i].field, texts[i].own, texts[i].theirs, err);
+    TRY(compare_numbers(own, theirs, err));
+    return compare_slices(&own->slices, &theirs->slices, err);
 }

@@ -48,6 +48,7 @@ struct assignment {
     int32_t speculate; /* limits.max_logits has room for it */
     bool no_prefix_cache;
     int32_t heartbeat_ms;
+    int32_t reattach_timeout_s; /* 0: a rank whose stream has ended ends */
     struct slices slices;
     struct {
         char path[4096], trust[4096]; /* path "": none */
@@ -60,6 +61,7 @@ enum {
     HEARTBEAT_MIN_MS = 50,
     HEARTBEAT_MAX_MS = 60000,
     STALL_MAX_MS = 3600000,
+    REATTACH_MAX_S = 604800,
 };
 
 /* What every message about a request carries (cluster.proto, fencing). */
@@ -99,6 +101,14 @@ enum status assignment_read(const Witan__Cluster__V1__Plan *plan, struct assignm
 enum status command_read_submit(const Witan__Cluster__V1__Submit *submit,
                                 const struct assignment *a, struct command *out, struct error *err);
 void command_fini(struct command *c);
+
+/*
+ * Is `theirs` the plan that this rank has loaded for, but for what holds anew with every plan: the
+ * epoch, the model's name, which ranks do not use, heartbeats and the time to attach again? Else
+ * ERR_INVALID names the first field that differs.
+ */
+enum status assignment_compare(const struct assignment *own, const struct assignment *theirs,
+                               struct error *err);
 
 /* Does the rank's own plan, made from its own config.json, agree? */
 enum status slices_compare(const struct slices *theirs, const struct rank_plan *own,

@@ -11,8 +11,8 @@ struct leader {
     struct answers *answers;
     bool peers; /* other ranks, which must be woken and parked */
     bool parked;
-    uint64_t generation; /* of the last WakePeers */
-    int64_t idle_ns;     /* since when there is nothing to do */
+    uint64_t *parks; /* the wake that follows has one number more */
+    int64_t idle_ns; /* since when there is nothing to do */
 };
 
 /* Sends what was drawn since the last time. */
@@ -67,15 +67,18 @@ static enum status wake(struct leader *l, struct error *err)
 {
     if (!l->parked)
         return OK;
+    if (l->peers)
+        TRY(attach_send_wake_peers(l->attach, *l->parks + 1, err));
     l->parked = false;
     attach_phase(l->attach, WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
-    return l->peers ? attach_send_wake_peers(l->attach, ++l->generation, err) : OK;
+    return OK;
 }
 
 static enum status park(struct leader *l, struct error *err)
 {
     TRY(engine_park(l->engine, err));
     l->parked = true;
+    ++*l->parks;
     attach_phase(l->attach, WITAN__CLUSTER__V1__PHASE__PHASE_IDLE);
     return OK;
 }
@@ -84,7 +87,10 @@ static enum status step(struct leader *l, struct error *err)
 {
     bool ran;
     TRY(flush(l, err)); /* a step needs all the room */
-    TRY(wake(l, err));
+    enum status st = wake(l, err);
+    if (st == ERR_CANCELLED) /* no peer will come; the mailbox tells that the stream has ended */
+        return OK;
+    TRY(st);
     TRY(engine_step(l->engine, &ran, err));
     tell_figures(l);
     return flush(l, err);
@@ -120,6 +126,19 @@ static enum status stop(struct leader *l, struct error *err)
     return engine_stop(l->engine, err);
 }
 
+/* The stream has ended: the peers may be in a step, and leave it parked. */
+static enum status abandon(struct leader *l, struct error *err)
+{
+    struct engine_load load;
+    answers_abandon(l->answers, l->engine);
+    if (!l->parked)
+        TRY(park(l, err));
+    answers_clear(l->answers); /* what the last steps drew */
+    tell_figures(l);
+    tell_load(l, &load);
+    return OK;
+}
+
 static enum status run(struct leader *l, bool *lost, struct error *err)
 {
     struct engine_load load;
@@ -129,9 +148,12 @@ static enum status run(struct leader *l, bool *lost, struct error *err)
         TRY(take(l, patience(l, &load), &got, err));
         if (got == MAIL_STOP)
             return stop(l, err);
-        *lost = got == MAIL_ENDED;
-        if (*lost)
-            return err->code;
+        if (got == MAIL_ENDED) {
+            struct error why = *err;
+            TRY(abandon(l, err));
+            *lost = true;
+            return (*err = why).code;
+        }
         tell_load(l, &load);
         if (load.running + load.waiting > 0) {
             TRY(step(l, err));
@@ -145,9 +167,11 @@ static enum status run(struct leader *l, bool *lost, struct error *err)
 }
 
 enum status lead(struct attach *a, struct engine *e, const struct engine_limits *limits, int world,
-                 bool *lost, struct error *err)
+                 uint64_t *parks, bool *lost, struct error *err)
 {
-    struct leader l = {.attach = a, .engine = e, .peers = world > 1, .parked = true};
+    struct leader l = {
+        .attach = a, .engine = e, .peers = world > 1, .parked = true, .parks = parks};
+    *lost = false;
     TRY(answers_create(limits, &l.answers, err));
     tell_figures(&l);
     attach_phase(a, WITAN__CLUSTER__V1__PHASE__PHASE_IDLE);
@@ -156,16 +180,20 @@ enum status lead(struct attach *a, struct engine *e, const struct engine_limits 
     return st;
 }
 
-enum status follow(struct attach *a, struct engine *e, bool *lost, struct error *err)
+enum status follow(struct attach *a, struct engine *e, uint64_t *parks, bool *lost,
+                   struct error *err)
 {
-    enum engine_left why = ENGINE_PARKED;
-    for (uint64_t parks = 0; why == ENGINE_PARKED; parks++) {
+    enum engine_left why;
+    for (;;) {
         attach_phase(a, WITAN__CLUSTER__V1__PHASE__PHASE_IDLE);
         *lost = true;
-        TRY(mailbox_wait_wake(attach_mailbox(a), parks, (int64_t)ATTACH_GRACE_MS * 1000000, err));
+        TRY(mailbox_wait_wake(attach_mailbox(a), *parks, (int64_t)ATTACH_GRACE_MS * 1000000, err));
         *lost = false;
         attach_phase(a, WITAN__CLUSTER__V1__PHASE__PHASE_WAITING);
         TRY(engine_follow(e, &why, err));
+        if (why == ENGINE_STOPPED)
+            break;
+        ++*parks;
     }
     attach_phase(a, WITAN__CLUSTER__V1__PHASE__PHASE_STOPPING);
     return OK;

@@ -20,10 +20,14 @@ enum {
     LEAD_IDLE_MS = 10,
 };
 
-/* Each returns OK after a Stop in order. `world`: ranks. `lost`: the stream ended, which no other
- * rank needs to be told. */
+/*
+ * Each returns OK after a Stop in order. `lost`: the stream has ended, and `err` says why; then
+ * every request has been ended, this rank is parked, waits for nobody and can lead or follow again
+ * on another stream. `world`: ranks. `parks`: of this rank so far, 0 at first; counted on.
+ */
 enum status lead(struct attach *a, struct engine *e, const struct engine_limits *limits, int world,
-                 bool *lost, struct error *err);
-enum status follow(struct attach *a, struct engine *e, bool *lost, struct error *err);
+                 uint64_t *parks, bool *lost, struct error *err);
+enum status follow(struct attach *a, struct engine *e, uint64_t *parks, bool *lost,
+                   struct error *err);
 
 #endif

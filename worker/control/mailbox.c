@@ -202,18 +202,23 @@ enum mail mailbox_take(struct mailbox *m, int64_t wait_ns, struct command *out, 
     return got;
 }
 
-enum status mailbox_wait_plan(struct mailbox *m, struct assignment *out, struct error *err)
+enum status mailbox_wait_plan(struct mailbox *m, int64_t wait_ns, struct assignment *out,
+                              struct error *err)
 {
+    int64_t until = deadline(wait_ns);
+    bool late = false;
     enum status st = OK;
     pthread_mutex_lock(&m->mutex);
-    while (!m->planned && !m->refused && !m->stopped && !m->ended)
-        wait_change(m, -1);
+    while (!m->planned && !m->refused && !m->stopped && !m->ended && !late)
+        late = !wait_change(m, until);
     if (m->stopped)
         st = error_set(err, ERR_CANCELLED, "stopped before there was a plan");
     else if (m->planned)
         *out = m->plan;
-    else
+    else if (m->refused || m->ended)
         st = (*err = m->why).code;
+    else
+        st = error_set(err, ERR_LIMIT, "no plan has come in time");
     pthread_mutex_unlock(&m->mutex);
     return st;
 }
@@ -255,7 +260,11 @@ bool mailbox_wait_end(struct mailbox *m, int64_t wait_ns)
 void mailbox_reopen(struct mailbox *m)
 {
     pthread_mutex_lock(&m->mutex);
-    m->ended = false;
+    for (int32_t i = 0; i < m->count; i++)
+        command_fini(&m->ring[(m->first + i) % MAILBOX_COMMANDS]);
+    m->first = m->count = m->submits = 0;
+    m->prompt_ids = 0;
+    m->planned = m->refused = m->ended = false;
     pthread_mutex_unlock(&m->mutex);
 }
 

@@ -47,8 +47,9 @@ enum mail {
 enum mail mailbox_take(struct mailbox *m, int64_t wait_ns, struct command *out, struct error *err);
 
 /* Waits for the plan. Else says why there is none: what is wrong with it, ERR_CANCELLED after a
- * Stop, or why the stream ended. */
-enum status mailbox_wait_plan(struct mailbox *m, struct assignment *out, struct error *err);
+ * Stop, ERR_LIMIT when none came in time, or why the stream ended. */
+enum status mailbox_wait_plan(struct mailbox *m, int64_t wait_ns, struct assignment *out,
+                              struct error *err);
 
 /* Waits for a Wake of a generation above `parks`. After a Stop, rank 0 is sure to send its last
  * step: then the end of the stream wakes too, and at most `stop_ns` more is waited. Else says why
@@ -59,7 +60,8 @@ enum status mailbox_wait_wake(struct mailbox *m, uint64_t parks, int64_t stop_ns
 /* Waits until the stream has ended; false when it has not in time. */
 bool mailbox_wait_end(struct mailbox *m, int64_t wait_ns);
 
-/* Before another try to connect: forgets why the stream ended. */
+/* Before another try to connect: forgets why the stream ended, its plan and the commands that it
+ * brought. Generations of Wake count on, and a Stop stays. */
 void mailbox_reopen(struct mailbox *m);
 
 /* Any thread. */

@@ -11,6 +11,7 @@
 #include "worker/cuda_backend.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -22,6 +23,8 @@ struct rank {
     struct manifest *manifest; /* NULL: none is asked for */
     struct model *model;
     struct engine *engine;
+    int64_t load_ns; /* how long loading took */
+    uint64_t parks;  /* see lead.h */
     char host[HOST_NAME_BYTES];
     int ranks_here;
     const struct cuda_plugin *cuda; /* NULL: on the processor */
@@ -172,7 +175,7 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
     return engine_create(r->model, &eo, &r->engine, err);
 }
 
-static enum status say_ready(struct rank *r, int64_t load_ns, struct error *err)
+static enum status say_ready(struct rank *r, bool reattached, struct error *err)
 {
     struct {
         const char *name;
@@ -191,7 +194,8 @@ static enum status say_ready(struct rank *r, int64_t load_ns, struct error *err)
         purpose[i].bytes = purposes[i].bytes;
         pointers[i] = &purpose[i];
     }
-    ready.load_seconds = (double)load_ns * 1e-9;
+    ready.load_seconds = (double)r->load_ns * 1e-9;
+    ready.reattached = reattached;
     ready.n_memory = COUNT_OF(purposes);
     ready.memory = pointers;
     ready.resident_bytes = process_resident_bytes();
@@ -205,11 +209,42 @@ static enum status say_ready(struct rank *r, int64_t load_ns, struct error *err)
 static enum status work(struct rank *r, enum serve_scope *scope, struct error *err)
 {
     bool lost = false;
-    enum status st = r->world->rank == 0
-                         ? lead(r->attach, r->engine, &r->model->limits, r->world->size, &lost, err)
-                         : follow(r->attach, r->engine, &lost, err);
+    enum status st = r->world->rank == 0 ? lead(r->attach, r->engine, &r->model->limits,
+                                                r->world->size, &r->parks, &lost, err)
+                                         : follow(r->attach, r->engine, &r->parks, &lost, err);
     *scope = lost ? SERVE_ALONE : SERVE_BROKEN;
     return st;
+}
+
+/* The stream has ended, for the reason in `err`: attaches again, with what is loaded. */
+static enum status reattach(struct rank *r, struct error *err)
+{
+    struct assignment *plan = malloc(sizeof *plan);
+    if (!plan)
+        return error_set(err, ERR_NO_MEMORY, "no memory for a plan");
+    enum status st = attach_again(r->attach, r->plan.reattach_timeout_s, plan, err);
+    if (st == OK)
+        st = assignment_compare(&r->plan, plan, err);
+    if (st == OK) {
+        r->plan = *plan;
+        st = say_ready(r, true, err);
+    }
+    free(plan);
+    return st;
+}
+
+/* Until a Stop: one stream after another. */
+static enum status work_on(struct rank *r, enum serve_scope *scope, struct error *err)
+{
+    for (;;) {
+        enum status st = work(r, scope, err);
+        if (st == OK || *scope != SERVE_ALONE || r->plan.reattach_timeout_s == 0 ||
+            mailbox_stopped(attach_mailbox(r->attach)))
+            return st;
+        st = reattach(r, err);
+        if (st != OK)
+            return mailbox_stopped(attach_mailbox(r->attach)) ? OK : st;
+    }
 }
 
 static enum status attached(struct rank *r, const struct serve_options *o, enum serve_scope *scope,
@@ -225,8 +260,9 @@ static enum status attached(struct rank *r, const struct serve_options *o, enum 
     TRY(comm_agree(r->world, check_plan(r, err), err));
     TRY(load(r, o, err));
     *scope = SERVE_BROKEN;
-    TRY(say_ready(r, clock_now_ns() - start, err));
-    return work(r, scope, err);
+    r->load_ns = clock_now_ns() - start;
+    TRY(say_ready(r, false, err));
+    return work_on(r, scope, err);
 }
 
 enum status serve(struct comm *world, const struct serve_options *o, enum serve_scope *scope,

@@ -1,6 +1,8 @@
 /*
  * A rank's life under a coordinator: attach, take the plan, load, say Ready, lead or follow until
- * Stop. Collective over the job; runs on each rank's engine thread.
+ * Stop. A stream that ends without one ends a rank that has not loaded; one that has keeps what it
+ * holds and attaches again, for as long as its plan says (attach_again), whatever the other ranks
+ * do. Collective over the job; runs on each rank's engine thread.
  */
 #ifndef WITAN_WORKER_CONTROL_SERVE_H
 #define WITAN_WORKER_CONTROL_SERVE_H

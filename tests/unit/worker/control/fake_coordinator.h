@@ -29,8 +29,11 @@ struct fake_token {
 };
 
 struct fake_rank {
-    struct rpc_call *call; /* NULL: never attached */
-    bool hello, ready, closed;
+    struct rpc_call *call;     /* NULL: never attached */
+    bool hello, ready, closed; /* of the last stream */
+    int hellos;                /* streams so far */
+    bool loaded, reattached;   /* as its last hello and Ready say */
+    double load_seconds;
     uint32_t protocol, rank, world, cores, ranks_here;
     uint64_t incarnation, pid, memory;
     char group[64], host[256], region[64], class[32], processor[128], kernels[32];
@@ -62,6 +65,7 @@ struct fake {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     int refuse_code; /* not 0: every stream is refused so */
+    uint64_t epoch;  /* of plans and requests; FAKE_EPOCH at first */
     struct fake_rank ranks[FAKE_RANKS];
     struct fake_token tokens[FAKE_TOKENS];
     int count;    /* of them */
@@ -93,9 +97,14 @@ static inline void fake_hello(struct fake *f, struct rpc_call *call,
 {
     CHECK(h->rank < FAKE_RANKS && h->hardware, "rank %u", h->rank);
     struct fake_rank *r = &f->ranks[h->rank];
+    if (r->call)
+        rpc_call_unref(r->call);
     r->call = rpc_call_ref(call);
     rpc_call_set_user(call, r);
     r->hello = true;
+    r->hellos++;
+    r->loaded = h->loaded;
+    r->ready = r->closed = false;
     r->protocol = h->protocol_version;
     r->rank = h->rank;
     r->world = h->world;
@@ -119,6 +128,9 @@ static inline void fake_hello(struct fake *f, struct rpc_call *call,
 
 static inline void fake_ready(struct fake_rank *r, const Witan__Cluster__V1__Ready *m)
 {
+    r->planned_bytes = 0;
+    r->load_seconds = m->load_seconds;
+    r->reattached = m->reattached;
     for (size_t i = 0; i < m->n_memory; i++)
         r->planned_bytes += m->memory[i]->bytes;
     r->purposes = (int)m->n_memory;
@@ -249,11 +261,10 @@ static inline void fake_on_closed(struct rpc_call *call, void *user, int code, c
 {
     struct fake *f = fake_of;
     struct fake_rank *r = user;
-    (void)call;
     (void)code;
     (void)message;
     pthread_mutex_lock(&f->mutex);
-    if (r)
+    if (r && r->call == call)
         r->closed = true;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->mutex);
@@ -280,6 +291,7 @@ static inline struct fake *fake_start(void)
 {
     struct fake *f = check_calloc(1, sizeof *f);
     struct error err = {0};
+    f->epoch = FAKE_EPOCH;
     f->attach = (struct rpc_method){
         .name = "/witan.cluster.v1.Cluster/Attach",
         .request = &witan__cluster__v1__rank_message__descriptor,
@@ -306,6 +318,12 @@ static inline void fake_refuse(struct fake *f, enum rpc_code code)
     pthread_mutex_lock(&f->mutex);
     f->refuse_code = (int)code;
     pthread_mutex_unlock(&f->mutex);
+}
+
+/* One rank loses its stream. */
+static inline void fake_cut(struct fake *f, int rank, enum rpc_code code)
+{
+    rpc_finish(f->ranks[rank].call, code, "as the test asks");
 }
 
 /* Ranks whose streams are open lose them. */
@@ -341,6 +359,7 @@ struct fake_plan {
     const char *dir; /* from the top of the tree */
     struct layout layout;
     int32_t max_seqs, context, rows;
+    int32_t reattach_timeout_s;
     int wrong_rank;                         /* this rank's query heads are wrong; -1: none's */
     Witan__Cluster__V1__Manifest *manifest; /* NULL: none */
 };
@@ -376,7 +395,8 @@ static inline void fake_send_plan(struct fake *f, const struct fake_plan *p,
     limits.max_rows = p->rows, limits.max_seqs = p->max_seqs;
     limits.context = p->context, limits.threads = 1;
     plan.model_dir = dir;
-    plan.epoch = FAKE_EPOCH;
+    plan.epoch = f->epoch;
+    plan.reattach_timeout_s = (uint32_t)p->reattach_timeout_s;
     plan.layout = &layout, plan.limits = &limits, plan.slices = &slices;
     plan.heartbeat_ms = 100;
     plan.manifest = p->manifest;
@@ -432,7 +452,7 @@ static inline void fake_submit(struct fake *f, const struct fake_request *q)
     sampling.seed = q->seed;
     submit.request_id = q->id;
     submit.attempt = 3;
-    submit.epoch = q->epoch ? q->epoch : FAKE_EPOCH;
+    submit.epoch = q->epoch ? q->epoch : f->epoch;
     submit.prompt = (int32_t *)(uintptr_t)q->prompt;
     submit.n_prompt = (size_t)q->prompt_len;
     submit.max_tokens = q->max_tokens;
@@ -446,7 +466,7 @@ static inline void fake_cancel(struct fake *f, uint64_t id)
     Witan__Cluster__V1__Cancel cancel = WITAN__CLUSTER__V1__CANCEL__INIT;
     cancel.request_id = id;
     cancel.attempt = 3;
-    cancel.epoch = FAKE_EPOCH;
+    cancel.epoch = f->epoch;
     fake_send(f, 0, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL, &cancel);
 }
 
@@ -476,7 +496,7 @@ static inline int fake_answer(struct fake *f, uint64_t id, int32_t *out, int cap
         if (t->request_id != id)
             continue;
         assert_int_equal(t->attempt, 3);
-        assert_int_equal(t->epoch, FAKE_EPOCH);
+        assert_int_equal(t->epoch, f->epoch);
         assert_int_equal(t->position, n);
         for (int k = 0; k < t->ids && n < cap; k++)
             out[n++] = t->id;

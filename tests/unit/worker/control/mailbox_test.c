@@ -197,7 +197,7 @@ static void bad_plans_name_the_field(void **state)
             memset(p.dir, 'x', sizeof p.dir - 1);
         assert_int_equal(mailbox_put(m, &p.message, &err), ERR_INVALID);
         assert_non_null(strstr(err.msg, words[i]));
-        assert_int_equal(mailbox_wait_plan(m, &a, &again), ERR_INVALID);
+        assert_int_equal(mailbox_wait_plan(m, -1, &a, &again), ERR_INVALID);
         assert_string_equal(again.msg, err.msg);
         mailbox_destroy(m);
     }
@@ -220,7 +220,7 @@ static void a_plan_leaves_room_for_guesses(void **state)
         p.plan.weights = (int32_t)i % 3;
         assert_int_equal(mailbox_create(&m, &err), OK);
         assert_int_equal(mailbox_put(m, &p.message, &err), OK);
-        assert_int_equal(mailbox_wait_plan(m, &a, &err), OK);
+        assert_int_equal(mailbox_wait_plan(m, -1, &a, &err), OK);
         assert_int_equal(a.stall_ms, 40);
         assert_int_equal(a.speculate, ahead[i]);
         assert_int_equal(a.weights, i % 3);
