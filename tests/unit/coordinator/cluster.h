@@ -257,6 +257,7 @@ struct fake_hello {
     uint64_t incarnation;
     const char *device; /* the GPU's name; NULL: on its processor */
     const char *class;  /* NULL: as of the device */
+    bool loaded;
 };
 
 static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
@@ -290,6 +291,7 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
                                     : h.device ? NUMERICS_CLASS_CUDA "90"
                                                : NUMERICS_CLASS_CPU);
     hello.hardware = &hw;
+    hello.loaded = h.loaded;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
     m.hello = &hello;
     fake_send(r, &m);

@@ -248,6 +248,64 @@ static void refuses_a_rank_twice(void **state)
     cluster_stop(&c);
 }
 
+/* A rank of a group of two says hello. */
+static void attach_one_of_two(struct cluster *c, struct fake_rank *r, uint32_t rank, bool loaded,
+                              uint64_t incarnation)
+{
+    fake_open_on(r, c->channel);
+    fake_say_hello(r, (struct fake_hello){
+                          .rank = rank, .world = 2, .loaded = loaded, .incarnation = incarnation});
+}
+
+/* Both ranks are there: plan, Ready, and the probe answered. */
+static void serve_two(struct cluster *c, struct fake_rank r[2])
+{
+    int32_t zero = 0;
+    for (int i = 0; i < 2; i++) {
+        const told *m = fake_next(&r[i]);
+        assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_PLAN);
+        assert_int_equal(m->plan->reattach_timeout_s, 300);
+        fake_say_ready(&r[i]);
+    }
+    const told *m = fake_next(&r[0]);
+    assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT);
+    fake_say_tokens(&r[0], 0, m->submit->attempt, m->submit->epoch, 0, &zero, 1,
+                    WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH);
+    cluster_wait_ready(c, true);
+}
+
+/* A stream that ends loses the group; its ranks, which live, come back, and none of another start
+ * comes between them. */
+static void takes_back_ranks_that_have_loaded(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2], other;
+    cluster_start(&c, "groups: [{name: g0, tp: 2}]\n");
+    for (uint32_t i = 0; i < 2; i++)
+        attach_one_of_two(&c, &r[i], i, false, 8);
+    serve_two(&c, r);
+    fake_release(&r[1]);
+    assert_int_equal(fake_wait_closed(&r[0]), RPC_ABORTED);
+    fake_release(&r[0]);
+    wait_attached(&c, 0);
+    attach_one_of_two(&c, &r[0], 0, true, 8);
+    wait_attached(&c, 1);
+    attach_one_of_two(&c, &other, 1, false, 9);
+    assert_int_equal(fake_wait_closed(&other), RPC_ABORTED);
+    fake_release(&other);
+    fake_release(&r[0]); /* its link is bad: nothing is lost by that now */
+    wait_attached(&c, 0);
+    for (uint32_t i = 0; i < 2; i++)
+        attach_one_of_two(&c, &r[i], i, true, 8);
+    serve_two(&c, r);
+    assert_string_equal(cluster_states, "g0 loading;g0 ready;g0 lost;g0 waiting;g0 waiting;"
+                                        "g0 loading;g0 ready;");
+    for (int i = 0; i < 2; i++)
+        fake_release(&r[i]);
+    cluster_stop(&c);
+}
+
 static void wants_a_hello_first(void **state)
 {
     (void)state;
@@ -384,7 +442,7 @@ static void assert_held_out(struct cluster *c, const char *theirs, const char *o
     fake_say_hello(&r, (struct fake_hello){.group = "g1", .world = 1});
     fake_next(&r);
     fake_say_ready_by(&r, theirs);
-    assert_int_equal(fake_wait_closed(&r), RPC_ABORTED);
+    assert_int_equal(fake_wait_closed(&r), RPC_FAILED_PRECONDITION); /* it need not come again */
     snprintf(words, sizeof words,
              "rank 0 (test, pid 4711): manifest: expected the coordinator's (SHA-256 %s), found "
              "%s: give every host the same release, folder and manifest",
@@ -430,6 +488,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tells_what_weights_become),
     cmocka_unit_test(shows_the_gpu_of_a_rank),
     cmocka_unit_test(refuses_a_rank_twice),
+    cmocka_unit_test(takes_back_ranks_that_have_loaded),
     cmocka_unit_test(wants_a_hello_first),
     cmocka_unit_test(only_the_right_certificate_joins),
     cmocka_unit_test(ranks_are_told_the_manifest),
