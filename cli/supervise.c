@@ -162,7 +162,7 @@ static void on_end(struct supervisor *s, pid_t pid, int status)
     describe_end(status, how);
     if (pid == s->coordinator) {
         s->coordinator = 0;
-        if (s->phase > SETTLE)
+        if (s->phase > SETTLE || jobs_coordinator_ended(s, pid, status, how))
             return;
         if (!s->explained)
             supervise_fail(s, "the coordinator (process %d) %s", (int)pid, how);
@@ -236,14 +236,7 @@ static void on_deadline(struct supervisor *s)
 
 static int wait_ms(const struct supervisor *s)
 {
-    int64_t until = s->phase < SETTLE ? INT64_MAX : s->deadline_ns;
-    for (uint32_t i = 0; i < s->o->config->groups_count && s->phase < SETTLE; i++) {
-        const struct job *j = &s->jobs[i];
-        if (job_may_start(j) && j->restart.due_ns < until)
-            until = j->restart.due_ns;
-        if (j->kill_ns != 0 && j->kill_ns < until)
-            until = j->kill_ns;
-    }
+    int64_t until = s->phase < SETTLE ? jobs_next_ns(s) : s->deadline_ns;
     if (until == INT64_MAX)
         return -1;
     int64_t ms = (until - clock_now_ns()) / 1000000 + 1;

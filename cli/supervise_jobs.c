@@ -7,9 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum {
@@ -19,11 +21,31 @@ enum {
 /* --- starting ----------------------------------------------------------------------------------
  */
 
+/* Clients and ranks know the addresses of the one before. */
+static enum status write_config(struct supervisor *s, struct error *err)
+{
+    struct config c = *s->o->config; /* what is not changed stays its */
+    struct buf text;
+    c.listen.cluster = s->cluster;
+    if (s->http_at[0])
+        c.listen.http = s->http_at;
+    if (s->grpc_at[0])
+        c.listen.grpc = s->grpc_at;
+    buf_init(&text, CONFIG_MAX_BYTES);
+    enum status st = config_print(&c, &text, err);
+    if (st == OK)
+        st = run_folder_write(s->o->run, RUN_FOLDER_CONFIG, text.data, text.len, err);
+    buf_fini(&text);
+    return st;
+}
+
 enum status jobs_start_coordinator(struct supervisor *s, struct error *err)
 {
     char program[LAUNCH_MAX_PATH], config[RUN_FOLDER_MAX_PATH];
     int notify[2];
     TRY(launch_sibling("witan-coordinator", program, err));
+    if (s->restart.served)
+        TRY(write_config(s, err));
     run_folder_file(s->o->run->path, RUN_FOLDER_CONFIG, config);
     if (pipe2(notify, O_CLOEXEC | O_NONBLOCK) != 0)
         return error_errno(err, errno, "cannot make a pipe");
@@ -169,15 +191,52 @@ bool job_comes_again(const struct supervisor *s, const struct job *j)
     return j->restart.served && !j->group->external && s->phase < SETTLE;
 }
 
-double job_plan_start(struct job *j)
+static double plan_start(struct restart *r)
 {
     uint32_t random = 0;
     if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random)
         random = UINT32_MAX / 2; /* jitter is a courtesy */
-    return restart_plan(&j->restart, clock_now_ns(), random) * 1e-3;
+    return restart_plan(r, clock_now_ns(), random) * 1e-3;
 }
 
-bool job_may_start(const struct job *j)
+double job_plan_start(struct job *j)
+{
+    return plan_start(&j->restart);
+}
+
+bool jobs_coordinator_ended(struct supervisor *s, pid_t pid, int status, const char *how)
+{
+    bool told = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!s->restart.served || s->phase != SERVE || told)
+        return false;
+    if (s->notify >= 0)
+        close(s->notify);
+    s->notify = -1;
+    s->line_len = 0;
+    s->explained = false;
+    for (uint32_t i = 0; i < s->o->config->groups_count; i++) { /* nobody has seen their ranks */
+        struct job *j = &s->jobs[i];
+        snprintf(j->state, sizeof j->state, "waiting");
+        j->said[0] = '\0';
+    }
+    supervise_say("the coordinator (process %d) %s; it is started again in %.1f s, and the groups "
+                  "keep their weights",
+                  (int)pid, how, plan_start(&s->restart));
+    supervise_write_state(s);
+    return true;
+}
+
+static void start_coordinator_again(struct supervisor *s)
+{
+    struct error err;
+    s->restart.due_ns = 0;
+    if (jobs_start_coordinator(s, &err) != OK)
+        supervise_say("%s; trying again in %.1f s", err.msg, plan_start(&s->restart));
+    supervise_write_state(s);
+}
+
+/* The coordinator has seen the last of its ranks go. */
+static bool may_start(const struct job *j)
 {
     return j->pid == 0 && j->restart.due_ns != 0 && strcmp(j->state, "waiting") == 0;
 }
@@ -206,7 +265,22 @@ void jobs_tend(struct supervisor *s)
                 kill(-j->pid, SIGKILL);
             j->kill_ns = 0;
         }
-        if (job_may_start(j) && now >= j->restart.due_ns)
+        if (may_start(j) && now >= j->restart.due_ns)
             start_again(s, j);
     }
+    if (s->phase < SETTLE && s->restart.due_ns != 0 && now >= s->restart.due_ns)
+        start_coordinator_again(s);
+}
+
+int64_t jobs_next_ns(const struct supervisor *s)
+{
+    int64_t until = s->restart.due_ns != 0 ? s->restart.due_ns : INT64_MAX;
+    for (uint32_t i = 0; i < s->o->config->groups_count; i++) {
+        const struct job *j = &s->jobs[i];
+        if (may_start(j) && j->restart.due_ns < until)
+            until = j->restart.due_ns;
+        if (j->kill_ns != 0 && j->kill_ns < until)
+            until = j->kill_ns;
+    }
+    return until;
 }

@@ -12,6 +12,7 @@
 
 enum {
     LOST_MS = 5000,     /* for what is left of a lost group, whose ranks give up after 1 s */
+    ATTACH_MS = 15000,  /* for ranks that live to attach again, once all streams have ended */
     PLANNED_MS = 20000, /* for a group that was told to end */
 };
 
@@ -41,6 +42,7 @@ void supervise_write_state(struct supervisor *s)
 {
     static const char *const words[] = {"starting", "ready",    "stopping",
                                         "stopping", "stopping", "stopping"};
+    bool again = s->phase == SERVE && s->restart.ready_ns == 0;
     json_t *groups = json_array(), *state;
     for (uint32_t i = 0; i < s->o->config->groups_count; i++)
         json_array_append_new(groups, json_pack("{s:s, s:s, s:I, s:I}", "name",
@@ -48,9 +50,10 @@ void supervise_write_state(struct supervisor *s)
                                                 "mpirun", (json_int_t)s->jobs[i].pid, "starts",
                                                 (json_int_t)s->jobs[i].starts));
     state = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:o}", "pid", (json_int_t)getpid(),
-                      "state", words[s->phase], "model", s->o->config->model.name, "http", s->http,
-                      "grpc", s->grpc, "cluster", s->cluster, "coordinator",
-                      (json_int_t)s->coordinator, "manifest", s->manifest, "groups", groups);
+                      "state", again ? "restarting" : words[s->phase], "model",
+                      s->o->config->model.name, "http", s->http, "grpc", s->grpc, "cluster",
+                      s->cluster, "coordinator", (json_int_t)s->coordinator, "manifest",
+                      s->manifest, "groups", groups);
     char *text = state ? json_dumps(state, JSON_INDENT(2)) : NULL;
     struct error err;
     size_t len = text ? strlen(text) : 0;
@@ -130,16 +133,43 @@ static void on_listening(struct supervisor *s, const char *what, const char *add
 {
     struct error err;
     bool tls = s->o->config->listen.tls.cert != NULL; /* its certificate bears a name */
-    if (strcmp(what, "http") == 0)
+    if (strcmp(what, "http") == 0) {
+        snprintf(s->http_at, sizeof s->http_at, "%s", address);
         supervise_dial_address(address, tls, s->http);
-    else if (strcmp(what, "grpc") == 0)
+    } else if (strcmp(what, "grpc") == 0) {
+        snprintf(s->grpc_at, sizeof s->grpc_at, "%s", address);
         supervise_dial_address(address, tls, s->grpc);
-    else if (strcmp(what, "cluster") == 0 && !s->cluster[0]) {
+    } else if (strcmp(what, "cluster") == 0 && !s->cluster[0]) {
         snprintf(s->cluster, sizeof s->cluster, "%s", address);
         if (s->phase == START && jobs_start(s, &err) != OK)
             supervise_fail(s, "%s", err.msg);
     }
     supervise_write_state(s);
+}
+
+/* A group is ready: so its coordinator serves. */
+static void on_serving(struct supervisor *s)
+{
+    if (s->restart.ready_ns != 0)
+        return;
+    if (s->restart.served)
+        supervise_say("the coordinator (process %d) serves again", (int)s->coordinator);
+    restart_ready(&s->restart, clock_now_ns());
+}
+
+/* Until when what is left of a group may be silent. */
+static void set_patience(struct supervisor *s, struct job *j, const char *before, const char *state,
+                         bool bad)
+{
+    int64_t now = clock_now_ns();
+    if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0)
+        j->kill_ns = 0; /* from here on the coordinator sees to its end */
+    else if (strcmp(state, "stopping") == 0)
+        j->kill_ns = now + (int64_t)PLANNED_MS * 1000000;
+    else if (bad && job_comes_again(s, j))
+        j->kill_ns = now + (int64_t)LOST_MS * 1000000;
+    else if (strcmp(before, "lost") == 0 && j->kill_ns != 0) /* "waiting" */
+        j->kill_ns = now + (int64_t)ATTACH_MS * 1000000;
 }
 
 static void on_group(struct supervisor *s, const char *name, const char *state, const char *message)
@@ -152,22 +182,19 @@ static void on_group(struct supervisor *s, const char *name, const char *state, 
         snprintf(said, sizeof said, "%s%s%s", state, *message ? ": " : "", message);
         bool news = strcmp(said, j->said) != 0;
         bool bad = strcmp(state, "failed") == 0 || strcmp(state, "lost") == 0;
+        set_patience(s, j, j->state, state, bad);
         snprintf(j->state, sizeof j->state, "%s", state);
         memcpy(j->said, said, sizeof said);
         if (strcmp(state, "ready") == 0)
             restart_ready(&j->restart, clock_now_ns());
-        if (strcmp(state, "stopping") == 0) { /* `witan restart` */
+        if (strcmp(state, "stopping") == 0) /* `witan restart` */
             j->restart.planned = true;
-            j->kill_ns = clock_now_ns() + (int64_t)PLANNED_MS * 1000000;
-        }
-        if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0)
-            j->kill_ns = 0; /* from here on the coordinator sees to its end */
-        if (bad && job_comes_again(s, j))
-            j->kill_ns = clock_now_ns() + (int64_t)LOST_MS * 1000000;
         if (bad && !j->group->external && s->phase <= SETTLE && !job_comes_again(s, j))
             supervise_fail(s, "group %s %s%s%s", name, state, *message ? ": " : "", message);
         else if (news && s->phase < SETTLE)
             supervise_say("group %s: %s", name, said);
+        if (strcmp(state, "ready") == 0 && s->phase == SERVE)
+            on_serving(s);
         supervise_write_state(s);
         return;
     }
@@ -192,11 +219,14 @@ static void on_line(struct supervisor *s, char *line)
         on_group(s, name, state, rest);
     } else if (strcmp(word, "ready") == 0 && s->phase == START) {
         s->phase = SERVE;
+        on_serving(s);
         supervise_write_state(s);
         tell_ready(s);
     } else if (strcmp(word, "failed") == 0 && s->phase <= SETTLE) {
-        s->explained = s->failed = true; /* on standard error, by itself */
-        supervise_enter(s, SETTLE);
+        s->explained = true; /* on standard error, by itself */
+        s->failed |= !s->restart.served;
+        if (!s->restart.served) /* else it is started again */
+            supervise_enter(s, SETTLE);
     }
 }
 

@@ -25,10 +25,12 @@ struct job {
 
 struct supervisor {
     const struct supervise_options *o;
-    int signals, notify; /* signalfd; the coordinator's notify pipe, -1 when closed */
-    pid_t coordinator;   /* 0: not running */
-    struct job *jobs;    /* [config->groups_count] */
-    char http[600], grpc[600], cluster[300]; /* "" until known */
+    int signals, notify;    /* signalfd; the coordinator's notify pipe, -1 when closed */
+    pid_t coordinator;      /* 0: not running */
+    struct restart restart; /* of the coordinator */
+    struct job *jobs;       /* [config->groups_count] */
+    char http[600], grpc[600], cluster[300]; /* where others reach it; "" until known */
+    char http_at[300], grpc_at[300];         /* what it listens on, as `cluster` */
     char manifest[80], signers[1100];        /* its SHA-256; "": none */
     char line[SUPERVISE_MAX_LINE];           /* of the notify pipe, not yet whole */
     size_t line_len;
@@ -59,17 +61,21 @@ void supervise_signal_children(const struct supervisor *s, int number, const cha
 
 /* --- supervise_jobs.c: starting processes, and starting them again --- */
 
+/* One that has served listens where it did, whatever port that became. */
 enum status jobs_start_coordinator(struct supervisor *s, struct error *err);
+/* The coordinator has ended. True: it will be started again, as it has served and nobody told it to
+ * end; groups go on. `how`: how it ended. */
+bool jobs_coordinator_ended(struct supervisor *s, pid_t pid, int status, const char *how);
+/* When jobs_tend has to be called next; INT64_MAX: when something happens. */
+int64_t jobs_next_ns(const struct supervisor *s);
 /* Once: when the coordinator listens. */
 enum status jobs_start(struct supervisor *s, struct error *err);
-/* Kills what is left of lost groups, and starts groups that are due. */
+/* Kills what is left of lost groups, and starts again what is due. */
 void jobs_tend(struct supervisor *s);
 /* A group that has served is started again when it ends, while all else is well. */
 bool job_comes_again(const struct supervisor *s, const struct job *j);
 /* It has ended: in how many seconds it will be started again. */
 double job_plan_start(struct job *j);
-/* The coordinator has seen the last of its ranks go. */
-bool job_may_start(const struct job *j);
 
 /* --- supervise_notify.c: what the coordinator tells, and what others may read of it --- */
 
