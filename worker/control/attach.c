@@ -30,6 +30,7 @@ struct attach {
     atomic_bool heard;         /* anything from the coordinator */
     atomic_bool closing;       /* attach_close is at work */
     atomic_bool again;         /* attach_again is */
+    atomic_bool may_return;    /* the plan lets this rank attach again */
     bool loaded;               /* what the next hello says */
     int64_t planned_ns;        /* when the last plan came */
     int64_t lost_ns;           /* when the last good stream ended; 0: there was none */
@@ -57,11 +58,21 @@ METER_FIGURES(X)
 
 /* --- the rpc thread --------------------------------------------------------------------------- */
 
-static _Noreturn void give_up(const char *why, int64_t grace_ns)
+static _Noreturn void give_up(const char *why, int after_ms)
 {
-    log_error("%s, and for %d s this rank has not come to notice: it ends", why,
-              (int)(grace_ns / 1000000000));
+    log_error("%s, and for %d s this rank has not come to notice: it ends", why, after_ms / 1000);
     _exit(1);
+}
+
+/* How long the engine thread may take to notice that the stream has ended. */
+static int grace_ms(struct attach *a)
+{
+    int code = atomic_load(&a->closed_code);
+    if (code == RPC_FAILED_PRECONDITION) /* the coordinator has given the group up */
+        return ATTACH_LOST_MS;
+    bool step = atomic_load(&a->phase) == WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD;
+    return step && code != RPC_ABORTED && atomic_load(&a->may_return) ? ATTACH_STEP_MS
+                                                                      : ATTACH_GRACE_MS;
 }
 
 /* Ends the process when the engine thread can no longer do so itself. */
@@ -73,16 +84,13 @@ static void watch(struct attach *a, int64_t now)
     int phase = atomic_load(&a->phase);
     if (atomic_load(&a->closing) || atomic_load(&a->again))
         return;
-    /* A group that the coordinator has given up waits for a rank that will not come. */
-    bool lost = atomic_load(&a->closed_code) == RPC_ABORTED;
-    int64_t patience = lost ? (int64_t)ATTACH_LOST_MS * 1000000 : grace;
-    if (stop == 0 && ended != 0 && now - ended > patience)
-        give_up("the stream to the coordinator has ended", patience);
+    if (stop == 0 && ended != 0 && now - ended > (int64_t)grace_ms(a) * 1000000)
+        give_up("the stream to the coordinator has ended", grace_ms(a));
     /* A step that runs is awaited, however long it takes; parked, the engine thread counts itself.
      */
     if (stop != 0 && phase != WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD &&
         phase != WITAN__CLUSTER__V1__PHASE__PHASE_IDLE && now - stop > grace && now - since > grace)
-        give_up("the coordinator said to stop", grace);
+        give_up("the coordinator said to stop", ATTACH_GRACE_MS);
 }
 
 /* A heartbeat's part about the GPU, and what it points to. */
@@ -361,6 +369,7 @@ static void take_plan(struct attach *a, const struct assignment *plan)
 {
     a->loaded = true; /* it will have, before this stream can end and another one follow */
     a->planned_ns = clock_now_ns();
+    atomic_store(&a->may_return, plan->reattach_timeout_s > 0);
     atomic_store(&a->heartbeat_ms, plan->heartbeat_ms);
 }
 

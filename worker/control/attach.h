@@ -8,6 +8,8 @@
  * attach_close within ATTACH_GRACE_MS, the rpc thread ends the process with a log line that says
  * why: a dead coordinator never leaves ranks behind. A rank that has loaded, and whose engine
  * thread has noticed, need not end with its stream: attach_again opens another one.
+ * So a step that runs is awaited longer, ATTACH_STEP_MS, unless the coordinator has ended the
+ * stream for another rank's sake: that one may be what the step waits for.
  */
 #ifndef WITAN_WORKER_CONTROL_ATTACH_H
 #define WITAN_WORKER_CONTROL_ATTACH_H
@@ -18,6 +20,7 @@
 enum {
     ATTACH_GRACE_MS = 5000,
     ATTACH_LOST_MS = 1000,     /* the same, when the coordinator has said that the group is lost */
+    ATTACH_STEP_MS = 30000,    /* the same, for a step that runs when a coordinator dies */
     ATTACH_CONNECT_MS = 30000, /* a coordinator that cannot be reached is tried again so long */
     ATTACH_RETRY_MS = 500,
     /* Between tries to attach again: half to all of this, doubling. */
