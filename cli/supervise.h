@@ -1,8 +1,8 @@
 /*
  * Keeps a coordinator and its groups' MPI jobs running together: starts them, tells how far they
- * are, starts a group again that has served and ended (cli/restart.h), and ends all of them when
- * the coordinator ends, a group cannot come up at all, or we are told to. Every process that they
- * leave behind becomes our child and is ended too.
+ * are, starts a group or the coordinator again that has served and ended (cli/restart.h), and ends
+ * all of them when one cannot come up at all, the coordinator ends in order, or we are told to.
+ * Every process that they leave behind becomes our child and is ended too.
  *
  * Takes SIGINT, SIGTERM, SIGHUP and SIGCHLD of the process over for good. One thread, one call a
  * process.

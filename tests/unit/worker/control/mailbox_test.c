@@ -230,6 +230,44 @@ static void a_plan_leaves_room_for_guesses(void **state)
     }
 }
 
+/* What a rank that has loaded makes of the next coordinator's plan. */
+static void plans_are_compared(void **state)
+{
+    (void)state;
+    static struct plan_parts p;
+    static struct assignment own, a;
+    struct error err;
+    plan_init(&p);
+    assert_int_equal(assignment_read(&p.plan, &own, &err), OK);
+    p.plan.epoch = 6; /* what may change */
+    p.plan.model_name = (char *)"another";
+    p.plan.heartbeat_ms = 300;
+    p.plan.reattach_timeout_s = 9;
+    assert_int_equal(assignment_read(&p.plan, &a, &err), OK);
+    assert_int_equal(assignment_compare(&own, &a, &err), OK);
+#define CHANGED(field, value, words)                                                               \
+    do {                                                                                           \
+        struct assignment *c = malloc(sizeof *c);                                                  \
+        assert_non_null(c);                                                                        \
+        *c = a;                                                                                    \
+        c->field = value;                                                                          \
+        assert_int_equal(assignment_compare(&own, c, &err), ERR_INVALID);                          \
+        assert_string_equal(err.msg, "plan: " words ": the group starts again");                   \
+        free(c);                                                                                   \
+    } while (0)
+#define SAYS ", and the coordinator now says "
+    CHANGED(model_dir[8], '\0', "model_dir: this rank has loaded with /models/one" SAYS "/models/");
+    CHANGED(layout.tp, 4, "layout.tp: this rank has loaded with 1" SAYS "4");
+    CHANGED(limits.kv_dtype, KV_INT8, "limits.kv_dtype: this rank has loaded with 0" SAYS "2");
+    CHANGED(speculate, 3, "speculate: this rank has loaded with 0" SAYS "3");
+    CHANGED(no_prefix_cache, true, "no_prefix_cache: this rank has loaded with 0" SAYS "1");
+    CHANGED(slices.vocab.end, 7, "slices.vocab: this rank has loaded with [0, 0)" SAYS "[0, 7)");
+    CHANGED(slices.stage, 1, "slices.stage: this rank has loaded with 0" SAYS "1");
+    CHANGED(manifest.digest[0], 'a', "manifest.digest: this rank has loaded with none" SAYS "a");
+#undef SAYS
+#undef CHANGED
+}
+
 static void bad_submits_are_refused(void **state)
 {
     (void)state;
@@ -475,6 +513,43 @@ static void the_highest_wake_counts(void **state)
     mailbox_destroy(m);
 }
 
+/* Of the stream before only the count of wakes is left. */
+static void another_stream_begins_anew(void **state)
+{
+    (void)state;
+    static struct plan_parts p;
+    static struct assignment a;
+    Witan__Cluster__V1__CoordinatorMessage message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    Witan__Cluster__V1__Wake wake = WITAN__CLUSTER__V1__WAKE__INIT;
+    struct mailbox *m = mailbox_with_plan();
+    struct command c;
+    struct error err, why;
+    wake.generation = 3;
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WAKE;
+    message.wake = &wake;
+    assert_int_equal(mailbox_put(m, &message, &err), OK);
+    put_cancel(m, 1, 5);
+    error_set(&why, ERR_IO, "the stream has ended");
+    mailbox_end(m, &why);
+    mailbox_reopen(m);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_NONE);
+    assert_int_equal(mailbox_wait_plan(m, 1000000, &a, &err), ERR_LIMIT);
+    put_cancel(m, 2, 5); /* before there is a plan */
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_NONE);
+    plan_init(&p);
+    p.plan.epoch = 6;
+    assert_int_equal(mailbox_put(m, &p.message, &err), OK);
+    assert_int_equal(mailbox_wait_plan(m, -1, &a, &err), OK);
+    assert_int_equal(a.epoch, 6);
+    put_cancel(m, 3, 5); /* of the epoch before */
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_NONE);
+    put_cancel(m, 4, 6);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+    assert_int_equal(c.key.request_id, 4);
+    assert_int_equal(mailbox_wait_wake(m, 2, 0, &err), OK);
+    mailbox_destroy(m);
+}
+
 static void unknown_messages_are_ignored(void **state)
 {
     (void)state;
@@ -520,6 +595,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(plans_name_the_cache),
     cmocka_unit_test(bad_plans_name_the_field),
     cmocka_unit_test(a_plan_leaves_room_for_guesses),
+    cmocka_unit_test(plans_are_compared),
     cmocka_unit_test(bad_submits_are_refused),
     cmocka_unit_test(submits_arrive_whole),
     cmocka_unit_test(bad_terms_name_the_field),
@@ -527,6 +603,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(it_is_bounded_and_in_order),
     cmocka_unit_test(stop_and_end_come_first),
     cmocka_unit_test(the_highest_wake_counts),
+    cmocka_unit_test(another_stream_begins_anew),
     cmocka_unit_test(unknown_messages_are_ignored),
     cmocka_unit_test(two_threads_meet),
 };
