@@ -382,7 +382,7 @@ static void a_restart_that_fails_is_over(void **state)
     next(&r[0], STOP);
     on_loop(&c, shift_stop, &c);
     on_loop(&c, tick, &c);
-    assert_int_equal(fake_wait_closed(&r[0]), RPC_ABORTED);
+    assert_int_equal(fake_wait_closed(&r[0]), RPC_FAILED_PRECONDITION);
     assert_non_null(strstr(r[0].message, "have not ended within 10 s of being told to"));
     fake_release(&r[0]);
     wait_state(&c, 0, GROUP_WAITING, RESTART_NONE);
