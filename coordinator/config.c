@@ -78,12 +78,22 @@ static void free_groups(struct config *c)
     c->groups_count = 0;
 }
 
+static void free_peers(struct config *c)
+{
+    for (uint32_t i = 0; i < c->peers_count; i++)
+        free(c->peers[i]);
+    free(c->peers);
+    c->peers = NULL;
+    c->peers_count = 0;
+}
+
 void config_fini(struct config *c)
 {
 #define X(key) free(c->key);
     CONFIG_TEXTS(X)
 #undef X
     free_groups(c);
+    free_peers(c);
     *c = (struct config){0};
 }
 
@@ -138,6 +148,13 @@ static void merge(struct config *c, struct config *from)
         c->groups_count = from->groups_count;
         from->groups = NULL;
         from->groups_count = 0;
+    }
+    if (from->peers_count > 0) {
+        free_peers(c);
+        c->peers = from->peers;
+        c->peers_count = from->peers_count;
+        from->peers = NULL;
+        from->peers_count = 0;
     }
 }
 

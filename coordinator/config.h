@@ -18,6 +18,7 @@
 enum {
     CONFIG_MAX_GROUPS = 64,
     CONFIG_MAX_HOSTS = 1024,
+    CONFIG_MAX_PEERS = 7,
     CONFIG_MAX_BYTES = 1 << 20,
     CONFIG_MAX_SPECULATE = 15, /* MAX_GUESSES of partition/plan.h */
 };
@@ -81,6 +82,9 @@ struct config {
     char *pki;
     struct config_group *groups; /* default: one, "g0", on this machine */
     uint32_t groups_count;
+    /* "host:port" of listen.cluster of the other coordinators of these groups; default: none. */
+    char **peers;
+    uint32_t peers_count;
     struct {
         int32_t context;           /* tokens of one sequence; 0: the model's, at most 32768 */
         int32_t sequences;         /* of one group at once; default 64 */

@@ -405,6 +405,57 @@ static enum status check_groups(struct config *c, struct error *err)
     return OK;
 }
 
+/* --- peers --- */
+
+/* Ranks of other machines must be able to attach to a peer too. */
+static enum status check_peer_reach(const struct config *c, uint32_t i, struct error *err)
+{
+    if (!address_is_loopback(c->peers[i]))
+        return OK;
+    for (uint32_t j = 0; j < c->groups_count; j++)
+        for (uint32_t k = 0; k < c->groups[j].hosts_count; k++)
+            if (!host_is_loopback(c->groups[j].hosts[k].name))
+                return error_set(err, ERR_INVALID,
+                                 "peers[%u]: expected an address that %s of groups[%u].hosts can "
+                                 "reach, found %s",
+                                 i, c->groups[j].hosts[k].name, j, shown(c->peers[i]).s);
+    return OK;
+}
+
+static enum status check_peer(const struct config *c, uint32_t i, struct error *err)
+{
+    char key[32];
+    snprintf(key, sizeof key, "peers[%u]", i);
+    TRY(check_address(key, c->peers[i], err));
+    if (strtol(strrchr(c->peers[i], ':') + 1, NULL, 10) == 0)
+        return error_set(err, ERR_INVALID, "%s: expected the port that it listens on, found %s",
+                         key, shown(c->peers[i]).s);
+    if (strcmp(c->peers[i], c->listen.cluster) == 0)
+        return error_set(err, ERR_INVALID,
+                         "%s: expected another coordinator's listen.cluster, found this one's, %s",
+                         key, shown(c->peers[i]).s);
+    for (uint32_t j = 0; j < i; j++)
+        if (strcmp(c->peers[j], c->peers[i]) == 0)
+            return error_set(err, ERR_INVALID,
+                             "%s: expected each address once, found %s again (peers[%u])", key,
+                             shown(c->peers[i]).s, j);
+    return check_peer_reach(c, i, err);
+}
+
+static enum status check_peers(const struct config *c, struct error *err)
+{
+    if (c->peers_count > CONFIG_MAX_PEERS)
+        return error_set(err, ERR_INVALID, "peers: expected at most %d, found %u", CONFIG_MAX_PEERS,
+                         c->peers_count);
+    for (uint32_t i = 0; i < c->peers_count; i++)
+        TRY(check_peer(c, i, err));
+    if (c->peers_count > 0 && !c->pki)
+        return error_set(err, ERR_INVALID,
+                         "peers: expected pki, a folder of the same root for all coordinators "
+                         "(witan pki init), found none");
+    return OK;
+}
+
 /* --- the whole --- */
 
 /* The last component of a path, without slashes behind it, into name[MAX_MODEL_NAME + 2]. */
@@ -476,5 +527,6 @@ enum status config_check(struct config *c, struct error *err)
     TRY(check_model(c, err));
     TRY(check_listen(c, err));
     TRY(check_groups(c, err));
+    TRY(check_peers(c, err));
     return check_limits(c, err);
 }

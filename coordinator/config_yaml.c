@@ -50,6 +50,11 @@ static const cyaml_schema_value_t group_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct config_group, groups_fields),
 };
 
+static const cyaml_schema_value_t peer_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER | CYAML_FLAG_SCALAR_QUOTE_DOUBLE, char *, 0,
+                       CONFIG_MAX_TEXT),
+};
+
 static const cyaml_schema_field_t model_fields[] = {
     FIELD_TEXT(MODEL, path),
     FIELD_TEXT(MODEL, name),
@@ -100,6 +105,7 @@ static const cyaml_schema_field_t config_fields[] = {
     FIELD_TEXT(struct config, pki),
     CYAML_FIELD_SEQUENCE("groups", ITEMS, struct config, groups, &group_schema, 0,
                          CONFIG_MAX_GROUPS),
+    CYAML_FIELD_SEQUENCE("peers", ITEMS, struct config, peers, &peer_schema, 0, CONFIG_MAX_PEERS),
     FIELD_MAPPING(struct config, limits),
     FIELD_BOOL(struct config, verbose),
     CYAML_FIELD_END,
