@@ -39,7 +39,8 @@ int32_t admission_retry_s(const struct admission *a, int32_t ahead, int64_t now_
 int32_t admission_spread_s(double seconds, uint64_t random)
 {
     double spread = 0.8 + 0.4 * (double)(random >> 11) * 0x1p-53;
-    double s = ceil(seconds * spread);
+    double most = ADMISSION_RETRY_MAX_S / 1.2; /* or all who wait long would be told the same */
+    double s = ceil((seconds > most ? most : seconds) * spread);
     if (!(s > ADMISSION_RETRY_MIN_S))
         return ADMISSION_RETRY_MIN_S;
     return s < ADMISSION_RETRY_MAX_S ? (int32_t)s : ADMISSION_RETRY_MAX_S;
@@ -74,11 +75,21 @@ static double busy_s(const struct backlog *b, int64_t now_ns)
     return b->busy_s + (saturated(b) ? (double)(now_ns - b->seen_ns) * 1e-9 : 0.0);
 }
 
+/* What was measured before a pause says little of what comes after it: other requests, alone. */
+static void forget(struct backlog *b)
+{
+    b->begun = b->busy_s = b->count = 0.0;
+}
+
 /* To be called before anything changes. */
 static void look(struct backlog *b, int64_t now_ns)
 {
     b->busy_s = busy_s(b, now_ns);
     b->seen_ns = now_ns;
+    if (saturated(b))
+        b->saturated_ns = now_ns;
+    else if ((double)(now_ns - b->saturated_ns) * 1e-9 > RATE_SECONDS)
+        forget(b);
 }
 
 static int64_t *tokens_of(struct backlog *b, int32_t priority)
@@ -93,6 +104,8 @@ static void take_off(struct backlog *b, int32_t priority, int32_t tokens)
     b->waiting--;
     CHECK(*tokens_of(b, priority) >= 0 && b->waiting >= 0, "%lld tokens and %d requests wait",
           (long long)*tokens_of(b, priority), b->waiting);
+    /* No more is done of those that are left than they have. */
+    b->fed = fmin(b->fed, (double)backlog_tokens(b));
 }
 
 void backlog_add(struct backlog *b, int32_t priority, int32_t tokens, int64_t now_ns)
@@ -106,11 +119,13 @@ void backlog_begin(struct backlog *b, int32_t priority, int32_t tokens, int64_t 
 {
     bool counts = saturated(b);
     look(b, now_ns);
+    b->fed -= tokens;
     take_off(b, priority, tokens);
     b->decoding++;
-    b->fed_before = b->fed;
-    if (!counts)
+    if (!counts) { /* nothing of what waits is longer than a step */
+        b->fed = fmin(b->fed, 0.0);
         return;
+    }
     b->begun += tokens;
     b->count++;
     if (b->busy_s <= RATE_SECONDS || b->count <= RATE_REQUESTS)
@@ -119,6 +134,7 @@ void backlog_begin(struct backlog *b, int32_t priority, int32_t tokens, int64_t 
     b->begun *= keep;
     b->busy_s *= keep;
     b->count *= keep;
+    b->fed *= keep;
 }
 
 void backlog_remove(struct backlog *b, int32_t priority, int32_t tokens, int64_t now_ns)
@@ -132,19 +148,26 @@ void backlog_remove(struct backlog *b, int32_t priority, int32_t tokens, int64_t
 
 void backlog_fed(struct backlog *b, uint64_t tokens)
 {
-    if (tokens < b->fed) /* a group that was started again */
-        b->fed_before = tokens;
-    b->fed = tokens;
+    bool goes_on = b->heard && tokens >= b->told;
+    /* All that has begun is told by now: what is still owed had been cached. */
+    b->fed = goes_on ? fmax(b->fed + (double)(tokens - b->told), 0.0) : 0.0;
+    b->told = tokens;
+    b->heard = true;
+}
+
+void backlog_attached(struct backlog *b)
+{
+    b->heard = false;
 }
 
 double backlog_wait_s(const struct backlog *b, int32_t priority, int64_t now_ns)
 {
-    double busy = busy_s(b, now_ns), ahead = 0.0, fed = (double)(b->fed - b->fed_before);
+    double busy = busy_s(b, now_ns), ahead = 0.0;
     for (int i = 0; i <= priority + 1; i++)
         ahead += (double)b->tokens[i];
     if (!saturated(b) || ahead == 0.0 || (b->count < 1.0 && busy < FIRST_SECONDS))
         return 0.0;
-    fed = fmin(fed, ahead);
+    double fed = fmax(fmin(b->fed, ahead), 0.0);
     /* Where nothing has begun yet, the step that is under way counts as done. */
     double done = b->count < 1.0 ? b->step_tokens : b->begun;
     return (ahead - fed) * busy / (done + fed);

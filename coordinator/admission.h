@@ -47,7 +47,10 @@ struct backlog {
     double begun, busy_s;      /* tokens that have gone on, in so many seconds of backlog */
     double count;              /* requests of these tokens */
     int64_t seen_ns;           /* up to when busy_s counts */
-    uint64_t fed, fed_before;  /* tokens of prompts, as last told, and when one last began */
+    int64_t saturated_ns;      /* when it last had so many */
+    uint64_t told;             /* tokens of prompts, as the group last said */
+    bool heard;                /* it has, since it attached */
+    double fed; /* of these, those of requests that wait; below 0: begun, and not told yet */
 };
 
 void backlog_add(struct backlog *b, int32_t priority, int32_t tokens, int64_t now_ns);
@@ -58,12 +61,15 @@ void backlog_remove(struct backlog *b, int32_t priority, int32_t tokens, int64_t
 
 /* The group has fed so many tokens of prompts by now: what of those that wait is done already. */
 void backlog_fed(struct backlog *b, uint64_t tokens);
+/* Its ranks come, or come again: what they have fed before says nothing. */
+void backlog_attached(struct backlog *b);
 
 /* Tokens of all that wait. */
 int64_t backlog_tokens(const struct backlog *b);
 
 /* Seconds that a request of this priority would wait behind those that go before it; 0 while the
- * group can begin with it at once, or has not shown how fast it is. */
+ * group can begin with it at once, or has not shown how fast it is. What it has shown is forgotten
+ * when it has had no more than it can begin with for 8 s. */
 double backlog_wait_s(const struct backlog *b, int32_t priority, int64_t now_ns);
 
 #endif

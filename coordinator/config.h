@@ -106,7 +106,7 @@ struct config {
         int32_t stall_ms; /* prompts lengthen a step in which others decode by this, or half; 100 */
         int32_t speculate;      /* tokens guessed ahead each step; default 0: none */
         int32_t waiting;        /* requests that may wait in a group; default 1024; over it 429 */
-        int32_t waiting_tokens; /* tokens of their prompts together; default 1048576; over it 429 */
+        int32_t waiting_tokens; /* tokens of their prompts; default 16777216; over it 429 */
         int32_t waiting_ms;     /* as a new one would, estimated; default 60000; over it 429 */
         int32_t memory_mb; /* that requests take in the coordinator; default 1024; over it 429 */
         int32_t tenant_requests; /* of one tenant at once; 0, the default: no bound; over it 429 */

@@ -32,7 +32,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(stall_ms, 100, 1, 60000)                                                                     \
     X(speculate, 0, 0, CONFIG_MAX_SPECULATE)                                                       \
     X(waiting, 1024, 1, 4096)                                                                      \
-    X(waiting_tokens, 1 << 20, 1, 1 << 30)                                                         \
+    X(waiting_tokens, 1 << 24, 1, 1 << 30)                                                         \
     X(waiting_ms, 60000, 1, 604800000)                                                             \
     X(memory_mb, 1024, 1, 1 << 24)                                                                 \
     X(tenant_requests, 0, 0, 1 << 20)                                                              \

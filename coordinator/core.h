@@ -44,7 +44,7 @@ struct core {
     struct members *members;
     uint64_t epoch;   /* of this coordinator */
     uint64_t next_id; /* of requests */
-    int32_t running;  /* generations alive; at most config->limits.requests */
+    int32_t running;  /* generations alive; at most limits.requests, and one for each claim */
     int32_t held;     /* of these, those that have lost their group and wait for another */
     uint64_t done;
     struct admission admission;
@@ -93,6 +93,10 @@ struct generation_params {
      * must be what was. All zero: it is told from its beginning. */
     struct resume_at after;
     const char *numerics_class; /* in no other; NULL: in any; copied */
+    /* Let in with another of the same answer: queues of groups have room for it. limits.requests,
+     * memory_mb and tenant_requests hold. */
+    bool accepted;
+    bool replaces; /* one that was let in and has just ended for it: there is room for it */
 };
 
 enum { GENERATION_MAX_STOPS = 16, GENERATION_MAX_STOP_BYTES = 1024 };
@@ -102,7 +106,7 @@ struct generation_end {
     enum generation_reason reason;
     struct error err; /* with GENERATION_FAILED: ERR_PEER the group was lost, ERR_CANCELLED time is
                          up, ERR_INVALID the model is broken, ERR_CONFLICT what was told before is
-                         not of this answer */
+                         not of this answer, or no group computes as it was */
     int32_t prompt_tokens;
     int32_t cached_tokens; /* of the prompt's, those that the prefix cache had */
     int32_t completion_tokens;

@@ -223,7 +223,7 @@ static enum status check(struct core *core, const struct generation_params *p, i
         return error_set(err, ERR_INVALID, "min_tokens: expected at most max_tokens, %d, found %d",
                          p->max_tokens, p->shaping.min_tokens);
     TRY(check_room(core, p, max_tokens, err));
-    return admit(core, p->tenant, err);
+    return p->replaces ? OK : admit(core, p->tenant, err);
 }
 
 static struct generation *allocate(struct core *core, const struct generation_params *p,
@@ -563,7 +563,9 @@ static void resume(struct generation *g, struct failover *f)
         f->held++;
     } else {
         error_prefix(&err, "%.600s; ", g->end.err.msg);
-        err.code = ERR_PEER;
+        /* Who has been told a part of it could only ask to be refused. */
+        if (st != ERR_CONFLICT || g->journal.params.after.tokens == 0)
+            err.code = ERR_PEER;
         f->ended++;
         finish(g, GENERATION_FAILED, &err);
     }

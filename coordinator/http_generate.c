@@ -44,6 +44,7 @@ struct answer {
     struct http_resume *resume; /* owned; NULL: a request without a key */
     char id[MAX_ID];
     bool stream;
+    bool replaces;      /* an older answer to the same request */
     int32_t n, best_of; /* best_of are drawn for each prompt, the n likeliest told */
     int32_t logprobs;   /* as openai_request has it */
     int64_t listed;     /* tokens in lists of logprobs that are kept */
@@ -566,6 +567,8 @@ static enum status start_prompt(struct answer *a, const struct openai_request *r
         struct choice *c = &a->choices[first + i];
         c->seed = p.sampling.seed = r->sampling.seed + (uint64_t)i;
         p.prompt_logprobs = i == 0 ? prompt->wanted : 0;
+        p.accepted = c->index > 0; /* with the first */
+        p.replaces = c->index == 0 && a->replaces;
         go_on(c, &p);
         TRY(generation_start(a->core, &p, &sink, c, &c->generation, err));
         a->running++;
@@ -647,12 +650,13 @@ static bool admitted(struct exchange *x, int32_t priority)
 static void generate(struct exchange *x, enum openai_kind kind)
 {
     struct openai_request r;
+    bool replaces = http_resume_replaces(x);
     /* What even the highest priority would be refused need not be read. */
-    if (!admitted(x, -1) || !http_read_request(x, kind, &r))
+    if ((!replaces && !admitted(x, -1)) || !http_read_request(x, kind, &r))
         return;
     struct http_resume *resume;
     int32_t choices = r.best_of * (kind == OPENAI_CHAT ? 1 : r.prompt_count);
-    if (!check_priority(x, &r) || !admitted(x, r.priority) ||
+    if (!check_priority(x, &r) || (!replaces && !admitted(x, r.priority)) ||
         !http_resume_create(x, &r, choices, on_taken, &resume)) {
         openai_request_fini(&r);
         return;
@@ -660,6 +664,7 @@ static void generate(struct exchange *x, enum openai_kind kind)
     if (!r.has_seed) /* one that every JSON reader can hold and send back */
         r.sampling.seed = (resume ? resume_seed(&resume->claim.key) : core_draw_seed()) >> 11;
     struct answer *a = answer_create(x, &r, kind == OPENAI_CHAT, resume);
+    a->replaces = replaces;
     bool started = start_all(a, &r);
     openai_request_fini(&r);
     if (started && a->stream)

@@ -8,6 +8,22 @@
 
 _Static_assert((int)OPENAI_MAX_CHOICES <= (int)RESUME_MAX_CHOICES, "every choice has a place");
 
+bool http_resume_replaces(struct exchange *x)
+{
+    struct error err;
+    struct resume_key k;
+    const char *key, *body;
+    size_t len;
+    if (exchange_request_header(x, "Idempotency-Key", &key, &err) != OK || !key)
+        return false;
+    const struct resume_claim *older = resume_under_way(x->core->claims, x->tenant, key);
+    if (!older)
+        return false;
+    exchange_body(x, &body, &len);
+    return resume_key_init(&k, x->tenant, key, x->route, body, len, &err) == OK &&
+           digest_equal(&k.request, &older->key.request);
+}
+
 static enum status read_headers(struct exchange *x, const struct openai_request *r,
                                 const char **key, const char **last, struct error *err)
 {

@@ -15,6 +15,10 @@ struct http_resume {
     struct buf text;                 /* the position in words */
 };
 
+/* Is an answer to the very same request under way, by key, path and body? Then this one takes its
+ * place, and needs no more room than there is. */
+bool http_resume_replaces(struct exchange *x);
+
 /*
  * Reads the headers of a request and claims its key; an older answer of the same request ends with
  * that. *out: NULL without a key, else released with http_resume_destroy; whoever takes it sets

@@ -442,7 +442,9 @@ static enum status start(struct session *s, generate_request *q, struct token_id
     struct logit_bias bias[SAMPLING_MAX_BIASES];
     bool thinking = false;
     TRY(check_request(s, q, err));
-    TRY(core_admit(core, s->tenant, q->priority, rpc_deadline_ms(s->call), err));
+    bool replaces = inference_resume_replaces(core, s->tenant, q);
+    if (!replaces)
+        TRY(core_admit(core, s->tenant, q->priority, rpc_deadline_ms(s->call), err));
     TRY(encode(s, q, ids, &thinking, err));
     s->ids_only = q->token_ids_only;
     struct generation_params p = {
@@ -455,6 +457,7 @@ static enum status start(struct session *s, generate_request *q, struct token_id
         .priority = q->priority,
         .deadline_ms = rpc_deadline_ms(s->call),
         .ignore_eos = q->ignore_eos,
+        .replaces = replaces,
         .split_reasoning = q->input_case ==
                            WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_CONVERSATION,
         .in_reasoning = thinking,

@@ -25,6 +25,16 @@ static enum status digest(uint64_t tenant, generate_request *q, struct resume_ke
     return st;
 }
 
+bool inference_resume_replaces(const struct core *core, uint64_t tenant, generate_request *request)
+{
+    struct error err;
+    struct resume_key k;
+    const struct resume_claim *older = resume_under_way(core->claims, tenant,
+                                                        request->idempotency_key);
+    return older && digest(tenant, request, &k, &err) == OK &&
+           digest_equal(&k.request, &older->key.request);
+}
+
 static enum status fill(struct inference_resume *r, struct core *core, uint64_t tenant,
                         generate_request *q, struct error *err)
 {

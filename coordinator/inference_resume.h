@@ -14,6 +14,11 @@ struct inference_resume {
     struct buf text;                 /* the position in words */
 };
 
+/* Is an answer to the very same request under way? Then this one takes its place, and needs no more
+ * room than there is. */
+bool inference_resume_replaces(const struct core *core, uint64_t tenant,
+                               Witan__Inference__V1__GenerateRequest *request);
+
 /* Claims the request's key; an older answer of the same request ends with that, by `taken`. *out:
  * NULL without a key, else released with inference_resume_destroy. ERR_INVALID, ERR_CONFLICT: as
  * resume.h has them, with the field's name. */

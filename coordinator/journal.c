@@ -18,6 +18,7 @@ void journal_init(struct journal *j, const struct generation_params *params, int
     size_t stops = (size_t)s->stop_id_count * sizeof *s->stop_ids;
     char *at = check_calloc(1, biases + prompt + stops);
     *j = (struct journal){.params = *params, .max_tokens = max_tokens, .memory = at};
+    j->accepted = params->accepted || params->replaces;
     j->params.shaping.bias = (const struct logit_bias *)(const void *)at;
     j->params.prompt = (const int32_t *)(const void *)(at + biases);
     j->params.shaping.stop_ids = (const int32_t *)(const void *)(at + biases + prompt);

@@ -122,10 +122,11 @@ void tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s)
 struct room {
     enum metrics_limit limit; /* by which it refuses it; METRICS_LIMIT_COUNT: it does not */
     double wait_s;            /* that it would wait there */
+    double until_s;           /* until there is room, by the same estimate; 0: not known */
 };
 
-/* `accepted`: it has lost another group or waited for one, and is not refused but by what a leader
- * can hold. */
+/* `accepted`: it has lost another group or waited for one, or belongs to an answer that was let in,
+ * and is not refused but by what a leader can hold. */
 struct room group_room(const struct group *g, const struct generation_params *p, bool accepted);
 bool room_is_there(const struct room *r);
 /* ERR_NO_MEMORY, why; a new request is counted. */

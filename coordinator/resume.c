@@ -23,15 +23,22 @@ static enum status check_key(const char *key, struct error *err)
     return OK;
 }
 
-enum status resume_key_init(struct resume_key *k, uint64_t tenant, const char *key,
-                            const char *what, const void *body, size_t len, struct error *err)
+static enum status digest_key(uint64_t tenant, const char *key, struct digest *out,
+                              struct error *err)
 {
     char words[64];
     int n = snprintf(words, sizeof words, "witan key 1 %016llx ", (unsigned long long)tenant);
     TRY(check_key(key, err));
     const struct hash_part whose[] = {{words, (size_t)n}, {key, strlen(key)}};
-    TRY(hash_parts(whose, (int)COUNT_OF(whose), &k->key, err));
-    n = snprintf(words, sizeof words, "witan request 1 %.40s\n", what);
+    return hash_parts(whose, (int)COUNT_OF(whose), out, err);
+}
+
+enum status resume_key_init(struct resume_key *k, uint64_t tenant, const char *key,
+                            const char *what, const void *body, size_t len, struct error *err)
+{
+    char words[64];
+    TRY(digest_key(tenant, key, &k->key, err));
+    int n = snprintf(words, sizeof words, "witan request 1 %.40s\n", what);
     const struct hash_part asked[] = {{words, (size_t)n}, {k->key.b, sizeof k->key.b}, {body, len}};
     return hash_parts(asked, (int)COUNT_OF(asked), &k->request, err);
 }
@@ -209,12 +216,27 @@ void resume_unclaim(struct resume_claim *claim)
     claim->list = NULL;
 }
 
+static struct resume_claim *find(struct resume_claim *list, const struct digest *key)
+{
+    while (list && !digest_equal(&list->key.key, key))
+        list = list->next;
+    return list;
+}
+
+const struct resume_claim *resume_under_way(struct resume_claim *list, uint64_t tenant,
+                                            const char *key)
+{
+    struct error err;
+    struct digest d;
+    if (!list || digest_key(tenant, key, &d, &err) != OK)
+        return NULL;
+    return find(list, &d);
+}
+
 enum status resume_claim(struct resume_claim **list, struct resume_claim *claim, struct error *err)
 {
     struct error why;
-    struct resume_claim *older = *list;
-    while (older && !digest_equal(&older->key.key, &claim->key.key))
-        older = older->next;
+    struct resume_claim *older = find(*list, &claim->key.key);
     if (older && !digest_equal(&older->key.request, &claim->key.request))
         return error_set(err, ERR_CONFLICT,
                          "a request with this key and another body is under way: give each request "

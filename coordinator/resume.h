@@ -94,6 +94,11 @@ struct resume_claim {
     void *user;
 };
 
+/* The answer under way that has this key; NULL: there is none. Looks at the key alone, which costs
+ * little. */
+const struct resume_claim *resume_under_way(struct resume_claim *list, uint64_t tenant,
+                                            const char *key);
+
 /*
  * Enters the claim, whose key is set, into the list. An older one of the same key and request is
  * told `taken`, no longer being in it, and ends its answer: its client has lost it and asks again.

@@ -58,7 +58,10 @@ static void refused_together_do_not_come_together(void **state)
     assert_int_equal(admission_spread_s(10, 0), 8);
     assert_int_equal(admission_spread_s(10, UINT64_MAX), 12);
     assert_int_equal(admission_spread_s(0.1, 0), ADMISSION_RETRY_MIN_S);
-    assert_int_equal(admission_spread_s(1e300, 0), ADMISSION_RETRY_MAX_S);
+    /* Those that wait longest, too. */
+    assert_int_equal(admission_spread_s(1e300, 0), 40);
+    assert_int_equal(admission_spread_s(1e300, UINT64_MAX), ADMISSION_RETRY_MAX_S);
+    assert_int_equal(admission_spread_s(ADMISSION_RETRY_MAX_S, 1ull << 63), 50);
     assert_int_equal(admission_spread_s(NAN, 0), ADMISSION_RETRY_MIN_S);
 }
 
@@ -98,21 +101,44 @@ static void the_wait_is_what_is_ahead_at_the_rate_so_far(void **state)
     assert_true(backlog_wait_s(&b, 0, at(t + 30)) > 15);
 }
 
+/* A group that was busy up to the time that is given, and that nobody waits for any more. */
+static struct backlog busy_until(double *t)
+{
+    struct backlog b = {.step_tokens = 200, .slots = 1000};
+    for (int i = 0; i < 10; i++)
+        backlog_add(&b, 0, 100, at(0));
+    *t = go_on(&b, 0, 100, 0.1);
+    for (int i = 0; i < 10; i++)
+        backlog_remove(&b, 0, 100, at(*t));
+    assert_int_equal(backlog_tokens(&b), 0);
+    return b;
+}
+
 /* A pause without any backlog says nothing about the rate. */
 static void idle_time_does_not_count(void **state)
 {
     (void)state;
-    struct backlog b = {.step_tokens = 200, .slots = 1000};
-    for (int i = 0; i < 10; i++)
-        backlog_add(&b, 0, 100, at(0));
-    double t = go_on(&b, 0, 100, 0.1);
-    for (int i = 0; i < 10; i++)
-        backlog_remove(&b, 0, 100, at(t));
-    assert_int_equal(backlog_tokens(&b), 0);
-    backlog_add(&b, 0, 150, at(t + 500));
-    assert_true(backlog_wait_s(&b, 0, at(t + 600)) == 0.0); /* the next step takes it */
-    backlog_add(&b, 0, 850, at(t + 600));
-    assert_about(backlog_wait_s(&b, 0, at(t + 600)), 1.0);
+    double t;
+    struct backlog b = busy_until(&t);
+    backlog_add(&b, 0, 150, at(t + 5));
+    assert_true(backlog_wait_s(&b, 0, at(t + 7)) == 0.0); /* the next step takes it */
+    backlog_add(&b, 0, 850, at(t + 7));
+    assert_about(backlog_wait_s(&b, 0, at(t + 7)), 1.0);
+}
+
+/* And after a long one nothing is known: what was measured was another load's. */
+static void a_long_pause_forgets_the_rate(void **state)
+{
+    (void)state;
+    double t;
+    struct backlog b = busy_until(&t);
+    backlog_add(&b, 0, 150, at(t + 5)); /* no backlog */
+    backlog_add(&b, 0, 20000, at(t + 10));
+    assert_true(backlog_wait_s(&b, 0, at(t + 10)) == 0.0);
+    assert_true(backlog_wait_s(&b, 0, at(t + 11)) == 0.0);
+    backlog_begin(&b, 0, 20000, at(t + 12));
+    backlog_add(&b, 0, 20000, at(t + 12));
+    assert_about(backlog_wait_s(&b, 0, at(t + 12)), 2);
 }
 
 static void priorities_wait_behind_their_own(void **state)
@@ -158,11 +184,66 @@ static void a_long_prompt_goes_on(void **state)
     backlog_remove(&b, 0, 0, at(100));
     backlog_add(&b, 0, 100, at(100)); /* the next step's */
     backlog_begin(&b, 0, 100, at(100.5));
-    backlog_add(&b, 0, 20000, at(200));
+    backlog_add(&b, 0, 20000, at(105));
     backlog_fed(&b, 35000);
-    assert_about(backlog_wait_s(&b, 0, at(250)), 50);
+    assert_about(backlog_wait_s(&b, 0, at(155)), 50);
     backlog_fed(&b, 7); /* it was started again */
-    assert_true(backlog_wait_s(&b, 0, at(251)) > 50);
+    assert_true(backlog_wait_s(&b, 0, at(156)) > 50);
+}
+
+/* A short one that begins beside it takes its own tokens of what is done, and no more. */
+static void progress_is_kept_as_others_begin(void **state)
+{
+    (void)state;
+    struct backlog b = {.step_tokens = 100, .slots = 8};
+    backlog_fed(&b, 0);
+    backlog_add(&b, 0, 20000, at(0));
+    backlog_add(&b, 0, 100, at(0));
+    backlog_fed(&b, 10100);
+    backlog_begin(&b, 0, 100, at(50));
+    backlog_remove(&b, 0, 0, at(50));
+    assert_about(backlog_wait_s(&b, 0, at(50)), 49.5); /* 10000 are done, and 10000 left */
+    /* What begins before it is told is no progress of others, once it is. */
+    backlog_add(&b, 0, 300, at(50));
+    backlog_begin(&b, 0, 300, at(50));
+    backlog_fed(&b, 10400);
+    assert_about(backlog_wait_s(&b, 0, at(50)), 48);
+    /* What was computed for nobody is forgotten. */
+    backlog_remove(&b, 0, 20000, at(50));
+    backlog_add(&b, 0, 20000, at(50));
+    assert_true(backlog_wait_s(&b, 0, at(50)) > 1000);
+}
+
+/* Sequences that gave way are computed again: such tokens do not add up to a wait of nothing. */
+static void what_is_fed_twice_does_not_add_up(void **state)
+{
+    (void)state;
+    struct backlog b = {.step_tokens = 200, .slots = 1000};
+    uint64_t fed = 0;
+    double t = 0;
+    for (int i = 0; i < 50; i++)
+        backlog_add(&b, 0, 100, at(0));
+    for (int i = 0; i < 200; i++) { /* 1000 tokens a second, and 100 more */
+        t = go_on(&b, t, 10, 0.1);
+        backlog_fed(&b, fed += 1100);
+    }
+    double wait = backlog_wait_s(&b, 0, at(t));
+    if (!(wait > 2.5 && wait < 5.5))
+        fail_msg("expected about 5, or little less, found %g", wait);
+}
+
+/* Ranks that come again, or that a new coordinator finds, have fed millions before. */
+static void what_was_fed_before_is_no_progress(void **state)
+{
+    (void)state;
+    struct backlog b = {.step_tokens = 100, .slots = 8};
+    for (int i = 0; i < 2; i++) {
+        backlog_attached(&b);
+        backlog_add(&b, 0, 20000, at(100 * i));
+        backlog_fed(&b, (uint64_t)(i + 1) * 1000000);
+        assert_true(backlog_wait_s(&b, 0, at(100 * i + 10)) > 1000);
+        backlog_remove(&b, 0, 20000, at(100 * i + 10));
+    }
 }
 
 static const struct CMUnitTest tests[] = {
@@ -172,9 +253,13 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(refused_together_do_not_come_together),
     cmocka_unit_test(the_wait_is_what_is_ahead_at_the_rate_so_far),
     cmocka_unit_test(idle_time_does_not_count),
+    cmocka_unit_test(a_long_pause_forgets_the_rate),
     cmocka_unit_test(priorities_wait_behind_their_own),
     cmocka_unit_test(slots_count_too),
     cmocka_unit_test(a_long_prompt_goes_on),
+    cmocka_unit_test(progress_is_kept_as_others_begin),
+    cmocka_unit_test(what_is_fed_twice_does_not_add_up),
+    cmocka_unit_test(what_was_fed_before_is_no_progress),
 };
 
 UNIT_MAIN(tests)

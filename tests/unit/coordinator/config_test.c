@@ -355,7 +355,7 @@ static void defaults(void **state)
     assert_int_equal(c.limits.stall_ms, 100);
     assert_int_equal(c.limits.speculate, 0);
     assert_int_equal(c.limits.waiting, 1024);
-    assert_int_equal(c.limits.waiting_tokens, 1048576);
+    assert_int_equal(c.limits.waiting_tokens, 16777216);
     assert_int_equal(c.limits.waiting_ms, 60000);
     assert_int_equal(c.limits.memory_mb, 1024);
     assert_int_equal(c.limits.tenant_requests, 0);

@@ -44,7 +44,9 @@ static struct generation_params fake_params;
 static atomic_int fake_running, fake_cancelled, fake_ended;
 static atomic_bool fake_ready = true;
 static atomic_int fake_prompt_len;
-static atomic_int fake_said; /* times that a generation has said something */
+static atomic_int fake_judged; /* generations that were to find room for themselves */
+static atomic_bool fake_full;  /* for those, and for whoever asks before it starts one */
+static atomic_int fake_said;   /* times that a generation has said something */
 
 static void fake_release(struct generation *g)
 {
@@ -131,7 +133,9 @@ enum status generation_start(struct core *core, const struct generation_params *
     fake_params = *params;
     if (behaviour == FAKE_NO_GROUP)
         return error_set(err, ERR_PEER, "no group is ready");
-    if (behaviour == FAKE_FULL)
+    bool judged = !params->accepted && !params->replaces;
+    fake_judged += judged;
+    if (behaviour == FAKE_FULL || (judged && fake_full))
         return error_set(err, ERR_NO_MEMORY, "too many requests");
     if (behaviour == FAKE_TOO_LONG)
         return error_set(err, ERR_LIMIT, "context: the prompt has 9 tokens");
@@ -192,8 +196,8 @@ enum status metrics_page(const struct core *core, struct buf *out, struct error 
 enum status core_admit(struct core *core, uint64_t tenant, int32_t priority, uint32_t deadline_ms,
                        struct error *err)
 {
-    (void)core, (void)tenant, (void)priority, (void)deadline_ms, (void)err;
-    return OK;
+    (void)core, (void)tenant, (void)priority, (void)deadline_ms;
+    return fake_full ? error_set(err, ERR_NO_MEMORY, "too many requests") : OK;
 }
 
 int32_t core_retry_s(const struct core *core)

@@ -17,7 +17,7 @@ struct answer {
     struct generation_end end;
     int32_t prompt[3];
     int32_t max_tokens, logprobs, prompt_logprobs, prompt_told;
-    bool default_max_tokens, no_deadline;
+    bool default_max_tokens, no_deadline, accepted, replaces;
     const char *stop[1];
     int32_t stops;
     uint64_t tenant;
@@ -81,6 +81,8 @@ static void start(void *arg)
         .after = a->after,
         .numerics_class = a->class,
         .split_reasoning = a->split,
+        .accepted = a->accepted,
+        .replaces = a->replaces,
     };
     a->started = generation_start(a->c->core, &p, &sink, a, &a->g, &a->err);
 }
@@ -594,12 +596,13 @@ static void what_is_held_can_be_cancelled_or_be_late(void **state)
 }
 
 /* Tokens of other arithmetic would be others. */
-static void an_answer_goes_on_in_its_class_alone(void **state)
+static void come_back_in_another_class(bool resumed)
 {
-    (void)state;
     struct cluster c;
     struct fake_rank r;
     struct answer a = {.c = &c, .prompt = {65, 66, 67}, .max_tokens = 3};
+    if (resumed)
+        a.after = behind("ab", 2);
     cluster_start_model(&c, ", device: cuda", "limits: {failover_timeout_s: 60}\n");
     fake_serve_with(&c, &r, (struct fake_hello){.device = "A GPU"}, "");
     cluster_wait_ready(&c, true);
@@ -610,10 +613,18 @@ static void an_answer_goes_on_in_its_class_alone(void **state)
     cluster_wait_ready(&c, false);
     fake_serve_with(&c, &r, (struct fake_hello){.device = "B", .class = "cuda-1-sm100"}, "");
     wait_end(&a);
-    assert_int_equal(a.end.err.code, ERR_PEER);
+    /* Who was told a part of it is not to ask for the rest again. */
+    assert_int_equal(a.end.err.code, resumed ? ERR_CONFLICT : ERR_PEER);
     assert_non_null(strstr(a.end.err.msg, "the answer began in numerics class cuda-1-sm90, and "
                                           "group g0 computes in cuda-1-sm100"));
     end(&c, &r);
+}
+
+static void an_answer_goes_on_in_its_class_alone(void **state)
+{
+    (void)state;
+    come_back_in_another_class(false);
+    come_back_in_another_class(true);
 }
 
 static void a_bad_request_is_refused(void **state)
@@ -838,6 +849,61 @@ static void no_more_wait_than_may(void **state)
     cluster_stop(&c);
 }
 
+/* The choices of one answer are started in one instant: the first is judged, and those after it do
+ * not queue behind it. */
+static void an_answer_is_let_in_once(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a[8], more;
+    cluster_start(&c, "limits: {sequences: 1, waiting: 1, waiting_tokens: 3, requests: 8, "
+                      "context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    for (int i = 0; i < 8; i++) {
+        a[i] = (struct answer){.c = &c, .prompt = {65, 66, 67}, .max_tokens = 5, .accepted = i > 0};
+        on_loop(&c, start, &a[i]);
+        assert_int_equal(a[i].started, OK);
+    }
+    a[0].accepted = true;
+    more = a[0];
+    on_loop(&c, start, &more);
+    assert_told_to_come_again(&more, "(limits.requests)"); /* this holds for all */
+    on_loop(&c, cancel, &a[7]);
+    start_as(&c, &more, 0);
+    assert_told_to_come_again(&more, "(limits.waiting)");
+    fake_release(&r);
+    for (int i = 0; i < 7; i++)
+        wait_end(&a[i]);
+    cluster_stop(&c);
+}
+
+/* One that takes an older one's place asks for no room, however little there is. */
+static void what_replaces_another_finds_room(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a, more = {.c = &c, .prompt = {65, 66, 67}, .max_tokens = 5};
+    cluster_start(&c, "limits: {sequences: 1, waiting: 1, waiting_tokens: 1, requests: 1, "
+                      "tenant_requests: 1, memory_mb: 1, context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    start_as(&c, &a, 0);
+    assert_int_equal(a.started, OK);
+    c.core->doors = 9 << 20;
+    on_loop(&c, start, &more);
+    assert_int_equal(more.started, ERR_NO_MEMORY);
+    more.replaces = true;
+    on_loop(&c, start, &more);
+    assert_int_equal(more.started, OK);
+    fake_release(&r);
+    wait_end(&a);
+    wait_end(&more);
+    cluster_stop(&c);
+}
+
 /* A cache that is too small for all slots makes requests wait that a count alone would not see. */
 static void the_groups_own_word_on_waiting_counts(void **state)
 {
@@ -917,6 +983,8 @@ static void ask_admit(void *arg)
     a->retry_s = core_retry_s(a->c->core);
 }
 
+static int32_t refused_retry_s; /* what the last was told */
+
 static void assert_admitted(struct cluster *c, uint64_t tenant, int32_t priority,
                             uint32_t deadline_ms, const char *refused)
 {
@@ -931,6 +999,7 @@ static void assert_admitted(struct cluster *c, uint64_t tenant, int32_t priority
     assert_in_range(a.retry_s, 1, 60);
     if (!strstr(a.err.msg, refused))
         fail_msg("expected \"%s\", found \"%s\"", refused, a.err.msg);
+    refused_retry_s = a.retry_s;
 }
 
 /* One slot, taken, and one request behind it: how long another would wait is known from then on. */
@@ -1004,9 +1073,66 @@ static void who_waits_how_long(void **state)
     assert_admitted(&c, 3, 0, 0, "(limits.waiting_ms)");
     c.config.limits.waiting_ms = 400000;
     assert_admitted(&c, 7, 0, 0, "(limits.waiting_ms)");
+    /* When there is room is told, not how long one would wait then: 1000 s and what has
+     * passed, or 990 less. */
+    c.config.limits.waiting_ms = 495000;
+    assert_admitted(&c, 7, 0, 0, "(limits.waiting_ms)");
+    assert_in_range(refused_retry_s, 8, 30);
+    assert_admitted(&c, 7, 0, 990000, "and its deadline is sooner");
+    assert_in_range(refused_retry_s, 8, 30);
+    c.config.limits.waiting_ms = 990000;
+    assert_admitted(&c, 3, 0, 0, "(limits.waiting_ms)");
+    assert_in_range(refused_retry_s, 8, 30);
     on_loop(&c, unmake_wait, &c);
     fake_release(&r);
     wait_end(&a);
+    cluster_stop(&c);
+}
+
+struct fed_ask {
+    struct cluster *c;
+    struct backlog seen;
+};
+
+static void ask_fed(void *arg)
+{
+    struct fed_ask *a = arg;
+    a->seen = a->c->core->members->groups[0].backlog;
+}
+
+static void say_fed(struct cluster *c, struct fake_rank *r, uint64_t rows)
+{
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    Witan__Cluster__V1__Heartbeat beat = WITAN__CLUSTER__V1__HEARTBEAT__INIT;
+    Witan__Cluster__V1__Engine engine = WITAN__CLUSTER__V1__ENGINE__INIT;
+    struct fed_ask a = {.c = c};
+    engine.prompt_rows = rows;
+    beat.engine = &engine;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HEARTBEAT;
+    m.heartbeat = &beat;
+    fake_send(r, &m);
+    for (int i = 0; i < 3000 && a.seen.told != rows; i++) {
+        on_loop(c, ask_fed, &a);
+        usleep(1000);
+    }
+    assert_true(a.seen.told == rows);
+    assert_true(a.seen.fed == 0.0);
+}
+
+/* What its ranks have fed before they came is not of those that wait now. */
+static void ranks_come_with_a_past(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    cluster_start(&c, "");
+    for (uint64_t i = 1; i <= 2; i++) {
+        fake_serve(&c, &r);
+        cluster_wait_ready(&c, true);
+        say_fed(&c, &r, i * 5000000);
+        fake_release(&r);
+        cluster_wait_ready(&c, false);
+    }
     cluster_stop(&c);
 }
 
@@ -1085,10 +1211,13 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(logprobs_come_with_their_tokens),
     cmocka_unit_test(logprobs_of_the_prompt_come_whole),
     cmocka_unit_test(no_more_wait_than_may),
+    cmocka_unit_test(an_answer_is_let_in_once),
+    cmocka_unit_test(what_replaces_another_finds_room),
     cmocka_unit_test(the_groups_own_word_on_waiting_counts),
     cmocka_unit_test(prompts_that_wait_are_bounded),
     cmocka_unit_test(nobody_waits_longer_than_may),
     cmocka_unit_test(who_waits_how_long),
+    cmocka_unit_test(ranks_come_with_a_past),
     cmocka_unit_test(memory_is_bounded),
     cmocka_unit_test(waiting_has_an_end),
 };

@@ -42,7 +42,7 @@ static inline void prepare(void)
 {
     struct error err;
     core = (struct core){0};
-    fake_running = fake_cancelled = fake_ended = 0;
+    fake_running = fake_cancelled = fake_ended = fake_judged = 0;
     fake_ready = true;
     assert_int_equal(config_init(&config, &err), OK);
     free(config.listen.http);

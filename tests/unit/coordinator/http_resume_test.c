@@ -198,6 +198,39 @@ static void a_retry_takes_over(void **state)
     finish();
 }
 
+/* Where there is room for nobody, the half-dead one's own place is enough; a stranger's is not. */
+static void a_take_over_needs_no_room(void **state)
+{
+    (void)state;
+    static const char body[] = "{\"prompt\":\"x\",\"stream\":true,\"seed\":200,\"n\":3}";
+    begin();
+    struct reader older = {.fd = dial()};
+    struct answer told = {0};
+    put_request(older.fd, "POST", COMPLETIONS, KEY, body);
+    wait_for(&fake_running, 3);
+    fake_full = true;
+    assert_refused(call("POST", COMPLETIONS, "Idempotency-Key: k2\r\n", body), 429, NULL,
+                   "too_many_requests");
+    assert_refused(call("POST", COMPLETIONS, KEY, WORDS), 429, NULL, "too_many_requests");
+    assert_refused(call("POST", COMPLETIONS, KEY "Idempotency-Key: k1\r\n", body), 429, NULL,
+                   "too_many_requests");
+    assert_int_equal(fake_cancelled, 0);
+    struct reader newer = {.fd = dial()};
+    put_request(newer.fd, "POST", COMPLETIONS, KEY, body);
+    assert_true(read_answer(&older, &told, true) && told.whole);
+    assert_non_null(strstr(told.body.data, "taken over by a retry"));
+    wait_for(&fake_running, 3);
+    assert_true(fake_params.accepted && !fake_params.replaces); /* the first alone */
+    fake_full = false;
+    close(older.fd);
+    close(newer.fd);
+    wait_for(&fake_running, 0);
+    wait_active(0);
+    buf_fini(&told.body);
+    assert_null(core.claims);
+    finish();
+}
+
 /* One whose start fails leaves nothing behind. */
 static void a_refused_request_claims_nothing(void **state)
 {
@@ -220,6 +253,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_key_gives_the_seed_and_the_id),
     cmocka_unit_test(bad_headers_are_refused),
     cmocka_unit_test(a_retry_takes_over),
+    cmocka_unit_test(a_take_over_needs_no_room),
     cmocka_unit_test(a_refused_request_claims_nothing),
 };
 

@@ -225,6 +225,7 @@ static void the_best_of_many_are_told(void **state)
     assert_int_equal(json_integer_value(at(root, "usage.completion_tokens")), 16);
     assert_string_equal(header(&answer, "x-witan-seed"), "103,102,103,102");
     assert_int_equal(fake_params.logprobs, 1);
+    assert_int_equal(fake_judged, 1); /* once for all choices of all prompts */
     json_decref(root);
     finish();
 }

@@ -283,6 +283,30 @@ static void a_retry_takes_over(void **state)
     finish();
 }
 
+/* Where there is room for nobody, the half-dead one's own place is enough. */
+static void a_take_over_needs_no_room(void **state)
+{
+    (void)state;
+    struct caller older = {0}, other = {0}, newer = {0};
+    begin(30);
+    ask_with(&older, FAKE_QUIET, "k", "");
+    wait_for(&fake_running, 1);
+    fake_full = true;
+    ask_with(&other, FAKE_TALKS, "k", "");
+    wait_closed(&other);
+    assert_int_equal(other.code, RPC_RESOURCE_EXHAUSTED);
+    ask_with(&newer, FAKE_QUIET, "k", "");
+    wait_closed(&older);
+    assert_int_equal(older.code, RPC_ABORTED);
+    fake_full = false;
+    wait_for(&fake_running, 1);
+    assert_int_equal(look().active, 1);
+    rpc_cancel(newer.call);
+    wait_closed(&newer);
+    wait_for(&fake_running, 0);
+    finish();
+}
+
 static void keys_and_positions_that_are_none(void **state)
 {
     (void)state;
@@ -315,6 +339,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(who_waits_is_not_cut_off),
     cmocka_unit_test(too_many_are_refused),
     cmocka_unit_test(a_retry_takes_over),
+    cmocka_unit_test(a_take_over_needs_no_room),
     cmocka_unit_test(keys_and_positions_that_are_none),
 };
 
