@@ -474,10 +474,6 @@ int cmd_bench(int argc, char **argv)
     group_init(&b.group);
     if (!parse(&b, argc, argv) || (!b.turns && !size_group(&b)))
         return 2;
-    if (strcmp(b.group.transport, "local") != 0) {
-        wrong("--transport", "local: one process, ranks as its threads", b.group.transport);
-        return 2;
-    }
     struct error err;
     enum status st = group_run(&b.group, argv - 1, 0, rank0, &b, &err);
     group_fini(&b.group);
