@@ -144,6 +144,46 @@ static void show_rank(const rank *r)
     show_memory(r);
 }
 
+static const char *times(uint64_t n)
+{
+    return n == 1 ? "time" : "times";
+}
+
+/* How long ago, in the unit that says it in one or two digits. */
+static void put_age(FILE *f, double seconds)
+{
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"s", 1}, {"min", 60}, {"h", 3600}, {"days", 86400}};
+    size_t i = 0;
+    while (i + 1 < COUNT_OF(units) && seconds >= 2 * units[i + 1].seconds)
+        i++;
+    fprintf(f, "%.0f %s ago", seconds / units[i].seconds, units[i].unit);
+}
+
+/* How often the group was lost, and why the last time: said also when it is ready again. */
+static void show_losses(const group *g)
+{
+    char *words = NULL;
+    size_t len = 0;
+    if (g->losses + g->failed_starts == 0)
+        return;
+    FILE *f = open_memstream(&words, &len);
+    CHECK(f, "no memory for a line");
+    if (g->losses > 0)
+        fprintf(f, "lost %" PRIu64 " %s, ", g->losses, times(g->losses));
+    if (g->failed_starts > 0)
+        fprintf(f, "lost before it was ready %" PRIu64 " %s, ", g->failed_starts,
+                times(g->failed_starts));
+    fputs("last ", f);
+    put_age(f, g->last_loss_seconds_ago);
+    fprintf(f, ": %s", g->last_loss);
+    fclose(f);
+    show_wrapped(words);
+    free(words);
+}
+
 static void show_group(const group *g)
 {
     printf("\ngroup %.40s: %.20s, %.40s", g->name, g->state, g->layout);
@@ -151,8 +191,9 @@ static void show_group(const group *g)
         printf(", %s, %" PRIu32 " requests left", g->restarting ? "restarting" : "drained",
                g->requests);
     putchar('\n');
-    if (*g->message)
+    if (*g->message && strcmp(g->message, g->last_loss) != 0)
         show_wrapped(g->message);
+    show_losses(g);
     if (g->n_ranks == 0)
         return;
     printf("  %" PRIu32 " running, %" PRIu32 " waiting, %" PRIu64 " preempted, %" PRIu32
@@ -239,6 +280,15 @@ static json_t *rank_json(const rank *r)
         "device", device_json(r->device), "gpu", gpu_json(r), "slowness", r->slowness);
 }
 
+/* Seconds are negative where it was never lost. */
+static void put_losses_json(const group *g, json_t *out)
+{
+    json_object_set_new(out, "losses", number(g->losses));
+    json_object_set_new(out, "failed_starts", number(g->failed_starts));
+    json_object_set_new(out, "last_loss", json_string(g->last_loss));
+    json_object_set_new(out, "last_loss_seconds_ago", json_real(g->last_loss_seconds_ago));
+}
+
 static json_t *group_json(const group *g)
 {
     json_t *ranks = json_array();
@@ -261,8 +311,11 @@ static json_t *group_json(const group *g)
 static void show_json(const reply *r)
 {
     json_t *groups = json_array();
-    for (size_t i = 0; i < r->n_groups; i++)
-        json_array_append_new(groups, group_json(r->groups[i]));
+    for (size_t i = 0; i < r->n_groups; i++) {
+        json_t *o = group_json(r->groups[i]);
+        put_losses_json(r->groups[i], o);
+        json_array_append_new(groups, o);
+    }
     json_t *manifest = r->manifest ? json_pack("{s:s, s:s}", "digest", r->manifest->digest,
                                                "signers", r->manifest->signers)
                                    : json_null();

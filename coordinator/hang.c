@@ -160,9 +160,9 @@ static const struct hang_rank *find_silent(const struct hang_rank *const *ranks,
     return first;
 }
 
-static void say_silent(struct line *l, const struct chosen *c, int32_t found,
-                       const struct hang_rank *first, const struct hang_rules *rules,
-                       int64_t now_ns)
+static enum hang_kind say_silent(struct line *l, const struct chosen *c, int32_t found,
+                                 const struct hang_rank *first, const struct hang_rules *rules,
+                                 int64_t now_ns)
 {
     double age = seconds(now_ns - first->heard_ns);
     if (rules->everyone) {
@@ -170,14 +170,14 @@ static void say_silent(struct line *l, const struct chosen *c, int32_t found,
             "all ranks of all groups have been silent for %.1f s: this coordinator's own host is "
             "probably cut off from theirs",
             age);
-        return;
+        return HANG_ALL_SILENT;
     }
     if (found == 1) {
         put_rank(l, first);
         put(l, " has been silent for %.1f s, last heard ", age);
         put_place(l, first, rules->layers);
         put(l, ": its process is stopped, its host is down, or the network to it is cut");
-        return;
+        return HANG_RANK_SILENT;
     }
     put_ranks(l, c, found);
     put(l, " on ");
@@ -186,6 +186,7 @@ static void say_silent(struct line *l, const struct chosen *c, int32_t found,
     put_place(l, first, rules->layers);
     put(l, count_hosts(c) == 1 ? ": that host is down, or the network to it is cut"
                                : ": those hosts are down, or the network to them is cut");
+    return HANG_RANKS_SILENT;
 }
 
 /* --- standing still ----------------------------------------------------------------------------
@@ -247,8 +248,9 @@ static const struct hang_rank *find_culprit(const struct hang_rank *const *ranks
     return computes ? computes : least;
 }
 
-static void say_stuck(struct line *l, const struct chosen *all, const struct hang_rank *stands,
-                      const struct hang_rules *rules, int64_t now_ns)
+static enum hang_kind say_stuck(struct line *l, const struct chosen *all,
+                                const struct hang_rank *stands, const struct hang_rules *rules,
+                                int64_t now_ns)
 {
     bool even;
     const struct hang_rank *r = find_culprit(all->ranks, all->count, &even);
@@ -260,7 +262,7 @@ static void say_stuck(struct line *l, const struct chosen *all, const struct han
                    ? ": their transport hangs on "
                    : ": the network is cut, or has lost what they sent, between ");
         put_hosts(l, all);
-        return;
+        return HANG_ALL_WAIT;
     }
     put_rank(l, r);
     put(l, " has made no progress for %.1f s ", age);
@@ -274,10 +276,21 @@ static void say_stuck(struct line *l, const struct chosen *all, const struct han
         put(l, ", and the others wait for it: its process or its device hangs");
     else
         put(l, ": its process or its device hangs");
+    return waits(r) ? HANG_RANK_BEHIND : HANG_RANK_STUCK;
 }
 
-bool hang_judge(const struct hang_rank *const *ranks, int32_t count, const struct hang_rules *rules,
-                int64_t now_ns, char *why, size_t size)
+const char *hang_kind_name(enum hang_kind kind)
+{
+    static const char *const names[] = {
+#define X(name, words) [HANG_##name] = words,
+        HANG_KINDS(X)
+#undef X
+    };
+    return names[kind];
+}
+
+enum hang_kind hang_judge(const struct hang_rank *const *ranks, int32_t count,
+                          const struct hang_rules *rules, int64_t now_ns, char *why, size_t size)
 {
     bool is[MAX_RANKS];
     struct line l = {why, size, 0};
@@ -289,13 +302,10 @@ bool hang_judge(const struct hang_rank *const *ranks, int32_t count, const struc
     if (rules->stuck)
         stands = find_stuck(ranks, count, rules, now_ns);
     /* Who waits for a rank that is silent may be found first. */
-    if (first && (stands || now_ns - first->heard_ns > rules->timeout_ns)) {
-        say_silent(&l, &(struct chosen){ranks, count, is}, found, first, rules, now_ns);
-        return true;
-    }
+    if (first && (stands || now_ns - first->heard_ns > rules->timeout_ns))
+        return say_silent(&l, &(struct chosen){ranks, count, is}, found, first, rules, now_ns);
     if (!stands)
-        return false;
+        return HANG_NONE;
     memset(is, true, sizeof is);
-    say_stuck(&l, &(struct chosen){ranks, count, is}, stands, rules, now_ns);
-    return true;
+    return say_stuck(&l, &(struct chosen){ranks, count, is}, stands, rules, now_ns);
 }

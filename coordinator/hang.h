@@ -60,8 +60,28 @@ struct hang_rules {
 /* It has missed two heartbeats in a row: where others are accused, it is too. */
 bool hang_silent(const struct hang_rank *r, int64_t timeout_ns, int64_t now_ns);
 
+/* X(NAME, words): what is found of a group that stands still. */
+#define HANG_KINDS(X)                                                                              \
+    X(RANK_SILENT, "rank_silent")   /* stopped, its host down, or cut off from us */               \
+    X(RANKS_SILENT, "ranks_silent") /* several: their hosts are */                                 \
+    X(ALL_SILENT, "all_silent")     /* of all groups: our own host is cut off */                   \
+    X(RANK_STUCK, "rank_stuck")     /* it computes, or its device does, without an end */          \
+    X(RANK_BEHIND, "rank_behind")   /* it waits where the others have passed */                    \
+    X(ALL_WAIT, "all_wait")         /* for each other: what they sent is lost */
+
+enum hang_kind {
+    HANG_NONE,
+#define X(name, words) HANG_##name,
+    HANG_KINDS(X)
+#undef X
+        HANG_KIND_COUNT,
+};
+
+/* "rank_silent"; `kind` is not HANG_NONE. */
+const char *hang_kind_name(enum hang_kind kind);
+
 /* Does the group of ranks[count] stand still? Then `why` says who is to blame. */
-bool hang_judge(const struct hang_rank *const *ranks, int32_t count, const struct hang_rules *rules,
-                int64_t now_ns, char *why, size_t size);
+enum hang_kind hang_judge(const struct hang_rank *const *ranks, int32_t count,
+                          const struct hang_rules *rules, int64_t now_ns, char *why, size_t size);
 
 #endif

@@ -85,7 +85,10 @@ static void lose_by(struct group *g, enum rpc_code code, const char *why)
     if (g->state == GROUP_LOST)
         return;
     g->losses += g->state == GROUP_READY;
+    g->failed_starts += g->state != GROUP_READY;
     set_state(g, GROUP_LOST, "%s", why);
+    memcpy(g->last_loss, g->message, sizeof g->last_loss);
+    g->last_loss_ns = g->since_ns;
     for (int32_t i = 0; i < group_world(g); i++)
         if (g->ranks[i])
             rpc_finish(g->ranks[i]->call, code, g->message);

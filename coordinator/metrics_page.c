@@ -29,8 +29,12 @@ static void label_group(struct metrics_labels *l, const struct group *g)
     X("witan_group_draining", METRICS_GAUGE,                                                       \
       "1: the group takes no new requests: it drains or restarts.",                                \
       g->drained || g->restart != RESTART_NONE)                                                    \
+    X("witan_group_restarting", METRICS_GAUGE, "1: the group was told to restart.",                \
+      g->restart != RESTART_NONE)                                                                  \
     X("witan_group_losses_total", METRICS_COUNTER, "Times that the group was lost as it served.",  \
       g->losses)                                                                                   \
+    X("witan_group_failed_starts_total", METRICS_COUNTER,                                          \
+      "Times that the group was lost before it was ready.", g->failed_starts)                      \
     X("witan_group_requests", METRICS_GAUGE, "Requests that were sent to the group.", g->active)   \
     X("witan_sequences_running", METRICS_GAUGE, "Sequences in the batch.", g->running)             \
     X("witan_sequences_waiting", METRICS_GAUGE, "Sequences that wait for room.", g->waiting)       \
@@ -87,6 +91,16 @@ static void write_labelled(struct metrics_page *p, const struct group *g, const 
     label_group(&l, g);
     metrics_label(&l, label, word);
     metrics_sample(p, &l, value);
+}
+
+static void write_hangs(struct metrics_page *p, const struct members *m)
+{
+    metrics_family(p, "witan_group_hangs_total", METRICS_COUNTER,
+                   "Times that the group was lost because it stood still, by what was found.");
+    for (uint32_t i = 0; i < m->count; i++)
+        for (int kind = HANG_NONE + 1; kind < HANG_KIND_COUNT; kind++)
+            write_labelled(p, &m->groups[i], "kind", hang_kind_name(kind),
+                           (double)m->groups[i].hangs[kind]);
 }
 
 /* Every block is in one state. */
@@ -338,6 +352,7 @@ enum status metrics_page(const struct core *core, struct buf *out, struct error 
     write_core(&p, core);
     metrics_write(&p, &core->metrics);
     write_group_values(&p, m);
+    write_hangs(&p, m);
     write_blocks(&p, m);
     write_rows(&p, m);
     write_group_histograms(&p, m);

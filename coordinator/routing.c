@@ -22,9 +22,10 @@ static bool proven(const struct group *g)
 enum status group_why_not(const struct group *g, struct error *err)
 {
     if (g->state == GROUP_WAITING)
-        return error_set(err, ERR_PEER, "group %s waits for its ranks: %d of %d are there%s%s",
-                         g->config->name, g->attached, group_world(g),
-                         *g->message ? "; before: " : "", g->message);
+        return error_set(err, ERR_PEER, "group %s waits for its ranks%s: %d of %d are there%s%s",
+                         g->config->name,
+                         g->config->external ? ", which are started elsewhere" : "", g->attached,
+                         group_world(g), *g->message ? "; before: " : "", g->message);
     if (g->state == GROUP_LOADING)
         return error_set(err, ERR_PEER, "group %s is loading: %d of %d ranks are done",
                          g->config->name, g->loaded, group_world(g));

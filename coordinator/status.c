@@ -110,13 +110,32 @@ static void put_engine(const struct group *g, Witan__Inference__V1__Group *out)
         out->prefix_hit_rate = (double)e->prefix_found / (double)e->prefix_asked;
 }
 
+/* What its message says no longer when it is ready again. */
+static void put_losses(const struct group *g, Witan__Inference__V1__Group *out)
+{
+    out->losses = g->losses;
+    out->failed_starts = g->failed_starts;
+    out->last_loss = text("%s", g->last_loss);
+    out->last_loss_seconds_ago = g->last_loss_ns ? seconds_since(g->last_loss_ns) : -1;
+}
+
+/* Where others start the ranks, that is what it waits for; why it was lost is told besides. */
+static char *message(const struct group *g)
+{
+    bool told = !*g->message || strcmp(g->message, g->last_loss) == 0;
+    if (!g->config->external || g->state != GROUP_WAITING)
+        return text("%s", g->message);
+    return text("%s%sits ranks are started elsewhere: %d of %d are there", told ? "" : g->message,
+                told ? "" : ": ", g->attached, group_world(g));
+}
+
 static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
 {
     const struct layout *l = &g->deployment.plan->layout;
     out->name = text("%s", g->config->name);
     bool draining = g->state == GROUP_READY && !group_takes_new(g);
     out->state = text("%s", draining ? "draining" : group_state_name(g->state));
-    out->message = text("%s", g->message);
+    out->message = message(g);
     out->layout = text("pp=%d tp=%d ep=%d w=%d", l->pp, l->tp, l->ep, l->w);
     out->numerics_class = text("%s", g->ranks[0] ? g->members->core->served.numerics_class : "");
     out->running = g->running;
@@ -131,6 +150,7 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
     out->waiting_tokens = (uint64_t)backlog_tokens(&g->backlog);
     out->wait_seconds = backlog_wait_s(&g->backlog, 0, clock_now_ns());
     put_engine(g, out);
+    put_losses(g, out);
     out->proven_seconds_ago = g->proven_ns ? seconds_since(g->proven_ns) : -1;
     out->ranks = check_calloc((size_t)group_world(g), sizeof(Witan__Inference__V1__Rank *));
     for (int32_t i = 0; i < group_world(g); i++) {

@@ -65,8 +65,11 @@ static void watch_group(struct group *g, bool everyone, int64_t now)
     char why[1000];
     for (int32_t i = 0; i < group_world(g); i++)
         ranks[i] = &g->ranks[i]->hang;
-    if (hang_judge(ranks, group_world(g), &rules, now, why, sizeof why))
-        group_lose(g, why);
+    enum hang_kind kind = hang_judge(ranks, group_world(g), &rules, now, why, sizeof why);
+    if (kind == HANG_NONE)
+        return;
+    g->hangs[kind]++;
+    group_lose(g, why);
 }
 
 /* The ranks of one pipeline stage do the same work. */

@@ -56,7 +56,7 @@ static void hear(struct group *g, int32_t rank, int64_t at_ms, struct beat b)
     hang_heard(&g->ranks[rank], &h, at_ms * ms);
 }
 
-static bool judge(struct group *g, int64_t at_ms)
+static enum hang_kind judge(struct group *g, int64_t at_ms)
 {
     return hang_judge(g->list, g->count, &g->rules, at_ms * ms, g->why, sizeof g->why);
 }
@@ -74,9 +74,9 @@ static void hear_for(struct group *g, int64_t from_s, int64_t to_s, const struct
         if (judge(g, at))                                                                          \
             fail_msg("at %d ms: expected nothing, found: %s", (int)(at), (g)->why);                \
     } while (0)
-#define BLAMED(g, at, words)                                                                       \
+#define BLAMED(g, at, kind, words)                                                                 \
     do {                                                                                           \
-        assert_true(judge(g, at));                                                                 \
+        assert_int_equal(judge(g, at), kind);                                                      \
         assert_string_equal((g)->why, words);                                                      \
     } while (0)
 
@@ -94,7 +94,7 @@ static void silent_rank_is_named_with_its_last_place(void **state)
     hear(&g, 1, 10 * S, forward);
     hear(&g, 0, 13 * S, meets);
     FINE(&g, 14 * S);
-    BLAMED(&g, 14 * S + 200,
+    BLAMED(&g, 14 * S + 200, HANG_RANK_SILENT,
            "rank 1 (node1, pid 4711) has been silent for 4.2 s, last heard in phase forward at "
            "step 812 (layer 12 of 48): its process is stopped, its host is down, or the network to "
            "it is cut");
@@ -107,7 +107,7 @@ static void silence_while_idle_or_between_steps_counts_too(void **state)
     make(&g, 2);
     hear(&g, 0, 10 * S, (struct beat){PHASE(IDLE), 9, 7, 49, false, 0});
     hear(&g, 1, 14 * S, (struct beat){PHASE(IDLE), 9, 7, 49, false, 0});
-    BLAMED(&g, 14 * S + 100,
+    BLAMED(&g, 14 * S + 100, HANG_RANK_SILENT,
            "rank 0 (node1, pid 4710) has been silent for 4.1 s, last heard in phase idle at step "
            "7: its process is stopped, its host is down, or the network to it is cut");
 }
@@ -122,7 +122,7 @@ static void silent_host_is_named(void **state)
     for (int64_t s = 11; s <= 14; s++)
         for (int32_t i = 0; i < 2; i++)
             hear(&g, i, s * S, meets);
-    BLAMED(&g, 14 * S + 100,
+    BLAMED(&g, 14 * S + 100, HANG_RANKS_SILENT,
            "ranks 2 and 3 on node2 have been silent for 4.1 s; rank 2 was last heard in phase "
            "forward at step 812 (layer 12 of 48): that host is down, or the network to it is cut");
 }
@@ -133,12 +133,12 @@ static void silent_hosts_are_named(void **state)
     struct group g;
     make(&g, 3);
     hear_for(&g, 10, 10, (struct beat[]){forward, forward, forward});
-    BLAMED(&g, 14 * S + 100,
+    BLAMED(&g, 14 * S + 100, HANG_RANKS_SILENT,
            "ranks 0, 1 and 2 on node1 and node2 have been silent for 4.1 s; rank 0 was last heard "
            "in phase forward at step 812 (layer 12 of 48): those hosts are down, or the network to "
            "them is cut");
     g.rules.everyone = true;
-    BLAMED(&g, 14 * S + 100,
+    BLAMED(&g, 14 * S + 100, HANG_ALL_SILENT,
            "all ranks of all groups have been silent for 4.1 s: this coordinator's own host is "
            "probably cut off from theirs");
 }
@@ -165,7 +165,7 @@ static void who_computes_is_blamed_and_not_who_waits(void **state)
         struct beat beats[] = {culprit == 0 ? forward : meets, culprit == 1 ? forward : meets};
         hear_for(&g, 10, 14, beats);
         FINE(&g, 14 * S);
-        assert_true(judge(&g, 14 * S + 100));
+        assert_int_equal(judge(&g, 14 * S + 100), HANG_RANK_STUCK);
         char expected[300];
         snprintf(expected, sizeof expected,
                  "rank %d (node1, pid %d) has made no progress for 4.1 s in phase forward at step "
@@ -182,7 +182,7 @@ static void alone_it_is_blamed_too(void **state)
     struct group g;
     make(&g, 1);
     hear_for(&g, 10, 14, &forward);
-    BLAMED(&g, 14 * S + 100,
+    BLAMED(&g, 14 * S + 100, HANG_RANK_STUCK,
            "rank 0 (node1, pid 4710) has made no progress for 4.1 s in phase forward at step 812 "
            "(layer 12 of 48): its process or its device hangs");
 }
@@ -218,13 +218,13 @@ static void all_wait_at_one_place(void **state)
     struct group g;
     make(&g, 4);
     hear_for(&g, 10, 14, (struct beat[]){meets, meets, meets, meets});
-    BLAMED(&g, 14 * S + 500,
+    BLAMED(&g, 14 * S + 500, HANG_ALL_WAIT,
            "all ranks have waited for each other for 4.5 s in phase forward (in a collective) at "
            "step 812 (layer 12 of 48): the network is cut, or has lost what they sent, between "
            "node1 and node2");
     make(&g, 2);
     hear_for(&g, 10, 14, (struct beat[]){meets, meets});
-    BLAMED(&g, 14 * S + 500,
+    BLAMED(&g, 14 * S + 500, HANG_ALL_WAIT,
            "all ranks have waited for each other for 4.5 s in phase forward (in a collective) at "
            "step 812 (layer 12 of 48): their transport hangs on node1");
 }
@@ -236,7 +236,7 @@ static void who_waits_where_others_have_passed(void **state)
     make(&g, 3);
     struct beat behind = {PHASE(FORWARD), 4000, 812, 11, true, 0};
     hear_for(&g, 10, 14, (struct beat[]){meets, meets, behind});
-    BLAMED(&g, 14 * S + 500,
+    BLAMED(&g, 14 * S + 500, HANG_RANK_BEHIND,
            "rank 2 (node2, pid 4712) has made no progress for 4.5 s in phase forward (in a "
            "collective) at step 812 (layer 11 of 48), which the others have passed: the network "
            "from them to node2 is cut, or its process hangs");

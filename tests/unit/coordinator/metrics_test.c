@@ -313,6 +313,9 @@ static void the_page_shows_a_known_load(void **state)
     fake_release(&r);
     wait_page(&c, "witan_requests_held", 1);
     assert_series("witan_group_losses_total{group=\"g0\"}", 1);
+    assert_series("witan_group_failed_starts_total{group=\"g0\"}", 0);
+    assert_series("witan_group_hangs_total{group=\"g0\",kind=\"rank_silent\"}", 0);
+    assert_series("witan_group_restarting{group=\"g0\"}", 0);
     fake_serve(&c, &r);
     m = fake_next(&r);
     fake_say_tokens(&r, m->submit->request_id, 2, m->submit->epoch, 0, ids, 2,
@@ -362,17 +365,78 @@ static int check_expression(const char *expr)
     return found;
 }
 
+/* Has a sample of this name that label? True of one that has no samples on this page. */
+static bool has_label(const char *name, size_t len, const char *label, size_t label_len)
+{
+    bool any = false;
+    for (int i = 0; i < page.count; i++) {
+        const char *s = page.series[i].name;
+        if (strncmp(s, name, len) != 0 || (s[len] != '\0' && s[len] != '{'))
+            continue;
+        any = true;
+        for (const char *at = s + len; (at = strstr(at, "=\"")); at++) {
+            const char *from = at - label_len;
+            if (from > s + len && (from[-1] == '{' || from[-1] == ',') &&
+                strncmp(from, label, label_len) == 0)
+                return true;
+        }
+    }
+    return !any;
+}
+
+/* A metric of the expression has that label, unless Prometheus itself puts it there. */
+static void check_label(const char *expr, const char *label, size_t len)
+{
+    static const char *const own[] = {"job", "instance"};
+    for (size_t i = 0; i < COUNT_OF(own); i++)
+        if (strlen(own[i]) == len && strncmp(label, own[i], len) == 0)
+            return;
+    for (const char *at = expr; *at;) {
+        size_t n = strspn(at, "abcdefghijklmnopqrstuvwxyz_");
+        if (has_family(at, n) && has_label(at, n, label, len))
+            return;
+        at += n > 0 ? n : 1;
+    }
+    fail_msg("%s: no metric with a label %.*s", expr, (int)len, label);
+}
+
+/* Words between `begin` and `end`, wherever these are in `text`. */
+static void check_labels(const char *expr, const char *text, const char *begin, char end)
+{
+    for (const char *at = text; (at = strstr(at, begin));) {
+        at += strlen(begin);
+        while (*at && *at != end) {
+            size_t n = strspn(at, "abcdefghijklmnopqrstuvwxyz_");
+            if (n > 0)
+                check_label(expr, at, n);
+            at += n > 0 ? n : 1;
+        }
+    }
+}
+
+/* Whose one rank runs and has told of its engine, so that there are samples. */
+static void take_served_page(void)
+{
+    struct cluster c;
+    struct fake_rank r;
+    cluster_start(&c, "limits: {context: 64}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    say_engine(&r);
+    wait_page(&c, "witan_rank_steps_total{group=\"g0\",rank=\"0\"}", 99);
+    fake_release(&r);
+    cluster_wait_ready(&c, false);
+    cluster_stop(&c);
+}
+
 static void the_dashboard_shows_what_there_is(void **state)
 {
     (void)state;
-    struct cluster c;
     struct error err;
     char *text = NULL;
     size_t len = 0, i, k;
     json_t *root = NULL, *panel, *target;
-    cluster_start(&c, "limits: {context: 64}\n");
-    on_loop(&c, take_page, &c);
-    cluster_stop(&c);
+    take_served_page();
     if (file_read_all(WITAN_SOURCE_DIR "/deploy/grafana.json", 1 << 20, &text, &len, &err) != OK ||
         json_parse("deploy/grafana.json", text, len, &root, &err) != OK)
         fail_msg("%s", err.msg);
@@ -404,6 +468,10 @@ static void the_dashboard_shows_what_there_is(void **state)
             assert_non_null(expr);
             if (check_expression(expr) == 0)
                 fail_msg("%s: no metric of ours", expr);
+            const char *legend = json_string_value(json_object_get(target, "legendFormat"));
+            assert_non_null(legend);
+            check_labels(expr, expr, "by (", ')');
+            check_labels(expr, legend, "{{", '}');
         }
     }
     assert_true(id_count > 10);
