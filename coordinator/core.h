@@ -46,6 +46,7 @@ struct core {
     uint64_t next_id; /* of requests */
     int32_t running;  /* generations alive; at most limits.requests, and one for each claim */
     int32_t held;     /* of these, those that have lost their group and wait for another */
+    bool ending;      /* none waits for a group any more: generation_end_held */
     uint64_t done;
     struct admission admission;
     int64_t bytes;   /* that generations take, buffers of their doors included */

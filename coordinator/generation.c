@@ -559,9 +559,11 @@ static void resume(struct generation *g, struct failover *f)
         core->held--;
         core->metrics.resumed++;
         f->resumed++;
-    } else if (st == ERR_PEER || st == ERR_NO_MEMORY) {
+    } else if ((st == ERR_PEER && !core->ending) || st == ERR_NO_MEMORY) {
         f->held++;
     } else {
+        if (st == ERR_PEER)
+            error_set(&err, st, "the coordinator is stopping, and no group is ready");
         error_prefix(&err, "%.600s; ", g->end.err.msg);
         /* Who has been told a part of it could only ask to be refused. */
         if (st != ERR_CONFLICT || g->journal.params.after.tokens == 0)
@@ -668,6 +670,12 @@ void generation_resume(struct core *core)
     }
     if (f.resumed > 0)
         log_warn("%d requests that had lost their group go on, %d wait", f.resumed, f.held);
+}
+
+void generation_end_held(struct core *core)
+{
+    core->ending = true;
+    generation_resume(core);
 }
 
 /* --- time --------------------------------------------------------------------------------------

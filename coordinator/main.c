@@ -109,6 +109,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
         http_stop(c->http);
     if (c->inference)
         inference_stop(c->inference);
+    generation_end_held(c->core);
     begin_stage(c, GRACE, GRACE_S);
     evtimer_add(c->step, &every);
 }

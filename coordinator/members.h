@@ -93,6 +93,9 @@ void generation_lost(struct core *core, struct group *group, const char *name, c
 void generation_moved(struct core *core, struct group *group, const char *name);
 /* A group has become ready: what waits for one goes on. */
 void generation_resume(struct core *core);
+/* The coordinator ends: what waits for a group ends now, with an error, unless one is ready, and so
+ * does what loses its group from here on. */
+void generation_end_held(struct core *core);
 /* Ends what has taken too long, and tries again with what waits. Called about once a second. */
 void generation_tick(struct core *core);
 

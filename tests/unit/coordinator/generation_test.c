@@ -595,6 +595,41 @@ static void what_is_held_can_be_cancelled_or_be_late(void **state)
     cluster_stop(&c);
 }
 
+static void end_held(void *arg)
+{
+    generation_end_held(((struct cluster *)arg)->core);
+}
+
+/* As the coordinator ends nobody waits for a group: neither what is held already, where no other is
+ * ready, nor what loses its group then. */
+static void nothing_is_held_in_the_end(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2];
+    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 3, .no_deadline = true}, b = a;
+    const told *m = begin_two(&c, r, &a);
+    on_loop(&c, end_held, &c);
+    fake_release(&r[0]); /* while another group is there all is as ever */
+    m = fake_next(&r[1]);
+    assert_int_equal(m->submit->attempt, 2);
+    fake_release(&r[1]);
+    wait_end(&a);
+    assert_int_equal(a.end.err.code, ERR_PEER);
+    cluster_stop(&c);
+    begin(&c, &r[0], &b, "limits: {failover_timeout_s: 60}\n");
+    fake_release(&r[0]);
+    cluster_wait_ready(&c, false);
+    assert_int_equal(c.core->held, 1);
+    on_loop(&c, end_held, &c);
+    wait_end(&b);
+    assert_int_equal(b.end.err.code, ERR_PEER);
+    assert_non_null(strstr(b.end.err.msg, "group g0 was lost: rank 0 (test, pid 4711) is gone"));
+    assert_non_null(strstr(b.end.err.msg, "; the coordinator is stopping, and no group is ready"));
+    assert_int_equal(c.core->held, 0);
+    cluster_stop(&c);
+}
+
 /* Tokens of other arithmetic would be others. */
 static void come_back_in_another_class(bool resumed)
 {
@@ -1204,6 +1239,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(an_answer_waits_for_its_group),
     cmocka_unit_test(many_go_on_in_turns),
     cmocka_unit_test(what_is_held_can_be_cancelled_or_be_late),
+    cmocka_unit_test(nothing_is_held_in_the_end),
     cmocka_unit_test(an_answer_goes_on_in_its_class_alone),
     cmocka_unit_test(a_bad_request_is_refused),
     cmocka_unit_test(a_tenant_has_no_more_than_its_share),
