@@ -72,14 +72,28 @@ static int32_t gpus_before(const struct config *c, const struct config_group *gr
     return gpus > MAX_GPU ? MAX_GPU : (int32_t)gpus;
 }
 
+/* Where ranks attach: here, and where they are tried next, at the coordinators beside this one. */
+static void coordinator_words(const struct supervisor *s, bool far, struct words *out)
+{
+    const struct config *c = s->o->config;
+    char list[(CONFIG_MAX_PEERS + 1) * 600], one[600];
+    supervise_dial_address(s->cluster, far, one);
+    size_t n = (size_t)snprintf(list, sizeof list, "%s", one);
+    for (uint32_t i = 0; i < c->peers_count; i++) {
+        supervise_dial_address(c->peers[i], far, one);
+        n += (size_t)snprintf(list + n, sizeof list - n, ",%s", one);
+    }
+    words_add(out, "--coordinator");
+    words_add(out, "%s", list);
+}
+
 static void worker_words(const struct supervisor *s, const struct config_group *g,
                          const char *program, const char *region, struct words *out)
 {
     const struct config *c = s->o->config;
-    char address[600];
-    supervise_dial_address(s->cluster, g->hosts_count > 0, address);
-    const char *const fixed[] = {program, "--coordinator", address, "--group",
-                                 g->name, "--tls",         c->pki};
+    words_add(out, "%s", program);
+    coordinator_words(s, g->hosts_count > 0, out);
+    const char *const fixed[] = {"--group", g->name, "--tls", c->pki};
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         words_add(out, "%s", fixed[i]);
     if (region && *region) {

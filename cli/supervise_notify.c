@@ -157,6 +157,15 @@ static void on_serving(struct supervisor *s)
     restart_ready(&s->restart, clock_now_ns());
 }
 
+/* For ranks that live to attach again; with peers they may be at one of them, for as long as they
+ * keep their weights. */
+static int64_t attach_ms(const struct supervisor *s)
+{
+    const struct config *c = s->o->config;
+    int64_t most = c->limits.reattach_timeout_s * (int64_t)1000;
+    return c->peers_count > 0 && most > ATTACH_MS ? most : ATTACH_MS;
+}
+
 /* Until when what is left of a group may be silent. */
 static void set_patience(struct supervisor *s, struct job *j, const char *before, const char *state,
                          bool bad)
@@ -169,7 +178,7 @@ static void set_patience(struct supervisor *s, struct job *j, const char *before
     else if (bad && job_comes_again(s, j))
         j->kill_ns = now + (int64_t)LOST_MS * 1000000;
     else if (strcmp(before, "lost") == 0 && j->kill_ns != 0) /* "waiting" */
-        j->kill_ns = now + (int64_t)ATTACH_MS * 1000000;
+        j->kill_ns = now + attach_ms(s) * 1000000;
 }
 
 static void on_group(struct supervisor *s, const char *name, const char *state, const char *message)

@@ -604,8 +604,9 @@ static void leave(struct member *r, int code, const char *text)
              "%s is gone in phase %s at step %llu: its control stream ended: %s%s%s", who,
              phase_name(r->phase), (unsigned long long)r->step, rpc_code_name(code),
              *text ? ", " : "", text);
-    /* One that only waited for the others to attach again has served nobody. */
-    if (g->state == GROUP_WAITING && r->hello->loaded)
+    /* One that only waited for the others to attach again, or looks for them at another
+     * coordinator, has served nobody. */
+    if (g->state == GROUP_WAITING && (r->hello->loaded || code == RPC_OK))
         log_warn("group %s: %s", g->config->name, why);
     else if (!g->members->stopping && g->state != GROUP_STOPPING)
         lose_by(g, RPC_ABORTED, why);

@@ -8,12 +8,15 @@
 #include "base/log.h"
 #include "proto/pki.h"
 #include "proto/rpc.h"
+#include "worker/control/addresses.h"
+#include "worker/control/heartbeat.h"
 #include "worker/control/hello.h"
 #include "worker/cuda/plugin.h"
 #include "worker/meter.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -25,13 +28,14 @@ struct attach {
     struct mailbox *mailbox;
     struct pki_files files;
     struct rpc *rpc;
-    struct rpc_channel *channel;
+    struct addresses addresses; /* of the engine thread, and to be read in on_closed */
     atomic_int closed_code;
     atomic_bool heard;         /* anything from the coordinator */
     atomic_bool closing;       /* attach_close is at work */
     atomic_bool again;         /* attach_again is */
     atomic_bool may_return;    /* the plan lets this rank attach again */
     bool loaded;               /* what the next hello says */
+    bool left;                 /* this rank has left the last stream, where no plan came */
     int64_t planned_ns;        /* when the last plan came */
     int64_t lost_ns;           /* when the last good stream ended; 0: there was none */
     int64_t wait_ms;           /* before the next try to attach again */
@@ -49,12 +53,6 @@ struct attach {
     bool has_figures;
     struct engine_figures figures;
 };
-
-#define X(name)                                                                                    \
-    _Static_assert((int)METER_##name == (int)WITAN__CLUSTER__V1__FIGURE_KIND__FIGURE_##name,       \
-                   "kinds of figures are numbered alike");
-METER_FIGURES(X)
-#undef X
 
 /* --- the rpc thread --------------------------------------------------------------------------- */
 
@@ -93,69 +91,6 @@ static void watch(struct attach *a, int64_t now)
         give_up("the coordinator said to stop", ATTACH_GRACE_MS);
 }
 
-/* A heartbeat's part about the GPU, and what it points to. */
-struct gpu_beat {
-    Witan__Cluster__V1__Gpu gpu;
-    Witan__Cluster__V1__Figure figures[METER_COUNT], *list[METER_COUNT];
-    struct meter_reading reading;
-};
-
-static Witan__Cluster__V1__Gpu *fill_gpu(struct attach *a, struct gpu_beat *b)
-{
-    if (!meter_read(a->meter, &b->reading))
-        return NULL;
-    b->gpu = (Witan__Cluster__V1__Gpu)WITAN__CLUSTER__V1__GPU__INIT;
-    for (int i = 0; i < METER_COUNT; i++) {
-        if (!b->reading.has[i])
-            continue;
-        Witan__Cluster__V1__Figure *f = &b->figures[i];
-        *f = (Witan__Cluster__V1__Figure)WITAN__CLUSTER__V1__FIGURE__INIT;
-        f->kind = (Witan__Cluster__V1__FigureKind)i;
-        f->value = b->reading.value[i];
-        b->list[b->gpu.n_figures++] = f;
-    }
-    b->gpu.figures = b->list;
-    b->gpu.xid_count = b->reading.xid_count;
-    b->gpu.xids = b->reading.xids;
-    b->gpu.n_xids = (size_t)b->reading.xids_held;
-    return &b->gpu;
-}
-
-/* A heartbeat's part about the engine, and what it points to. */
-struct engine_beat {
-    Witan__Cluster__V1__Engine engine;
-    Witan__Cluster__V1__Histogram prompt_step, decode_step, sequences, queue, overhead;
-    struct engine_figures figures;
-};
-
-static Witan__Cluster__V1__Histogram *fill_histogram(Witan__Cluster__V1__Histogram *out,
-                                                     struct histogram *h)
-{
-    *out = (Witan__Cluster__V1__Histogram)WITAN__CLUSTER__V1__HISTOGRAM__INIT;
-    out->n_bounds = (size_t)h->bounds->count;
-    out->bounds = (double *)(uintptr_t)h->bounds->at; /* the generated struct lacks the const */
-    out->n_counts = out->n_bounds + 1;
-    out->counts = h->counts;
-    out->sum = h->sum;
-    return out;
-}
-
-static void fill_counts(Witan__Cluster__V1__Engine *m, const struct engine_figures *f)
-{
-    m->forward_seconds = (double)f->stats.forward_ns * 1e-9;
-    m->collective_seconds = (double)f->collective_ns * 1e-9;
-    m->prompt_rows = f->stats.sched.prompt_rows;
-    m->decode_rows = f->stats.sched.decode_rows;
-    m->drawn = f->stats.sched.drawn;
-    m->preempted = f->stats.sched.preempted;
-    m->prefix_asked = f->stats.sched.prefix_asked;
-    m->prefix_found = f->stats.sched.prefix_found;
-    m->blocks_evicted = f->stats.sched.evicted;
-    m->guessed = f->stats.sched.guessed;
-    m->guessed_right = f->stats.sched.guessed_right;
-    m->kv_blocks_cached = (uint32_t)f->kv_blocks_cached;
-}
-
 /* NULL: nothing has been told yet. */
 static Witan__Cluster__V1__Engine *fill_engine(struct attach *a, struct engine_beat *b)
 {
@@ -163,20 +98,7 @@ static Witan__Cluster__V1__Engine *fill_engine(struct attach *a, struct engine_b
     bool any = a->has_figures;
     b->figures = a->figures;
     pthread_mutex_unlock(&a->lock);
-    if (!any)
-        return NULL;
-    struct engine_figures *f = &b->figures;
-    Witan__Cluster__V1__Engine *m = &b->engine;
-    *m = (Witan__Cluster__V1__Engine)WITAN__CLUSTER__V1__ENGINE__INIT;
-    fill_counts(m, f);
-    if (a->options.rank == 0) {
-        m->prompt_step_seconds = fill_histogram(&b->prompt_step, &f->prompt_step);
-        m->decode_step_seconds = fill_histogram(&b->decode_step, &f->decode_step);
-        m->batch_sequences = fill_histogram(&b->sequences, &f->sequences);
-        m->queue_seconds = fill_histogram(&b->queue, &f->queue);
-        m->overhead_seconds = fill_histogram(&b->overhead, &f->overhead);
-    }
-    return m;
+    return any ? heartbeat_engine(b, a->options.rank == 0) : NULL;
 }
 
 static void send_heartbeat(struct attach *a, int64_t now)
@@ -193,7 +115,7 @@ static void send_heartbeat(struct attach *a, int64_t now)
     beat.waiting = atomic_load(&a->waiting);
     beat.kv_blocks_free = atomic_load(&a->kv_blocks_free);
     beat.kv_blocks = atomic_load(&a->kv_blocks);
-    beat.gpu = fill_gpu(a, &gpu);
+    beat.gpu = heartbeat_gpu(a->meter, &gpu);
     beat.engine = fill_engine(a, &engine);
     if (a->options.progress) {
         beat.progress = atomic_load(&a->options.progress->count) + 1;
@@ -265,9 +187,9 @@ static void on_closed(struct rpc_call *call, void *user, int code, const char *m
     struct error why;
     (void)call;
     if (code == RPC_OK)
-        error_set(&why, ERR_IO, "coordinator %s: ended the stream", a->options.coordinator);
+        error_set(&why, ERR_IO, "coordinator %s: ended the stream", addresses_at(&a->addresses));
     else
-        error_set(&why, ERR_IO, "coordinator %s: %s: %s", a->options.coordinator,
+        error_set(&why, ERR_IO, "coordinator %s: %s: %s", addresses_at(&a->addresses),
                   rpc_code_name(code), message ? message : "");
     atomic_store(&a->closed_code, code);
     atomic_store(&a->ended_ns, clock_now_ns());
@@ -305,11 +227,13 @@ static enum status connect(struct attach *a, struct error *err)
     struct rpc_call *call;
     atomic_store(&a->heartbeat_ms, 0); /* until there is a plan */
     replace_call(a, NULL);
+    a->left = false;
     atomic_store(&a->ended_ns, 0);
     atomic_store(&a->heard, false);
     mailbox_reopen(a->mailbox);
-    TRY(rpc_call_start(a->channel, METHOD, &witan__cluster__v1__coordinator_message__descriptor,
-                       &handlers, a, 0, false, NULL, &call, err));
+    TRY(rpc_call_start(addresses_channel(&a->addresses), METHOD,
+                       &witan__cluster__v1__coordinator_message__descriptor, &handlers, a, 0, false,
+                       NULL, &call, err));
     replace_call(a, call);
     enum status st = send_hello(a, err);
     /* A stream that has ended already says better why. */
@@ -334,6 +258,8 @@ enum status attach_create(const struct attach_options *o, struct attach **out, s
     atomic_store(&a->phase_ns, clock_now_ns());
     enum status st = mailbox_create(&a->mailbox, err);
     if (st == OK)
+        st = addresses_init(&a->addresses, o->coordinator, err);
+    if (st == OK)
         st = start_meter(a, err);
     if (st == OK)
         st = pki_load(o->tls_dir, "worker", &a->files, err);
@@ -344,7 +270,7 @@ enum status attach_create(const struct attach_options *o, struct attach **out, s
                                     .cert = a->files.cert,
                                     .key = a->files.key,
                                     .peer_name = PKI_COORDINATOR_NAME};
-        st = rpc_channel_create(a->rpc, o->coordinator, &tls, &a->channel, err);
+        st = addresses_open(&a->addresses, a->rpc, &tls, err);
     }
     if (st == OK)
         st = connect(a, err);
@@ -365,33 +291,6 @@ static bool unreachable(struct attach *a)
            !atomic_load(&a->heard);
 }
 
-static void take_plan(struct attach *a, const struct assignment *plan)
-{
-    a->loaded = true; /* it will have, before this stream can end and another one follow */
-    a->planned_ns = clock_now_ns();
-    atomic_store(&a->may_return, plan->reattach_timeout_s > 0);
-    atomic_store(&a->heartbeat_ms, plan->heartbeat_ms);
-}
-
-enum status attach_wait_plan(struct attach *a, struct assignment *out, struct error *err)
-{
-    int64_t until = clock_now_ns() + (int64_t)ATTACH_CONNECT_MS * 1000000;
-    bool told = false;
-    enum status st;
-    while ((st = mailbox_wait_plan(a->mailbox, -1, out, err)) != OK && unreachable(a)) {
-        if (clock_now_ns() >= until)
-            return st;
-        if (!told)
-            log_warn("%s; trying again for %d s", err->msg, ATTACH_CONNECT_MS / 1000);
-        told = true;
-        usleep(ATTACH_RETRY_MS * 1000);
-        TRY(connect(a, err));
-    }
-    if (st == OK)
-        take_plan(a, out);
-    return st;
-}
-
 /* Has the coordinator said that this rank, as it is, cannot attach? */
 static bool refused(struct attach *a)
 {
@@ -408,6 +307,119 @@ static bool refused(struct attach *a)
     }
 }
 
+/* 0 to `most`, by chance. */
+static int64_t jitter(int64_t most)
+{
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random)
+        random = UINT32_MAX / 2; /* jitter is a courtesy */
+    return (int64_t)((uint64_t)(most / 1000) * random >> 32) * 1000;
+}
+
+/* The other side lets go, or its time is over. */
+static void end_stream(struct attach *a)
+{
+    rpc_half_close(a->call);
+    if (mailbox_wait_end(a->mailbox, (int64_t)ATTACH_CLOSE_MS * 1000000))
+        return;
+    rpc_cancel(a->call);
+    mailbox_wait_end(a->mailbox, -1);
+}
+
+/* Waits for a plan until `until` (below 0: for ever). Where there are several coordinators it
+ * leaves one at which none has come for a while, since the other ranks may be elsewhere: ERR_IO. */
+static enum status wait_plan(struct attach *a, int64_t until, struct assignment *out,
+                             struct error *err)
+{
+    int64_t now = clock_now_ns(), wait = until < 0 ? -1 : until > now ? until - now : 0;
+    int64_t gather = (a->loaded ? ATTACH_GATHER_MS : ATTACH_GATHER_FIRST_MS) * (int64_t)1000000;
+    gather += jitter(gather / 2);
+    bool leave = a->addresses.count > 1 && (wait < 0 || gather < wait);
+    enum status st = mailbox_wait_plan(a->mailbox, leave ? gather : wait, out, err);
+    if (st != ERR_LIMIT || !leave)
+        return st;
+    end_stream(a);
+    a->left = true;
+    error_set(err, ERR_IO, "coordinator %s: no plan came for %lld ms: not all ranks are there",
+              addresses_at(&a->addresses), (long long)(gather / 1000000));
+    log_info("%s; looking for them at the other coordinators", err->msg);
+    return ERR_IO;
+}
+
+/* It was there when this rank left it. */
+static bool answered(struct attach *a)
+{
+    return a->left && atomic_load(&a->closed_code) == RPC_OK;
+}
+
+/* After a stream that brought no plan: to the coordinator that is tried next. False: all have been,
+ * and after a wait it is the first. */
+static bool move_on(struct attach *a)
+{
+    bool passed = a->left || atomic_load(&a->closed_code) == RPC_UNAVAILABLE || refused(a);
+    bool next = passed && !answered(a) && addresses_next(&a->addresses);
+    if (!next)
+        addresses_first(&a->addresses);
+    return next || answered(a); /* the others may be at an earlier one */
+}
+
+struct names {
+    char s[600];
+};
+
+/* "no coordinator", or none of these. */
+static struct names nobody(const struct attach *a)
+{
+    struct names n = {"no coordinator"};
+    char list[512];
+    addresses_list(&a->addresses, list, sizeof list);
+    if (a->addresses.count > 1)
+        snprintf(n.s, sizeof n.s, "none of the coordinators %s", list);
+    return n;
+}
+
+static void take_plan(struct attach *a, const struct assignment *plan)
+{
+    a->loaded = true; /* it will have, before this stream can end and another one follow */
+    a->planned_ns = clock_now_ns();
+    atomic_store(&a->may_return, plan->reattach_timeout_s > 0);
+    atomic_store(&a->heartbeat_ms, plan->heartbeat_ms);
+}
+
+/* A refusal by the first is the answer; one by another may be that one's mistake. */
+static bool worth_another(struct attach *a, enum status st)
+{
+    return st == ERR_IO && (a->left || a->addresses.at > 0 || unreachable(a));
+}
+
+enum status attach_wait_plan(struct attach *a, struct assignment *out, struct error *err)
+{
+    const int64_t time = (int64_t)ATTACH_CONNECT_MS * 1000000;
+    int64_t until = clock_now_ns() + time;
+    bool told = false, late = false;
+    enum status st;
+    while ((st = wait_plan(a, -1, out, err)) != OK && worth_another(a, st)) {
+        if (answered(a)) /* time counts anew */
+            until = clock_now_ns() + time;
+        if (!move_on(a)) {
+            late = clock_now_ns() >= until;
+            if (late)
+                break;
+            if (!told)
+                log_warn("%s; trying again for %d s", err->msg, ATTACH_CONNECT_MS / 1000);
+            told = true;
+            usleep(ATTACH_RETRY_MS * 1000);
+        }
+        TRY(connect(a, err));
+    }
+    if (st == OK)
+        take_plan(a, out);
+    else if (late && a->addresses.count > 1)
+        error_prefix(err, "%s has taken this rank within %d s; last: ", nobody(a).s,
+                     ATTACH_CONNECT_MS / 1000);
+    return st;
+}
+
 /* A stream that ended soon after its plan counts with the one before. */
 static void begin_again(struct attach *a)
 {
@@ -421,11 +433,8 @@ static void begin_again(struct attach *a)
 /* False: the time is over. */
 static bool wait_again(struct attach *a, int64_t until)
 {
-    uint32_t random = 0;
-    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random)
-        random = UINT32_MAX / 2; /* jitter is a courtesy */
     int64_t wait_ns = a->wait_ms * 500000;
-    wait_ns += (int64_t)((uint64_t)wait_ns * random >> 32);
+    wait_ns += jitter(wait_ns);
     a->wait_ms = 2 * a->wait_ms < ATTACH_AGAIN_MOST_MS ? 2 * a->wait_ms : ATTACH_AGAIN_MOST_MS;
     if (clock_now_ns() + wait_ns >= until)
         return false;
@@ -438,17 +447,21 @@ static enum status try_again(struct attach *a, int64_t until, struct assignment 
                              struct error *err)
 {
     enum status st = ERR_IO; /* a stream that ends says so */
+    bool at_once = false;
+    if (refused(a)) /* by its coordinator, whichever that was */
+        return err->code;
+    addresses_first(&a->addresses);
     while (st == ERR_IO) {
-        if (refused(a))
-            return err->code;
-        if (!wait_again(a, until))
+        if (!at_once && !wait_again(a, until))
             return ERR_LIMIT;
         TRY(connect(a, err));
-        int64_t left = until - clock_now_ns();
         struct error why;
-        st = mailbox_wait_plan(a->mailbox, left > 0 ? left : 0, out, &why);
+        st = wait_plan(a, until, out, &why);
         if (st != OK && st != ERR_LIMIT)
             *err = why;
+        if (st == ERR_IO && a->addresses.at == 0 && refused(a))
+            return err->code;
+        at_once = st == ERR_IO && move_on(a);
     }
     return st;
 }
@@ -457,10 +470,10 @@ enum status attach_again(struct attach *a, int32_t timeout_s, struct assignment 
                          struct error *err)
 {
     struct error last = *err;
+    enum log_level level = a->options.rank == 0 ? LOG_WARN : LOG_INFO;
     atomic_store(&a->again, true);
     begin_again(a);
-    log_line(a->options.rank == 0 ? LOG_WARN : LOG_INFO,
-             "%s; this rank keeps its weights and attaches again, trying for %d s", err->msg,
+    log_line(level, "%s; this rank keeps its weights and attaches again, trying for %d s", err->msg,
              timeout_s);
     enum status st = try_again(a, a->lost_ns + (int64_t)timeout_s * 1000000000, out, &last);
     atomic_store(&a->again, false);
@@ -468,11 +481,13 @@ enum status attach_again(struct attach *a, int32_t timeout_s, struct assignment 
         take_plan(a, out);
     else if (st == ERR_LIMIT)
         error_set(err, ERR_LIMIT,
-                  "no coordinator has taken this rank back within %d s "
-                  "(limits.reattach_timeout_s): it ends; last: %s",
-                  timeout_s, last.msg);
+                  "%s has taken this rank back within %d s (limits.reattach_timeout_s): it ends; "
+                  "last: %s",
+                  nobody(a).s, timeout_s, last.msg);
     else
         *err = last;
+    if (st == OK && a->addresses.count > 1)
+        log_line(level, "attached again, to coordinator %s", addresses_at(&a->addresses));
     return st;
 }
 
@@ -495,14 +510,10 @@ void attach_close(struct attach *a, const struct error *failed)
     if (a->call) {
         if (failed)
             say_failed(a, failed);
-        rpc_half_close(a->call);
-        if (!mailbox_wait_end(a->mailbox, (int64_t)ATTACH_CLOSE_MS * 1000000)) {
-            rpc_cancel(a->call);
-            mailbox_wait_end(a->mailbox, -1);
-        }
+        end_stream(a);
         atomic_store(&a->heartbeat_ms, 0);
     }
-    rpc_channel_destroy(a->channel);
+    addresses_fini(&a->addresses);
     rpc_destroy(a->rpc);
     meter_destroy(a->meter);
     if (a->call)

@@ -27,7 +27,12 @@ enum {
     ATTACH_AGAIN_FIRST_MS = 250,
     ATTACH_AGAIN_MOST_MS = 2000,
     ATTACH_AGAIN_SOUND_MS = 10000, /* a stream that lasted so long after its plan was a good one */
-    ATTACH_CLOSE_MS = 2000,        /* the coordinator's time to take a rank's last words */
+    /* With several coordinators: a rank waits so long, to half as long again, where it has attached
+     * for the others of its group; one that has not loaded, and may be the first of many, longer.
+     */
+    ATTACH_GATHER_MS = 5000,
+    ATTACH_GATHER_FIRST_MS = 30000,
+    ATTACH_CLOSE_MS = 2000, /* the coordinator's time to take a rank's last words */
     ATTACH_TICK_MS = 50,
 };
 
@@ -35,7 +40,7 @@ struct attach;
 struct cuda_device_info;
 
 struct attach_options {
-    const char *coordinator; /* "host:port" */
+    const char *coordinator; /* "host:port", or several (worker/control/addresses.h) */
     const char *tls_dir;     /* ca.pem, worker.pem, worker.key */
     const char *group, *region;
     uint64_t incarnation; /* of the job */
@@ -53,8 +58,13 @@ struct attach_options {
 /* Loads the certificates and starts to connect. `o` is copied but for its texts and device. */
 enum status attach_create(const struct attach_options *o, struct attach **out, struct error *err);
 
-/* Waits until the coordinator has said what this rank is to hold, trying again while it cannot be
- * reached. A refusal comes with its status code and message. Heartbeats begin. */
+/*
+ * Waits until a coordinator has said what this rank is to hold, trying again while none can be
+ * reached. Heartbeats begin. Of several they are tried in their order: the next at once where one
+ * cannot be reached or ends, from the first again after a wait, and from the first too when no plan
+ * has come for a while from one that is there, as other ranks may have found an earlier one. The
+ * first's refusal comes with its status code and message; the others' only when time is over.
+ */
 enum status attach_wait_plan(struct attach *a, struct assignment *out, struct error *err);
 
 /*

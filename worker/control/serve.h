@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 struct serve_options {
-    const char *coordinator; /* "host:port" */
+    const char *coordinator; /* "host:port", or several (worker/control/addresses.h) */
     const char *group;
     const char *tls_dir;
     const char *region; /* "" for none */

@@ -29,6 +29,7 @@ struct fake_token {
 };
 
 struct fake_rank {
+    struct fake *of;
     struct rpc_call *call;     /* NULL: never attached */
     bool hello, ready, closed; /* of the last stream */
     int hellos;                /* streams so far */
@@ -66,7 +67,9 @@ struct fake {
     pthread_cond_t changed;
     int refuse_code; /* not 0: every stream is refused so */
     uint64_t epoch;  /* of plans and requests; FAKE_EPOCH at first */
+    bool beside;     /* another one's: its certificates are */
     struct fake_rank ranks[FAKE_RANKS];
+    struct fake_rank nobody; /* a stream without a hello */
     struct fake_token tokens[FAKE_TOKENS];
     int count;    /* of them */
     int messages; /* that they came in */
@@ -221,19 +224,18 @@ static inline void fake_on_open(struct rpc_call *call, void *arg)
 {
     struct fake *f = arg;
     pthread_mutex_lock(&f->mutex);
+    rpc_call_set_user(call, &f->nobody);
     if (f->refuse_code)
         rpc_finish(call, (enum rpc_code)f->refuse_code, "as the test asks");
     pthread_mutex_unlock(&f->mutex);
 }
 
-static struct fake *fake_of; /* handlers get the rank alone; one fake a process */
-
 static inline void fake_on_message(struct rpc_call *call, void *user,
                                    const ProtobufCMessage *message)
 {
     const Witan__Cluster__V1__RankMessage *m = (const Witan__Cluster__V1__RankMessage *)message;
-    struct fake *f = fake_of;
     struct fake_rank *r = user;
+    struct fake *f = r->of;
     pthread_mutex_lock(&f->mutex);
     if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO)
         fake_hello(f, call, m->hello);
@@ -259,12 +261,12 @@ static inline void fake_on_half_close(struct rpc_call *call, void *user)
 
 static inline void fake_on_closed(struct rpc_call *call, void *user, int code, const char *message)
 {
-    struct fake *f = fake_of;
     struct fake_rank *r = user;
+    struct fake *f = r->of;
     (void)code;
     (void)message;
     pthread_mutex_lock(&f->mutex);
-    if (r && r->call == call)
+    if (r->call == call)
         r->closed = true;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->mutex);
@@ -287,7 +289,8 @@ static inline void fake_listen(struct fake *f, int port)
     pki_files_fini(&files);
 }
 
-static inline struct fake *fake_start(void)
+/* `other` (may be NULL): one whose certificates are used, and which ends later. */
+static inline struct fake *fake_start_beside(const struct fake *other)
 {
     struct fake *f = check_calloc(1, sizeof *f);
     struct error err = {0};
@@ -302,15 +305,27 @@ static inline struct fake *fake_start(void)
                      .on_closed = fake_on_closed},
         .arg = f,
     };
-    fake_of = f;
+    f->nobody.of = f;
+    for (int i = 0; i < FAKE_RANKS; i++)
+        f->ranks[i].of = f;
     pthread_mutex_init(&f->mutex, NULL);
     pthread_cond_init(&f->changed, NULL);
-    FAKE_COPY(f->dir, "/tmp/witan-test-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    if (pki_ephemeral(f->dir, &err) != OK || rpc_create(0, NULL, NULL, &f->rpc, &err) != OK)
+    f->beside = other != NULL;
+    FAKE_COPY(f->dir, other ? other->dir : "/tmp/witan-test-XXXXXX");
+    if (!other) {
+        assert_non_null(mkdtemp(f->dir));
+        if (pki_ephemeral(f->dir, &err) != OK)
+            fail_msg("%s", err.msg);
+    }
+    if (rpc_create(0, NULL, NULL, &f->rpc, &err) != OK)
         fail_msg("%s", err.msg);
     fake_listen(f, 0);
     return f;
+}
+
+static inline struct fake *fake_start(void)
+{
+    return fake_start_beside(NULL);
 }
 
 static inline void fake_refuse(struct fake *f, enum rpc_code code)
@@ -342,7 +357,8 @@ static inline void fake_end(struct fake *f)
             rpc_call_unref(f->ranks[i].call);
     rpc_destroy(f->rpc);
     snprintf(command, sizeof command, "rm -r '%s'", f->dir);
-    assert_int_equal(system(command), 0);
+    if (!f->beside)
+        assert_int_equal(system(command), 0);
     free(f);
 }
 
