@@ -94,12 +94,15 @@ class Hosts:
         enter(f"{self.tag}-{host}")
 
     def agent(self, folder: Path) -> str:
-        """What ssh would be to mpirun: runs a command on a host named by an address."""
+        """What ssh would be to mpirun: runs a command on a host named by an address. Each host has
+        shared memory of its own, the folder's shm-N."""
+        for host in range(1, self.count + 1):
+            (folder / f"shm-{host}").mkdir()
         path = folder / "agent"
         path.write_text("#!/usr/bin/env bash\nwhile [[ $1 == -* ]]; do shift; done\n"
                         "host=${1##*.}\nshift\n"
                         f'exec ip netns exec "{self.tag}-$host" unshare --uts -- '
-                        'bash -c "hostname node$host; $*"\n')
+                        f'bash -c "mount --bind {folder}/shm-$host /dev/shm; hostname node$host; $*"\n')
         path.chmod(0o755)
         return str(path)
 
@@ -111,6 +114,13 @@ class Hosts:
 
     def join(self, network: str, host: int):
         self._port(network, host, "master", f"br-{network}")
+
+    def cut_one_way(self, network: str, host: int, way: str, lost: bool = True):
+        """What the host sends to that network ("from"), or what is sent to it ("to"), is lost."""
+        ns, dev = {"from": (f"{self.tag}-{host}", f"{network}0"),
+                   "to": (self.switch, f"{network}{host}p")}[way]
+        what = ("replace", "dev", dev, "root", "blackhole") if lost else ("del", "dev", dev, "root")
+        run("tc", "-n", ns, "qdisc", *what)
 
     def part(self, network: str, *hosts: int, parted: bool = True):
         """These hosts do not reach each other, and all others."""

@@ -114,6 +114,13 @@ class Cluster:
         for path in (self.run_dir, Path(self.scratch) if self.scratch else self.run_dir):
             if path.exists():
                 raise Failure(f"left behind: {[str(p) for p in path.rglob('*')] or path}")
+        if left := [str(p) for at in self.folder.glob("shm-*") for p in at.rglob("*")]:
+            raise Failure(f"shared memory is left on hosts: {left}")
+        sessions = [*self.folder.glob("mpi/*/pid.*"), *self.folder.glob("mpi/*/jf.*")]
+        if sessions:
+            mbytes = sum(p.stat().st_blocks for s in sessions for p in s.rglob("*")) * 512 / 1e6
+            print(f"{len(sessions)} folders of Open MPI's daemons that were killed are left on hosts, "
+                  f"{mbytes:.1f} MB", flush=True)
 
     def kill(self):
         """Ends all there is, whatever state it is in."""

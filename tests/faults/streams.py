@@ -5,9 +5,10 @@ of faults. Standard library only.
     streams.py HOST:PORT [--streams N] [--tokens N] [--seed N] [--at-once N] [--retries N]
                [--key KEY] [--save FILE] [--compare FILE]
 
-Half are chats, half completions; request i of a seed is the same at every run. --save writes the
-answers as a reference, --compare holds them against one. One line of summary; exit code 1 with a line
-for each violation, which names its request."""
+Half are chats, half completions; request i of a seed is the same at every run. Of those that are asked
+again (--retries) half go on behind the last event that came, half begin anew. --save writes the answers
+as a reference, --compare holds them against one. One line of summary; exit code 1 with a line for each
+violation, which names its request."""
 
 import argparse
 import asyncio
@@ -16,6 +17,7 @@ import random
 import sys
 import threading
 import time
+import uuid
 
 THINGS = ("a lighthouse", "a violin", "a glacier", "a hammer", "a volcano", "a lantern", "a compass",
           "a harbour", "a loom", "an anchor", "a meadow", "a telescope", "a windmill", "a river")
@@ -41,6 +43,7 @@ class Request:
         rng = random.Random(f"{seed}/{index}")
         self.index, self.tokens = index, tokens
         self.chat = index % 2 == 1
+        self.resumes = index // 4 % 2 == 0  # a retry goes on behind the last event
         self.name = f"request {index} ({'chat' if self.chat else 'completion'})"
         self.path = "/v1/chat/completions" if self.chat else "/v1/completions"
         thing = rng.choice(THINGS)
@@ -56,17 +59,24 @@ class Request:
 
 
 class Answer:
-    """What one attempt has brought so far; `came` are the times of its pieces, by the wall clock."""
+    """What one attempt has brought so far, or all of them where the later ones go on behind the
+    earlier; `came` are the times of its pieces, by the wall clock, `last_id` its last event's."""
 
     def __init__(self):
         self.asked = time.time()
         self.text, self.thought, self.tokens, self.logprobs = "", "", [], []
         self.finish, self.usage, self.done, self.late = [], [], 0, 0
         self.came = []
-        self.ended, self.taken = 0.0, False
+        self.ended, self.taken, self.last_id = 0.0, False, ""
 
     def take(self, event: str):
-        """One server-sent event's data."""
+        """One server-sent event: its lines."""
+        fields = dict(line.split(": ", 1) for line in event.split("\n") if ": " in line)
+        if "data" in fields:
+            self._take_data(fields["data"])
+            self.last_id = fields.get("id", self.last_id)
+
+    def _take_data(self, event: str):
         self.late += self.done
         if event == "[DONE]":
             self.done += 1
@@ -151,9 +161,7 @@ async def _exchange(address: str, request: Request, answer: Answer, headers: dic
                 continue
             *events, rest = rest.split(b"\n\n")
             for event in events:
-                for line in event.split(b"\n"):
-                    if line.startswith(b"data: "):
-                        answer.take(line[6:].decode())
+                answer.take(event.decode())
         if status != 200:
             words = f"status {status}: {rest.decode(errors='replace').strip()[:300]}"
             raise Refused(words) if status in NOT_TAKEN else AssertionError(words)
@@ -162,12 +170,21 @@ async def _exchange(address: str, request: Request, answer: Answer, headers: dic
 
 
 class Stream:
-    """One request with its attempts. `answer` is the last attempt's."""
+    """One request with its attempts. `answer` is the last attempt's, or all attempts' stitched."""
 
     def __init__(self, request: Request, expected: list | None):
         self.request, self.expected = request, expected
         self.answer, self.attempts, self.refused, self.wrong = Answer(), 0, 0, []
+        self.resumed = 0  # attempts that went on behind an event
         self.pieces = []  # times of all attempts' pieces
+        self.key = {"Idempotency-Key": str(uuid.uuid4())} if request.resumes else {}
+
+    def _next_attempt(self) -> dict:
+        """The headers of one: behind the last event where there are a key and such an event."""
+        if not (self.key and self.answer.last_id):
+            self.answer = Answer()
+            return self.key
+        return {**self.key, "Last-Event-ID": self.answer.last_id}
 
     async def run(self, address: str, retries: int, timeout_s: float, headers: dict,
                   patient: bool = False):
@@ -177,11 +194,11 @@ class Stream:
         while True:
             tries += 1
             self.attempts = tries - self.refused
-            self.answer = Answer()
+            more, seen = self._next_attempt(), len(self.answer.came)
             try:
                 left = max(end - time.monotonic(), 0.1)
                 await asyncio.wait_for(
-                    _exchange(address, self.request, self.answer, headers), left)
+                    _exchange(address, self.request, self.answer, {**headers, **more}), left)
                 break
             except asyncio.TimeoutError:
                 self.wrong.append(f"not ended within {timeout_s:.0f} s, {len(self.answer.came)} pieces")
@@ -197,7 +214,8 @@ class Stream:
                 self.wrong.append(f"{why}")
                 return
             finally:
-                self.pieces += self.answer.came
+                self.pieces += self.answer.came[seen:]
+                self.resumed += 0 < seen < len(self.answer.came)
             wait = min(BACKOFF_FIRST_S * 2 ** min(tries - 1, 10), BACKOFF_MOST_S)
             await asyncio.sleep(wait * random.uniform(0.5, 1))
         self.answer.ended = time.time()
@@ -282,9 +300,10 @@ class Crowd:
         ended = sum(bool(s.answer.ended) for s in self.streams)
         tokens = sum(s.request.tokens for s in self.streams if s.answer.ended)
         again = sum(s.attempts - 1 for s in self.streams if s.attempts)
+        behind = sum(s.resumed for s in self.streams)
         bad = sum(bool(s.wrong) for s in self.streams)
         return (f"{len(self.streams)} streams, {ended} ended, {tokens} tokens, {bad} wrong, "
-                f"{again} asked again, longest gap {self.longest_gap() * 1e3:.0f} ms")
+                f"{again} asked again, {behind} went on behind an event, longest gap {self.longest_gap() * 1e3:.0f} ms")
 
 
 def make_requests(seed: int, count: int, tokens: int) -> list[Request]:
