@@ -81,3 +81,20 @@ def test_the_engine_is_heard(http):
     assert seen['witan_forward_seconds_total{group="g0",rank="0"}'] > 0
     assert seen['witan_queue_seconds_count{group="g0"}'] >= 2
     assert seen['witan_kv_blocks_capacity{group="g0"}'] > 0
+
+
+def test_a_retry_has_the_place_of_the_older(http):
+    """A stream that fills the server is asked for again before its connection is known to be dead."""
+    key = {"Idempotency-Key": "one-and-the-same"}
+    with http.stream("POST", "/v1/completions", json=ENDLESS, headers=key) as older:
+        lines = older.iter_lines()
+        assert next(lines)
+        assert http.post("/v1/completions", json=SHORT).status_code == 429
+        with http.stream("POST", "/v1/completions", json=ENDLESS, headers=key) as newer:
+            assert newer.status_code == 200, newer.read()
+            more = newer.iter_lines()
+            assert next(more)
+            assert any("taken over by a retry" in line for line in lines)
+            assert http.post("/v1/completions", json=SHORT).status_code == 429
+    server.poll("a place is free", 20,
+                lambda: http.post("/v1/completions", json=SHORT).status_code == 200)
