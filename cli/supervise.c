@@ -245,7 +245,10 @@ static int wait_ms(const struct supervisor *s)
 
 static void run_loop(struct supervisor *s)
 {
-    while (reap(s)) {
+    for (;;) {
+        bool any = reap(s); /* which may plan a start */
+        if (!any && (s->phase >= SETTLE || jobs_next_ns(s) == INT64_MAX))
+            break;
         struct pollfd fds[] = {
             {.fd = s->signals, .events = POLLIN},
             {.fd = s->notify, .events = POLLIN},

@@ -101,9 +101,9 @@ static void lose(struct group *g, const char *why)
     lose_by(g, RPC_FAILED_PRECONDITION, why);
 }
 
-void group_lose(struct group *g, const char *why)
+void group_lose(struct group *g, enum rpc_code code, const char *why)
 {
-    lose(g, why);
+    lose_by(g, code, why);
 }
 
 /* No rank is left: the group may come again. */
@@ -318,8 +318,10 @@ static void start_loading(struct group *g)
               loaded == group_world(g) ? "all %d ranks are there, and loaded"
                                        : "all %d ranks are there",
               group_world(g));
-    for (int32_t i = 0; i < group_world(g); i++)
+    for (int32_t i = 0; i < group_world(g); i++) {
+        watch_anew(g->ranks[i]); /* the first may have waited long for the last */
         send_plan(g, g->ranks[i]);
+    }
 }
 
 /* A peer's words go into log lines and status: one line, of fewer bytes than `size`. */
@@ -435,6 +437,7 @@ static void on_ready(struct member *r, rank_message *message)
     }
     if (!same_weights(r, message->ready))
         return;
+    watch_anew(r);
     r->ready = message->ready;
     message->ready = NULL;
     message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;

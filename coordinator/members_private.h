@@ -169,13 +169,17 @@ void member_send(struct member *r, const Witan__Cluster__V1__CoordinatorMessage 
 
 /* Tells its ranks to end in order; when the last has gone it waits again. */
 void group_stop(struct group *g, const char *reason);
-/* The group is lost, for this reason: its ranks are sent home, its requests go on elsewhere. */
-void group_lose(struct group *g, const char *why);
+/* The group is lost, for this reason: its ranks are sent home, its requests go on elsewhere.
+ * `code`: RPC_ABORTED: ranks keep their weights and attach again; RPC_FAILED_PRECONDITION: they
+ * end. */
+void group_lose(struct group *g, enum rpc_code code, const char *why);
 
 /* --- watch.c: on the loop thread --- */
 
 /* After r->hello is there. */
 void watch_hello(struct member *r);
+/* Silence counts from here on: heartbeats begin with the plan. */
+void watch_anew(struct member *r);
 void watch_heartbeat(struct member *r, const Witan__Cluster__V1__Heartbeat *h);
 
 int32_t group_world(const struct group *g);

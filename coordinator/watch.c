@@ -30,6 +30,11 @@ void watch_hello(struct member *r)
                                  .moved_ns = now};
 }
 
+void watch_anew(struct member *r)
+{
+    r->hang.heard_ns = r->hang.moved_ns = hang_clock_now(&r->members->clock, clock_now_ns());
+}
+
 void watch_heartbeat(struct member *r, const Witan__Cluster__V1__Heartbeat *h)
 {
     hang_heard(&r->hang, h, hang_clock_now(&r->members->clock, clock_now_ns()));
@@ -69,7 +74,7 @@ static void watch_group(struct group *g, bool everyone, int64_t now)
     if (kind == HANG_NONE)
         return;
     g->hangs[kind]++;
-    group_lose(g, why);
+    group_lose(g, everyone ? RPC_ABORTED : RPC_FAILED_PRECONDITION, why);
 }
 
 /* The ranks of one pipeline stage do the same work. */

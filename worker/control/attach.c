@@ -63,12 +63,14 @@ static _Noreturn void give_up(const char *why, int after_ms)
 }
 
 /* How long the engine thread may take to notice that the stream has ended. */
-static int grace_ms(struct attach *a)
+static int grace_ms(struct attach *a, int phase)
 {
     int code = atomic_load(&a->closed_code);
     if (code == RPC_FAILED_PRECONDITION) /* the coordinator has given the group up */
         return ATTACH_LOST_MS;
-    bool step = atomic_load(&a->phase) == WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD;
+    /* Between its own parts of a step a rank waits for another stage's. */
+    bool step = phase == WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD ||
+                phase == WITAN__CLUSTER__V1__PHASE__PHASE_WAITING;
     return step && code != RPC_ABORTED && atomic_load(&a->may_return) ? ATTACH_STEP_MS
                                                                       : ATTACH_GRACE_MS;
 }
@@ -78,14 +80,16 @@ static void watch(struct attach *a, int64_t now)
 {
     const int64_t grace = (int64_t)ATTACH_GRACE_MS * 1000000;
     int64_t ended = atomic_load(&a->ended_ns), stop = atomic_load(&a->stop_ns);
-    int64_t since = atomic_load(&a->phase_ns);
-    int phase = atomic_load(&a->phase);
+    int phase = atomic_load(&a->phase); /* before its time: see attach_phase */
+    int64_t since = atomic_load(&a->phase_ns), noticing = ended > since ? ended : since;
     if (atomic_load(&a->closing) || atomic_load(&a->again))
         return;
-    if (stop == 0 && ended != 0 && now - ended > (int64_t)grace_ms(a) * 1000000)
-        give_up("the stream to the coordinator has ended", grace_ms(a));
-    /* A step that runs is awaited, however long it takes; parked, the engine thread counts itself.
-     */
+    if (stop == 0 && ended != 0 && now - noticing > (int64_t)grace_ms(a, phase) * 1000000)
+        give_up("the stream to the coordinator has ended", grace_ms(a, phase));
+    /* A step that runs is awaited, however long it takes while the coordinator listens; parked, the
+     * engine thread counts itself. */
+    if (stop != 0 && ended != 0 && now - noticing > (int64_t)ATTACH_STEP_MS * 1000000)
+        give_up("the coordinator said to stop, and is gone", ATTACH_STEP_MS);
     if (stop != 0 && phase != WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD &&
         phase != WITAN__CLUSTER__V1__PHASE__PHASE_IDLE && now - stop > grace && now - since > grace)
         give_up("the coordinator said to stop", ATTACH_GRACE_MS);
@@ -531,8 +535,8 @@ struct mailbox *attach_mailbox(struct attach *a)
 
 void attach_phase(struct attach *a, Witan__Cluster__V1__Phase phase)
 {
+    atomic_store(&a->phase_ns, clock_now_ns()); /* first: no phase is seen with a time before it */
     atomic_store(&a->phase, (int)phase);
-    atomic_store(&a->phase_ns, clock_now_ns());
 }
 
 void attach_stepped(struct attach *a)

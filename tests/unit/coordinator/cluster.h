@@ -257,6 +257,7 @@ struct fake_hello {
     uint64_t incarnation;
     const char *device; /* the GPU's name; NULL: on its processor */
     const char *class;  /* NULL: as of the device */
+    const char *host;   /* NULL: "test" */
     bool loaded;
 };
 
@@ -277,7 +278,7 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
     hello.incarnation = h.incarnation ? h.incarnation : 1;
     hello.rank = h.rank;
     hello.world = h.world;
-    hello.host = "test";
+    hello.host = (char *)(h.host ? h.host : "test");
     hello.pid = 4711;
     Witan__Cluster__V1__Device device = WITAN__CLUSTER__V1__DEVICE__INIT;
     device.name = (char *)h.device;

@@ -306,6 +306,64 @@ static void takes_back_ranks_that_have_loaded(void **state)
     cluster_stop(&c);
 }
 
+/* --- silence --- */
+
+static void do_watch(void *arg)
+{
+    members_watch(arg);
+}
+
+/* limits.step_timeout_s of a second goes by, and half of one more. */
+static void watch_a_timeout(struct cluster *c)
+{
+    for (int i = 0; i < 15; i++) {
+        usleep(100000);
+        on_loop(c, do_watch, c->core->members);
+    }
+}
+
+/* No rank sends a heartbeat before its plan, which waits for the last of them. */
+static void a_rank_that_waits_for_others_is_not_silent(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2];
+    cluster_start(&c, "groups: [{name: g0, tp: 2}]\nlimits: {step_timeout_s: 1}\n");
+    attach_one_of_two(&c, &r[0], 0, true, 8);
+    wait_attached(&c, 1);
+    watch_a_timeout(&c);
+    attach_one_of_two(&c, &r[1], 1, true, 8);
+    serve_two(&c, r);
+    on_loop(&c, do_watch, c.core->members);
+    assert_string_equal(cluster_states, "g0 loading;g0 ready;");
+    watch_a_timeout(&c); /* but now it is */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fake_wait_closed(&r[i]), RPC_FAILED_PRECONDITION);
+        fake_release(&r[i]);
+    }
+    cluster_stop(&c);
+}
+
+/* This host's own network is cut: ranks are to keep their weights. */
+static void ranks_come_back_when_all_were_silent(void **state)
+{
+    (void)state;
+    static const char *const words = "all ranks of all groups have been silent for ";
+    struct cluster c;
+    struct fake_rank r[2];
+    cluster_start(&c, "groups: [{name: g0}, {name: g1}]\nlimits: {step_timeout_s: 1}\n");
+    fake_serve_with(&c, &r[0], (struct fake_hello){.group = "g0", .host = "node1"}, "");
+    fake_serve_with(&c, &r[1], (struct fake_hello){.group = "g1", .host = "node2"}, "");
+    cluster_wait_ready(&c, true);
+    watch_a_timeout(&c);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fake_wait_closed(&r[i]), RPC_ABORTED);
+        assert_memory_equal(r[i].message, words, strlen(words));
+        fake_release(&r[i]);
+    }
+    cluster_stop(&c);
+}
+
 static void wants_a_hello_first(void **state)
 {
     (void)state;
@@ -489,6 +547,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(shows_the_gpu_of_a_rank),
     cmocka_unit_test(refuses_a_rank_twice),
     cmocka_unit_test(takes_back_ranks_that_have_loaded),
+    cmocka_unit_test(a_rank_that_waits_for_others_is_not_silent),
+    cmocka_unit_test(ranks_come_back_when_all_were_silent),
     cmocka_unit_test(wants_a_hello_first),
     cmocka_unit_test(only_the_right_certificate_joins),
     cmocka_unit_test(ranks_are_told_the_manifest),

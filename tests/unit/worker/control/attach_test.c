@@ -38,8 +38,12 @@ static void give_plan(struct fake *f, struct attach *a)
     struct assignment plan;
     struct error err;
     const struct rank_plan rank = {.layers = {0, 1}};
-    const struct fake_plan p = {
-        .dir = "none", .layout = {1, 1, 1, 1}, .max_seqs = 1, .context = 64, .rows = 1};
+    const struct fake_plan p = {.dir = "none",
+                                .layout = {1, 1, 1, 1},
+                                .max_seqs = 1,
+                                .context = 64,
+                                .rows = 1,
+                                .reattach_timeout_s = 60};
     FAKE_WAIT(f, f->ranks[0].hello);
     fake_send_plan(f, &p, &rank, false);
     if (attach_wait_plan(a, &plan, &err) != OK)
@@ -90,9 +94,28 @@ static void no_library_no_figures(void **state)
     fake_end(f);
 }
 
+/* A step may last longer than a rank's time to notice that its stream has ended; that time begins
+ * when the step ends. A rank that is taken for stuck ends this process. */
+static void the_end_of_a_long_step_is_no_hang(void **state)
+{
+    (void)state;
+    struct fake *f = fake_start();
+    struct attach *a = attach_to(f, "/nowhere/libnvidia-ml.so.1");
+    give_plan(f, a);
+    attach_phase(a, WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD);
+    fake_cut(f, 0, RPC_UNAVAILABLE);
+    assert_true(mailbox_wait_end(attach_mailbox(a), -1));
+    usleep((ATTACH_GRACE_MS + 5 * ATTACH_TICK_MS) * 1000);
+    attach_phase(a, WITAN__CLUSTER__V1__PHASE__PHASE_IDLE);
+    usleep(5 * ATTACH_TICK_MS * 1000);
+    attach_close(a, NULL);
+    fake_end(f);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(heartbeats_tell_of_the_gpu),
     cmocka_unit_test(no_library_no_figures),
+    cmocka_unit_test(the_end_of_a_long_step_is_no_hang),
 };
 
 UNIT_MAIN(tests)
