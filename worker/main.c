@@ -39,7 +39,10 @@ static const char usage[] =
     "next start\n"
     "  --verbose                say where memory and time go\n";
 
-enum { MAX_GPU = 1023 };
+enum {
+    MAX_GPU = 1023,
+    STOP_ALONE_S = 10, /* for the other ranks to end, when not all may have heard a Stop */
+};
 
 struct worker {
     struct serve_options options;
@@ -155,6 +158,16 @@ static void complain(int rank, const char *msg)
         fprintf(stderr, "witan-worker: rank %d: %s\n", rank, msg);
 }
 
+static void end_alone(int signal)
+{
+    static const char words[] = "witan-worker: this rank was told to stop before it had a plan; "
+                                "others of its job have not ended since: it ends alone\n";
+    (void)signal;
+    if (write(STDERR_FILENO, words, sizeof words - 1) < 0) {
+    }
+    _exit(1);
+}
+
 static int run_mpi(const struct worker *w)
 {
     struct comm *world;
@@ -173,6 +186,11 @@ static int run_mpi(const struct worker *w)
         world->ops->abort(world, err.msg);
     if (st != OK && scope == SERVE_ALONE)
         _exit(1); /* the launcher ends the others, which finalizing would wait for */
+    if (scope == SERVE_ALONE) {
+        /* The Stop may not have reached those that had no stream just then. */
+        signal(SIGALRM, end_alone);
+        alarm(STOP_ALONE_S);
+    }
     world->ops->destroy(world);
     comm_mpi_finalize();
     return st != OK;

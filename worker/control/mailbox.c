@@ -211,10 +211,12 @@ enum status mailbox_wait_plan(struct mailbox *m, int64_t wait_ns, struct assignm
     pthread_mutex_lock(&m->mutex);
     while (!m->planned && !m->refused && !m->stopped && !m->ended && !late)
         late = !wait_change(m, until);
-    if (m->stopped)
-        st = error_set(err, ERR_CANCELLED, "stopped before there was a plan");
-    else if (m->planned)
+    /* A plan has gone to all ranks of the group, and a Stop behind it: they end as one that serves.
+     */
+    if (m->planned)
         *out = m->plan;
+    else if (m->stopped)
+        st = error_set(err, ERR_CANCELLED, "stopped before there was a plan");
     else if (m->refused || m->ended)
         st = (*err = m->why).code;
     else

@@ -252,8 +252,9 @@ static enum status attached(struct rank *r, const struct serve_options *o, enum 
 {
     *scope = SERVE_ALONE;
     enum status st = attach_wait_plan(r->attach, &r->plan, err);
-    if (st != OK)
-        return mailbox_stopped(attach_mailbox(r->attach)) ? OK : st;
+    if (mailbox_stopped(attach_mailbox(r->attach))) /* nothing is loaded for an end */
+        return OK;
+    TRY(st);
     *scope = SERVE_ALL;
     int64_t start = clock_now_ns();
     TRY(comm_agree(r->world, open_manifest(r, o, err), err));

@@ -36,7 +36,9 @@ enum serve_scope {
     SERVE_BROKEN, /* the others may wait for this rank in the transport: abort the job */
 };
 
-/* OK after a Stop. The coordinator has been told of a failure where it can be. */
+/* OK after a Stop; with SERVE_ALONE where it came before there was a plan, and so perhaps not to
+ * all ranks, which finalizing the transport waits for. The coordinator has been told of a failure
+ * where it can be. */
 enum status serve(struct comm *world, const struct serve_options *o, enum serve_scope *scope,
                   struct error *err);
 

@@ -500,6 +500,23 @@ static void stop_and_end_come_first(void **state)
     mailbox_destroy(m);
 }
 
+/* All ranks of a group have the plan or none has it: they take a Stop behind it alike. */
+static void a_plan_comes_before_a_stop(void **state)
+{
+    (void)state;
+    static struct assignment a;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err = {0}, why;
+    put_stop(m);
+    assert_int_equal(mailbox_wait_plan(m, -1, &a, &err), OK);
+    assert_true(mailbox_stopped(m));
+    error_set(&why, ERR_IO, "gone");
+    mailbox_end(m, &why);
+    mailbox_reopen(m);
+    assert_int_equal(mailbox_wait_plan(m, -1, &a, &err), ERR_CANCELLED);
+    mailbox_destroy(m);
+}
+
 static void the_highest_wake_counts(void **state)
 {
     (void)state;
@@ -602,6 +619,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_request_before_the_plan_is_refused),
     cmocka_unit_test(it_is_bounded_and_in_order),
     cmocka_unit_test(stop_and_end_come_first),
+    cmocka_unit_test(a_plan_comes_before_a_stop),
     cmocka_unit_test(the_highest_wake_counts),
     cmocka_unit_test(another_stream_begins_anew),
     cmocka_unit_test(unknown_messages_are_ignored),

@@ -359,6 +359,44 @@ static void a_group_without_coordinator_is_gone(void **state)
     fake_end(f);
 }
 
+/* Two ranks that have attached again, and wait for their plan. */
+static struct fake *job_waits_again(struct job *j)
+{
+    struct fake *f = fake_start();
+    struct fake_plan p = plan_for(two);
+    p.reattach_timeout_s = 60;
+    *j = job_start(f, 2);
+    fake_bring_up(f, &p);
+    for (int i = 0; i < 2; i++)
+        fake_cut(f, i, RPC_ABORTED);
+    for (int i = 0; i < 2; i++)
+        FAKE_WAIT(f, f->ranks[i].hellos == 2);
+    return f;
+}
+
+static void a_stop_before_the_plan_is_an_end_in_order(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct job j;
+    struct fake *f = job_waits_again(&j);
+    job_down(&j, f, 2, 30000);
+}
+
+/* The other would try to attach for a minute. */
+static void a_stop_that_one_rank_hears_ends_the_job(void **state)
+{
+    (void)state;
+    skip_without_mpirun();
+    struct job j;
+    struct fake *f = job_waits_again(&j);
+    fake_stop(f, 1);
+    assert_in_range(job_wait(&j, 40000), 1, 127);
+    assert_said(&j, "witan-worker: this rank was told to stop before it had a plan");
+    assert_gone(f, 2, 2000);
+    fake_end(f);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(serves_alone_and_stops),
     cmocka_unit_test(a_lost_coordinator_ends_the_process),
@@ -369,6 +407,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_group_without_coordinator_is_gone),
     cmocka_unit_test(a_killed_launcher_takes_its_ranks),
     cmocka_unit_test(an_error_of_all_is_said_once),
+    cmocka_unit_test(a_stop_before_the_plan_is_an_end_in_order),
+    cmocka_unit_test(a_stop_that_one_rank_hears_ends_the_job),
 };
 
 UNIT_MAIN(tests)

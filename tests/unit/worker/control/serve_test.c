@@ -863,6 +863,19 @@ static void stop_reaches_ranks_that_wait_for_their_plan(void **state)
     group_down(&g, f);
 }
 
+/* Whether or not a rank has looked at its plan before: the others would wait for it. */
+static void stop_behind_a_plan_ends_all_in_order(void **state)
+{
+    (void)state;
+    struct group g;
+    struct fake *f = busy_up(&g, 60, false);
+    struct fake_plan p = plan_for(two);
+    for (int i = 0; i < 2; i++)
+        fake_cut(f, i, RPC_ABORTED);
+    plan_again(f, 2, &p);
+    group_down(&g, f);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(hello_says_who_and_where),
     cmocka_unit_test(hello_says_which_gpu),
@@ -890,6 +903,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_refusal_ends_a_loaded_rank),
     cmocka_unit_test(nobody_is_waited_for_for_ever),
     cmocka_unit_test(stop_reaches_ranks_that_wait_for_their_plan),
+    cmocka_unit_test(stop_behind_a_plan_ends_all_in_order),
 };
 
 UNIT_MAIN(tests)
