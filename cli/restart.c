@@ -4,6 +4,7 @@
 void restart_ready(struct restart *r, int64_t now_ns)
 {
     r->served = true;
+    r->planned = false; /* it was told to end, and has come back as it was */
     r->ready_ns = now_ns;
 }
 

@@ -156,12 +156,22 @@ static void describe_end(int status, char out[128])
         snprintf(out, 128, "ended with exit code %d", WEXITSTATUS(status));
 }
 
+/* The coordinator has ended, and with it who lets ranks go: the rest gets no longer than this. */
+static void hurry(struct supervisor *s, int most_ms)
+{
+    int64_t until = clock_now_ns() + (int64_t)most_ms * 1000000;
+    if (until < s->deadline_ns)
+        s->deadline_ns = until;
+}
+
 static void on_end(struct supervisor *s, pid_t pid, int status)
 {
     char how[128];
     describe_end(status, how);
     if (pid == s->coordinator) {
         s->coordinator = 0;
+        if (s->phase == STOP)
+            hurry(s, STOP_FAILED_MS);
         if (s->phase > SETTLE || jobs_coordinator_ended(s, pid, status, how))
             return;
         if (!s->explained)

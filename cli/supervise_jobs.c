@@ -218,6 +218,22 @@ double job_plan_start(struct job *j)
     return plan_start(&j->restart);
 }
 
+/* How long it may take until the coordinator hears of what has been started. */
+static int64_t start_until_ns(const struct supervisor *s)
+{
+    return clock_now_ns() + s->o->config->limits.start_timeout_s * (int64_t)1000000000;
+}
+
+/* Nobody has seen its ranks. Those of a group that was lost may attach again to the next
+ * coordinator, and have as long for it as new ones; what was told to end is to. */
+static void forget_ranks(const struct supervisor *s, struct job *j)
+{
+    snprintf(j->state, sizeof j->state, "waiting");
+    j->said[0] = '\0';
+    if (j->kill_ns != 0 && !j->restart.planned && j->restart.due_ns == 0)
+        j->kill_ns = start_until_ns(s);
+}
+
 bool jobs_coordinator_ended(struct supervisor *s, pid_t pid, int status, const char *how)
 {
     bool told = WIFEXITED(status) && WEXITSTATUS(status) == 0;
@@ -228,11 +244,8 @@ bool jobs_coordinator_ended(struct supervisor *s, pid_t pid, int status, const c
     s->notify = -1;
     s->line_len = 0;
     s->explained = false;
-    for (uint32_t i = 0; i < s->o->config->groups_count; i++) { /* nobody has seen their ranks */
-        struct job *j = &s->jobs[i];
-        snprintf(j->state, sizeof j->state, "waiting");
-        j->said[0] = '\0';
-    }
+    for (uint32_t i = 0; i < s->o->config->groups_count; i++)
+        forget_ranks(s, &s->jobs[i]);
     supervise_say("the coordinator (process %d) %s; it is started again in %.1f s, and the groups "
                   "keep their weights",
                   (int)pid, how, plan_start(&s->restart));
@@ -262,7 +275,7 @@ static void start_again(struct supervisor *s, struct job *j)
     supervise_signal_children(s, SIGKILL, j->group->name); /* they hold memory that it needs */
     supervise_say("group %s: starting again", j->group->name);
     if (start_job(s, j, &err) == OK)
-        j->kill_ns = clock_now_ns() + s->o->config->limits.start_timeout_s * (int64_t)1000000000;
+        j->kill_ns = start_until_ns(s);
     else
         supervise_say("group %s: %s; trying again in %.1f s", j->group->name, err.msg,
                       job_plan_start(j));

@@ -47,6 +47,9 @@ static void a_planned_end_is_no_try(void **state)
     assert_int_equal(r.due_ns, 3 * ms);
     assert_false(r.planned);
     assert_int_equal(restart_plan(&r, 4 * ms, 0), 1000); /* and this end was none */
+    r.planned = true;
+    restart_ready(&r, 5 * ms); /* it was not heard of, and the group serves on */
+    assert_int_equal(restart_plan(&r, 6 * ms, 0), 2000);
 }
 
 static const struct CMUnitTest tests[] = {
