@@ -33,7 +33,7 @@ void hang_heard(struct hang_rank *r, const Witan__Cluster__V1__Heartbeat *h, int
     r->phase = (int)h->phase;
     r->layer = h->layer;
     r->meets = h->meets;
-    r->busy = h->running > 0;
+    r->busy = h->running > 0 || h->waiting > 0;
 }
 
 /* --- words -------------------------------------------------------------------------------------

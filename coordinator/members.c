@@ -193,6 +193,18 @@ static void note_class(struct group *g, const Witan__Cluster__V1__Hello *h)
     snprintf(g->class, sizeof g->class, "%s", s->numerics_class);
 }
 
+/* Ranks that wait, loaded, for others of their start: when a new start comes, these will not. The
+ * group has served nobody since, so that nothing is lost with those that wait. */
+static void give_way(struct group *g, const Witan__Cluster__V1__Hello *h)
+{
+    if (g->state != GROUP_WAITING || g->incarnation == h->incarnation || h->loaded)
+        return;
+    for (int32_t i = 0; i < group_world(g); i++)
+        if (g->ranks[i] && g->ranks[i]->hello->loaded)
+            rpc_finish(g->ranks[i]->call, RPC_FAILED_PRECONDITION,
+                       "its group has been started anew meanwhile: this rank ends");
+}
+
 /* Refuses what may not attach at all. */
 static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
 {
@@ -221,9 +233,10 @@ static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
                "rank %u of %u attaches, but the layout of group %s has %d ranks", h->rank, h->world,
                h->group, group_world(g));
     else if (g->state == GROUP_LOST || g->state == GROUP_STOPPING ||
-             (g->attached > 0 && g->incarnation != h->incarnation))
+             (g->attached > 0 && g->incarnation != h->incarnation)) {
+        give_way(g, h);
         refuse(r, RPC_ABORTED, "ranks of an earlier start of group %s have not gone yet", h->group);
-    else if (g->ranks[h->rank])
+    } else if (g->ranks[h->rank])
         refuse(r, RPC_ALREADY_EXISTS, "rank %u of group %s is attached already", h->rank, h->group);
     else if (right_class(r, h)) {
         note_class(g, h);

@@ -212,6 +212,26 @@ static void rank_0_may_hang_between_steps(void **state)
     assert_non_null(strstr(g.why, "rank 0 (node1, pid 4710) has made no progress"));
 }
 
+/* Nor with sequences that only wait to be run. */
+static void rank_0_may_hang_before_the_first_sequence(void **state)
+{
+    (void)state;
+    struct group g;
+    Witan__Cluster__V1__Heartbeat h = WITAN__CLUSTER__V1__HEARTBEAT__INIT;
+    make(&g, 1);
+    h.phase = WITAN__CLUSTER__V1__PHASE__PHASE_WAITING;
+    h.progress = 90;
+    h.step = 812;
+    for (int64_t s = 10; s <= 14; s++)
+        hang_heard(&g.ranks[0], &h, s * S * ms);
+    FINE(&g, 14 * S + 100);
+    h.waiting = 1;
+    hang_heard(&g.ranks[0], &h, 14 * S * ms + 200 * ms);
+    BLAMED(&g, 14 * S + 300, HANG_RANK_STUCK,
+           "rank 0 (node1, pid 4710) has made no progress for 4.3 s in phase waiting at step 812: "
+           "its process or its device hangs");
+}
+
 static void all_wait_at_one_place(void **state)
 {
     (void)state;
@@ -350,6 +370,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(alone_it_is_blamed_too),
     cmocka_unit_test(who_has_not_woken_is_blamed),
     cmocka_unit_test(rank_0_may_hang_between_steps),
+    cmocka_unit_test(rank_0_may_hang_before_the_first_sequence),
     cmocka_unit_test(all_wait_at_one_place),
     cmocka_unit_test(who_waits_where_others_have_passed),
     cmocka_unit_test(who_is_silent_is_blamed_by_those_who_wait_for_it),

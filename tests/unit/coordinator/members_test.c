@@ -291,7 +291,7 @@ static void takes_back_ranks_that_have_loaded(void **state)
     wait_attached(&c, 0);
     attach_one_of_two(&c, &r[0], 0, true, 8);
     wait_attached(&c, 1);
-    attach_one_of_two(&c, &other, 1, false, 9);
+    attach_one_of_two(&c, &other, 1, true, 9);
     assert_int_equal(fake_wait_closed(&other), RPC_ABORTED);
     fake_release(&other);
     fake_release(&r[0]); /* its link is bad: nothing is lost by that now */
@@ -301,6 +301,53 @@ static void takes_back_ranks_that_have_loaded(void **state)
     serve_two(&c, r);
     assert_string_equal(cluster_states, "g0 loading;g0 ready;g0 lost;g0 waiting;g0 waiting;"
                                         "g0 loading;g0 ready;");
+    for (int i = 0; i < 2; i++)
+        fake_release(&r[i]);
+    cluster_stop(&c);
+}
+
+/* One that has loaded waits for another of its start, which is gone for good; meanwhile a launcher
+ * has started the group anew, and that start tries again. */
+static void a_new_start_is_not_kept_out(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank old, r[2];
+    cluster_start(&c, "groups: [{name: g0, tp: 2}]\n");
+    attach_one_of_two(&c, &old, 0, true, 8);
+    wait_attached(&c, 1);
+    attach_one_of_two(&c, &r[1], 1, false, 9);
+    assert_int_equal(fake_wait_closed(&r[1]), RPC_ABORTED);
+    fake_release(&r[1]);
+    assert_int_equal(fake_wait_closed(&old), RPC_FAILED_PRECONDITION);
+    assert_string_equal(old.message, "its group has been started anew meanwhile: this rank ends");
+    fake_release(&old);
+    wait_attached(&c, 0);
+    for (uint32_t i = 0; i < 2; i++)
+        attach_one_of_two(&c, &r[i], i, false, 9);
+    serve_two(&c, r);
+    assert_string_equal(cluster_states, "g0 waiting;g0 loading;g0 ready;");
+    for (int i = 0; i < 2; i++)
+        fake_release(&r[i]);
+    cluster_stop(&c);
+}
+
+/* Ranks that have not loaded wait as long as any: another start comes after them. */
+static void a_start_that_waits_is_not_sent_home(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2], other;
+    cluster_start(&c, "groups: [{name: g0, tp: 2}]\n");
+    attach_one_of_two(&c, &r[0], 0, false, 8);
+    wait_attached(&c, 1);
+    for (int loaded = 0; loaded < 2; loaded++) {
+        attach_one_of_two(&c, &other, 1, loaded, 9);
+        assert_int_equal(fake_wait_closed(&other), RPC_ABORTED);
+        fake_release(&other);
+    }
+    attach_one_of_two(&c, &r[1], 1, false, 8);
+    serve_two(&c, r);
     for (int i = 0; i < 2; i++)
         fake_release(&r[i]);
     cluster_stop(&c);
@@ -547,6 +594,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(shows_the_gpu_of_a_rank),
     cmocka_unit_test(refuses_a_rank_twice),
     cmocka_unit_test(takes_back_ranks_that_have_loaded),
+    cmocka_unit_test(a_new_start_is_not_kept_out),
+    cmocka_unit_test(a_start_that_waits_is_not_sent_home),
     cmocka_unit_test(a_rank_that_waits_for_others_is_not_silent),
     cmocka_unit_test(ranks_come_back_when_all_were_silent),
     cmocka_unit_test(wants_a_hello_first),
