@@ -44,8 +44,10 @@ bool drain_restarting(const struct members *m)
 
 static void undo_drain(struct group *g)
 {
-    if (g->drained)
+    if (g->drained) {
         log_info("group %s: takes requests again", g->config->name);
+        g->members->notify(g->config->name, "undrained", "");
+    }
     g->drained = false;
     generation_resume(g->members->core);
 }
@@ -64,6 +66,7 @@ static enum status begin_drain(struct group *g, bool force, struct error *err)
     g->moved = false;
     log_info("group %s: draining: takes nothing new, %d requests run there", g->config->name,
              g->active);
+    g->members->notify(g->config->name, "drained", "");
     return OK;
 }
 

@@ -15,7 +15,8 @@
 #include "coordinator/members.h"
 
 /* The group takes nothing new from now on, until `undo`; that is kept over its loss and forgotten
- * with this coordinator. *requests: how many it still runs. ERR_NOT_FOUND: no such group;
+ * with this coordinator, unless who starts the next one was notified and says so again
+ * (`witan-coordinator --drained`). *requests: how many it still runs. ERR_NOT_FOUND: no such group;
  * ERR_INVALID: it is the only one that takes requests, or it restarts. */
 enum status drain_group(struct members *m, const char *name, bool undo, bool force,
                         uint32_t *requests, struct error *err);

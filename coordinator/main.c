@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/drain.h"
 #include "coordinator/hang.h"
 #include "coordinator/http.h"
 #include "coordinator/inference.h"
@@ -20,11 +21,12 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: witan-coordinator -c cluster.yaml [--notify-fd N]\n"
+    "usage: witan-coordinator -c cluster.yaml [--drained GROUP]... [--notify-fd N]\n"
+    "  --drained GROUP this group takes no requests, as after `witan drain GROUP`\n"
     "  --notify-fd N   lines on this descriptor: `manifest SHA-256 SIGNERS`, `layout GROUP "
     "LAYOUT`,\n"
-    "                  `listening WHAT HOST:PORT`, `group NAME STATE MESSAGE`, `ready`,\n"
-    "                  `failed MESSAGE` (`witan serve` reads them)\n";
+    "                  `listening WHAT HOST:PORT`, `group NAME STATE MESSAGE`, `drained GROUP`,\n"
+    "                  `undrained GROUP`, `ready`, `failed MESSAGE` (`witan serve` reads them)\n";
 
 enum { GRACE_S = 10, STOP_S = 10, STEP_MS = 50 };
 
@@ -41,6 +43,8 @@ struct coordinator {
     enum stage stage;
     int64_t deadline_ns; /* of the stage */
     bool was_ready, told_ready;
+    const char *drained[CONFIG_MAX_GROUPS]; /* by --drained */
+    uint32_t drained_count;
 };
 
 static int notify_fd = -1;
@@ -142,6 +146,10 @@ static struct coordinator *the_coordinator; /* for on_group, which has no argume
 static void on_group(const char *group, const char *state, const char *message)
 {
     struct coordinator *c = the_coordinator;
+    if (strcmp(state, "drained") == 0 || strcmp(state, "undrained") == 0) {
+        notify("%s %s", state, group);
+        return;
+    }
     notify("group %s %s %s", group, state, message);
     if (!c->told_ready && c->core->members && members_all_ready(c->core->members)) {
         c->told_ready = true;
@@ -231,6 +239,20 @@ static enum status watch(struct coordinator *c, struct error *err)
     return OK;
 }
 
+/* Those that were drained in the coordinator before this one. */
+static enum status drain_again(struct coordinator *c, struct error *err)
+{
+    for (uint32_t i = 0; i < c->drained_count; i++) {
+        uint32_t requests;
+        enum status st = drain_group(c->core->members, c->drained[i], false, true, &requests, err);
+        if (st != OK) {
+            error_prefix(err, "--drained: ");
+            return st;
+        }
+    }
+    return OK;
+}
+
 static enum status start(struct coordinator *c, const char *path, struct error *err)
 {
     TRY(config_init(&c->config, err));
@@ -241,7 +263,8 @@ static enum status start(struct coordinator *c, const char *path, struct error *
     TRY(watch(c, err));
     TRY(rpc_create(1000, NULL, NULL, &c->rpc, err));
     TRY(core_create(&c->config, c->loop, &c->core, err));
-    return open_doors(c, err);
+    TRY(open_doors(c, err));
+    return drain_again(c, err); /* nobody has been let in yet: the loop does not run */
 }
 
 static void finish(struct coordinator *c)
@@ -261,7 +284,7 @@ static void finish(struct coordinator *c)
     config_fini(&c->config);
 }
 
-static int parse(int argc, char **argv, const char **config)
+static int parse(int argc, char **argv, struct coordinator *c, const char **config)
 {
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
@@ -272,6 +295,9 @@ static int parse(int argc, char **argv, const char **config)
             *config = argv[++i];
         } else if (strcmp(argv[i], "--notify-fd") == 0 && more) {
             notify_fd = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--drained") == 0 && more &&
+                   c->drained_count < CONFIG_MAX_GROUPS) {
+            c->drained[c->drained_count++] = argv[++i];
         } else {
             fputs(usage, stderr);
             return 2;
@@ -287,7 +313,7 @@ int main(int argc, char **argv)
     struct coordinator c = {0};
     struct error err = {0};
     const char *path = NULL;
-    int code = parse(argc, argv, &path);
+    int code = parse(argc, argv, &c, &path);
     if (code != 0)
         return code;
     signal(SIGPIPE, SIG_IGN);

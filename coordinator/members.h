@@ -4,9 +4,9 @@
  *
  * A group is `waiting` until every rank of one incarnation is there, `loading` after the plan has
  * gone out, `ready` once every rank has loaded and a forward pass has crossed them all, and `lost`
- * from the first rank that fails until the last has gone; then it waits again. A rank that has loaded
- * and whose stream alone has ended keeps its weights and attaches again: `loading` then takes a
- * moment.
+ * from the first rank that fails until the last has gone; then it waits again. A rank that has
+ * loaded and whose stream alone has ended keeps its weights and attaches again: `loading` then
+ * takes a moment.
  */
 #ifndef WITAN_COORDINATOR_MEMBERS_H
 #define WITAN_COORDINATOR_MEMBERS_H
@@ -19,7 +19,8 @@
 struct group;
 
 /* Listens for ranks. `tls` is mutual. `notify` is told of each change of a group's state
- * ("waiting", "loading", "ready", "lost", "failed") with a message for the operator. */
+ * ("waiting", "loading", "ready", "stopping", "lost") with a message for the operator; and of
+ * "drained" and "undrained", which are no states but what was asked for (drain.h). */
 enum status members_create(struct core *core, struct rpc *rpc, const struct rpc_tls *tls,
                            void (*notify)(const char *group, const char *state,
                                           const char *message),

@@ -64,10 +64,10 @@ struct group {
     bool drained, moved; /* takes nothing new; what ran there has been moved on */
     bool alone;          /* it restarts whether or not others take requests */
     enum group_restart restart;
-    int64_t drained_ns, restart_ns; /* since when */
-    uint64_t losses;                /* times that it was lost after it was ready */
-    uint64_t failed_starts;         /* and before */
-    char last_loss[1024];           /* why, the last time; "": never */
+    int64_t drained_ns, restart_ns;  /* since when */
+    uint64_t losses;                 /* times that it was lost after it was ready */
+    uint64_t failed_starts;          /* and before */
+    char last_loss[1024];            /* why, the last time; "": never */
     uint64_t hangs[HANG_KIND_COUNT]; /* of both, because it stood still */
     int64_t last_loss_ns;
     uint64_t incarnation;

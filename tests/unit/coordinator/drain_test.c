@@ -220,6 +220,10 @@ static void a_drained_group_takes_nothing_new(void **state)
     start(&c, &a);
     finish(&r[0], next(&r[0], SUBMIT)->submit, &a);
     end(&c, r, 2);
+    /* Who starts the next coordinator is told, once each time. */
+    const char *told_of = strstr(cluster_states, "g0 drained;g1 drained;g0 undrained;");
+    assert_non_null(told_of);
+    assert_true(strstr(cluster_states, "drained;") == told_of + 3);
 }
 
 /* Kept over the loss of its group, which then serves nobody until it is undone. */

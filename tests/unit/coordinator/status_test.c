@@ -1,5 +1,5 @@
-/* What `witan status` is told of groups, with ranks that the test plays: how often each was lost and
- * why the last time, and what it waits for. */
+/* What `witan status` is told of groups, with ranks that the test plays: how often each was lost
+ * and why the last time, and what it waits for. */
 #include "tests/unit/coordinator/cluster.h"
 
 typedef Witan__Inference__V1__GetStatusResponse reply;
@@ -118,8 +118,9 @@ static void a_group_of_others_waits_for_them(void **state)
     struct ready_ask ready = {.core = c.core};
     on_loop(&c, ask_ready, &ready);
     assert_int_equal(ready.st, ERR_PEER);
-    assert_non_null(strstr(ready.err.msg, "group g0 waits for its ranks, which are started elsewhere: 0 "
-                                    "of 1 are there"));
+    assert_non_null(strstr(ready.err.msg,
+                           "group g0 waits for its ranks, which are started elsewhere: 0 "
+                           "of 1 are there"));
     fake_serve(&c, &r);
     wait_state(&c, "ready");
     assert_losses(&c, 0, 0, "", "");
