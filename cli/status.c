@@ -1,6 +1,7 @@
 /* `witan status`: what a coordinator says of its groups and ranks, as a page or as JSON. */
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/status.h"
 
 #include "base/check.h"
 #include "proto/inference.pb-c.h"
@@ -13,10 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] = "usage: witan status [--json] [FLAG...]\n"
-                            "Shows the coordinator's groups and ranks. Exit code 0: every group is "
-                            "ready; 3: one is not; 1:\n"
-                            "the coordinator cannot be reached.\n";
+static const char usage[] =
+    "usage: witan status [--json] [FLAG...]\n"
+    "Shows the coordinator's groups and ranks, and what a `witan serve` here keeps of them. Exit "
+    "code "
+    "0: every\n"
+    "group is ready; 3: one is not; 1: the coordinator cannot be reached.\n"
+    "  --run-dir DIR      of the `witan serve` that runs in this folder (default: the detached one "
+    "of this user,\n"
+    "                     where no address is given)\n";
 
 enum { TIMEOUT_MS = 5000, NOT_READY = 3 };
 
@@ -29,8 +35,7 @@ static const double MB = 1e-6;
 /* --- as a page, 100 columns --------------------------------------------------------------------
  */
 
-/* Words onto lines of 100 columns. */
-static void show_wrapped(const char *text)
+void status_wrap(const char *text)
 {
     enum { INDENT = 9, COLUMNS = 100 };
     int column = 0;
@@ -63,7 +68,7 @@ static void show_memory(const rank *r)
             (double)r->resident_bytes * MB);
     fclose(f);
     if (total > 0)
-        show_wrapped(words);
+        status_wrap(words);
     free(words);
 }
 
@@ -76,7 +81,7 @@ static void show_device(const Witan__Inference__V1__Device *d)
                    d->name, d->compute_capability, (double)d->memory_bytes * 1e-9, d->cuda_driver,
                    d->uuid, d->pci) > 0,
           "no memory for a line");
-    show_wrapped(words);
+    status_wrap(words);
     free(words);
 }
 
@@ -124,7 +129,7 @@ static void show_figures(const rank *r)
         fprintf(f, "%s%" PRIu32, i > 0 ? ", " : "; Xid ", r->xids[i]);
     fclose(f);
     if (len > 0)
-        show_wrapped(words);
+        status_wrap(words);
     free(words);
 }
 
@@ -140,17 +145,16 @@ static void show_rank(const rank *r)
     show_device(r->device);
     show_figures(r);
     if (*r->holds)
-        show_wrapped(r->holds);
+        status_wrap(r->holds);
     show_memory(r);
 }
 
-static const char *times(uint64_t n)
+const char *status_times(uint64_t n)
 {
     return n == 1 ? "time" : "times";
 }
 
-/* How long ago, in the unit that says it in one or two digits. */
-static void put_age(FILE *f, double seconds)
+void status_put_age(FILE *f, double seconds)
 {
     static const struct {
         const char *unit;
@@ -172,15 +176,15 @@ static void show_losses(const group *g)
     FILE *f = open_memstream(&words, &len);
     CHECK(f, "no memory for a line");
     if (g->losses > 0)
-        fprintf(f, "lost %" PRIu64 " %s, ", g->losses, times(g->losses));
+        fprintf(f, "lost %" PRIu64 " %s, ", g->losses, status_times(g->losses));
     if (g->failed_starts > 0)
         fprintf(f, "lost before it was ready %" PRIu64 " %s, ", g->failed_starts,
-                times(g->failed_starts));
+                status_times(g->failed_starts));
     fputs("last ", f);
-    put_age(f, g->last_loss_seconds_ago);
+    status_put_age(f, g->last_loss_seconds_ago);
     fprintf(f, ": %s", g->last_loss);
     fclose(f);
-    show_wrapped(words);
+    status_wrap(words);
     free(words);
 }
 
@@ -192,7 +196,7 @@ static void show_group(const group *g)
                g->requests);
     putchar('\n');
     if (*g->message && strcmp(g->message, g->last_loss) != 0)
-        show_wrapped(g->message);
+        status_wrap(g->message);
     show_losses(g);
     if (g->n_ranks == 0)
         return;
@@ -216,7 +220,7 @@ static void show_manifest(const Witan__Inference__V1__Manifest *m)
     char *words = NULL;
     CHECK(asprintf(&words, "signed by %s", m->signers) > 0, "no memory for a line");
     printf("manifest SHA-256 %.64s\n", m->digest);
-    show_wrapped(words);
+    status_wrap(words);
     free(words);
 }
 
@@ -308,7 +312,15 @@ static json_t *group_json(const group *g)
         "wait_seconds", g->wait_seconds);
 }
 
-static void show_json(const reply *r)
+static void dump(json_t *all)
+{
+    CHECK(all, "no memory for the status");
+    json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(all);
+}
+
+static void show_json(const reply *r, json_t *serve)
 {
     json_t *groups = json_array();
     for (size_t i = 0; i < r->n_groups; i++) {
@@ -319,15 +331,12 @@ static void show_json(const reply *r)
     json_t *manifest = r->manifest ? json_pack("{s:s, s:s}", "digest", r->manifest->digest,
                                                "signers", r->manifest->signers)
                                    : json_null();
-    json_t *all = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "version", r->version,
+    json_t *all = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:O?}", "version", r->version,
                             "model", r->model, "model_dir", r->model_dir, "manifest", manifest,
                             "uptime_seconds", number(r->uptime_seconds), "requests_running",
                             number(r->requests_running), "requests_done", number(r->requests_done),
-                            "groups", groups);
-    CHECK(all, "no memory for the status");
-    json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(all);
+                            "groups", groups, "serve", serve);
+    dump(all);
 }
 
 /* --- the command -------------------------------------------------------------------------------
@@ -335,7 +344,9 @@ static void show_json(const reply *r)
 
 struct outcome {
     bool json;
-    bool ready; /* every group is */
+    const char *run_dir; /* NULL: none was given */
+    json_t *serve;       /* NULL: none is known; owned */
+    bool ready;          /* every group is */
 };
 
 /* On the rpc thread, while the caller waits. */
@@ -347,7 +358,7 @@ static void on_reply(void *user, const ProtobufCMessage *message)
     for (size_t i = 0; i < r->n_groups; i++)
         o->ready &= strcmp(r->groups[i]->state, "ready") == 0;
     if (o->json)
-        show_json(r);
+        show_json(r, o->serve);
     else
         show(r);
 }
@@ -370,12 +381,34 @@ static enum status ask(const struct client_options *where, struct outcome *o, st
     return st;
 }
 
+/* With what is known of `witan serve`, the coordinator's answer or not. */
+static int run(struct client_options *where, bool anywhere, struct outcome *o)
+{
+    struct error err;
+    enum status st = OK;
+    if (o->run_dir || anywhere)
+        st = status_serve_read(o->run_dir, &o->serve, &err);
+    if (st == OK && anywhere && o->serve && status_serve_address(o->serve))
+        where->address = status_serve_address(o->serve);
+    if (st == OK) {
+        st = ask(where, o, &err);
+        if (st != OK && o->serve && o->json)
+            dump(json_pack("{s:O}", "serve", o->serve));
+        if (o->serve && !o->json)
+            status_serve_show(o->serve);
+    }
+    if (st != OK)
+        fprintf(stderr, "witan status: %s\n", err.msg);
+    json_decref(o->serve);
+    return st != OK ? 1 : o->ready ? 0 : NOT_READY;
+}
+
 int cmd_status(int argc, char **argv)
 {
     struct client_options where;
     struct outcome o = {0};
-    struct error err;
     client_init(&where);
+    const char *nobody = where.address;
     for (int i = 1; i < argc; i++) {
         int taken = client_flag(&where, argc, argv, &i);
         if (taken < 0)
@@ -384,6 +417,8 @@ int cmd_status(int argc, char **argv)
             continue;
         if (strcmp(argv[i], "--json") == 0) {
             o.json = true;
+        } else if (strcmp(argv[i], "--run-dir") == 0 && i + 1 < argc) {
+            o.run_dir = argv[++i];
         } else if (strcmp(argv[i], "--help") == 0) {
             printf("%s%s", usage, client_help);
             return 0;
@@ -392,9 +427,5 @@ int cmd_status(int argc, char **argv)
             return 2;
         }
     }
-    if (ask(&where, &o, &err) != OK) {
-        fprintf(stderr, "witan status: %s\n", err.msg);
-        return 1;
-    }
-    return o.ready ? 0 : NOT_READY;
+    return run(&where, where.address == nobody, &o);
 }

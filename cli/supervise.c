@@ -183,6 +183,8 @@ static void on_end(struct supervisor *s, pid_t pid, int status)
         if (s->jobs[i].pid != pid)
             continue;
         s->jobs[i].pid = 0;
+        if (!s->jobs[i].restart.planned && !s->jobs[i].explained) /* the coordinator knows more */
+            last_end_note(&s->jobs[i].last, "mpirun (process %d) %s", (int)pid, how);
         if (s->jobs[i].restart.planned && job_comes_again(s, &s->jobs[i])) {
             job_plan_start(&s->jobs[i]);
             supervise_say("group %s: its processes have ended as they were told to",
@@ -195,6 +197,8 @@ static void on_end(struct supervisor *s, pid_t pid, int status)
                 s, "mpirun of group %s (process %d) %s%s", s->jobs[i].group->name, (int)pid, how,
                 s->o->config->verbose || s->failed ? "" : " (--verbose shows its own words)");
         }
+        if (s->phase < SETTLE)
+            supervise_write_state(s);
     }
 }
 

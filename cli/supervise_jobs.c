@@ -55,7 +55,13 @@ enum status jobs_start_coordinator(struct supervisor *s, struct error *err)
     words_add(&words, "%s", config);
     words_add(&words, "--notify-fd");
     words_add(&words, "%d", notify[1]);
+    for (uint32_t i = 0; i < s->o->config->groups_count; i++)
+        if (s->jobs[i].drained) {
+            words_add(&words, "--drained");
+            words_add(&words, "%s", s->jobs[i].group->name);
+        }
     enum status st = launch_start(words.list, notify[1], NULL, &s->coordinator, err);
+    s->starts += st == OK;
     words_fini(&words);
     close(notify[1]);
     s->notify = notify[0];
@@ -92,7 +98,7 @@ static void worker_words(const struct supervisor *s, const struct config_group *
 {
     const struct config *c = s->o->config;
     words_add(out, "%s", program);
-    coordinator_words(s, g->hosts_count > 0, out);
+    coordinator_words(s, g->hosts_count > 0 || g->external, out);
     const char *const fixed[] = {"--group", g->name, "--tls", c->pki};
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         words_add(out, "%s", fixed[i]);
@@ -112,7 +118,10 @@ static void worker_words(const struct supervisor *s, const struct config_group *
     }
     if (config_cuda(c)) {
         words_add(out, "--device");
-        words_add(out, "cuda:%d", gpus_before(c, g));
+        if (g->external) /* a machine of its own */
+            words_add(out, "cuda");
+        else
+            words_add(out, "cuda:%d", gpus_before(c, g));
         words_add(out, "--collectives");
         words_add(out, "%s", c->model.collectives);
     }
@@ -174,7 +183,23 @@ static enum status start_job(struct supervisor *s, struct job *j, struct error *
                                   &j->pid, err);
     words_fini(&words);
     j->starts += st == OK;
+    j->explained = false;
     return st;
+}
+
+void job_say_elsewhere(const struct supervisor *s, const struct job *j, const char *words)
+{
+    struct words worker = {0};
+    char line[1500];
+    size_t len = 0;
+    worker_words(s, j->group, "witan-worker", s->o->config->region, &worker);
+    for (char **word = worker.list; *word && len < sizeof line; word++)
+        len += (size_t)snprintf(line + len, sizeof line - len, " %s", *word);
+    words_fini(&worker);
+    supervise_say(
+        "group %s: waiting for its ranks, which are started elsewhere: %s`srun --mpi=pmix "
+        "-n %d%s`, or as your system has it",
+        j->group->name, words, config_group_world(j->group), line);
 }
 
 enum status jobs_start(struct supervisor *s, struct error *err)
@@ -183,8 +208,7 @@ enum status jobs_start(struct supervisor *s, struct error *err)
     for (uint32_t i = 0; i < s->o->config->groups_count; i++) {
         struct job *j = &s->jobs[i];
         if (j->group->external) {
-            supervise_say("group %s: waiting for its ranks, which are started elsewhere",
-                          j->group->name);
+            job_say_elsewhere(s, j, "");
             continue;
         }
         enum status st = start_job(s, j, err);
@@ -246,6 +270,7 @@ bool jobs_coordinator_ended(struct supervisor *s, pid_t pid, int status, const c
     s->explained = false;
     for (uint32_t i = 0; i < s->o->config->groups_count; i++)
         forget_ranks(s, &s->jobs[i]);
+    last_end_note(&s->last, "process %d %s", (int)pid, how);
     supervise_say("the coordinator (process %d) %s; it is started again in %.1f s, and the groups "
                   "keep their weights",
                   (int)pid, how, plan_start(&s->restart));

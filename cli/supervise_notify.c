@@ -5,9 +5,11 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -33,6 +35,26 @@ void supervise_dial_address(const char *listening, bool far, char out[600])
 /* --- what others may read ----------------------------------------------------------------------
  */
 
+void last_end_note(struct last_end *l, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(l->why, sizeof l->why, fmt, ap);
+    va_end(ap);
+    for (char *c = l->why; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+    l->at = time(NULL);
+}
+
+static json_t *job_json(const struct job *j)
+{
+    return json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:s, s:I}", "name", j->group->name, "state",
+                     j->state, "mpirun", (json_int_t)j->pid, "starts", (json_int_t)j->starts,
+                     "drained", j->drained, "losses", (json_int_t)j->losses, "last_end",
+                     j->last.why, "last_end_at", (json_int_t)j->last.at);
+}
+
 static const char *scheme(const struct config *c)
 {
     return c->listen.tls.cert ? "https" : "http";
@@ -45,14 +67,13 @@ void supervise_write_state(struct supervisor *s)
     bool again = s->phase == SERVE && s->restart.ready_ns == 0;
     json_t *groups = json_array(), *state;
     for (uint32_t i = 0; i < s->o->config->groups_count; i++)
-        json_array_append_new(groups, json_pack("{s:s, s:s, s:I, s:I}", "name",
-                                                s->jobs[i].group->name, "state", s->jobs[i].state,
-                                                "mpirun", (json_int_t)s->jobs[i].pid, "starts",
-                                                (json_int_t)s->jobs[i].starts));
-    state = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:o}", "pid", (json_int_t)getpid(),
-                      "state", again ? "restarting" : words[s->phase], "model",
-                      s->o->config->model.name, "http", s->http, "grpc", s->grpc, "cluster",
-                      s->cluster, "coordinator", (json_int_t)s->coordinator, "manifest",
+        json_array_append_new(groups, job_json(&s->jobs[i]));
+    state = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:s, s:o}", "pid",
+                      (json_int_t)getpid(), "state", again ? "restarting" : words[s->phase],
+                      "model", s->o->config->model.name, "http", s->http, "grpc", s->grpc,
+                      "cluster", s->cluster, "coordinator", (json_int_t)s->coordinator,
+                      "coordinator_starts", (json_int_t)s->starts, "coordinator_last_end",
+                      s->last.why, "coordinator_last_end_at", (json_int_t)s->last.at, "manifest",
                       s->manifest, "groups", groups);
     char *text = state ? json_dumps(state, JSON_INDENT(2)) : NULL;
     struct error err;
@@ -181,6 +202,18 @@ static void set_patience(struct supervisor *s, struct job *j, const char *before
         j->kill_ns = now + attach_ms(s) * 1000000;
 }
 
+/* What is kept of how it fares. */
+static void note_state(struct job *j, const char *state, const char *message)
+{
+    if (strcmp(state, "lost") == 0) {
+        j->losses++;
+        j->explained = true;
+        last_end_note(&j->last, "%s", message);
+    } else if (strcmp(state, "ready") == 0) {
+        j->explained = false;
+    }
+}
+
 static void on_group(struct supervisor *s, const char *name, const char *state, const char *message)
 {
     for (uint32_t i = 0; i < s->o->config->groups_count; i++) {
@@ -200,13 +233,26 @@ static void on_group(struct supervisor *s, const char *name, const char *state, 
             j->restart.planned = true;
         if (bad && !j->group->external && s->phase <= SETTLE && !job_comes_again(s, j))
             supervise_fail(s, "group %s %s%s%s", name, state, *message ? ": " : "", message);
+        else if (j->group->external && strcmp(state, "waiting") == 0 && s->phase < SETTLE)
+            job_say_elsewhere(s, j,
+                              "those that live attach again by themselves; where they have ended, "
+                              "start all of them again: ");
         else if (news && s->phase < SETTLE)
             supervise_say("group %s: %s", name, said);
+        note_state(j, state, message);
         if (strcmp(state, "ready") == 0 && s->phase == SERVE)
             on_serving(s);
         supervise_write_state(s);
         return;
     }
+}
+
+static void on_drained(struct supervisor *s, const char *name, bool drained)
+{
+    for (uint32_t i = 0; i < s->o->config->groups_count; i++)
+        if (strcmp(s->jobs[i].group->name, name) == 0)
+            s->jobs[i].drained = drained;
+    supervise_write_state(s);
 }
 
 static void on_line(struct supervisor *s, char *line)
@@ -226,6 +272,8 @@ static void on_line(struct supervisor *s, char *line)
     } else if (strcmp(word, "group") == 0) {
         char *name = next_word(&rest), *state = next_word(&rest);
         on_group(s, name, state, rest);
+    } else if (strcmp(word, "drained") == 0 || strcmp(word, "undrained") == 0) {
+        on_drained(s, rest, strcmp(word, "drained") == 0);
     } else if (strcmp(word, "ready") == 0 && s->phase == START) {
         s->phase = SERVE;
         on_serving(s);

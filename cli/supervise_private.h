@@ -12,6 +12,12 @@ enum phase { START, SERVE, SETTLE, STOP, TERMINATE, KILL };
 
 enum { SUPERVISE_MAX_LINE = 4096 }; /* of the notify pipe */
 
+/* Why something ended, the last time: kept until it does again. */
+struct last_end {
+    char why[1200]; /* printable ASCII; "": it never did */
+    int64_t at;     /* unix time */
+};
+
 struct job {
     const struct config_group *group;
     pid_t pid; /* mpirun; 0: not running */
@@ -19,16 +25,21 @@ struct job {
     char state[16];
     char said[1200]; /* the last line shown of it */
     struct restart restart;
-    int64_t kill_ns; /* when it is killed, lost or started and not heard of; 0: never */
-    int64_t starts;
+    int64_t kill_ns;        /* when it is killed, lost or started and not heard of; 0: never */
+    int64_t starts, losses; /* processes started; times that the coordinator has lost it */
+    struct last_end last;
+    bool explained; /* `last` is of its present start */
+    bool drained;   /* by `witan drain`: the next coordinator is told so */
 };
 
 struct supervisor {
     const struct supervise_options *o;
     int signals, notify;    /* signalfd; the coordinator's notify pipe, -1 when closed */
     pid_t coordinator;      /* 0: not running */
-    struct restart restart; /* of the coordinator */
-    struct job *jobs;       /* [config->groups_count] */
+    struct restart restart; /* of the coordinator, as the next two */
+    int64_t starts;
+    struct last_end last;
+    struct job *jobs;                        /* [config->groups_count] */
     char http[600], grpc[600], cluster[300]; /* where others reach it; "" until known */
     char http_at[300], grpc_at[300];         /* what it listens on, as `cluster` */
     char manifest[80], signers[1100];        /* its SHA-256; "": none */
@@ -76,9 +87,12 @@ void jobs_tend(struct supervisor *s);
 bool job_comes_again(const struct supervisor *s, const struct job *j);
 /* It has ended: in how many seconds it will be started again. */
 double job_plan_start(struct job *j);
+/* Says that a group waits for ranks that others start, and after these words how. */
+void job_say_elsewhere(const struct supervisor *s, const struct job *j, const char *words);
 
 /* --- supervise_notify.c: what the coordinator tells, and what others may read of it --- */
 
+void last_end_note(struct last_end *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Takes what the coordinator has said. */
 void notify_drain(struct supervisor *s);
 void supervise_write_state(struct supervisor *s);
