@@ -73,8 +73,10 @@ class MemoryGroup:
             folder = _controller() / f"witan-faults-{os.getpid()}"
             folder.mkdir()
             self.folder = folder
-            v1 = folder / "memory.limit_in_bytes"
-            (v1 if v1.exists() else folder / "memory.max").write_text(str(LIMIT_MB << 20))
+            limits = {"memory.limit_in_bytes": LIMIT_MB << 20, "memory.memsw.limit_in_bytes": LIMIT_MB << 20,
+                      "memory.max": LIMIT_MB << 20, "memory.swap.max": 0}
+            for name in (n for n in limits if (folder / n).exists()):
+                (folder / name).write_text(str(limits[name]))
         except OSError as why:
             self.close()
             return f"no cgroup that limits memory: {why}"

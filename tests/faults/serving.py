@@ -104,6 +104,16 @@ class Cluster:
             raise Failure(f"the log has: {found[0]}")
         self.check_left()
 
+    def check_blocks(self):
+        """Groups that are ready soon run nothing, and all their KV blocks are free: those that are
+        kept for their prefix count as such."""
+        def let_go() -> bool:
+            ready = [g for g in self.status()["groups"] if g["state"] == "ready"]
+            return bool(ready) and all(g["running"] == g["waiting"] == 0 and
+                                       g["kv_blocks_free"] == g["kv_blocks"] > 0 for g in ready)
+
+        within(20, "all KV blocks of groups that are ready are free", let_go)
+
     def check_left(self):
         """No process and no file of it is left."""
         end = time.monotonic() + 5 * FACTOR
