@@ -299,10 +299,10 @@ static json_t *group_json(const group *g)
     for (size_t i = 0; i < g->n_ranks; i++)
         json_array_append_new(ranks, rank_json(g->ranks[i]));
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:f, s:o, s:b, "
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:f, s:o, s:b, "
         "s:b, s:o, s:o, s:o, s:f}",
         "name", g->name, "state", g->state, "message", g->message, "layout", g->layout,
-        "numerics_class", g->numerics_class, "running", number(g->running), "waiting",
+        "numerics_class", g->numerics_class, "through", g->through, "running", number(g->running), "waiting",
         number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
         number(g->kv_blocks), "tokens", number(g->tokens), "proven_seconds_ago",
         g->proven_seconds_ago, "preempted", number(g->preempted), "kv_blocks_cached",

@@ -80,9 +80,9 @@ static void on_closed(struct rpc_call *call, void *user, int code, const char *m
     post(user, run_closed, h);
 }
 
-void attach_service(struct members *m)
+void attach_service(struct members *m, struct rpc_method *method)
 {
-    m->method = (struct rpc_method){
+    *method = (struct rpc_method){
         .name = "/witan.cluster.v1.Cluster/Attach",
         .request = &witan__cluster__v1__rank_message__descriptor,
         .client_streams = true,

@@ -9,7 +9,8 @@
 
 bool group_takes_new(const struct group *g)
 {
-    return g->state == GROUP_READY && !g->drained && g->restart == RESTART_NONE;
+    return g->state == GROUP_READY && !g->drained && g->restart == RESTART_NONE &&
+           (!g->via || g->via_takes);
 }
 
 static bool others_take(const struct group *g)
@@ -37,6 +38,16 @@ bool drain_restarting(const struct members *m)
         if (m->groups[i].restart != RESTART_NONE)
             return true;
     return false;
+}
+
+/* Only its home can tell its ranks anything. */
+static enum status not_here(const struct group *g, struct error *err)
+{
+    if (!g->via)
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "the ranks of group %s are at the coordinator at %s: ask that one (--address)",
+                     g->config->name, share_address(g->via));
 }
 
 /* --- asked -------------------------------------------------------------------------------------
@@ -77,6 +88,8 @@ enum status drain_group(struct members *m, const char *name, bool undo, bool for
     TRY(find(m, name, &g, err));
     if (g->restart != RESTART_NONE)
         return error_set(err, ERR_INVALID, "group %s restarts: wait until it is ready", name);
+    if (!undo)
+        TRY(not_here(g, err));
     if (undo)
         undo_drain(g);
     else
@@ -90,6 +103,7 @@ enum status drain_restart(struct members *m, const char *name, bool force, uint3
 {
     struct group *g;
     TRY(find(m, name, &g, err));
+    TRY(not_here(g, err));
     for (uint32_t i = 0; i < m->count; i++)
         if (m->groups[i].restart != RESTART_NONE)
             return error_set(err, ERR_INVALID,
@@ -123,6 +137,7 @@ enum status drain_restart(struct members *m, const char *name, bool force, uint3
 static void move(struct group *g)
 {
     g->moved = true;
+    share_return_all(g->members->share, g, "its group was taken out of service");
     generation_moved(g->members->core, g, g->config->name);
 }
 

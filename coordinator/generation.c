@@ -199,8 +199,8 @@ bool generation_waits(const struct core *core, uint64_t tenant)
     return false;
 }
 
-static enum status check(struct core *core, const struct generation_params *p, int32_t *max_tokens,
-                         struct error *err)
+enum status generation_check(const struct core *core, const struct generation_params *p,
+                             struct error *err)
 {
     if (p->prompt_len < 1)
         return error_set(err, ERR_INVALID, "prompt: it is empty");
@@ -222,6 +222,13 @@ static enum status check(struct core *core, const struct generation_params *p, i
     if (p->max_tokens > 0 && !p->default_max_tokens && p->shaping.min_tokens > p->max_tokens)
         return error_set(err, ERR_INVALID, "min_tokens: expected at most max_tokens, %d, found %d",
                          p->max_tokens, p->shaping.min_tokens);
+    return OK;
+}
+
+static enum status check(struct core *core, const struct generation_params *p, int32_t *max_tokens,
+                         struct error *err)
+{
+    TRY(generation_check(core, p, err));
     TRY(check_room(core, p, max_tokens, err));
     return p->replaces ? OK : admit(core, p->tenant, err);
 }
@@ -608,6 +615,25 @@ static void move(struct generation *g, const char *what, struct failover *f)
     g->moves++;
     g->core->metrics.moved++;
     resume(g, f);
+}
+
+const struct group *generation_group(struct core *core, uint64_t id, uint32_t attempt)
+{
+    const struct generation *g = *place(core, id);
+    return g && g->attempt == attempt ? g->group : NULL;
+}
+
+void generation_returned(struct core *core, uint64_t id, uint32_t attempt, const char *why)
+{
+    struct generation *g = *place(core, id);
+    struct failover f = {0};
+    char what[1000];
+    if (!g || g->attempt != attempt || !g->group)
+        return;
+    snprintf(what, sizeof what, "its group did not take it: %s", why);
+    take_away(g, what);
+    g->moves++;
+    resume(g, &f);
 }
 
 /* All of a group, one by one. */

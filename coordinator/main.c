@@ -72,7 +72,8 @@ static void notify(const char *fmt, ...)
 static int active(const struct coordinator *c)
 {
     return (c->http ? http_active(c->http) : 0) +
-           (c->inference ? inference_active(c->inference) : 0);
+           (c->inference ? inference_active(c->inference) : 0) +
+           members_relays(c->core->members);
 }
 
 static void begin_stage(struct coordinator *c, enum stage stage, int seconds)
@@ -114,6 +115,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     if (c->inference)
         inference_stop(c->inference);
     generation_end_held(c->core);
+    members_leave(c->core->members);
     begin_stage(c, GRACE, GRACE_S);
     evtimer_add(c->step, &every);
 }

@@ -56,6 +56,7 @@ static void set_state(struct group *g, enum group_state state, const char *fmt, 
              "group %s: %s%s%s", g->config->name, group_state_name(state), *g->message ? ": " : "",
              g->message);
     group_drain_state(g);
+    share_group_changed(g->members->share, g);
     if (told[state])
         g->members->notify(g->config->name, told[state], g->message);
 }
@@ -120,8 +121,25 @@ static void reset(struct group *g)
     if (g->prefixes)
         prefixes_forget(g->prefixes);
     g->deployment.limits.kv_blocks = g->members->core->config->limits.kv_blocks;
+    g->deployment.limits.max_seqs = g->members->core->config->limits.sequences;
+    g->others = 0;
+    g->via_wait_s = 0;
     if (!g->members->stopping)
         set_state(g, GROUP_WAITING, "%s", last);
+    share_offer(g->members->share, g);
+}
+
+void group_through(struct group *g, const char *address)
+{
+    set_state(g, GROUP_READY, "through %s", address);
+    generation_resume(g->members->core);
+}
+
+void group_lose_through(struct group *g, const char *why)
+{
+    g->via = NULL;
+    lose_by(g, RPC_ABORTED, why);
+    reset(g);
 }
 
 /* --- hello and plan ----------------------------------------------------------------------------
@@ -182,15 +200,38 @@ static bool right_class(struct member *r, const Witan__Cluster__V1__Hello *h)
 }
 
 /* What answers are told to have been computed by. */
-static void note_class(struct group *g, const Witan__Cluster__V1__Hello *h)
+static void class_of(const struct group *g, const Witan__Cluster__V1__Hello *h, char out[64])
 {
     static const char *const kept[] = {[KV_BF16] = "", [KV_F32] = "-kv32", [KV_INT8] = "-kv8"};
-    struct served *s = &g->members->core->served;
+    const struct served *s = &g->members->core->served;
     bool published = s->weights == WEIGHTS_PUBLISHED;
-    snprintf(s->numerics_class, sizeof s->numerics_class, "%.40s%s%s%s", h->numerics_class,
-             published ? "" : "-", published ? "" : weight_mode_name(s->weights),
-             kept[g->deployment.limits.kv_dtype]);
-    snprintf(g->class, sizeof g->class, "%s", s->numerics_class);
+    snprintf(out, sizeof g->class, "%.40s%s%s%s", h->numerics_class, published ? "" : "-",
+             published ? "" : weight_mode_name(s->weights), kept[g->deployment.limits.kv_dtype]);
+}
+
+static void note_class(struct group *g, const Witan__Cluster__V1__Hello *h)
+{
+    class_of(g, h, g->class);
+    memcpy(g->members->core->served.numerics_class, g->class, sizeof g->class);
+}
+
+/* Groups that are served through peers count too. */
+static bool class_of_peers(struct member *r, const struct group *g,
+                           const Witan__Cluster__V1__Hello *h)
+{
+    const struct members *m = r->members;
+    char class[64];
+    class_of(g, h, class);
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->groups[i].via && strcmp(m->groups[i].class, class) != 0) {
+            refuse(r, RPC_FAILED_PRECONDITION,
+                   "numerics class %s: group %s, through the coordinator at %s, has %s, and one "
+                   "model is served in one class",
+                   class, m->groups[i].config->name, share_address(m->groups[i].via),
+                   m->groups[i].class);
+            return false;
+        }
+    return true;
 }
 
 /* Ranks that wait, loaded, for others of their start: when a new start comes, these will not. The
@@ -224,6 +265,7 @@ static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
         return NULL;
     }
     struct group *g = find_group(m, h->group);
+    const char *peer = g ? share_elsewhere(m->share, g, h->incarnation, h->rank) : NULL;
     if (!g)
         refuse(r, RPC_NOT_FOUND, "this cluster has no group \"%s\"", h->group);
     else if (m->stopping)
@@ -232,17 +274,32 @@ static struct group *admit(struct member *r, const Witan__Cluster__V1__Hello *h)
         refuse(r, RPC_FAILED_PRECONDITION,
                "rank %u of %u attaches, but the layout of group %s has %d ranks", h->rank, h->world,
                h->group, group_world(g));
-    else if (g->state == GROUP_LOST || g->state == GROUP_STOPPING ||
+    else if (peer)
+        refuse(r, RPC_UNAVAILABLE, "group %s is served by the coordinator at %s: attach there",
+               h->group, peer);
+    else if (g->via || g->state == GROUP_LOST || g->state == GROUP_STOPPING ||
              (g->attached > 0 && g->incarnation != h->incarnation)) {
         give_way(g, h);
         refuse(r, RPC_ABORTED, "ranks of an earlier start of group %s have not gone yet", h->group);
     } else if (g->ranks[h->rank])
         refuse(r, RPC_ALREADY_EXISTS, "rank %u of group %s is attached already", h->rank, h->group);
-    else if (right_class(r, h)) {
+    else if (right_class(r, h) && class_of_peers(r, g, h)) {
         note_class(g, h);
         return g;
     }
     return NULL;
+}
+
+void group_send_elsewhere(struct group *g)
+{
+    for (int32_t i = 0; g->state == GROUP_WAITING && i < group_world(g); i++) {
+        struct member *r = g->ranks[i];
+        const char *peer = r ? share_elsewhere(g->members->share, g, g->incarnation, (uint32_t)i)
+                             : NULL;
+        if (peer)
+            refuse(r, RPC_UNAVAILABLE, "group %s is served by the coordinator at %s: attach there",
+                   g->config->name, peer);
+    }
 }
 
 static void set_range(Witan__Cluster__V1__Range *out, struct range in)
@@ -337,8 +394,7 @@ static void start_loading(struct group *g)
     }
 }
 
-/* A peer's words go into log lines and status: one line, of fewer bytes than `size`. */
-static void plain(char *s, size_t size)
+void plain_text(char *s, size_t size)
 {
     for (size_t i = 0; s[i]; i++) {
         if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
@@ -352,15 +408,15 @@ static void plain_hello(Witan__Cluster__V1__Hello *h)
 {
     char *const texts[] = {h->software_version, h->group, h->host, h->region, h->numerics_class};
     for (size_t i = 0; i < COUNT_OF(texts); i++)
-        plain(texts[i], MEMBERS_MAX_WORD);
+        plain_text(texts[i], MEMBERS_MAX_WORD);
     if (h->hardware) {
-        plain(h->hardware->processor, MEMBERS_MAX_WORD);
-        plain(h->hardware->kernels, MEMBERS_MAX_WORD);
+        plain_text(h->hardware->processor, MEMBERS_MAX_WORD);
+        plain_text(h->hardware->kernels, MEMBERS_MAX_WORD);
     }
     if (h->hardware && h->hardware->device) {
-        plain(h->hardware->device->name, MEMBERS_MAX_WORD);
-        plain(h->hardware->device->uuid, MEMBERS_MAX_WORD);
-        plain(h->hardware->device->pci, MEMBERS_MAX_WORD);
+        plain_text(h->hardware->device->name, MEMBERS_MAX_WORD);
+        plain_text(h->hardware->device->uuid, MEMBERS_MAX_WORD);
+        plain_text(h->hardware->device->pci, MEMBERS_MAX_WORD);
     }
 }
 
@@ -429,7 +485,7 @@ static bool same_weights(struct member *r, Witan__Cluster__V1__Ready *ready)
     const struct manifest *m = r->members->core->served.manifest;
     const char *own = m ? manifest_digest(m) : "";
     char who[320], why[1000];
-    plain(ready->manifest_digest, MANIFEST_DIGEST_HEX + 1);
+    plain_text(ready->manifest_digest, MANIFEST_DIGEST_HEX + 1);
     if (strcmp(ready->manifest_digest, own) == 0)
         return true;
     describe(r, who, sizeof who);
@@ -514,7 +570,7 @@ static void on_probe(struct group *g, const Witan__Cluster__V1__SequenceTokens *
     generation_resume(g->members->core);
 }
 
-static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
+static void take_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
 {
     struct group *g = r->group;
     struct core *core = g->members->core;
@@ -527,7 +583,7 @@ static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
     /* A step is collective: whatever it drew, it crossed every rank. */
     g->proven_ns = clock_now_ns();
     for (size_t i = 0; i < t->n_sequences && g->state != GROUP_LOST; i++) {
-        const Witan__Cluster__V1__SequenceTokens *s = t->sequences[i];
+        Witan__Cluster__V1__SequenceTokens *s = t->sequences[i];
         const char *wrong = tokens_wrong(s);
         if (wrong) {
             refuse(r, RPC_INVALID_ARGUMENT, "tokens of request %llu: %s",
@@ -539,8 +595,15 @@ static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
             continue;
         }
         g->tokens += s->n_ids;
-        tokens_tell(core, s);
+        if (!share_tokens(g->members->share, g, s))
+            tokens_tell(core, s);
     }
+}
+
+static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
+{
+    take_tokens(r, t);
+    share_flush(r->members->share);
 }
 
 static void on_wake_peers(struct member *r, const Witan__Cluster__V1__WakePeers *w)
@@ -561,7 +624,7 @@ static void on_wake_peers(struct member *r, const Witan__Cluster__V1__WakePeers 
 static void on_failed(struct member *r, Witan__Cluster__V1__Failed *f)
 {
     char who[320], why[1000];
-    plain(f->message, sizeof r->failed);
+    plain_text(f->message, sizeof r->failed);
     describe(r, who, sizeof who);
     snprintf(r->failed, sizeof r->failed, "%s", f->message);
     snprintf(why, sizeof why, "%s: %s", who, f->message);
@@ -669,7 +732,7 @@ static void tick_group(struct group *g, int64_t now)
         snprintf(why, sizeof why, "%d of its ranks have not ended within %d s of being told to",
                  g->attached, (int)GROUP_STOP_S);
         lose(g, why);
-    } else if (g->state == GROUP_READY && g->probe_ns == 0 &&
+    } else if (g->state == GROUP_READY && !g->via && g->probe_ns == 0 &&
                now - g->proven_ns > (int64_t)c->limits.probe_s * 1000000000) {
         send_probe(g);
     }
@@ -733,13 +796,15 @@ enum status members_create(struct core *core, struct rpc *rpc, const struct rpc_
     m->core = core;
     m->notify = notify;
     m->groups = check_calloc(core->config->groups_count, sizeof *m->groups);
-    attach_service(m);
+    attach_service(m, &m->methods[0]);
     if (core->config->groups_count > 1 && strcmp(core->config->limits.prefix_cache, "off") != 0)
         m->hashes = check_calloc(PREFIXES_CHAIN, sizeof *m->hashes);
     enum status st = create_groups(m, err);
     if (st == OK)
-        st = rpc_server_create(rpc, core->config->listen.cluster, tls, &m->method, 1, &m->server,
-                               err);
+        st = share_create(m, rpc, tls, &m->methods[1], &m->share, err);
+    if (st == OK)
+        st = rpc_server_create(rpc, core->config->listen.cluster, tls, m->methods,
+                               COUNT_OF(m->methods), &m->server, err);
     if (st != OK) {
         members_destroy(m);
         return st;
@@ -753,8 +818,10 @@ void members_destroy(struct members *m)
 {
     if (!m)
         return;
+    m->stopping = true;
     rpc_server_stop(m->server, 0);
     loop_drain(m->core->loop);
+    share_destroy(m->share);
     for (uint32_t i = 0; i < m->count; i++) {
         deployment_fini(&m->groups[i].deployment);
         prefixes_destroy(m->groups[i].prefixes);
@@ -792,12 +859,23 @@ void group_stop(struct group *g, const char *reason)
 void members_stop(struct members *m, const char *reason)
 {
     m->stopping = true;
+    share_stop(m->share, reason);
     say_stop(m, NULL, reason);
+}
+
+void members_leave(struct members *m)
+{
+    share_leave(m->share);
+}
+
+int members_relays(const struct members *m)
+{
+    return share_relays(m->share);
 }
 
 bool members_gone(const struct members *m)
 {
-    return m->open == NULL;
+    return m->open == NULL && share_gone(m->share);
 }
 
 bool members_all_ready(const struct members *m)

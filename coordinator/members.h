@@ -32,6 +32,10 @@ int members_port(const struct members *m);
 /* Tells every group to end in order. members_gone tells when the last stream has closed. */
 void members_stop(struct members *m, const char *reason);
 bool members_gone(const struct members *m);
+/* Before that: peers (share.h) submit nothing new here any more. And how many of their requests
+ * run. */
+void members_leave(struct members *m);
+int members_relays(const struct members *m);
 bool members_all_ready(const struct members *m);
 
 /* Sends a request to a ready group, which it chooses (routing.c): *group is the one. One that has
@@ -92,6 +96,14 @@ void generation_lost(struct core *core, struct group *group, const char *name, c
 /* The same of a group that is taken out of service on purpose and still there: it is told to give
  * its requests up, and none of limits.failovers is spent. */
 void generation_moved(struct core *core, struct group *group, const char *name);
+/* The group that this attempt was sent to; NULL: it is over. */
+const struct group *generation_group(struct core *core, uint64_t id, uint32_t attempt);
+/* Another coordinator has not taken this attempt, or has given it up: this request alone goes on
+ * elsewhere, and none of limits.failovers is spent. */
+void generation_returned(struct core *core, uint64_t id, uint32_t attempt, const char *why);
+/* What generation_start demands of parameters, but for the room that there is: ERR_INVALID. */
+enum status generation_check(const struct core *core, const struct generation_params *p,
+                             struct error *err);
 /* A group has become ready: what waits for one goes on. */
 void generation_resume(struct core *core);
 /* The coordinator ends: what waits for a group ends now, with an error, unless one is ready, and so

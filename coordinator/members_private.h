@@ -7,6 +7,7 @@
 #include "coordinator/hang.h"
 #include "coordinator/members.h"
 #include "coordinator/prefixes.h"
+#include "coordinator/share.h"
 #include "coordinator/slow.h"
 #include "proto/cluster.pb-c.h"
 
@@ -84,13 +85,20 @@ struct group {
     int64_t proven_ns; /* 0: never */
     int64_t probe_ns;  /* when the probe that is under way was sent; 0: none */
     uint32_t running, waiting, kv_blocks_free, kv_blocks;
+    /* A group that is served through a peer is ready without ranks here. */
+    struct share_link *via; /* NULL: it is not */
+    uint64_t via_start;     /* GroupState.start there */
+    bool via_takes;         /* requests, as the peer says */
+    double via_wait_s;      /* that a new one would wait there */
+    int32_t others;         /* requests on it that are not this coordinator's */
 };
 
 struct members {
     struct core *core;
     struct rpc_server *server;
     void (*notify)(const char *group, const char *state, const char *message);
-    struct rpc_method method;
+    struct rpc_method methods[2]; /* Attach, Share */
+    struct share *share;
     struct member *open; /* all streams */
     struct group *groups;
     uint32_t count;
@@ -142,6 +150,10 @@ enum status group_refuses(const struct group *g, const struct room *r, bool acce
 /* What keeps a group from serving, for the operator: ERR_PEER. */
 enum status group_why_not(const struct group *g, struct error *err);
 
+/* Counts the request as sent to the group, which will have its prompt in its cache: `owed` and
+ * `waits` of the journal say what it weighs. */
+void group_place(struct group *g, struct journal *j);
+
 /* --- drain.c --- */
 
 /* A ready group that is neither drained nor restarts. */
@@ -153,8 +165,8 @@ void group_drain_state(struct group *g);
 
 /* --- attach.c: the service, on the rpc thread --- */
 
-/* Fills m->method; its callbacks post to the functions below. */
-void attach_service(struct members *m);
+/* Fills *method; its callbacks post to the functions below. */
+void attach_service(struct members *m, struct rpc_method *method);
 
 /* --- members.c: on the loop thread --- */
 
@@ -166,6 +178,16 @@ void member_closed(struct member *r, int code, const char *message);
 
 /* One that does not read what it is sent is sent home; one that is NULL or gone is sent nothing. */
 void member_send(struct member *r, const Witan__Cluster__V1__CoordinatorMessage *message);
+
+/* A peer's words go into log lines and status: one line, of fewer bytes than `size`. In place. */
+void plain_text(char *s, size_t size);
+
+/* g->via is set: the group is ready, through the coordinator at this address. */
+void group_through(struct group *g, const char *address);
+/* It is so no more; its requests go on elsewhere. */
+void group_lose_through(struct group *g, const char *why);
+/* Ranks that wait here for others of a group whose home is at a peer are sent there. */
+void group_send_elsewhere(struct group *g);
 
 /* Tells its ranks to end in order; when the last has gone it waits again. */
 void group_stop(struct group *g, const char *reason);

@@ -358,6 +358,7 @@ enum status metrics_page(const struct core *core, struct buf *out, struct error 
     write_group_histograms(&p, m);
     write_ranks(&p, m);
     write_gpus(&p, m);
+    share_metrics(&p, m->share);
     write_process(&p, core);
     if (p.status == OK)
         return OK;

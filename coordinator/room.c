@@ -16,8 +16,9 @@ static const double FULL_RETRY_S = 5.0;
  * the last heartbeat. */
 static int32_t queued(const struct group *g)
 {
-    int32_t beyond = g->active - g->deployment.limits.max_seqs;
-    int32_t told = g->waiting < (uint32_t)g->active ? (int32_t)g->waiting : g->active;
+    int32_t all = g->active + g->others;
+    int32_t beyond = all - g->deployment.limits.max_seqs;
+    int32_t told = g->waiting < (uint32_t)all ? (int32_t)g->waiting : all;
     return told > beyond ? told : beyond;
 }
 
@@ -55,6 +56,8 @@ struct room group_room(const struct group *g, const struct generation_params *p,
         return r;
     }
     r.wait_s = backlog_wait_s(&g->backlog, p->priority, clock_now_ns());
+    if (g->via_wait_s > r.wait_s) /* others ask there too */
+        r.wait_s = g->via_wait_s;
     r.until_s = r.wait_s;
     r.limit = room_left(g, p, &r);
     return r;

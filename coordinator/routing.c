@@ -32,6 +32,10 @@ enum status group_why_not(const struct group *g, struct error *err)
     if (g->state != GROUP_READY)
         return error_set(err, ERR_PEER, "group %s is %s%s%s", g->config->name,
                          group_state_name(g->state), *g->message ? ": " : "", g->message);
+    if (g->via && !group_takes_new(g))
+        return error_set(err, ERR_PEER,
+                         "group %s takes no requests at the coordinator at %s, which has its ranks",
+                         g->config->name, share_address(g->via));
     if (!group_takes_new(g))
         return error_set(err, ERR_PEER, "group %s is draining", g->config->name);
     return error_set(err, ERR_PEER, "group %s has run no forward pass for %.0f s", g->config->name,
@@ -101,10 +105,11 @@ struct candidate {
 static struct candidate weigh(struct group *g, const struct journal *j, const uint64_t *hashes,
                               int32_t blocks)
 {
-    struct candidate c = {.group = g, .full = g->active >= g->deployment.limits.max_seqs};
+    int32_t load = g->active + g->others;
+    struct candidate c = {.group = g, .full = load >= g->deployment.limits.max_seqs};
     if (g->prefixes)
         c.cached = prefixes_find(g->prefixes, hashes, blocks) * KV_BLOCK;
-    c.cost = j->params.prompt_len - c.cached + g->owed + (int64_t)LOAD_TOKENS * g->active;
+    c.cost = j->params.prompt_len - c.cached + g->owed + (int64_t)LOAD_TOKENS * load;
     return c;
 }
 
@@ -155,10 +160,20 @@ static void place(const struct candidate *c, struct journal *j, int32_t blocks)
     j->waits = j->owed + j->answer_len;
     backlog_add(&g->backlog, j->params.priority, j->waits, clock_now_ns());
     g->active++;
-    g->members->core->metrics.routed[c->cached > 0 ? METRICS_BY_PREFIX : METRICS_BY_LOAD]++;
     if (g->prefixes && blocks > 0)
         prefixes_note(g->prefixes, g->members->hashes, blocks,
                       most > 0 && most < PREFIXES_MOST ? (int32_t)most : PREFIXES_MOST);
+}
+
+void group_place(struct group *g, struct journal *j)
+{
+    const struct members *m = g->members;
+    const struct generation_params *p = &j->params;
+    int32_t blocks = m->hashes ? prefixes_chain(p->prefix_domain, p->prompt, p->prompt_len - 1,
+                                                m->hashes)
+                               : 0;
+    struct candidate c = weigh(g, j, m->hashes, blocks);
+    place(&c, j, blocks);
 }
 
 /* Why no group can be asked. All groups are of one class at a time (members.c), so one that has
@@ -197,7 +212,8 @@ static enum status submit_to(struct group *g, uint64_t id, uint32_t attempt,
     parts.submit.epoch = g->members->core->epoch;
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
     message.submit = &parts.submit;
-    enum status st = rpc_send(g->ranks[0]->call, &message.base, err);
+    enum status st = g->via ? share_submit(g->via, g, &parts.submit, err)
+                            : rpc_send(g->ranks[0]->call, &message.base, err);
     if (st == ERR_LIMIT)
         return core_refuse(g->members->core, METRICS_LIMIT_WAITING, 1.0, err,
                            "group %s is not taking requests as fast as they come", g->config->name);
@@ -230,6 +246,7 @@ enum status members_submit(struct members *m, uint64_t id, uint32_t attempt, str
         return none_to_ask(m, j, err);
     TRY(st);
     place(&c, j, blocks);
+    m->core->metrics.routed[c.cached > 0 ? METRICS_BY_PREFIX : METRICS_BY_LOAD]++;
     *group = c.group;
     return OK;
 }
@@ -243,7 +260,9 @@ void members_cancel(struct group *g, uint64_t id, uint32_t attempt)
     cancel.epoch = g->members->core->epoch;
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_CANCEL;
     message.cancel = &cancel;
-    if (g->state == GROUP_READY)
+    if (g->via)
+        share_cancel(g->via, &cancel);
+    else if (g->state == GROUP_READY)
         member_send(g->ranks[0], &message);
 }
 

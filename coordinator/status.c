@@ -137,7 +137,8 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
     out->state = text("%s", draining ? "draining" : group_state_name(g->state));
     out->message = message(g);
     out->layout = text("pp=%d tp=%d ep=%d w=%d", l->pp, l->tp, l->ep, l->w);
-    out->numerics_class = text("%s", g->ranks[0] ? g->members->core->served.numerics_class : "");
+    out->numerics_class = text("%s", g->ranks[0] || g->via ? g->class : "");
+    out->through = text("%s", g->via ? share_address(g->via) : "");
     out->running = g->running;
     out->waiting = g->waiting;
     out->kv_blocks_free = g->kv_blocks_free;

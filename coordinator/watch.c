@@ -115,6 +115,7 @@ void members_watch(struct members *m)
     bool everyone = everyone_silent(m, now), compare = now >= m->compare_ns;
     if (compare)
         m->compare_ns = now + (int64_t)SLOW_WINDOW_S * 1000000000;
+    share_watch(m->share, now);
     for (uint32_t i = 0; i < m->count && !m->stopping; i++) {
         struct group *g = &m->groups[i];
         if (watched(g))

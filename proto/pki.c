@@ -10,6 +10,7 @@
 
 static const char cluster_root[] = "ca", door_root[] = "door-ca";
 static const char worker_prefix[] = "urn:witan:worker:";
+static const char coordinator_uri[] = "urn:witan:coordinator";
 
 /* Removes what a failed command had made. */
 static void remove_pair(const char *dir, const char *name)
@@ -74,9 +75,13 @@ static enum status make_coordinator(const struct identity *root, int days, struc
 {
     GENERAL_NAMES *names = NULL;
     TRY(pki_names_door(PKI_COORDINATOR_NAME, &names, err));
-    struct pki_leaf leaf = {
-        .common_name = "coordinator", .names = names, .server = true, .days = days};
-    enum status st = pki_make_leaf(root, &leaf, out, err);
+    struct pki_leaf leaf = {.common_name = "coordinator",
+                            .names = names,
+                            .usage = "serverAuth,clientAuth", /* it dials its peers */
+                            .days = days};
+    enum status st = pki_names_add_uri(names, coordinator_uri, err);
+    if (st == OK)
+        st = pki_make_leaf(root, &leaf, out, err);
     GENERAL_NAMES_free(names);
     return st;
 }
@@ -110,7 +115,8 @@ static enum status make_worker(const struct identity *root, const char *group, c
     snprintf(uri, sizeof uri, "%s%s:%s:%s", worker_prefix, group, rank, region);
     GENERAL_NAMES *names = NULL;
     TRY(pki_names_uri(uri, &names, err));
-    struct pki_leaf leaf = {.common_name = "worker", .names = names, .days = days};
+    struct pki_leaf leaf = {
+        .common_name = "worker", .names = names, .usage = "clientAuth", .days = days};
     enum status st = pki_make_leaf(root, &leaf, out, err);
     GENERAL_NAMES_free(names);
     return st;
@@ -121,7 +127,8 @@ static enum status make_door(const struct identity *root, const char *list, int 
 {
     GENERAL_NAMES *names = NULL;
     TRY(pki_names_door(list, &names, err));
-    struct pki_leaf leaf = {.common_name = "door", .names = names, .server = true, .days = days};
+    struct pki_leaf leaf = {
+        .common_name = "door", .names = names, .usage = "serverAuth", .days = days};
     enum status st = pki_make_leaf(root, &leaf, out, err);
     GENERAL_NAMES_free(names);
     return st;
@@ -225,7 +232,21 @@ out:
     return st;
 }
 
-/* --- what a rank's certificate says --- */
+/* --- what a peer's certificate says --- */
+
+enum status pki_check_coordinator(const char *uris, struct error *err)
+{
+    for (const char *s = uris; *s;) {
+        size_t len = strcspn(s, "\n");
+        if (len == sizeof coordinator_uri - 1 && strncmp(s, coordinator_uri, len) == 0)
+            return OK;
+        s += len + (s[len] == '\n');
+    }
+    return error_set(err, ERR_INVALID,
+                     "the peer's certificate: expected a coordinator's (%s), found \"%.200s\": "
+                     "issue it by `witan pki` of this release",
+                     coordinator_uri, uris);
+}
 
 /* The parts of "urn:witan:worker:GROUP:RANK:REGION" in a line of `len` bytes; false: not one. */
 struct worker_name {

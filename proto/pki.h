@@ -4,7 +4,8 @@
  * clients see). EC P-256, SHA-256.
  *
  * A cluster certificate says who may do what:
- *   coordinator: DNS name "coordinator.witan" (ranks demand it, whatever host they dial)
+ *   coordinator: DNS name "coordinator.witan" (ranks demand it, whatever host they dial) and URI
+ *                "urn:witan:coordinator" (coordinators demand it of those that dial them)
  *   worker:      URI "urn:witan:worker:GROUP:RANK:REGION"; each may be "*", REGION may be empty
  * so a rank's certificate can never stand for a coordinator, nor one group's for another's.
  */
@@ -47,6 +48,10 @@ enum status pki_ephemeral(const char *dir, struct error *err);
  * what the certificate names instead. */
 enum status pki_check_worker(const char *uris, const char *group, uint32_t rank, const char *region,
                              struct error *err);
+
+/* May a peer with these URIs share groups, as a coordinator? ERR_INVALID says what its certificate
+ * names instead. One that was issued before coordinators dialled each other names nothing. */
+enum status pki_check_coordinator(const char *uris, struct error *err);
 
 /* The three PEM texts of a role from the folder ("worker": ca.pem, worker.pem, worker.key; the root
  * of "door" is door-ca.pem). Refuses a key file that others can read (root's may be readable to a

@@ -165,7 +165,7 @@ enum status pki_make_leaf(const struct identity *root, const struct pki_leaf *le
                     add_extension(cert, root->cert, NID_basic_constraints, "critical,CA:FALSE") &&
                     add_extension(cert, root->cert, NID_key_usage, "critical,digitalSignature") &&
                     add_extension(cert, root->cert, NID_ext_key_usage,
-                                  leaf->server ? "serverAuth" : "clientAuth") &&
+                                  leaf->usage) &&
                     add_extension(cert, root->cert, NID_subject_key_identifier, "hash") &&
                     add_extension(cert, root->cert, NID_authority_key_identifier, "keyid:always") &&
                     X509_add1_ext_i2d(cert, NID_subject_alt_name, (void *)leaf->names, 0, 0) == 1 &&
@@ -209,6 +209,11 @@ enum status pki_names_uri(const char *uri, GENERAL_NAMES **out, struct error *er
     }
     *out = names;
     return OK;
+}
+
+enum status pki_names_add_uri(GENERAL_NAMES *to, const char *uri, struct error *err)
+{
+    return push_name(to, GEN_URI, V_ASN1_IA5STRING, uri, (int)strlen(uri)) ? OK : no_memory(err);
 }
 
 /* Labels of letters, digits and inner hyphens; the first may be "*". */

@@ -36,11 +36,11 @@ enum status pki_check_name(const char *what, const char *name, struct error *err
 enum status pki_make_root(const char *name, const char *purpose, struct identity *out,
                           struct error *err);
 
-/* A leaf: `names` are its subjectAltName, `server` its extended key usage (else a client's). */
+/* A leaf: `names` are its subjectAltName, `usage` its extended key usage, as OpenSSL spells it. */
 struct pki_leaf {
     const char *common_name;
     const GENERAL_NAMES *names;
-    bool server;
+    const char *usage;
     int days;
 };
 enum status pki_make_leaf(const struct identity *root, const struct pki_leaf *leaf,
@@ -49,6 +49,8 @@ enum status pki_make_leaf(const struct identity *root, const struct pki_leaf *le
 /* Names for pki_leaf; GENERAL_NAMES_free(*out). */
 enum status pki_names_uri(const char *uri, GENERAL_NAMES **out, struct error *err);
 enum status pki_names_door(const char *list, GENERAL_NAMES **out, struct error *err);
+/* Appends one more. */
+enum status pki_names_add_uri(GENERAL_NAMES *to, const char *uri, struct error *err);
 
 /* --- pki_file.c: folders and PEM files --- */
 

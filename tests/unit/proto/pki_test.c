@@ -76,11 +76,11 @@ static void roles_are_told_apart(void **state)
     struct folder f = whole();
     int server = X509_PURPOSE_SSL_SERVER, client = X509_PURPOSE_SSL_CLIENT;
     assert_int_equal(verify(&f, "coordinator.pem", "ca.pem", server), X509_V_OK);
+    assert_int_equal(verify(&f, "coordinator.pem", "ca.pem", client), X509_V_OK); /* of a peer */
     assert_int_equal(verify(&f, "worker.pem", "ca.pem", client), X509_V_OK);
     assert_int_equal(verify(&f, "door.pem", "door-ca.pem", server), X509_V_OK);
     /* Neither can stand for the other. */
     assert_int_equal(verify(&f, "worker.pem", "ca.pem", server), X509_V_ERR_INVALID_PURPOSE);
-    assert_int_equal(verify(&f, "coordinator.pem", "ca.pem", client), X509_V_ERR_INVALID_PURPOSE);
     assert_int_equal(verify(&f, "door.pem", "door-ca.pem", client), X509_V_ERR_INVALID_PURPOSE);
     /* The roots have nothing to do with each other. */
     assert_int_not_equal(verify(&f, "door.pem", "ca.pem", server), X509_V_OK);
@@ -476,6 +476,42 @@ static void workers_attach_as_named(void **state)
     assert_int_equal(pki_check_worker(WORKER "g0:*:", "g0", 4294967295u, "", &err), OK);
 }
 
+/* The names of an issued certificate that are URIs, the last one. */
+static void issued_uri(const struct folder *f, const char *file, char out[256])
+{
+    X509 *cert = read_cert(f, file);
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    out[0] = '\0';
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        int kind = 0;
+        const ASN1_STRING *uri = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &kind);
+        if (kind == GEN_URI)
+            snprintf(out, 256, "%.*s", ASN1_STRING_length(uri),
+                     (const char *)ASN1_STRING_get0_data(uri));
+    }
+    GENERAL_NAMES_free(names);
+    X509_free(cert);
+}
+
+static void coordinators_know_each_other(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "\n", "urn:witan:coordinator2", "xurn:witan:coordinator",
+                                      WORKER "*:*:*", "urn:witan:coordinato"};
+    struct folder f = whole();
+    struct error err;
+    char uri[256];
+    issued_uri(&f, "coordinator.pem", uri);
+    assert_int_equal(pki_check_coordinator(uri, &err), OK);
+    assert_int_equal(pki_check_coordinator("spiffe://x/y\nurn:witan:coordinator\n", &err), OK);
+    SAYS(pki_check_worker(uri, "g0", 3, "eu", &err), ERR_INVALID, &err, "found no worker's name");
+    issued_uri(&f, "worker.pem", uri);
+    SAYS(pki_check_coordinator(uri, &err), ERR_INVALID, &err, "expected a coordinator's", uri);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        SAYS(pki_check_coordinator(bad[i], &err), ERR_INVALID, &err, "expected a coordinator's");
+    folder_remove(&f);
+}
+
 /* What is issued is what pki_check_worker reads. */
 static void issued_names_are_read_back(void **state)
 {
@@ -515,6 +551,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(loading_refuses_what_does_not_match),
     cmocka_unit_test(loading_refuses_what_is_not_valid_now),
     cmocka_unit_test(workers_attach_as_named),
+    cmocka_unit_test(coordinators_know_each_other),
     cmocka_unit_test(issued_names_are_read_back),
 };
 
