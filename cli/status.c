@@ -302,8 +302,8 @@ static json_t *group_json(const group *g)
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:f, s:o, s:b, "
         "s:b, s:o, s:o, s:o, s:f}",
         "name", g->name, "state", g->state, "message", g->message, "layout", g->layout,
-        "numerics_class", g->numerics_class, "through", g->through, "running", number(g->running), "waiting",
-        number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
+        "numerics_class", g->numerics_class, "through", g->through, "running", number(g->running),
+        "waiting", number(g->waiting), "kv_blocks_free", number(g->kv_blocks_free), "kv_blocks",
         number(g->kv_blocks), "tokens", number(g->tokens), "proven_seconds_ago",
         g->proven_seconds_ago, "preempted", number(g->preempted), "kv_blocks_cached",
         number(g->kv_blocks_cached), "prefix_hit_rate", g->prefix_hit_rate, "ranks", ranks,

@@ -72,8 +72,7 @@ static void notify(const char *fmt, ...)
 static int active(const struct coordinator *c)
 {
     return (c->http ? http_active(c->http) : 0) +
-           (c->inference ? inference_active(c->inference) : 0) +
-           members_relays(c->core->members);
+           (c->inference ? inference_active(c->inference) : 0) + members_relays(c->core->members);
 }
 
 static void begin_stage(struct coordinator *c, enum stage stage, int seconds)

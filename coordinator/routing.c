@@ -169,9 +169,9 @@ void group_place(struct group *g, struct journal *j)
 {
     const struct members *m = g->members;
     const struct generation_params *p = &j->params;
-    int32_t blocks = m->hashes ? prefixes_chain(p->prefix_domain, p->prompt, p->prompt_len - 1,
-                                                m->hashes)
-                               : 0;
+    int32_t blocks = m->hashes
+                         ? prefixes_chain(p->prefix_domain, p->prompt, p->prompt_len - 1, m->hashes)
+                         : 0;
     struct candidate c = weigh(g, j, m->hashes, blocks);
     place(&c, j, blocks);
 }

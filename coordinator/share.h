@@ -5,8 +5,8 @@
  * that a peer says is ready is served through that link; what a peer submits here is relayed to
  * the group's rank 0 and its tokens back (share_relay.c).
  *
- * A relayed request is fenced twice, by the ids, attempts and epoch of the one that submitted it and
- * by the home's own. It is never relayed a second time. Owned by the loop thread.
+ * A relayed request is fenced twice, by the ids, attempts and epoch of the one that submitted it
+ * and by the home's own. It is never relayed a second time. Owned by the loop thread.
  */
 #ifndef WITAN_COORDINATOR_SHARE_H
 #define WITAN_COORDINATOR_SHARE_H
@@ -40,8 +40,8 @@ int32_t share_relays(const struct share *s);
 void share_stop(struct share *s, const char *reason);
 bool share_gone(const struct share *s);
 
-/* Each HANG_TICK_MS: dials, tells peers what has changed, closes links that are silent. `now_ns`: of
- * the members' hang_clock. */
+/* Each HANG_TICK_MS: dials, tells peers what has changed, closes links that are silent. `now_ns`:
+ * of the members' hang_clock. */
 void share_watch(struct share *s, int64_t now_ns);
 
 /* The group's state has changed: peers are told, and where it is not ready their requests on it are

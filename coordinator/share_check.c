@@ -20,8 +20,8 @@ static void put_shape(const struct model_config *m, char out[SHARE_MAX_TEXT])
     snprintf(out, SHARE_MAX_TEXT,
              "%d layers of width %d, %d query and %d KV heads of %d, %d experts, %d a token, "
              "vocabulary %d",
-             m->layers, m->hidden, m->q_heads, m->kv_heads, m->head_dim, m->experts,
-             m->top_k, m->vocab);
+             m->layers, m->hidden, m->q_heads, m->kv_heads, m->head_dim, m->experts, m->top_k,
+             m->vocab);
 }
 
 void share_hello_fill(const struct core *core, share_hello *out, char shape[SHARE_MAX_TEXT])

@@ -1,6 +1,6 @@
 /*
- * Peers that have dialled this coordinator, whose groups they use: see share.h. Callbacks run on the
- * rpc thread and hand over; all else is on the loop thread.
+ * Peers that have dialled this coordinator, whose groups they use: see share.h. Callbacks run on
+ * the rpc thread and hand over; all else is on the loop thread.
  */
 #include "base/check.h"
 #include "base/clock.h"
@@ -51,7 +51,7 @@ static void call_off(struct share_stream *st)
 static void log_refusal(struct share *s, const struct share_stream *st, const char *text)
 {
     char line[SHARE_MAX_TEXT];
-    snprintf(line, sizeof line, "%s", text);
+    snprintf(line, sizeof line, "%.*s", (int)sizeof line - 1, text);
     for (uint32_t i = 0; i < SHARE_REFUSALS; i++)
         if (strcmp(s->refused[i], line) == 0)
             return;
@@ -96,19 +96,19 @@ static struct share_told state_of(const struct share *s, const struct group *g)
     bool ready = at_home(g);
     return (struct share_told){
         .ready = ready,
-        .takes_new = ready && !s->leaving && group_takes_new(g) && has_room(g) &&
-                     s->relays < (int32_t)MEMBERS_MOST_WAITING,
-        .has_leader = g->ranks[0] != NULL,
-        .start = g->times_ready,
-        .incarnation = g->attached > 0 ? g->incarnation : 0,
+        .takes_new =
+            ready && !s->leaving && group_takes_new(g) && has_room(g) &&
+                    s->relays<(int32_t)MEMBERS_MOST_WAITING, .has_leader = g->ranks[0] != NULL,
+                              .start = g->times_ready, .incarnation = g->attached> 0
+                ? g->incarnation
+                : 0,
     };
 }
 
 static bool same_state(const struct share_told *a, const struct share_told *b)
 {
-    return a->ready == b->ready && a->takes_new == b->takes_new &&
-           a->has_leader == b->has_leader && a->start == b->start &&
-           a->incarnation == b->incarnation;
+    return a->ready == b->ready && a->takes_new == b->takes_new && a->has_leader == b->has_leader &&
+           a->start == b->start && a->incarnation == b->incarnation;
 }
 
 static int32_t relays_on(const struct share_stream *st, const struct group *g)

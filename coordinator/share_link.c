@@ -85,6 +85,7 @@ void share_offer(struct share *s, struct group *g)
         snprintf(g->class, sizeof g->class, "%s", said->numerics_class);
         snprintf(s->members->core->served.numerics_class,
                  sizeof s->members->core->served.numerics_class, "%s", g->class);
+        backlog_attached(&g->backlog);
         apply(g, said);
         group_through(g, l->address);
         return;
@@ -118,8 +119,8 @@ const char *share_elsewhere(const struct share *s, const struct group *g, uint64
 {
     for (uint32_t i = 0; s && i < s->links_count; i++) {
         const group_state_message *said = said_of(&s->links[i], g);
-        bool there = said && (said->ready || (said->has_leader && rank != 0 &&
-                                              said->incarnation == incarnation));
+        bool there = said && (said->ready ||
+                              (said->has_leader && rank != 0 && said->incarnation == incarnation));
         if (there)
             return s->links[i].address;
     }

@@ -6,15 +6,15 @@
 #include "coordinator/share.h"
 
 enum {
-    SHARE_HELLO_S = 10,         /* for a peer that has opened a stream to say hello */
-    SHARE_TELL_MS = 1000,       /* groups' states are told so often */
-    SHARE_SILENT_S = 3,         /* a link may be silent so long, or limits.step_timeout_s */
-    SHARE_RETRY_MIN_MS = 250,   /* between two attempts to dial a peer, doubled up to */
+    SHARE_HELLO_S = 10,       /* for a peer that has opened a stream to say hello */
+    SHARE_TELL_MS = 1000,     /* groups' states are told so often */
+    SHARE_SILENT_S = 3,       /* a link may be silent so long, or limits.step_timeout_s */
+    SHARE_RETRY_MIN_MS = 250, /* between two attempts to dial a peer, doubled up to */
     SHARE_RETRY_MAX_MS = 8000,
-    SHARE_REFUSED_MS = 30000,   /* after it has refused: only an operator can change that */
-    SHARE_MOST_STREAMS = 64,    /* of peers, at once */
-    SHARE_MOST_BATCH = 4096,    /* sequences of one Tokens message to a peer */
-    SHARE_REFUSALS = 8,         /* that are remembered, so that each is logged once */
+    SHARE_REFUSED_MS = 30000, /* after it has refused: only an operator can change that */
+    SHARE_MOST_STREAMS = 64,  /* of peers, at once */
+    SHARE_MOST_BATCH = 4096,  /* sequences of one Tokens message to a peer */
+    SHARE_REFUSALS = 8,       /* that are remembered, so that each is logged once */
     SHARE_MAX_TEXT = 600,
 };
 
@@ -42,14 +42,14 @@ struct share_stream {
 
 /* A request of a peer that runs in a group here. */
 struct relay {
-    struct relay *chain;       /* of the table */
-    struct relay *next, **at;  /* of the stream's list */
+    struct relay *chain;      /* of the table */
+    struct relay *next, **at; /* of the stream's list */
     struct share_stream *stream;
     struct group *group;
-    uint64_t id;               /* here; its attempt is 1, its epoch the core's */
-    uint64_t peer_id;          /* there */
+    uint64_t id;      /* here; its attempt is 1, its epoch the core's */
+    uint64_t peer_id; /* there */
     uint32_t peer_attempt;
-    struct journal journal;    /* what it weighs on its group: params and arrays are empty */
+    struct journal journal; /* what it weighs on its group: params and arrays are empty */
 };
 
 /* A peer that is dialled. */
@@ -57,11 +57,11 @@ struct share_link {
     struct share *share;
     const char *address; /* config's */
     struct rpc_channel *channel;
-    struct rpc_call *call;      /* a reference; NULL: between two attempts */
-    bool up;                    /* it has welcomed this coordinator */
-    bool ended;                 /* cancelled: what still comes counts no more */
-    int64_t heard_ns;           /* of the hang_clock */
-    int64_t retry_ns;           /* monotonic: when it is dialled next */
+    struct rpc_call *call; /* a reference; NULL: between two attempts */
+    bool up;               /* it has welcomed this coordinator */
+    bool ended;            /* cancelled: what still comes counts no more */
+    int64_t heard_ns;      /* of the hang_clock */
+    int64_t retry_ns;      /* monotonic: when it is dialled next */
     int32_t backoff_ms;
     char logged[SHARE_MAX_TEXT]; /* the failure that was logged last; "": none since it was up */
     bool strange;                /* told that it has groups which are not of this cluster */

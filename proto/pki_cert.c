@@ -164,8 +164,7 @@ enum status pki_make_leaf(const struct identity *root, const struct pki_leaf *le
                     set_subject(cert, root->cert, leaf->common_name) &&
                     add_extension(cert, root->cert, NID_basic_constraints, "critical,CA:FALSE") &&
                     add_extension(cert, root->cert, NID_key_usage, "critical,digitalSignature") &&
-                    add_extension(cert, root->cert, NID_ext_key_usage,
-                                  leaf->usage) &&
+                    add_extension(cert, root->cert, NID_ext_key_usage, leaf->usage) &&
                     add_extension(cert, root->cert, NID_subject_key_identifier, "hash") &&
                     add_extension(cert, root->cert, NID_authority_key_identifier, "keyid:always") &&
                     X509_add1_ext_i2d(cert, NID_subject_alt_name, (void *)leaf->names, 0, 0) == 1 &&

@@ -496,10 +496,13 @@ static void issued_uri(const struct folder *f, const char *file, char out[256])
 static void coordinators_know_each_other(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "\n", "urn:witan:coordinator2", "xurn:witan:coordinator",
-                                      WORKER "*:*:*", "urn:witan:coordinato"};
+    static const char *const bad[] = {"",
+                                      "\n",
+                                      "urn:witan:coordinator2",
+                                      "xurn:witan:coordinator",
+                                      WORKER "*:*:*",
+                                      "urn:witan:coordinato"};
     struct folder f = whole();
-    struct error err;
     char uri[256];
     issued_uri(&f, "coordinator.pem", uri);
     assert_int_equal(pki_check_coordinator(uri, &err), OK);
