@@ -23,6 +23,7 @@
 
 struct cluster {
     char dir[64]; /* of the certificates */
+    bool borrowed; /* of another one, which removes it */
     struct config config;
     struct loop *loop;
     struct rpc *rpc;
@@ -43,13 +44,17 @@ struct fake_rank {
     char message[512];
 };
 
-static char cluster_states[4096]; /* "g0 waiting;g0 loading;..." in order; of the loop thread */
+/* "g0 waiting;g0 loading;..." in order; of the loop thread, or of those of several clusters */
+static char cluster_states[4096];
+static pthread_mutex_t cluster_states_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void cluster_notify(const char *group, const char *state, const char *message)
 {
     (void)message;
+    pthread_mutex_lock(&cluster_states_lock);
     size_t n = strlen(cluster_states);
     snprintf(cluster_states + n, sizeof cluster_states - n, "%s %s;", group, state);
+    pthread_mutex_unlock(&cluster_states_lock);
 }
 
 static void *cluster_thread(void *arg)
@@ -88,16 +93,9 @@ static void on_loop(struct cluster *c, void (*fn)(void *arg), void *arg)
         usleep(200);
 }
 
-/* `model`: more keys of the model (", manifest: ..."); `yaml`: over the defaults; both may be "".
- */
-static void cluster_start_model(struct cluster *c, const char *model, const char *yaml)
+static void cluster_issue(struct cluster *c)
 {
     struct error err;
-    struct pki_files files, mine;
-    char address[32];
-    memset(c, 0, sizeof *c);
-    cluster_states[0] = '\0';
-    log_set_level(LOG_ERROR + 1);
     strcpy(c->dir, "/tmp/witan-cluster-XXXXXX");
     assert_non_null(mkdtemp(c->dir));
     assert_int_equal(rmdir(c->dir), 0);
@@ -105,6 +103,26 @@ static void cluster_start_model(struct cluster *c, const char *model, const char
         pki_issue_coordinator(c->dir, c->dir, "coordinator", 1, &err) != OK ||
         pki_issue_worker(c->dir, c->dir, "worker", "*", "*", "", 1, &err) != OK)
         fail_msg("%s", err.msg);
+}
+
+/* `model`: more keys of the model (", manifest: ..."); `yaml`: over the defaults; both may be "".
+ * `other`: whose certificates it shares; NULL: it has its own. */
+static void cluster_start_beside(struct cluster *c, const struct cluster *other, const char *model,
+                                 const char *yaml)
+{
+    struct error err;
+    struct pki_files files, mine;
+    char address[32];
+    memset(c, 0, sizeof *c);
+    pthread_mutex_lock(&cluster_states_lock);
+    cluster_states[0] = '\0';
+    pthread_mutex_unlock(&cluster_states_lock);
+    log_set_level(LOG_ERROR + 1);
+    if (other)
+        strcpy(c->dir, other->dir);
+    else
+        cluster_issue(c);
+    c->borrowed = other != NULL;
     char text[2048];
     snprintf(text, sizeof text,
              "model: {path: %s, name: lexicon%s}\nlisten: {cluster: \"127.0.0.1:0\"}\n"
@@ -134,6 +152,11 @@ static void cluster_start_model(struct cluster *c, const char *model, const char
     assert_int_equal(pthread_create(&c->thread, NULL, cluster_thread, c), 0);
 }
 
+static void cluster_start_model(struct cluster *c, const char *model, const char *yaml)
+{
+    cluster_start_beside(c, NULL, model, yaml);
+}
+
 static void cluster_start(struct cluster *c, const char *yaml)
 {
     cluster_start_model(c, "", yaml);
@@ -150,7 +173,8 @@ static void cluster_stop(struct cluster *c)
     core_destroy(c->core);
     loop_destroy(c->loop);
     config_fini(&c->config);
-    cluster_remove(c->dir);
+    if (!c->borrowed)
+        cluster_remove(c->dir);
 }
 
 /* --- fake ranks --- */
