@@ -37,7 +37,7 @@ struct fake_rank {
     struct rpc_call *call;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    Witan__Cluster__V1__CoordinatorMessage *got[4096];
+    Witan__Cluster__V1__CoordinatorMessage *got[8192];
     int count, taken;
     bool closed;
     int code;
@@ -183,7 +183,7 @@ static void fake_message(struct rpc_call *call, void *user, const ProtobufCMessa
 {
     struct fake_rank *r = user;
     pthread_mutex_lock(&r->lock);
-    CHECK(r->count < 4096, "too many messages");
+    CHECK(r->count < (int)COUNT_OF(r->got), "too many messages");
     r->got[r->count++] = (Witan__Cluster__V1__CoordinatorMessage *)rpc_keep_message(call, message);
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);

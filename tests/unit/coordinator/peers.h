@@ -50,7 +50,7 @@ static void answer_end(void *user, const struct generation_end *end)
     a->end = *end;
 }
 
-static void answer_start(void *arg)
+static inline void answer_start(void *arg)
 {
     static const struct generation_sink sink = {
         .on_text = answer_text, .on_ids = answer_ids, .on_end = answer_end};
