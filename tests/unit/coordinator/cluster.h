@@ -152,12 +152,12 @@ static void cluster_start_beside(struct cluster *c, const struct cluster *other,
     assert_int_equal(pthread_create(&c->thread, NULL, cluster_thread, c), 0);
 }
 
-static void cluster_start_model(struct cluster *c, const char *model, const char *yaml)
+static inline void cluster_start_model(struct cluster *c, const char *model, const char *yaml)
 {
     cluster_start_beside(c, NULL, model, yaml);
 }
 
-static void cluster_start(struct cluster *c, const char *yaml)
+static inline void cluster_start(struct cluster *c, const char *yaml)
 {
     cluster_start_model(c, "", yaml);
 }
