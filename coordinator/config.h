@@ -115,7 +115,8 @@ struct config {
         int32_t failovers; /* times that an answer goes on after its group was lost; default 3 */
         int32_t failover_timeout_s; /* it waits so long for a group that it can go on in; 300 */
         int32_t drain_timeout_s;    /* a group that drains keeps what it runs so long; 600 */
-        int32_t reattach_timeout_s; /* ranks keep their weights so long without a coordinator; 300 */
+        int32_t
+            reattach_timeout_s; /* ranks keep their weights so long without a coordinator; 300 */
         /* Who shares the KV blocks of equal prompts: "tenant" (default), each tenant's requests
          * among themselves; "shared", all; "off", nobody. */
         char *prefix_cache;

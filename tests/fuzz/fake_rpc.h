@@ -23,6 +23,7 @@ struct rpc_call {
     size_t sent;
     ProtobufCMessage *last; /* what was sent last, read back; NULL unless it keeps it */
     bool keeps;
+    bool full; /* nobody reads what is sent */
 };
 
 static const struct rpc_method *fake_methods; /* of the server created last */
@@ -77,7 +78,7 @@ const char *rpc_peer(const struct rpc_call *call)
 const char *rpc_peer_uris(const struct rpc_call *call)
 {
     (void)call;
-    return "urn:witan:worker:*:*:";
+    return "urn:witan:worker:*:*:\nurn:witan:coordinator";
 }
 
 uint32_t rpc_deadline_ms(const struct rpc_call *call)
@@ -108,6 +109,8 @@ enum status rpc_send(struct rpc_call *call, const ProtobufCMessage *message, str
 {
     if (call->finished)
         return error_set(err, ERR_CANCELLED, "the call has ended");
+    if (call->full)
+        return error_set(err, ERR_LIMIT, "the call's queue is full");
     size_t size = protobuf_c_message_get_packed_size(message);
     uint8_t *bytes = malloc(size + 1);
     CHECK(bytes && protobuf_c_message_pack(message, bytes) == size, "%zu bytes", size);
@@ -145,6 +148,42 @@ void rpc_finish_retry(struct rpc_call *call, enum rpc_code code, const char *mes
     rpc_finish(call, code, message);
 }
 
+/* --- the client's side: one call at a time ---------------------------------------------------- */
+
+static struct rpc_call fake_client; /* the call that was started last */
+
+enum status rpc_channel_create(struct rpc *r, const char *address, const struct rpc_tls *tls,
+                               struct rpc_channel **out, struct error *err)
+{
+    (void)r, (void)address, (void)tls, (void)err;
+    *out = NULL;
+    return OK;
+}
+
+void rpc_channel_destroy(struct rpc_channel *c)
+{
+    (void)c;
+}
+
+enum status rpc_call_start(struct rpc_channel *c, const char *method,
+                           const ProtobufCMessageDescriptor *reply,
+                           const struct rpc_call_handlers *handlers, void *user, int deadline_ms,
+                           bool wait_ready, const char *authorization, struct rpc_call **out,
+                           struct error *err)
+{
+    static struct rpc_method played; /* as a server's call has it */
+    (void)c, (void)method, (void)deadline_ms, (void)wait_ready, (void)authorization, (void)err;
+    played = (struct rpc_method){.request = reply, .handlers = *handlers};
+    fake_client = (struct rpc_call){.method = &played, .user = user};
+    *out = &fake_client;
+    return OK;
+}
+
+void rpc_half_close(struct rpc_call *call)
+{
+    call->finished = true;
+}
+
 static ProtobufCMessage *fake_kept; /* the message that is being delivered, unless it was kept */
 
 ProtobufCMessage *rpc_keep_message(struct rpc_call *call, const ProtobufCMessage *message)
@@ -157,8 +196,10 @@ ProtobufCMessage *rpc_keep_message(struct rpc_call *call, const ProtobufCMessage
 
 /* --- what fuzzers call --- */
 
-static struct core *fake_core(void (*notify)(const char *group, const char *state,
-                                             const char *message))
+/* `more`: of cluster.yaml. */
+static struct core *fake_core_of(void (*notify)(const char *group, const char *state,
+                                                const char *message),
+                                 const char *more)
 {
     static struct config config;
     struct error err;
@@ -168,8 +209,8 @@ static struct core *fake_core(void (*notify)(const char *group, const char *stat
     log_set_level(LOG_ERROR + 1);
     snprintf(yaml, sizeof yaml,
              "model: {path: %s, name: lexicon}\nlimits: {context: 128, "
-             "requests: 8}\n",
-             WITAN_SOURCE_DIR "/deploy/lexicon/model");
+             "requests: 8}\n%s",
+             WITAN_SOURCE_DIR "/deploy/lexicon/model", more);
     CHECK(config_init(&config, &err) == OK &&
               config_read_text("fuzz", yaml, strlen(yaml), &config, &err) == OK &&
               config_check(&config, &err) == OK && loop_create(&loop, &err) == OK &&
@@ -177,6 +218,12 @@ static struct core *fake_core(void (*notify)(const char *group, const char *stat
           "%s", err.msg);
     CHECK(members_create(core, NULL, NULL, notify, &core->members, &err) == OK, "%s", err.msg);
     return core;
+}
+
+static inline struct core *fake_core(void (*notify)(const char *group, const char *state,
+                                                    const char *message))
+{
+    return fake_core_of(notify, "");
 }
 
 static void fake_open(struct rpc_call *call, const struct rpc_method *method, struct core *core)

@@ -22,7 +22,7 @@
 #define LEXICON WITAN_SOURCE_DIR "/deploy/lexicon/model"
 
 struct cluster {
-    char dir[64]; /* of the certificates */
+    char dir[64];  /* of the certificates */
     bool borrowed; /* of another one, which removes it */
     struct config config;
     struct loop *loop;
@@ -37,7 +37,7 @@ struct fake_rank {
     struct rpc_call *call;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    Witan__Cluster__V1__CoordinatorMessage *got[8192];
+    Witan__Cluster__V1__CoordinatorMessage *got[3 * 4096];
     int count, taken;
     bool closed;
     int code;

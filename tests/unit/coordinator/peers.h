@@ -68,7 +68,8 @@ static inline void answer_cancel(void *arg)
     generation_cancel(((struct answer *)arg)->g);
 }
 
-/* --- waiting: time goes on in all clusters meanwhile ------------------------------------------- */
+/* --- waiting: time goes on in all clusters meanwhile -------------------------------------------
+ */
 
 static void peers_time(void *arg)
 {
@@ -153,7 +154,8 @@ static inline bool stream_count(struct cluster *c, const void *arg)
     return c->core->members->share->streams_count == *(const int *)arg;
 }
 
-/* --- a peer that dials ------------------------------------------------------------------------- */
+/* --- a peer that dials -------------------------------------------------------------------------
+ */
 
 struct fake_peer {
     struct rpc_channel *channel;
@@ -295,8 +297,7 @@ static inline const Witan__Cluster__V1__GroupState *peer_link(struct cluster *c,
 {
     peer_open(c, p, "coordinator");
     peer_say_hello(c, p, NULL);
-    assert_int_equal(peer_next(p, true)->body_case,
-                     WITAN__CLUSTER__V1__SHARE_REPLY__BODY_WELCOME);
+    assert_int_equal(peer_next(p, true)->body_case, WITAN__CLUSTER__V1__SHARE_REPLY__BODY_WELCOME);
     const share_reply *m = peer_next(p, true);
     assert_int_equal(m->body_case, WITAN__CLUSTER__V1__SHARE_REPLY__BODY_GROUP);
     return m->group;

@@ -51,13 +51,16 @@ static void each_difference_is_named(void **state)
     } cases[] = {
         {older, RPC_FAILED_PRECONDITION, "speaks protocol version 0"},
         {newer, RPC_FAILED_PRECONDITION, "install releases next to each other"},
-        {model, RPC_FAILED_PRECONDITION, "model.name: the coordinator that was dialled has "
-                                         "\"lexicon\", the one that dials \"other\""},
-        {manifest, RPC_FAILED_PRECONDITION, "model.manifest (SHA-256): the coordinator that was "
-                                            "dialled has \"none\", the one that dials \"00ff\""},
+        {model, RPC_FAILED_PRECONDITION,
+         "model.name: the coordinator that was dialled has "
+         "\"lexicon\", the one that dials \"other\""},
+        {manifest, RPC_FAILED_PRECONDITION,
+         "model.manifest (SHA-256): the coordinator that was "
+         "dialled has \"none\", the one that dials \"00ff\""},
         {shape, RPC_FAILED_PRECONDITION, "the one that dials \"3 layers?of width 4\""},
-        {weights, RPC_FAILED_PRECONDITION, "model.weights: the coordinator that was dialled has "
-                                           "\"published\", the one that dials \"int4\""},
+        {weights, RPC_FAILED_PRECONDITION,
+         "model.weights: the coordinator that was dialled has "
+         "\"published\", the one that dials \"int4\""},
         {device, RPC_FAILED_PRECONDITION, "model.device"},
         {kv, RPC_FAILED_PRECONDITION, "limits.kv: "},
         {vocab, RPC_FAILED_PRECONDITION, "the tokenizer's vocabulary: "},
@@ -214,9 +217,8 @@ SPOILS(bad_top_p, q->sampling->top_p = 2)
 SPOILS(bad_penalty, q->sampling->presence_penalty = 3)
 SPOILS(bad_min_tokens, q->sampling->min_tokens = -1)
 SPOILS(half_bias, (q->sampling->bias_ids = many, q->sampling->n_bias_ids = 1))
-SPOILS(many_biases,
-       (q->sampling->bias_ids = many, q->sampling->n_bias_ids = 1025,
-        q->sampling->biases = (float *)(void *)many, q->sampling->n_biases = 1025))
+SPOILS(many_biases, (q->sampling->bias_ids = many, q->sampling->n_bias_ids = 1025,
+                     q->sampling->biases = (float *)(void *)many, q->sampling->n_biases = 1025))
 SPOILS(many_stops, (q->sampling->stop_ids = many, q->sampling->n_stop_ids = 65))
 SPOILS(bad_priority, q->priority = 2)
 SPOILS(whole_answer, (q->answer = many, q->n_answer = 4))

@@ -4,7 +4,8 @@
 
 static const int none = 0, one = 1, second = 1;
 
-/* --- a home ------------------------------------------------------------------------------------ */
+/* --- a home ------------------------------------------------------------------------------------
+ */
 
 struct fake_home {
     struct cluster certificates; /* its folder alone */
@@ -98,12 +99,10 @@ static void home_start(struct fake_home *h, const char *method, const char *yaml
     assert_int_equal(pki_load(h->certificates.dir, "coordinator", &files, &err), OK);
     struct rpc_tls tls = {.ca = files.ca, .cert = files.cert, .key = files.key};
     assert_int_equal(rpc_create(1000, NULL, NULL, &h->rpc, &err), OK);
-    assert_int_equal(rpc_server_create(h->rpc, "127.0.0.1:0", &tls, &h->method, 1, &h->server,
-                                       &err),
-                     OK);
+    assert_int_equal(
+        rpc_server_create(h->rpc, "127.0.0.1:0", &tls, &h->method, 1, &h->server, &err), OK);
     pki_files_fini(&files);
-    snprintf(text, sizeof text, "%speers: [\"127.0.0.1:%d\"]\n", yaml,
-             rpc_server_port(h->server));
+    snprintf(text, sizeof text, "%speers: [\"127.0.0.1:%d\"]\n", yaml, rpc_server_port(h->server));
     cluster_start_beside(&h->c, &h->certificates, "", text);
 }
 
@@ -387,8 +386,7 @@ static void a_group_that_goes_is_named(void **state)
     say_state(&h, (struct state_said){.not_ready = true});
     until(&h.c, NULL, is_held, &one);
     const char *why = h.c.core->members->groups[0].message;
-    if (!strstr(why, "served through the coordinator at 127.0.0.1:") ||
-        !strstr(why, "it was?lost"))
+    if (!strstr(why, "served through the coordinator at 127.0.0.1:") || !strstr(why, "it was?lost"))
         fail_msg("%s", why);
     on_loop(&h.c, answer_cancel, &a);
     home_stop(&h);
@@ -520,7 +518,8 @@ static void ranks_of_another_class_are_refused(void **state)
     fake_open_on(&r, h.c.channel);
     fake_say_hello(&r, (struct fake_hello){.world = 1});
     assert_int_equal(fake_wait_closed(&r), RPC_FAILED_PRECONDITION);
-    assert_non_null(strstr(r.message, "numerics class cpu-1: group g1, through the coordinator at"));
+    assert_non_null(
+        strstr(r.message, "numerics class cpu-1: group g1, through the coordinator at"));
     fake_release(&r);
     home_stop(&h);
 }

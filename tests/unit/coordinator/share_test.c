@@ -45,9 +45,9 @@ static const told *submitted(struct fake_rank *r)
 static void draw(struct fake_rank *r, const told *m, int32_t position, bool last)
 {
     int32_t id = 'a' - 33;
-    fake_say_tokens(r, m->submit->request_id, m->submit->attempt, m->submit->epoch, position, &id,
-                    1, last ? WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH
-                            : WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    fake_say_tokens(
+        r, m->submit->request_id, m->submit->attempt, m->submit->epoch, position, &id, 1,
+        last ? WITAN__CLUSTER__V1__FINISH__FINISH_LENGTH : WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
 }
 
 static void begin(struct pair *p, struct answer *a)
@@ -136,7 +136,8 @@ static void a_cancelled_one_is_cancelled_there(void **state)
     pair_stop(&p);
 }
 
-/* The home loses its group: the request is held, and goes on where it was when the group is back. */
+/* The home loses its group: the request is held, and goes on where it was when the group is back.
+ */
 static void a_lost_group_is_awaited(void **state)
 {
     (void)state;
