@@ -252,7 +252,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!core) {
-        core = fake_core_of(look, "groups: [{name: g0}, {name: g1}]\npki: none\n"
+        core = fake_core_of(look, "pki: none\n"
                                   "peers: ['127.0.0.1:9']\n");
         core->epoch = 1; /* so that a fuzzer can spell it */
         attach = &fake_methods[0];

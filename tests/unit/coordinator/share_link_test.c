@@ -16,7 +16,7 @@ struct fake_home {
     pthread_cond_t changed;
     struct rpc_call *call; /* the stream that is open; a reference; NULL: none is */
     bool silent;           /* says no welcome */
-    enum rpc_code refuses; /* hellos */
+    _Atomic(int) refuses;  /* hellos, with this code */
     share_request *got[64];
     int count, taken, dials;
     struct cluster c; /* that dials it */
@@ -61,7 +61,7 @@ static void home_message(struct rpc_call *call, void *user, const ProtobufCMessa
     const share_request *m = (const share_request *)message;
     if (m->body_case == WITAN__CLUSTER__V1__SHARE_REQUEST__BODY_HELLO) {
         if (h->refuses != RPC_OK)
-            rpc_finish(call, h->refuses, "model.name: expected another");
+            rpc_finish(call, (enum rpc_code)h->refuses, "model.name: expected another");
         else if (!h->silent)
             say_welcome(h);
         return;
