@@ -381,22 +381,36 @@ static enum status ask(const struct client_options *where, struct outcome *o, st
     return st;
 }
 
-/* With what is known of `witan serve`, the coordinator's answer or not. */
+/* Of the coordinator of the `witan serve` that is known, where no other address was given. */
+static enum status find_and_ask(struct client_options *where, bool anywhere, struct outcome *o,
+                                struct error *err)
+{
+    if (anywhere && o->serve) {
+        where->address = status_serve_address(o->serve);
+        if (!where->address)
+            return error_set(
+                err, ERR_NOT_FOUND,
+                "this `witan serve` has no gRPC door: it is starting, or listen.grpc is "
+                "off");
+    }
+    return ask(where, o, err);
+}
+
+/* What is known of `witan serve` is shown whether or not its coordinator answers. */
 static int run(struct client_options *where, bool anywhere, struct outcome *o)
 {
     struct error err;
     enum status st = OK;
     if (o->run_dir || anywhere)
         st = status_serve_read(o->run_dir, &o->serve, &err);
-    if (st == OK && anywhere && o->serve && status_serve_address(o->serve))
-        where->address = status_serve_address(o->serve);
     if (st == OK) {
-        st = ask(where, o, &err);
+        st = find_and_ask(where, anywhere, o, &err);
         if (st != OK && o->serve && o->json)
             dump(json_pack("{s:O}", "serve", o->serve));
         if (o->serve && !o->json)
             status_serve_show(o->serve);
     }
+    fflush(stdout);
     if (st != OK)
         fprintf(stderr, "witan status: %s\n", err.msg);
     json_decref(o->serve);

@@ -20,7 +20,7 @@ const char *status_times(uint64_t n);
 /* --- status_serve.c --- */
 
 /* The serve.json of a running `witan serve`: *out, to be released by json_decref. `run_dir` NULL:
- * of the one in the default folder, and *out is NULL where none runs there. ERR_NOT_FOUND: none
+ * of the one in the default folder, and *out is NULL where none is found there. ERR_NOT_FOUND: none
  * runs in that folder. */
 enum status status_serve_read(const char *run_dir, json_t **out, struct error *err);
 /* Where its coordinator's gRPC door is, in *serve; NULL: not known. */

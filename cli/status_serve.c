@@ -32,7 +32,8 @@ enum status status_serve_read(const char *run_dir, json_t **out, struct error *e
     if (pid == 0)
         return error_set(err, ERR_NOT_FOUND, "no `witan serve` runs in %.500s", folder);
     run_folder_file(folder, RUN_FOLDER_STATE, path);
-    return json_parse_file(path, MAX_STATE_BYTES, out, err);
+    st = json_parse_file(path, MAX_STATE_BYTES, out, err);
+    return run_dir ? st : OK; /* it may have just begun, or end */
 }
 
 static const char *string_of(const json_t *o, const char *key)
