@@ -166,6 +166,7 @@ static void check_product_pieces(uint64_t *rng, const struct cpu_ops *ops, const
                                  const float *whole)
 {
     float *y = sentinels(p->m * p->ldy);
+    struct ahead next = {.data = p->w.data, .bytes = (uint64_t)random_int(rng, 0, 20000)};
     for (int32_t n0 = 0, n1; n0 < p->w.rows; n0 = n1) {
         n1 = n0 + random_int(rng, 1, 9);
         n1 = n1 < p->w.rows ? n1 : p->w.rows;
@@ -173,7 +174,7 @@ static void check_product_pieces(uint64_t *rng, const struct cpu_ops *ops, const
             rows = random_int(rng, 1, 6);
             rows = rows < p->m - i ? rows : p->m - i;
             const float *x = p->rows ? p->x : p->x + i * p->ldx;
-            ops->gemm(x, p->ldx, p->rows ? p->rows + i : NULL, rows, &p->w, n0, n1,
+            ops->gemm(x, p->ldx, p->rows ? p->rows + i : NULL, rows, &p->w, n0, n1, next,
                       y + i * p->ldy + n0, p->ldy);
         }
     }
@@ -187,11 +188,11 @@ static void check_product(uint64_t *rng, int32_t m, int32_t n, int32_t k)
     int count = available_sets(sets);
     struct product p = random_product(rng, m, n, k);
     float *first = sentinels(m * p.ldy);
-    sets[0]->gemm(p.x, p.ldx, p.rows, m, &p.w, 0, n, first, p.ldy);
+    sets[0]->gemm(p.x, p.ldx, p.rows, m, &p.w, 0, n, (struct ahead){0}, first, p.ldy);
     check_product_values(&p, first);
     for (int s = 0; s < count; s++) {
         float *y = sentinels(m * p.ldy);
-        sets[s]->gemm(p.x, p.ldx, p.rows, m, &p.w, 0, n, y, p.ldy);
+        sets[s]->gemm(p.x, p.ldx, p.rows, m, &p.w, 0, n, (struct ahead){0}, y, p.ldy);
         assert_bits("gemm", sets[s]->name, y, first, m * p.ldy);
         check_product_pieces(rng, sets[s], &p, first);
         free(y);
@@ -226,7 +227,7 @@ static void leaf_reference(const struct cpu_ops *ops, const struct product *p, i
                     w[c] = element(&p->w, j, k + c);
                 struct matrix one = {.data = w, .dtype = DTYPE_F32, .rows = 1, .cols = n};
                 float y;
-                ops->gemm(x, n, NULL, 1, &one, 0, 1, &y, 1);
+                ops->gemm(x, n, NULL, 1, &one, 0, 1, (struct ahead){0}, &y, 1);
                 y *= scale ? scale[i] : 1.0f;
                 *largest = fabsf(y) > *largest ? fabsf(y) : *largest;
                 int64_t row = out ? out[i] : i;
@@ -268,10 +269,11 @@ static void check_leaf_set(uint64_t *rng, const struct cpu_ops *ops, const struc
     int64_t n = c->out_rows * c->p.ldy;
     double *sum = check_calloc((size_t)n, sizeof *sum);
     float found = 0.0f;
+    struct ahead next = {.data = c->p.w.data, .bytes = (uint64_t)random_int(rng, 0, 20000)};
     for (int32_t n0 = 0, n1; n0 < c->p.w.rows; n0 = n1) {
         n1 = n0 + random_int(rng, 1, c->p.w.rows);
         n1 = n1 < c->p.w.rows ? n1 : c->p.w.rows;
-        float most = ops->gemm_leaf(c->p.x, c->p.ldx, c->p.m, &c->p.w, c->leaf, n0, n1, c->scale,
+        float most = ops->gemm_leaf(c->p.x, c->p.ldx, c->p.m, &c->p.w, c->leaf, n0, n1, next, c->scale,
                                     c->out, sum + n0, c->p.ldy);
         found = most > found ? most : found;
     }
@@ -317,7 +319,7 @@ static void gemm_leaf_reports_what_is_out_of_range(void **state)
                 w[k] = x[k] = 1.0f;
             x[5] = odd[i];
             double sum = 0.0;
-            float most = sets[s]->gemm_leaf(x, 32, 1, &m, 16, 0, 1, NULL, NULL, &sum, 1);
+            float most = sets[s]->gemm_leaf(x, 32, 1, &m, 16, 0, 1, (struct ahead){0}, NULL, NULL, &sum, 1);
             assert_false(most <= 1048576.0f); /* as the range check asks, NaN included */
         }
 }
@@ -727,7 +729,7 @@ static void halves_widen_exactly(void **state)
                 for (int k = 0; k < COLS; k++)
                     x[k] = k == at;
                 struct matrix w = {.data = h, .dtype = (enum dtype)t, .rows = 65536, .cols = COLS};
-                sets[s]->gemm(x, COLS, NULL, 1, &w, 0, 65536, y, 65536);
+                sets[s]->gemm(x, COLS, NULL, 1, &w, 0, 65536, (struct ahead){0}, y, 65536);
                 for (int i = 0; i < 65536; i++) {
                     float e = element(&w, i, at) + 0.0f;
                     assert_bits("widening", sets[s]->name, &y[i], &e, 1);

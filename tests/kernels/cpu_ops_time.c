@@ -105,13 +105,13 @@ static struct matrix next_matrix(struct work *w)
 static void run_gemm(struct work *w)
 {
     struct matrix m = next_matrix(w);
-    w->ops->gemm(w->x, w->k, NULL, w->m, &m, 0, w->n, w->y, w->n);
+    w->ops->gemm(w->x, w->k, NULL, w->m, &m, 0, w->n, (struct ahead){0}, w->y, w->n);
 }
 
 static void run_leaf(struct work *w)
 {
     struct matrix m = next_matrix(w);
-    w->ops->gemm_leaf(w->x, w->k, w->m, &m, FFN_BLOCK, 0, w->n, NULL, NULL, w->sum, w->n);
+    w->ops->gemm_leaf(w->x, w->k, w->m, &m, FFN_BLOCK, 0, w->n, (struct ahead){0}, NULL, NULL, w->sum, w->n);
 }
 
 /* A KV head's query heads over w->n positions. */

@@ -39,23 +39,43 @@ static float larger(float a, float b)
     return b <= a || a != a ? a : b; /* a NaN stays */
 }
 
-/* Columns of units [u0, u1). */
-static float exact_units(struct exact_job *j, int thread, int32_t u0, int32_t u1)
+/* The first expert from `e` on that rows chose, or count. */
+static int32_t met_from(const struct route *route, int32_t e, int32_t count)
+{
+    while (e < count && route->first[e] == route->first[e + 1])
+        e++;
+    return e;
+}
+
+/* What the task of unit `unit` reads first. */
+static struct ahead exact_ahead(const struct exact_job *j, int32_t e, int32_t unit)
+{
+    if (j->o)
+        return ahead_of(j->o, unit);
+    e = met_from(j->route, e, j->count);
+    return e < j->count ? ahead_of(&j->ffn[e].down, unit) : (struct ahead){0};
+}
+
+/* Columns of units [u0, u1); the thread goes on with those from `after` on, if it is not -1. */
+static float exact_units(struct exact_job *j, int thread, int32_t u0, int32_t u1, int32_t after)
 {
     int32_t n0 = u0 * PANEL_ROWS, n1 = u1 * PANEL_ROWS < j->hidden ? u1 * PANEL_ROWS : j->hidden;
     double *sum = j->sum + n0;
     for (int32_t i = 0; i < j->rows; i++)
         memset(sum + (int64_t)i * j->hidden, 0, (size_t)(n1 - n0) * sizeof *sum);
     if (j->o)
-        return multiply_leaf(j->be, thread, j->x, j->codes, 0, j->rows, j->o, j->leaf, u0, u1, NULL,
-                             NULL, sum, j->hidden);
+        return multiply_leaf(j->be, thread, j->x, j->codes, 0, j->rows, j->o, j->leaf, u0, u1,
+                             exact_ahead(j, 0, after), NULL, NULL, sum, j->hidden);
     float largest = 0.0f;
     for (int32_t e = 0; e < j->count; e++) {
         int32_t s = j->route->first[e], m = j->route->first[e + 1] - s;
         const struct matrix *down = &j->ffn[e].down;
         if (m == 0 || down->cols == 0)
             continue;
-        float top = multiply_leaf(j->be, thread, j->x, j->codes, s, m, down, j->leaf, u0, u1,
+        struct ahead next = met_from(j->route, e + 1, j->count) < j->count
+                                ? exact_ahead(j, e + 1, u0)
+                                : exact_ahead(j, 0, after);
+        float top = multiply_leaf(j->be, thread, j->x, j->codes, s, m, down, j->leaf, u0, u1, next,
                                   j->route->weight + s, j->route->row + s, sum, j->hidden);
         largest = larger(largest, top);
     }
@@ -71,10 +91,12 @@ static void exact_thread(void *arg, int thread)
         quantise_part(j->be, thread, j->x, j->inputs, j->cols, j->leaf, j->codes);
         pool_meet(j->be->pool);
     }
-    for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+    for (int64_t t = pool_take(&j->tasks), after; t >= 0; t = after) {
         beat();
+        after = pool_take(&j->tasks);
         int32_t u0 = (int32_t)t * j->task, u1 = units - u0 < j->task ? units : u0 + j->task;
-        largest = larger(largest, exact_units(j, thread, u0, u1));
+        int32_t next = after < 0 ? -1 : (int32_t)after * j->task;
+        largest = larger(largest, exact_units(j, thread, u0, u1, next));
     }
     count_range(j->be, largest, j->leaves);
 }
@@ -193,7 +215,7 @@ static void router_thread(void *arg, int thread)
         int32_t m = j->rows - i < ROUTER_ROWS ? j->rows - i : ROUTER_ROWS;
         int32_t n1 = experts - n0 < PANEL_ROWS ? experts : n0 + PANEL_ROWS;
         j->be->ops->gemm(j->r->xn + (int64_t)i * j->w->cols, j->w->cols, NULL, m, j->w, n0, n1,
-                         j->logits + (int64_t)i * experts + n0, experts);
+                         (struct ahead){0}, j->logits + (int64_t)i * experts + n0, experts);
     }
     pool_meet(j->be->pool);
     route_rows(j, begin, end);
@@ -270,7 +292,8 @@ struct ffn_job {
 };
 
 /* Units [u0, u1) of one expert's h for its slots, in blocks of rows whose `up` fits the scratch. */
-static void ffn_strip(const struct ffn_job *j, int thread, int32_t e, int32_t u0, int32_t u1)
+static void ffn_strip(const struct ffn_job *j, int thread, int32_t e, int32_t u0, int32_t u1,
+                      struct ahead next)
 {
     const struct ffn *f = &j->ffn[e];
     int32_t cols = f->gate.rows, width = unit_end(&f->gate, u1) - u0 * PANEL_ROWS;
@@ -281,8 +304,8 @@ static void ffn_strip(const struct ffn_job *j, int thread, int32_t e, int32_t u0
         m = m < block ? m : block;
         const int32_t *rows = j->route->row + s;
         float *h = j->h + (int64_t)s * cols + (int64_t)u0 * PANEL_ROWS;
-        multiply(j->be, thread, j->xn, rows, m, &f->gate, u0, u1, h, cols);
-        multiply(j->be, thread, j->xn, rows, m, &f->up, u0, u1, up, width);
+        multiply(j->be, thread, j->xn, rows, m, &f->gate, u0, u1, ahead_of(&f->up, u0), h, cols);
+        multiply(j->be, thread, j->xn, rows, m, &f->up, u0, u1, next, up, width);
         for (int32_t i = 0; i < m; i++)
             j->be->ops->silu_mul(h + (int64_t)i * cols, up + (int64_t)i * width, width);
     }
@@ -296,17 +319,37 @@ static int32_t tasks_of(const struct ffn_job *j, int32_t e)
     return (panel_count(j->ffn[e].gate.rows) + j->task - 1) / j->task;
 }
 
+/* Where a task begins: a unit of an expert. */
+struct ffn_place {
+    int32_t e, u0;
+    int64_t first; /* task of expert e */
+};
+
+/* Goes on to task t, which is not before it. */
+static void ffn_seek(const struct ffn_job *j, struct ffn_place *p, int64_t t)
+{
+    for (int32_t n; t >= p->first + (n = tasks_of(j, p->e)); p->e++)
+        p->first += n;
+    p->u0 = (int32_t)(t - p->first) * j->task;
+}
+
 static void ffn_up_thread(void *arg, int thread)
 {
     struct ffn_job *j = arg;
-    int32_t e = 0;
-    int64_t first = 0; /* task of expert e; a thread's tasks ascend */
-    for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+    struct ffn_place at = {0}, then;
+    int64_t t = pool_take(&j->tasks);
+    if (t >= 0)
+        ffn_seek(j, &at, t);
+    for (int64_t after; t >= 0; t = after, at = then) {
+        struct ahead next = {0};
         beat();
-        for (int32_t n; t >= first + (n = tasks_of(j, e)); e++)
-            first += n;
-        int32_t u0 = (int32_t)(t - first) * j->task, units = panel_count(j->ffn[e].gate.rows);
-        ffn_strip(j, thread, e, u0, units - u0 < j->task ? units : u0 + j->task);
+        then = at;
+        if ((after = pool_take(&j->tasks)) >= 0) {
+            ffn_seek(j, &then, after);
+            next = ahead_of(&j->ffn[then.e].gate, then.u0);
+        }
+        int32_t units = panel_count(j->ffn[at.e].gate.rows);
+        ffn_strip(j, thread, at.e, at.u0, units - at.u0 < j->task ? units : at.u0 + j->task, next);
     }
 }
 

@@ -58,17 +58,19 @@ static void pad_row(const void *p, enum dtype t, int32_t k, int32_t k1, float ou
 /* Fetches what the next tiles but one multiply, `ahead` bytes on, into the second-level cache: the
  * processor's own prefetching begins anew in each row, and too late. Where weights pass again and
  * again it would be in the way. */
-VEC_INLINE void fetch_weights(int mr, const void *const *w, enum dtype t, int32_t k, int64_t ahead)
+VEC_INLINE void fetch_weights(int mr, const void *const *w, enum dtype t, int32_t k,
+                              uintptr_t ahead)
 {
 #pragma GCC unroll 8
     for (int j = 0; (WEIGHTS_STAY || mr < TILE_M) && j < TILE_N; j++)
-        __builtin_prefetch((const char *)w[j] + (t == DTYPE_F32 ? 4 : 2) * (int64_t)k + ahead, 0,
-                           2);
+        __builtin_prefetch(
+            (const void *)((uintptr_t)w[j] + (t == DTYPE_F32 ? 4U : 2U) * (uintptr_t)k + ahead), 0,
+            2);
 }
 
 /* Adds to `acc` the lanes of x[i] * w[j] over columns [k, end), a multiple of 16. */
 VEC_INLINE void lanes_dot(const float *const *x, int mr, const void *const *w, enum dtype t,
-                          int32_t k, int32_t end, int64_t ahead, vr acc[REGISTERS][TILE_M][TILE_N])
+                          int32_t k, int32_t end, uintptr_t ahead, vr acc[REGISTERS][TILE_M][TILE_N])
 {
     for (; k < end; k += 16) {
         fetch_weights(mr, w, t, k, ahead);
@@ -111,7 +113,7 @@ VEC_INLINE void tail_dot(const float *const *x, int mr, const void *const *w, en
 
 /* sums[i * TILE_N + j] = dot(x[i], w[j]) over columns [k0, k1). */
 VEC_INLINE void tile_sums(const float *const *x, int mr, const void *const *w, enum dtype t,
-                          int32_t k0, int32_t k1, int64_t ahead, float sums[TILE_SUMS])
+                          int32_t k0, int32_t k1, uintptr_t ahead, float sums[TILE_SUMS])
 {
     vr acc[REGISTERS][TILE_M][TILE_N];
     v16 all[TILE_SUMS];
@@ -141,7 +143,7 @@ VEC_INLINE void tile_sums(const float *const *x, int mr, const void *const *w, e
 }
 
 typedef void gemm_tile(const float *const *x, int mr, const void *const *w, int32_t k0, int32_t k1,
-                       int64_t ahead, float sums[TILE_SUMS]);
+                       uintptr_t ahead, float sums[TILE_SUMS]);
 
 #define TILE_ROWS(mr, t)                                                                           \
     case mr:                                                                                       \
@@ -151,7 +153,7 @@ typedef void gemm_tile(const float *const *x, int mr, const void *const *w, int3
 
 #define DEFINE_TILE(name, t)                                                                       \
     static void name(const float *const *x, int mr, const void *const *w, int32_t k0, int32_t k1,  \
-                     int64_t ahead, float sums[TILE_SUMS])                                         \
+                     uintptr_t ahead, float sums[TILE_SUMS])                                       \
     {                                                                                              \
         switch (mr) {                                                                              \
             TILE_ROWS(1, t);                                                                       \
@@ -176,6 +178,7 @@ struct gemm_job {
     gemm_tile *tile;
     int64_t row_bytes; /* of w */
     int32_t leaf, n0, n1;
+    struct ahead next;
     /* of op_gemm */
     float *y;
     int64_t ldy;
@@ -208,6 +211,19 @@ static void add_leaves(struct gemm_job *g, int32_t i0, int mr, int32_t j0, int n
     }
 }
 
+/* From the tile of columns [j0, ...) to what is read two tiles later: of w, or of what comes after it.
+ * 0, what is here already: nothing does. */
+static uintptr_t bytes_ahead(const struct gemm_job *g, int32_t j0)
+{
+    int32_t then = j0 + 2 * TILE_N;
+    uint64_t rows = (uint64_t)g->row_bytes;
+    uintptr_t here = (uintptr_t)g->w->data + (uint64_t)j0 * rows;
+    if (then < g->n1)
+        return 2 * TILE_N * rows;
+    uint64_t past = (uint64_t)(then - g->n1) * rows;
+    return past + TILE_N * rows <= g->next.bytes ? (uintptr_t)g->next.data + past - here : 0;
+}
+
 /* Rows [i0, i0 + mr) and columns [j0, j0 + TILE_N); those past the end are computed as the last one
  * again and left out. */
 static void run_tile(struct gemm_job *g, int32_t i0, int mr, int32_t j0)
@@ -217,13 +233,14 @@ static void run_tile(struct gemm_job *g, int32_t i0, int mr, int32_t j0)
     float sums[TILE_SUMS];
     int32_t cols = g->w->cols;
     int nr = g->n1 - j0 < TILE_N ? (int)(g->n1 - j0) : TILE_N;
+    uintptr_t ahead = bytes_ahead(g, j0);
     for (int i = 0; i < mr; i++)
         x[i] = g->x + (g->rows ? g->rows[i0 + i] : i0 + i) * g->ldx;
     for (int j = 0; j < TILE_N; j++)
         w[j] = (const char *)g->w->data + (j0 + (j < nr ? j : nr - 1)) * g->row_bytes;
     for (int32_t k = 0; k < cols; k += g->leaf) {
         int32_t end = cols - k < g->leaf ? cols : k + g->leaf;
-        g->tile(x, mr, w, k, end, 2 * TILE_N * g->row_bytes, sums);
+        g->tile(x, mr, w, k, end, ahead, sums);
         if (g->sum)
             add_leaves(g, i0, mr, j0, nr, sums);
         else
@@ -278,7 +295,8 @@ static void run_gemm(struct gemm_job *g, int32_t m)
 }
 
 static void op_gemm(const float *x, int64_t ldx, const int32_t *rows, int32_t m,
-                    const struct matrix *w, int32_t n0, int32_t n1, float *y, int64_t ldy)
+                    const struct matrix *w, int32_t n0, int32_t n1, struct ahead next, float *y,
+                    int64_t ldy)
 {
     struct gemm_job g = {.x = x,
                          .ldx = ldx,
@@ -287,14 +305,15 @@ static void op_gemm(const float *x, int64_t ldx, const int32_t *rows, int32_t m,
                          .leaf = w->cols,
                          .n0 = n0,
                          .n1 = n1,
+                         .next = next,
                          .y = y,
                          .ldy = ldy};
     run_gemm(&g, m);
 }
 
 static float op_gemm_leaf(const float *x, int64_t ldx, int32_t m, const struct matrix *w,
-                          int32_t leaf, int32_t n0, int32_t n1, const float *scale,
-                          const int32_t *out, double *sum, int64_t ldsum)
+                          int32_t leaf, int32_t n0, int32_t n1, struct ahead next,
+                          const float *scale, const int32_t *out, double *sum, int64_t ldsum)
 {
     struct gemm_job g = {.x = x,
                          .ldx = ldx,
@@ -302,6 +321,7 @@ static float op_gemm_leaf(const float *x, int64_t ldx, int32_t m, const struct m
                          .leaf = leaf,
                          .n0 = n0,
                          .n1 = n1,
+                         .next = next,
                          .scale = scale,
                          .out = out,
                          .sum = sum,

@@ -47,22 +47,30 @@ struct act {
     int32_t blocks; /* panel_blocks(columns) */
 };
 
+/* Weights that are read soon: to be asked for in time. Nothing: {0}. */
+struct ahead {
+    const char *data;
+    uint64_t bytes;
+};
+
 struct cpu_ops {
     const char *name;            /* as cpu_ops_name says it; emulated ones with _ for - */
     const struct cpu_rows *rows; /* passes over rows of logits */
     const struct cpu_attention *attention;
 
     /* y[i * ldy + j - n0] = dot(x row i, w row j) for i < m, j in [n0, n1). x row i is x + rows[i]
-     * * ldx, or x + i * ldx where rows is NULL; its length is w->cols. */
+     * * ldx, or x + i * ldx where rows is NULL; its length is w->cols. next: weights that this
+     * thread reads after these, to ask for them meanwhile; it changes no result. */
     void (*gemm)(const float *x, int64_t ldx, const int32_t *rows, int32_t m,
-                 const struct matrix *w, int32_t n0, int32_t n1, float *y, int64_t ldy);
+                 const struct matrix *w, int32_t n0, int32_t n1, struct ahead next, float *y,
+                 int64_t ldy);
 
     /* sum[out[i] * ldsum + j - n0] += exact sum over leaves of scale[i] * dot(x row i, w row j),
      * for j in [n0, n1). `out` NULL is i, `scale` NULL is 1. Returns the largest |leaf|, for the
      * check of the range in which sums are exact. */
     float (*gemm_leaf)(const float *x, int64_t ldx, int32_t m, const struct matrix *w, int32_t leaf,
-                       int32_t n0, int32_t n1, const float *scale, const int32_t *out, double *sum,
-                       int64_t ldsum);
+                       int32_t n0, int32_t n1, struct ahead next, const float *scale,
+                       const int32_t *out, double *sum, int64_t ldsum);
 
     /* Row `row` of `out` = x[n]; spans begin anew every `leaf` columns, a multiple of PANEL_BLOCK
      * (0: never). A NaN or infinity makes its span's products NaN. */
@@ -74,10 +82,12 @@ struct cpu_ops {
      * of x, or i; of gemm_panels_leaf row first + i. scratch: panel_scratch_bytes(w->cols), on a
      * border of 64. Any m gives the same bits. */
     void (*gemm_panels)(const struct act *x, const int32_t *rows, int32_t m, const struct matrix *w,
-                        int32_t p0, int32_t p1, float *y, int64_t ldy, void *scratch);
+                        int32_t p0, int32_t p1, struct ahead next, float *y, int64_t ldy,
+                        void *scratch);
     float (*gemm_panels_leaf)(const struct act *x, int64_t first, int32_t m, const struct matrix *w,
-                              int32_t leaf, int32_t p0, int32_t p1, const float *scale,
-                              const int32_t *out, double *sum, int64_t ldsum, void *scratch);
+                              int32_t leaf, int32_t p0, int32_t p1, struct ahead next,
+                              const float *scale, const int32_t *out, double *sum, int64_t ldsum,
+                              void *scratch);
 
     /* y = x * (1 / sqrt(mean(x^2) + eps)) * w over n elements. x and y may be the same. */
     void (*rms_norm)(const float *x, const float *w, int32_t n, float eps, float *y);

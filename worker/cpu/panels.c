@@ -245,6 +245,7 @@ struct panels_job {
     int32_t m;
     const struct matrix *w;
     int32_t p0, p1;
+    struct ahead next;
     int32_t i0, i1;    /* the rows that panels meet together */
     uint8_t *unpacked; /* [TILE_PANELS] panels' codes */
     int8_t *prepared;  /* [PANEL_PREPARED] rows as dot_prepare writes them */
@@ -366,16 +367,22 @@ static void run_tile(struct panels_job *g, struct tile *t, tile_fn fn, int32_t i
     }
 }
 
-/* The panels after these are asked for while these meet rows, in `count` tiles. */
+/* What comes after these panels is asked for while these meet rows, in `count` tiles: as many more,
+ * or what the caller will read then. */
 static void plan_ahead(const struct panels_job *g, int32_t p, int np, int32_t count, struct tile *t)
 {
     int bits = g->w->shape.form == FORM_PANELS4 ? 4 : 8;
     uint64_t bytes = panel_bytes(g->w->cols, bits);
     const char *data = g->w->data;
-    int64_t blocks = (int64_t)g->x->blocks * count;
+    uint64_t blocks = (uint64_t)g->x->blocks * (uint64_t)count, wanted = (uint64_t)np * bytes;
     t->ahead = data + (uint64_t)(p + np) * bytes;
     t->ahead_end = data + (uint64_t)g->p1 * bytes;
-    t->lines = (int)(((uint64_t)np * bytes / 64 + (uint64_t)blocks - 1) / (uint64_t)blocks);
+    if (p + np == g->p1 && g->i1 == g->m) {
+        wanted = g->next.bytes;
+        t->ahead = g->next.data;
+        t->ahead_end = t->ahead + wanted;
+    }
+    t->lines = (int)((wanted / 64 + blocks - 1) / blocks);
 }
 
 /* Panels [p, p + np) with the rows of this turn, in tiles as equal as can be. */
@@ -422,18 +429,26 @@ static void run(struct panels_job *g, void *scratch)
 }
 
 void PANELS_CAT(panels_gemm_, OPS_NAME)(const struct act *x, const int32_t *rows, int32_t m,
-                                        const struct matrix *w, int32_t p0, int32_t p1, float *y,
-                                        int64_t ldy, void *scratch)
+                                        const struct matrix *w, int32_t p0, int32_t p1,
+                                        struct ahead next, float *y, int64_t ldy, void *scratch)
 {
-    struct panels_job g = {
-        .x = x, .rows = rows, .m = m, .w = w, .p0 = p0, .p1 = p1, .y = y, .ldy = ldy};
+    struct panels_job g = {.x = x,
+                           .rows = rows,
+                           .m = m,
+                           .w = w,
+                           .p0 = p0,
+                           .p1 = p1,
+                           .next = next,
+                           .y = y,
+                           .ldy = ldy};
     run(&g, scratch);
 }
 
 float PANELS_CAT(panels_gemm_leaf_, OPS_NAME)(const struct act *x, int64_t first, int32_t m,
                                               const struct matrix *w, int32_t leaf, int32_t p0,
-                                              int32_t p1, const float *scale, const int32_t *out,
-                                              double *sum, int64_t ldsum, void *scratch)
+                                              int32_t p1, struct ahead next, const float *scale,
+                                              const int32_t *out, double *sum, int64_t ldsum,
+                                              void *scratch)
 {
     struct panels_job g = {.x = x,
                            .first = first,
@@ -441,6 +456,7 @@ float PANELS_CAT(panels_gemm_leaf_, OPS_NAME)(const struct act *x, int64_t first
                            .w = w,
                            .p0 = p0,
                            .p1 = p1,
+                           .next = next,
                            .leaf_blocks = leaf / PANEL_BLOCK,
                            .scale = scale,
                            .out = out,

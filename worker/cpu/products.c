@@ -36,22 +36,35 @@ void quantise_part(const struct backend *be, int thread, const float *x, int64_t
     quantise_rows(be, x, n, leaf, out, begin, end);
 }
 
+struct ahead ahead_of(const struct matrix *w, int32_t unit)
+{
+    int32_t rest = panel_count(w->rows) - unit;
+    if (unit < 0 || rest <= 0)
+        return (struct ahead){0};
+    return (struct ahead){.data = (const char *)w->data + (uint64_t)unit * unit_bytes(w),
+                          .bytes = (rest < 2 ? 1 : 2) * unit_bytes(w)};
+}
+
 void multiply(struct backend *be, int thread, const float *xn, const int32_t *rows, int32_t m,
-              const struct matrix *w, int32_t u0, int32_t u1, float *y, int64_t ldy)
+              const struct matrix *w, int32_t u0, int32_t u1, struct ahead next, float *y,
+              int64_t ldy)
 {
     if (in_panels(w))
-        be->ops->gemm_panels(&be->norm, rows, m, w, u0, u1, y, ldy, panel_scratch_of(be, thread));
+        be->ops->gemm_panels(&be->norm, rows, m, w, u0, u1, next, y, ldy,
+                             panel_scratch_of(be, thread));
     else
-        be->ops->gemm(xn, w->cols, rows, m, w, u0 * PANEL_ROWS, unit_end(w, u1), y, ldy);
+        be->ops->gemm(xn, w->cols, rows, m, w, u0 * PANEL_ROWS, unit_end(w, u1), next, y,
+                      ldy);
 }
 
 float multiply_leaf(struct backend *be, int thread, const float *x, const struct act *codes,
                     int64_t first, int32_t m, const struct matrix *w, int32_t leaf, int32_t u0,
-                    int32_t u1, const float *scale, const int32_t *out, double *sum, int64_t ldsum)
+                    int32_t u1, struct ahead next, const float *scale, const int32_t *out,
+                    double *sum, int64_t ldsum)
 {
     if (in_panels(w))
-        return be->ops->gemm_panels_leaf(codes, first, m, w, leaf, u0, u1, scale, out, sum, ldsum,
-                                         panel_scratch_of(be, thread));
+        return be->ops->gemm_panels_leaf(codes, first, m, w, leaf, u0, u1, next, scale, out, sum,
+                                         ldsum, panel_scratch_of(be, thread));
     return be->ops->gemm_leaf(x + first * w->cols, w->cols, m, w, leaf, u0 * PANEL_ROWS,
-                              unit_end(w, u1), scale, out, sum, ldsum);
+                              unit_end(w, u1), next, scale, out, sum, ldsum);
 }

@@ -199,18 +199,31 @@ struct qkv_job {
 /* The part of units [begin, end) of the joined q, k, v that lies in `w`, whose units begin at
  * `first`; `bias` (may be NULL) is added to the finished dot products. */
 static void project_part(const struct qkv_job *j, int thread, const struct matrix *w,
-                         const float *bias, int32_t first, int32_t begin, int32_t end, float *y,
-                         int64_t ldy)
+                         const float *bias, int32_t first, int32_t begin, int32_t end,
+                         struct ahead next, float *y, int64_t ldy)
 {
     int32_t u0 = begin > first ? begin - first : 0, units = panel_count(w->rows);
     int32_t u1 = end - first < units ? end - first : units;
     if (u0 >= u1)
         return;
     int32_t n0 = u0 * PANEL_ROWS, n1 = unit_end(w, u1);
-    multiply(j->be, thread, j->xn, NULL, j->b->rows, w, u0, u1, y + n0, ldy);
+    multiply(j->be, thread, j->xn, NULL, j->b->rows, w, u0, u1, next, y + n0, ldy);
     for (int32_t i = 0; bias && i < j->b->rows; i++)
         for (int64_t n = n0; n < n1; n++)
             y[i * ldy + n] += bias[n];
+}
+
+/* What task t reads first. */
+static struct ahead qkv_ahead(const struct qkv_job *j, int64_t t)
+{
+    const struct matrix *const parts[] = {&j->w->q, &j->w->k, &j->w->v};
+    int64_t unit = t * j->task;
+    for (int i = 0; t >= 0 && i < 3; i++) {
+        if (unit < panel_count(parts[i]->rows))
+            return ahead_of(parts[i], (int32_t)unit);
+        unit -= panel_count(parts[i]->rows);
+    }
+    return (struct ahead){0};
 }
 
 static void project(struct qkv_job *j, int thread)
@@ -218,12 +231,15 @@ static void project(struct qkv_job *j, int thread)
     const struct layer_weights *w = j->w;
     int64_t nq = w->q.rows, nk = w->k.rows;
     int32_t uq = panel_count(w->q.rows), uk = panel_count(w->k.rows);
-    for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+    for (int64_t t = pool_take(&j->tasks), after; t >= 0; t = after) {
         beat();
+        after = pool_take(&j->tasks);
+        struct ahead next = qkv_ahead(j, after);
         int32_t begin = (int32_t)t * j->task, end = begin + j->task;
-        project_part(j, thread, &w->q, w->q_bias, 0, begin, end, j->q_tmp, nq);
-        project_part(j, thread, &w->k, w->k_bias, uq, begin, end, j->kv_tmp, 2 * nk);
-        project_part(j, thread, &w->v, w->v_bias, uq + uk, begin, end, j->kv_tmp + nk, 2 * nk);
+        project_part(j, thread, &w->q, w->q_bias, 0, begin, end, next, j->q_tmp, nq);
+        project_part(j, thread, &w->k, w->k_bias, uq, begin, end, next, j->kv_tmp, 2 * nk);
+        project_part(j, thread, &w->v, w->v_bias, uq + uk, begin, end, next, j->kv_tmp + nk,
+                     2 * nk);
     }
 }
 
@@ -366,10 +382,12 @@ static void head_thread(void *arg, int thread)
 {
     struct head_job *j = arg;
     int32_t units = panel_count(j->w->rows);
-    for (int64_t t; (t = pool_take(&j->tasks)) >= 0;) {
+    for (int64_t t = pool_take(&j->tasks), after; t >= 0; t = after) {
         beat();
+        after = pool_take(&j->tasks);
+        struct ahead next = ahead_of(j->w, after < 0 ? -1 : (int32_t)after * j->task);
         int32_t u0 = (int32_t)t * j->task, u1 = units - u0 < j->task ? units : u0 + j->task;
-        multiply(j->be, thread, j->xn, j->b->logit_row, j->b->logits, j->w, u0, u1,
+        multiply(j->be, thread, j->xn, j->b->logit_row, j->b->logits, j->w, u0, u1, next,
                  j->logits + (int64_t)u0 * PANEL_ROWS, j->padded);
     }
 }

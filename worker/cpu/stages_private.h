@@ -65,15 +65,20 @@ void quantise_rows(const struct backend *be, const float *x, int32_t n, int32_t 
 void quantise_part(const struct backend *be, int thread, const float *x, int64_t rows, int32_t n,
                    int32_t leaf, const struct act *out);
 
+/* What a product with units of w from `unit` on reads first; nothing where there is none of them. */
+struct ahead ahead_of(const struct matrix *w, int32_t unit);
+
 /* y = units [u0, u1) of w with the normed rows xn, of which add_norm has made codes: gemm of ops.h,
  * y at the first unit's column. */
 void multiply(struct backend *be, int thread, const float *xn, const int32_t *rows, int32_t m,
-              const struct matrix *w, int32_t u0, int32_t u1, float *y, int64_t ldy);
+              const struct matrix *w, int32_t u0, int32_t u1, struct ahead next, float *y,
+              int64_t ldy);
 
 /* gemm_leaf with rows from `first` on, of x or of its codes. */
 float multiply_leaf(struct backend *be, int thread, const float *x, const struct act *codes,
                     int64_t first, int32_t m, const struct matrix *w, int32_t leaf, int32_t u0,
-                    int32_t u1, const float *scale, const int32_t *out, double *sum, int64_t ldsum);
+                    int32_t u1, struct ahead next, const float *scale, const int32_t *out,
+                    double *sum, int64_t ldsum);
 
 /* --- stages.c ----------------------------------------------------------------------------------
  */

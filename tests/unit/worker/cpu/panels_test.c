@@ -280,6 +280,7 @@ static void check_plain(uint64_t *rng, const struct cpu_ops *ops, const struct p
 {
     int32_t panels = panel_count(p->w.rows), m = p->m;
     float *y = check_calloc((size_t)(m * p->ldy), sizeof *y);
+    struct ahead next = {.data = p->w.data, .bytes = (uint64_t)random_int(rng, 0, 200)};
     for (int64_t i = 0; i < m * p->ldy; i++)
         y[i] = SENTINEL;
     for (int32_t p0 = 0, p1; p0 < panels; p0 = p1) {
@@ -288,7 +289,7 @@ static void check_plain(uint64_t *rng, const struct cpu_ops *ops, const struct p
         for (int32_t i = 0, rows; i < m; i += rows) {
             rows = pieces && p->rows ? random_int(rng, 1, 9) : m;
             rows = rows < m - i ? rows : m - i;
-            ops->gemm_panels(&p->x, p->rows ? p->rows + i : NULL, rows, &p->w, p0, p1,
+            ops->gemm_panels(&p->x, p->rows ? p->rows + i : NULL, rows, &p->w, p0, p1, next,
                              y + i * p->ldy + p0 * PANEL_ROWS, p->ldy, p->scratch);
         }
     }
@@ -379,7 +380,7 @@ static void gemm_panels_of_the_largest_sums(void **state)
             p.x.bias[i] = -128 * 32 * x;
         }
         for (int s = 0; s < count; s++) {
-            sets[s]->gemm_panels(&p.x, NULL, 7, &p.w, 0, 1, y, 20, p.scratch);
+            sets[s]->gemm_panels(&p.x, NULL, 7, &p.w, 0, 1, (struct ahead){0}, y, 20, p.scratch);
             for (int i = 0; i < 7; i++)
                 for (int j = 0; j < 16; j++)
                     assert_true(y[i * 20 + j] == (float)(32 * code * x) * scale_at(&p.w, j, 0));
@@ -415,10 +416,11 @@ static void check_leaf_set(uint64_t *rng, const struct cpu_ops *ops, const struc
     int64_t n = (p->m + 2) * p->ldy;
     double *sum = check_calloc((size_t)n, sizeof *sum);
     float found = 0.0f;
+    struct ahead next = {.data = p->w.data, .bytes = (uint64_t)random_int(rng, 0, 200)};
     for (int32_t p0 = 0, p1; p0 < panels; p0 = p1) {
         p1 = p0 + random_int(rng, 1, panels);
         p1 = p1 < panels ? p1 : panels;
-        float most = ops->gemm_panels_leaf(&p->x, p->first, p->m, &p->w, p->leaf, p0, p1, scale,
+        float most = ops->gemm_panels_leaf(&p->x, p->first, p->m, &p->w, p->leaf, p0, p1, next, scale,
                                            out, sum + p0 * PANEL_ROWS, p->ldy, p->scratch);
         found = most > found ? most : found;
     }
@@ -499,7 +501,8 @@ static void leaf_reports_what_is_out_of_range(void **state)
         reference_quantise(x, 64, 32, &p.x, p.first + 1);
         for (int s = 0; s < count; s++) {
             double sum[3 * 16] = {0};
-            float most = sets[s]->gemm_panels_leaf(&p.x, p.first, 3, &p.w, 32, 0, 1, NULL, NULL,
+            float most = sets[s]->gemm_panels_leaf(&p.x, p.first, 3, &p.w, 32, 0, 1,
+                                                   (struct ahead){0}, NULL, NULL,
                                                    sum, 16, p.scratch);
             assert_false(most <= 1048576.0f); /* as the range check asks, NaN included */
         }
