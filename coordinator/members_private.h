@@ -168,7 +168,23 @@ void group_drain_state(struct group *g);
 /* Fills *method; its callbacks post to the functions below. */
 void attach_service(struct members *m, struct rpc_method *method);
 
+/* --- hello.c: on the loop thread --- */
+
+/* A peer's words go into log lines and status: one line, of fewer bytes than `size`. In place. */
+void plain_text(char *s, size_t size);
+void member_plain_hello(Witan__Cluster__V1__Hello *h);
+/* The group that a rank of this hello may attach to; NULL: none, and it is sent home. */
+struct group *member_admit(struct member *r, const Witan__Cluster__V1__Hello *h);
+void member_send_plan(struct group *g, struct member *r);
+/* Ranks that wait here for others of a group whose home is at a peer are sent there. */
+void group_send_elsewhere(struct group *g);
+struct group *members_find(struct members *m, const char *name);
+
 /* --- members.c: on the loop thread --- */
+
+/* Ends the stream, with a log line. */
+void member_refuse(struct member *r, enum rpc_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 void member_opened(struct member *r);
 /* Takes the message over. */
@@ -179,16 +195,10 @@ void member_closed(struct member *r, int code, const char *message);
 /* One that does not read what it is sent is sent home; one that is NULL or gone is sent nothing. */
 void member_send(struct member *r, const Witan__Cluster__V1__CoordinatorMessage *message);
 
-/* A peer's words go into log lines and status: one line, of fewer bytes than `size`. In place. */
-void plain_text(char *s, size_t size);
-
 /* g->via is set: the group is ready, through the coordinator at this address. */
 void group_through(struct group *g, const char *address);
 /* It is so no more; its requests go on elsewhere. */
 void group_lose_through(struct group *g, const char *why);
-/* Ranks that wait here for others of a group whose home is at a peer are sent there. */
-void group_send_elsewhere(struct group *g);
-
 /* Tells its ranks to end in order; when the last has gone it waits again. */
 void group_stop(struct group *g, const char *reason);
 /* The group is lost, for this reason: its ranks are sent home, its requests go on elsewhere.

@@ -303,7 +303,7 @@ static void relay(struct share_stream *st, struct group *g, Witan__Cluster__V1__
 static void on_submit(struct share_stream *st, const Witan__Cluster__V1__ShareSubmit *m)
 {
     struct share *s = st->share;
-    struct group *g = NULL;
+    struct group *g = members_find(s->members, m->group);
     struct error err;
     Witan__Cluster__V1__Submit *q = m->submit;
     if (!q || q->epoch != st->epoch || q->request_id == 0) {
@@ -318,9 +318,6 @@ static void on_submit(struct share_stream *st, const Witan__Cluster__V1__ShareSu
     }
     if (before)
         relay_drop(before, true);
-    for (uint32_t i = 0; i < s->members->count; i++)
-        if (strcmp(s->members->groups[i].config->name, m->group) == 0)
-            g = &s->members->groups[i];
     if (can_run(s, g, m, &err) != OK)
         share_home_return(st, q->request_id, q->attempt, err.msg);
     else if (share_submit_check(s->members->core, q, &err) != OK)

@@ -143,20 +143,12 @@ static void refuse(struct share_link *l, const char *why)
     share_link_lose(l, why);
 }
 
-static struct group *find_group(struct members *m, const char *name)
-{
-    for (uint32_t i = 0; i < m->count; i++)
-        if (strcmp(m->groups[i].config->name, name) == 0)
-            return &m->groups[i];
-    return NULL;
-}
-
 /* Takes the state over from the message. */
 static void on_group(struct share_link *l, share_reply *m)
 {
     struct members *all = l->share->members;
     group_state_message *said = m->group;
-    struct group *g = find_group(all, said->group);
+    struct group *g = members_find(all, said->group);
     plain_text(said->message, MEMBERS_MAX_WORD);
     plain_text(said->numerics_class, sizeof g->class);
     if (!g) {
