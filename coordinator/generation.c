@@ -686,6 +686,7 @@ void generation_resume(struct core *core)
         return;
     for (size_t i = 0; i < COUNT_OF(core->table); i++) {
         for (struct generation *g = core->table[i], *next; g; g = next) {
+            /* release() unlinks what it frees. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
             next = g->next;
             int32_t ended = f.ended;
             if (held(g))
