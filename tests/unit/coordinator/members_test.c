@@ -353,6 +353,29 @@ static void a_start_that_waits_is_not_sent_home(void **state)
     cluster_stop(&c);
 }
 
+/* One that has waited for the others may look for them at another coordinator, and say so: that is
+ * no loss, and the others wait on. */
+static void one_that_leaves_while_it_waits_is_no_loss(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2];
+    cluster_start(&c, "groups: [{name: g0, tp: 2}]\n");
+    attach_one_of_two(&c, &r[0], 0, false, 8);
+    wait_attached(&c, 1);
+    rpc_half_close(r[0].call);
+    assert_int_equal(fake_wait_closed(&r[0]), RPC_OK);
+    fake_release(&r[0]);
+    wait_attached(&c, 0);
+    for (uint32_t i = 0; i < 2; i++)
+        attach_one_of_two(&c, &r[i], i, false, 8);
+    serve_two(&c, r);
+    assert_string_equal(cluster_states, "g0 waiting;g0 loading;g0 ready;");
+    for (int i = 0; i < 2; i++)
+        fake_release(&r[i]);
+    cluster_stop(&c);
+}
+
 /* --- silence --- */
 
 static void do_watch(void *arg)
@@ -597,6 +620,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(takes_back_ranks_that_have_loaded),
     cmocka_unit_test(a_new_start_is_not_kept_out),
     cmocka_unit_test(a_start_that_waits_is_not_sent_home),
+    cmocka_unit_test(one_that_leaves_while_it_waits_is_no_loss),
     cmocka_unit_test(a_rank_that_waits_for_others_is_not_silent),
     cmocka_unit_test(ranks_come_back_when_all_were_silent),
     cmocka_unit_test(wants_a_hello_first),
