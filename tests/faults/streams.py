@@ -188,9 +188,9 @@ class Stream:
 
     async def run(self, address: str, retries: int, timeout_s: float, headers: dict,
                   patient: bool = False):
-        """Asks, and asks again after what may pass, at most `retries` times; `patient`: after a
-        refusal as often as the time allows."""
-        end, tries = time.monotonic() + timeout_s, 0
+        """Asks, and asks again after what may pass, at most `retries` times, at the next of several
+        addresses ("A,B"); `patient`: after a refusal as often as the time allows."""
+        end, tries, doors = time.monotonic() + timeout_s, 0, address.split(",")
         while True:
             tries += 1
             self.attempts = tries - self.refused
@@ -198,7 +198,8 @@ class Stream:
             try:
                 left = max(end - time.monotonic(), 0.1)
                 await asyncio.wait_for(
-                    _exchange(address, self.request, self.answer, {**headers, **more}), left)
+                    _exchange(doors[(tries - 1) % len(doors)], self.request, self.answer,
+                              {**headers, **more}), left)
                 break
             except asyncio.TimeoutError:
                 self.wrong.append(f"not ended within {timeout_s:.0f} s, {len(self.answer.came)} pieces")
@@ -252,7 +253,8 @@ class Stream:
 
 
 class Crowd:
-    """Streams on a thread of its own, at most `at_once` at a time.
+    """Streams on a thread of its own, at most `at_once` at a time, divided among the addresses where
+    there are several ("A,B").
 
     Its thread is in the network namespace of the thread that starts it. `streams` grow no more after
     the start; their fields may be read meanwhile."""
@@ -266,11 +268,13 @@ class Crowd:
         self.thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self):
-        room = asyncio.Semaphore(self.at_once)
+        room, doors = asyncio.Semaphore(self.at_once), self.address.split(",")
 
         async def one(stream):
+            first = stream.request.index // 8 % len(doors)  # by eights: each kind at each address
             async with room:
-                await stream.run(self.address, self.retries, self.timeout_s, self.headers)
+                await stream.run(",".join(doors[first:] + doors[:first]), self.retries,
+                                 self.timeout_s, self.headers)
 
         await asyncio.gather(*(one(s) for s in self.streams))
 
