@@ -620,9 +620,19 @@ void group_stop(struct group *g, const char *reason)
     say_stop(g->members, g, reason);
 }
 
+/* Ranks that were started elsewhere, and that a coordinator beside this one can take, go there. */
+static void let_go(struct members *m)
+{
+    for (struct member *r = m->open; r; r = r->next)
+        if (r->group && r->group->config->external)
+            rpc_finish(r->call, RPC_UNAVAILABLE, "this coordinator ends: attach to another");
+}
+
 void members_stop(struct members *m, const char *reason)
 {
     m->stopping = true;
+    if (share_linked(m->share))
+        let_go(m);
     share_stop(m->share, reason);
     say_stop(m, NULL, reason);
 }

@@ -29,7 +29,8 @@ enum status members_create(struct core *core, struct rpc *rpc, const struct rpc_
 void members_destroy(struct members *m);
 int members_port(const struct members *m);
 
-/* Tells every group to end in order. members_gone tells when the last stream has closed. */
+/* Tells every group to end in order; ranks of external ones go to another coordinator, where there
+ * is one. members_gone tells when the last stream has closed. */
 void members_stop(struct members *m, const char *reason);
 bool members_gone(const struct members *m);
 /* Before that: peers (share.h) submit nothing new here any more. And how many of their requests

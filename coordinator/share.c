@@ -88,6 +88,17 @@ void share_stop(struct share *s, const char *reason)
             rpc_half_close(s->links[i].call);
 }
 
+bool share_linked(const struct share *s)
+{
+    for (uint32_t i = 0; i < s->links_count; i++)
+        if (s->links[i].up)
+            return true;
+    for (const struct share_stream *t = s->streams; t; t = t->next)
+        if (t->epoch != 0 && !t->ended)
+            return true;
+    return false;
+}
+
 bool share_gone(const struct share *s)
 {
     for (uint32_t i = 0; i < s->links_count; i++)

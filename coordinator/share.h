@@ -36,6 +36,8 @@ void share_destroy(struct share *s);
 void share_leave(struct share *s);
 /* Requests of peers that run here. */
 int32_t share_relays(const struct share *s);
+/* Is another coordinator there? */
+bool share_linked(const struct share *s);
 /* Ends links and streams; share_gone tells when the last has closed. */
 void share_stop(struct share *s, const char *reason);
 bool share_gone(const struct share *s);

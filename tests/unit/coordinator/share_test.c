@@ -382,6 +382,29 @@ static void a_home_leaves_in_order(void **state)
     pair_stop(&p);
 }
 
+/* Ranks that it has not started need not end with it. */
+static void a_home_lets_others_ranks_go(void **state)
+{
+    (void)state;
+    static const char theirs[] = "groups: [{name: g0, external: true}]\n";
+    struct pair p;
+    struct fake_rank r, again;
+    struct leave_ask l = {.c = &p.home, .stop = true};
+    pair_start_with(&p, theirs, theirs);
+    fake_serve(&p.home, &r);
+    cluster_wait_ready(&p.home, true);
+    until(&p.far, &p.home, is_through, NULL);
+    on_loop(&p.home, leave, &l);
+    assert_int_equal(fake_wait_closed(&r), RPC_UNAVAILABLE);
+    assert_string_equal(r.message, "this coordinator ends: attach to another");
+    fake_release(&r);
+    until(&p.far, NULL, is_not_through, NULL);
+    fake_serve(&p.far, &again);
+    cluster_wait_ready(&p.far, true);
+    fake_release(&again);
+    pair_stop(&p);
+}
+
 static void status_names_the_home(void **state)
 {
     (void)state;
@@ -414,6 +437,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_draining_group_keeps_what_runs),
     cmocka_unit_test(a_restart_gives_requests_back),
     cmocka_unit_test(a_home_leaves_in_order),
+    cmocka_unit_test(a_home_lets_others_ranks_go),
     cmocka_unit_test(status_names_the_home),
 };
 
