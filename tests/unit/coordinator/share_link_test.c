@@ -15,7 +15,6 @@ struct fake_home {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct rpc_call *call; /* the stream that is open; a reference; NULL: none is */
-    bool silent;           /* says no welcome */
     _Atomic(int) refuses;  /* hellos, with this code */
     share_request *got[64];
     int count, taken, dials;
@@ -62,7 +61,7 @@ static void home_message(struct rpc_call *call, void *user, const ProtobufCMessa
     if (m->body_case == WITAN__CLUSTER__V1__SHARE_REQUEST__BODY_HELLO) {
         if (h->refuses != RPC_OK)
             rpc_finish(call, (enum rpc_code)h->refuses, "model.name: expected another");
-        else if (!h->silent)
+        else
             say_welcome(h);
         return;
     }

@@ -303,6 +303,12 @@ static void a_draining_group_keeps_what_runs(void **state)
     pair_stop(&p);
 }
 
+static bool waits_for_ranks(struct cluster *c, const void *arg)
+{
+    (void)arg;
+    return c->core->members->groups[0].state == GROUP_WAITING;
+}
+
 /* A group that restarts ends what other coordinators have there only after it has given it back. */
 static void a_restart_gives_requests_back(void **state)
 {
@@ -325,6 +331,7 @@ static void a_restart_gives_requests_back(void **state)
     m = fake_next(&r);
     assert_int_equal(m->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP);
     fake_release(&r);
+    until(&p.home, &p.far, waits_for_ranks, NULL);
     fake_serve_with(&p.home, &r, (struct fake_hello){.incarnation = 2}, "");
     m = submitted(&r);
     assert_int_equal(m->submit->n_answer, 1);
