@@ -93,16 +93,13 @@ static bool has_room(const struct group *g)
 
 static struct share_told state_of(const struct share *s, const struct group *g)
 {
-    bool ready = at_home(g);
-    return (struct share_told){
-        .ready = ready,
-        .takes_new =
-            ready && !s->leaving && group_takes_new(g) && has_room(g) &&
-                    s->relays<(int32_t)MEMBERS_MOST_WAITING, .has_leader = g->ranks[0] != NULL,
-                              .start = g->times_ready, .incarnation = g->attached> 0
-                ? g->incarnation
-                : 0,
-    };
+    struct share_told t = {.ready = at_home(g), .start = g->times_ready};
+    bool most = s->relays >= (int32_t)MEMBERS_MOST_WAITING;
+    t.takes_new = t.ready && !s->leaving && !most && group_takes_new(g) && has_room(g);
+    t.has_leader = g->ranks[0] != NULL;
+    if (g->attached > 0)
+        t.incarnation = g->incarnation;
+    return t;
 }
 
 static bool same_state(const struct share_told *a, const struct share_told *b)
