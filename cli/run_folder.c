@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,6 +166,20 @@ static int remove_entry(const char *path, const struct stat *s, int type, struct
     return 0;
 }
 
+static void remove_tree(const char *path)
+{
+    nftw(path, remove_entry, MAX_DEPTH, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+bool run_folder_job(const struct run_folder *r, uint32_t index, char path[RUN_FOLDER_MAX_SCRATCH])
+{
+    if (!r->scratch[0])
+        return false;
+    snprintf(path, RUN_FOLDER_MAX_SCRATCH, "%s/%" PRIu32, r->scratch, index);
+    remove_tree(path);
+    return mkdir(path, 0700) == 0;
+}
+
 static void remove_files(const char *dir, bool keep_log)
 {
     char path[RUN_FOLDER_MAX_PATH], target[64] = "";
@@ -172,9 +187,9 @@ static void remove_files(const char *dir, bool keep_log)
     ssize_t n = readlink(path, target, sizeof target - 1);
     if (n > 0 && strncmp(target, scratch_prefix, sizeof scratch_prefix - 1) == 0 &&
         !strchr(target + sizeof scratch_prefix - 1, '/'))
-        nftw(target, remove_entry, MAX_DEPTH, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+        remove_tree(target);
     run_folder_file(dir, RUN_FOLDER_PKI, path);
-    nftw(path, remove_entry, MAX_DEPTH, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    remove_tree(path);
     for (int i = 0; i < RUN_FOLDER_COUNT; i++) {
         if (i == RUN_FOLDER_PKI || i == RUN_FOLDER_PID || (keep_log && i == RUN_FOLDER_LOG))
             continue;

@@ -13,9 +13,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
-enum { RUN_FOLDER_MAX_PATH = 1024 };
+enum { RUN_FOLDER_MAX_PATH = 1024, RUN_FOLDER_MAX_SCRATCH = 80 };
 
 /* X(name, file): what lies in the folder. SCRATCH is a link to a folder in memory for Open MPI. */
 #define RUN_FOLDER_FILES(X)                                                                        \
@@ -61,6 +62,11 @@ enum status run_folder_clear(const char *dir, struct error *err);
 
 /* The path of one of the files. */
 void run_folder_file(const char *dir, enum run_folder_file file, char path[RUN_FOLDER_MAX_PATH]);
+
+/* An empty folder in the scratch for a job of group `index`. Open MPI clears its files away unless
+ * mpirun is killed: what an earlier job of that group has left, which has ended, is removed.
+ * false: there is no scratch, or no room in it. */
+bool run_folder_job(const struct run_folder *r, uint32_t index, char path[RUN_FOLDER_MAX_SCRATCH]);
 
 /* Puts the text there in one step: a reader sees all of it or what was there before. */
 enum status run_folder_write(const struct run_folder *r, enum run_folder_file file,

@@ -140,8 +140,9 @@ static uint32_t same_region(const struct config_group *g, uint32_t from)
     return to;
 }
 
+/* `scratch` is as launch.h has it. */
 static void job_words(const struct supervisor *s, const struct config_group *g, const char *program,
-                      struct words *out)
+                      const char *scratch, struct words *out)
 {
     const struct config *c = s->o->config;
     struct launch_mpi mpi = {
@@ -149,7 +150,7 @@ static void job_words(const struct supervisor *s, const struct config_group *g, 
         .one_host = g->hosts_count <= 1,
         .preloaded = g->hosts_count == 0,
         .data_plane = g->data_plane,
-        .scratch = g->hosts_count == 0 && s->o->run->scratch[0] ? s->o->run->scratch : NULL,
+        .scratch = scratch,
         .more = s->o->mpirun_more,
     };
     launch_mpirun_words(&mpi, out);
@@ -173,11 +174,13 @@ static void job_words(const struct supervisor *s, const struct config_group *g, 
 
 static enum status start_job(struct supervisor *s, struct job *j, struct error *err)
 {
-    char program[LAUNCH_MAX_PATH], loopback[LAUNCH_MAX_PATH];
+    char program[LAUNCH_MAX_PATH], loopback[LAUNCH_MAX_PATH], scratch[RUN_FOLDER_MAX_SCRATCH];
     struct words words = {0};
     TRY(launch_sibling("witan-worker", program, err));
     TRY(launch_loopback(loopback, err));
-    job_words(s, j->group, program, &words);
+    bool here = j->group->hosts_count == 0;
+    here = here && run_folder_job(s->o->run, (uint32_t)(j - s->jobs), scratch);
+    job_words(s, j->group, program, here ? scratch : NULL, &words);
     setenv(SUPERVISE_GROUP_KEY, j->group->name, 1); /* this process has one thread */
     enum status st = launch_start(words.list, -1, j->group->hosts_count == 0 ? loopback : NULL,
                                   &j->pid, err);
