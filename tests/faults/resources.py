@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serving import Failure, within
 
-CYCLE_S, STOPPED_S = 0.05, 0.04
+CYCLE_S = 0.05
 LIMIT_MB = 48
 # Joins a cgroup, says so, and takes memory until it is killed.
 HOG = """
@@ -24,17 +24,17 @@ while True:
 
 
 class Slowed:
-    """A process that is stopped for 40 of each 50 ms, while it is entered; it may end meanwhile."""
+    """A process that is stopped for most of each 50 ms, while it is entered; it may end meanwhile."""
 
-    def __init__(self, pid: int):
-        self.pid, self.over = pid, threading.Event()
+    def __init__(self, pid: int, stopped_s: float = 0.04):
+        self.pid, self.stopped_s, self.over = pid, stopped_s, threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         with contextlib.suppress(ProcessLookupError):
-            while not self.over.wait(CYCLE_S - STOPPED_S):
+            while not self.over.wait(CYCLE_S - self.stopped_s):
                 os.kill(self.pid, signal.SIGSTOP)
-                time.sleep(STOPPED_S)
+                time.sleep(self.stopped_s)
                 os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self):
