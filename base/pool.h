@@ -45,6 +45,13 @@ static inline int64_t pool_take(struct pool_tasks *t)
     return i < t->count ? i : -1;
 }
 
+/* One more before the last one taken is done, so that what it reads can be asked for meanwhile. It
+ * is this thread's then: where tasks are few, -1, and it is taken when the thread is free. */
+static inline int64_t pool_take_ahead(struct pool_tasks *t, int threads)
+{
+    return t->count > 4 * (int64_t)threads ? pool_take(t) : -1;
+}
+
 /* The part of [0, n) that `thread` of `threads` takes, in multiples of `grain`. */
 static inline void pool_part(int64_t n, int64_t grain, int threads, int thread, int64_t *begin,
                              int64_t *end)

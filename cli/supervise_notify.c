@@ -178,8 +178,8 @@ static void on_serving(struct supervisor *s)
     restart_ready(&s->restart, clock_now_ns());
 }
 
-/* For ranks that live to attach again; with peers they may be at one of them, for as long as they
- * keep their weights. */
+/* For ranks that live to attach again; with peers they may be on their way to one of them, for as
+ * long as they keep their weights. */
 static int64_t attach_ms(const struct supervisor *s)
 {
     const struct config *c = s->o->config;
@@ -194,6 +194,9 @@ static void set_patience(struct supervisor *s, struct job *j, const char *before
     int64_t now = clock_now_ns();
     if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0)
         j->kill_ns = 0; /* from here on the coordinator sees to its end */
+    else if (j->elsewhere)
+        return; /* it is another's link that has ended; ranks that find no coordinator end by
+                   themselves */
     else if (strcmp(state, "stopping") == 0)
         j->kill_ns = now + (int64_t)PLANNED_MS * 1000000;
     else if (bad && job_comes_again(s, j))
@@ -225,6 +228,8 @@ static void on_group(struct supervisor *s, const char *name, const char *state, 
         bool news = strcmp(said, j->said) != 0;
         bool bad = strcmp(state, "failed") == 0 || strcmp(state, "lost") == 0;
         set_patience(s, j, j->state, state, bad);
+        if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0)
+            j->elsewhere = strncmp(message, "through ", strlen("through ")) == 0;
         snprintf(j->state, sizeof j->state, "%s", state);
         memcpy(j->said, said, sizeof said);
         if (strcmp(state, "ready") == 0)

@@ -30,6 +30,7 @@ struct job {
     struct last_end last;
     bool explained; /* `last` is of its present start */
     bool drained;   /* by `witan drain`: the next coordinator is told so */
+    bool elsewhere; /* its ranks are at another coordinator, which this one serves it through */
 };
 
 struct supervisor {

@@ -620,11 +620,12 @@ void group_stop(struct group *g, const char *reason)
     say_stop(g->members, g, reason);
 }
 
-/* Ranks that were started elsewhere, and that a coordinator beside this one can take, go there. */
+/* Ranks that were started elsewhere, and that a coordinator beside this one can take, go there;
+ * those that know no other are told to stop. */
 static void let_go(struct members *m)
 {
     for (struct member *r = m->open; r; r = r->next)
-        if (r->group && r->group->config->external)
+        if (r->group && r->group->config->external && r->hello->coordinators > 1)
             rpc_finish(r->call, RPC_UNAVAILABLE, "this coordinator ends: attach to another");
 }
 

@@ -216,6 +216,7 @@ static void on_welcome(struct share_link *l, const Witan__Cluster__V1__ShareWelc
 {
     plain_text(w->software_version, 40);
     l->up = true;
+    l->epoch = w->epoch;
     l->backoff_ms = 0;
     l->logged[0] = '\0';
     log_info("peer %s: linked (witan %s)", l->address, w->software_version);
@@ -264,8 +265,13 @@ void share_cancel(struct share_link *via, Witan__Cluster__V1__Cancel *cancel)
         return;
     message.body_case = WITAN__CLUSTER__V1__SHARE_REQUEST__BODY_CANCEL;
     message.cancel = cancel;
-    if (rpc_send(via->call, &message.base, &err) == ERR_LIMIT)
-        refuse(via, "it does not read what it is sent");
+    if (rpc_send(via->call, &message.base, &err) != ERR_LIMIT)
+        return;
+    /* Its groups are lost when the call has closed: callers are in the midst of their requests. */
+    log_warn("peer %s: its link is closed: it does not read what it is sent", via->address);
+    via->ended = true;
+    rpc_cancel(via->call);
+    via->retry_ns = clock_now_ns() + (int64_t)SHARE_REFUSED_MS * 1000000;
 }
 
 /* --- dialling ---------------------------------------------------------------------------------
@@ -415,6 +421,26 @@ static void watch_silence(struct share_link *l, int64_t now_ns)
     share_link_lose(l, why);
 }
 
+/* A coordinator takes one stream of another's and ends the older: is it dialled by another address?
+ */
+static bool dialled_already(struct share_link *l)
+{
+    const struct share *s = l->share;
+    for (uint32_t i = 0; i < s->links_count; i++) {
+        const struct share_link *other = &s->links[i];
+        if (other == l || !other->up || other->epoch != l->epoch || l->epoch == 0)
+            continue;
+        if (!l->twice)
+            log_warn("peer %s: it is the coordinator at %s: name each once in peers", l->address,
+                     other->address);
+        l->twice = true;
+        l->retry_ns = clock_now_ns() + (int64_t)SHARE_REFUSED_MS * 1000000;
+        return true;
+    }
+    l->twice = false;
+    return false;
+}
+
 void share_links_tick(struct share *s, int64_t now_ns)
 {
     int64_t now = clock_now_ns();
@@ -422,7 +448,7 @@ void share_links_tick(struct share *s, int64_t now_ns)
         struct share_link *l = &s->links[i];
         if (l->call)
             watch_silence(l, now_ns);
-        else if (now >= l->retry_ns && !s->leaving)
+        else if (now >= l->retry_ns && !s->leaving && !dialled_already(l))
             dial(l, now_ns);
     }
 }

@@ -60,6 +60,8 @@ struct share_link {
     struct rpc_call *call; /* a reference; NULL: between two attempts */
     bool up;               /* it has welcomed this coordinator */
     bool ended;            /* cancelled: what still comes counts no more */
+    uint64_t epoch;        /* of the peer, when it last welcomed this one; 0: never */
+    bool twice;            /* told that another address leads to the same peer */
     int64_t heard_ns;      /* of the hang_clock */
     int64_t retry_ns;      /* monotonic: when it is dialled next */
     int32_t backoff_ms;

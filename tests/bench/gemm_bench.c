@@ -101,11 +101,10 @@ static void gemm_thread(void *arg, int thread)
     pool_part(n, GRAIN, pool_threads(b->pool), thread, &begin, &end);
     if (b->leaf)
         b->ops->gemm_leaf(b->x, k, b->m, &b->w, b->leaf, (int32_t)begin, (int32_t)end,
-                        (struct ahead){0}, NULL, NULL,
-                          b->sum + begin, n);
+                          (struct ahead){0}, NULL, NULL, b->sum + begin, n);
     else
-        b->ops->gemm(b->x, k, NULL, b->m, &b->w, (int32_t)begin, (int32_t)end,
-                     (struct ahead){0}, b->y + begin, n);
+        b->ops->gemm(b->x, k, NULL, b->m, &b->w, (int32_t)begin, (int32_t)end, (struct ahead){0},
+                     b->y + begin, n);
 }
 
 /* A thread alone is timed in its own time, which others on the machine do not spend. */

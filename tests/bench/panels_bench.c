@@ -193,8 +193,8 @@ static void multiply(struct work *w, int64_t call, int thread)
     struct matrix one = matrix_of(w, call);
     int64_t p0, p1;
     pool_part(panel_count(w->n), 1, w->threads, thread, &p0, &p1);
-    w->ops->gemm_panels(&w->x, NULL, w->m, &one, (int32_t)p0, (int32_t)p1,
-                        (struct ahead){0}, w->y + p0 * PANEL_ROWS, w->n, w->scratch[thread]);
+    w->ops->gemm_panels(&w->x, NULL, w->m, &one, (int32_t)p0, (int32_t)p1, (struct ahead){0},
+                        w->y + p0 * PANEL_ROWS, w->n, w->scratch[thread]);
 }
 
 static const struct shape {

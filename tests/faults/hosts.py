@@ -77,6 +77,8 @@ class Hosts:
             run("ip", "-n", f"{self.tag}-{i}", "link", "set", "lo", "up")
             for network in NETWORKS:
                 self._link(i, network)
+        for lost in (True, False):  # what the kernel and tc can do is known from here on
+            self.cut_one_way("ctl", 1, "from", lost)
 
     def _link(self, host: int, network: str):
         ns, port, end = f"{self.tag}-{host}", f"{network}{host}p", f"{network}0"

@@ -47,14 +47,17 @@ class Slowed:
 
 
 def _controller() -> Path:
-    """The folder of this process's cgroup that limits memory. Raises OSError: there is none."""
+    """The folder of this process's cgroup that limits memory. Raises OSError: there is none; of
+    version 2, none that may be divided (one that holds processes may not)."""
     own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
     for mount in Path("/proc/mounts").read_text().splitlines():
         _, at, kind, options = mount.split()[:4]
         if kind == "cgroup" and "memory" in options.split(","):
             return Path(at)
         folder = Path(at + own.get("", ""))
-        if kind == "cgroup2" and "memory" in (folder / "cgroup.controllers").read_text().split():
+        if kind != "cgroup2" or not (folder / "cgroup.controllers").exists():
+            continue  # its own folder may not be in sight
+        if "memory" in (folder / "cgroup.controllers").read_text().split():
             (folder / "cgroup.subtree_control").write_text("+memory")
             return folder
     raise OSError("no cgroup here limits memory")

@@ -273,8 +273,8 @@ static void check_leaf_set(uint64_t *rng, const struct cpu_ops *ops, const struc
     for (int32_t n0 = 0, n1; n0 < c->p.w.rows; n0 = n1) {
         n1 = n0 + random_int(rng, 1, c->p.w.rows);
         n1 = n1 < c->p.w.rows ? n1 : c->p.w.rows;
-        float most = ops->gemm_leaf(c->p.x, c->p.ldx, c->p.m, &c->p.w, c->leaf, n0, n1, next, c->scale,
-                                    c->out, sum + n0, c->p.ldy);
+        float most = ops->gemm_leaf(c->p.x, c->p.ldx, c->p.m, &c->p.w, c->leaf, n0, n1, next,
+                                    c->scale, c->out, sum + n0, c->p.ldy);
         found = most > found ? most : found;
     }
     assert_bits("largest leaf", ops->name, &found, &largest, 1);
@@ -319,7 +319,8 @@ static void gemm_leaf_reports_what_is_out_of_range(void **state)
                 w[k] = x[k] = 1.0f;
             x[5] = odd[i];
             double sum = 0.0;
-            float most = sets[s]->gemm_leaf(x, 32, 1, &m, 16, 0, 1, (struct ahead){0}, NULL, NULL, &sum, 1);
+            float most = sets[s]->gemm_leaf(x, 32, 1, &m, 16, 0, 1, (struct ahead){0}, NULL, NULL,
+                                            &sum, 1);
             assert_false(most <= 1048576.0f); /* as the range check asks, NaN included */
         }
 }

@@ -111,7 +111,8 @@ static void run_gemm(struct work *w)
 static void run_leaf(struct work *w)
 {
     struct matrix m = next_matrix(w);
-    w->ops->gemm_leaf(w->x, w->k, w->m, &m, FFN_BLOCK, 0, w->n, (struct ahead){0}, NULL, NULL, w->sum, w->n);
+    w->ops->gemm_leaf(w->x, w->k, w->m, &m, FFN_BLOCK, 0, w->n, (struct ahead){0}, NULL, NULL,
+                      w->sum, w->n);
 }
 
 /* A KV head's query heads over w->n positions. */

@@ -208,6 +208,7 @@ static enum status send_hello(struct attach *a, struct error *err)
     Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
     TRY(hello_fill(&a->options, &hello, err));
     hello.message.loaded = a->loaded;
+    hello.message.coordinators = (uint32_t)a->addresses.count;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
     m.hello = &hello.message;
     return rpc_send(a->call, &m.base, err);

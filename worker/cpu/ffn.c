@@ -91,9 +91,10 @@ static void exact_thread(void *arg, int thread)
         quantise_part(j->be, thread, j->x, j->inputs, j->cols, j->leaf, j->codes);
         pool_meet(j->be->pool);
     }
-    for (int64_t t = pool_take(&j->tasks), after; t >= 0; t = after) {
+    for (int64_t t = pool_take(&j->tasks), after; t >= 0;
+         t = after >= 0 ? after : pool_take(&j->tasks)) {
         beat();
-        after = pool_take(&j->tasks);
+        after = pool_take_ahead(&j->tasks, j->be->threads);
         int32_t u0 = (int32_t)t * j->task, u1 = units - u0 < j->task ? units : u0 + j->task;
         int32_t next = after < 0 ? -1 : (int32_t)after * j->task;
         largest = larger(largest, exact_units(j, thread, u0, u1, next));
@@ -336,15 +337,14 @@ static void ffn_seek(const struct ffn_job *j, struct ffn_place *p, int64_t t)
 static void ffn_up_thread(void *arg, int thread)
 {
     struct ffn_job *j = arg;
-    struct ffn_place at = {0}, then;
-    int64_t t = pool_take(&j->tasks);
-    if (t >= 0)
-        ffn_seek(j, &at, t);
-    for (int64_t after; t >= 0; t = after, at = then) {
+    struct ffn_place at = {0};
+    for (int64_t t = pool_take(&j->tasks), after; t >= 0;
+         t = after >= 0 ? after : pool_take(&j->tasks)) {
         struct ahead next = {0};
         beat();
-        then = at;
-        if ((after = pool_take(&j->tasks)) >= 0) {
+        ffn_seek(j, &at, t);
+        if ((after = pool_take_ahead(&j->tasks, j->be->threads)) >= 0) {
+            struct ffn_place then = at;
             ffn_seek(j, &then, after);
             next = ahead_of(&j->ffn[then.e].gate, then.u0);
         }

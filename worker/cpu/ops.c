@@ -70,7 +70,8 @@ VEC_INLINE void fetch_weights(int mr, const void *const *w, enum dtype t, int32_
 
 /* Adds to `acc` the lanes of x[i] * w[j] over columns [k, end), a multiple of 16. */
 VEC_INLINE void lanes_dot(const float *const *x, int mr, const void *const *w, enum dtype t,
-                          int32_t k, int32_t end, uintptr_t ahead, vr acc[REGISTERS][TILE_M][TILE_N])
+                          int32_t k, int32_t end, uintptr_t ahead,
+                          vr acc[REGISTERS][TILE_M][TILE_N])
 {
     for (; k < end; k += 16) {
         fetch_weights(mr, w, t, k, ahead);
@@ -211,8 +212,8 @@ static void add_leaves(struct gemm_job *g, int32_t i0, int mr, int32_t j0, int n
     }
 }
 
-/* From the tile of columns [j0, ...) to what is read two tiles later: of w, or of what comes after it.
- * 0, what is here already: nothing does. */
+/* From the tile of columns [j0, ...) to what is read two tiles later: of w, or of what comes after
+ * it. 0, what is here already: nothing does. */
 static uintptr_t bytes_ahead(const struct gemm_job *g, int32_t j0)
 {
     int32_t then = j0 + 2 * TILE_N;

@@ -377,7 +377,7 @@ static void plan_ahead(const struct panels_job *g, int32_t p, int np, int32_t co
     uint64_t blocks = (uint64_t)g->x->blocks * (uint64_t)count, wanted = (uint64_t)np * bytes;
     t->ahead = data + (uint64_t)(p + np) * bytes;
     t->ahead_end = data + (uint64_t)g->p1 * bytes;
-    if (p + np == g->p1 && g->i1 == g->m) {
+    if (p + np == g->p1 && g->i1 == g->m && g->next.bytes > 0) {
         wanted = g->next.bytes;
         t->ahead = g->next.data;
         t->ahead_end = t->ahead + wanted;
@@ -432,15 +432,8 @@ void PANELS_CAT(panels_gemm_, OPS_NAME)(const struct act *x, const int32_t *rows
                                         const struct matrix *w, int32_t p0, int32_t p1,
                                         struct ahead next, float *y, int64_t ldy, void *scratch)
 {
-    struct panels_job g = {.x = x,
-                           .rows = rows,
-                           .m = m,
-                           .w = w,
-                           .p0 = p0,
-                           .p1 = p1,
-                           .next = next,
-                           .y = y,
-                           .ldy = ldy};
+    struct panels_job g = {
+        .x = x, .rows = rows, .m = m, .w = w, .p0 = p0, .p1 = p1, .next = next, .y = y, .ldy = ldy};
     run(&g, scratch);
 }
 

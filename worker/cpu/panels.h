@@ -15,11 +15,10 @@
                                            const struct act *out, int64_t row);                    \
     void PANELS_CAT(panels_gemm_, set)(const struct act *x, const int32_t *rows, int32_t m,        \
                                        const struct matrix *w, int32_t p0, int32_t p1,             \
-                                       struct ahead next, float *y, int64_t ldy, void *scratch);                                \
-    float PANELS_CAT(panels_gemm_leaf_, set)(const struct act *x, int64_t first, int32_t m,        \
-                                             const struct matrix *w, int32_t leaf, int32_t p0,     \
-                                             int32_t p1, struct ahead next, const float *scale,    \
-                                             const int32_t *out, double *sum, int64_t ldsum,       \
-                                             void *scratch);
+                                       struct ahead next, float *y, int64_t ldy, void *scratch);   \
+    float PANELS_CAT(panels_gemm_leaf_, set)(                                                      \
+        const struct act *x, int64_t first, int32_t m, const struct matrix *w, int32_t leaf,       \
+        int32_t p0, int32_t p1, struct ahead next, const float *scale, const int32_t *out,         \
+        double *sum, int64_t ldsum, void *scratch);
 
 #endif

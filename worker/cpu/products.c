@@ -53,8 +53,7 @@ void multiply(struct backend *be, int thread, const float *xn, const int32_t *ro
         be->ops->gemm_panels(&be->norm, rows, m, w, u0, u1, next, y, ldy,
                              panel_scratch_of(be, thread));
     else
-        be->ops->gemm(xn, w->cols, rows, m, w, u0 * PANEL_ROWS, unit_end(w, u1), next, y,
-                      ldy);
+        be->ops->gemm(xn, w->cols, rows, m, w, u0 * PANEL_ROWS, unit_end(w, u1), next, y, ldy);
 }
 
 float multiply_leaf(struct backend *be, int thread, const float *x, const struct act *codes,

@@ -231,13 +231,16 @@ static void project(struct qkv_job *j, int thread)
     const struct layer_weights *w = j->w;
     int64_t nq = w->q.rows, nk = w->k.rows;
     int32_t uq = panel_count(w->q.rows), uk = panel_count(w->k.rows);
-    for (int64_t t = pool_take(&j->tasks), after; t >= 0; t = after) {
+    for (int64_t t = pool_take(&j->tasks), after; t >= 0;
+         t = after >= 0 ? after : pool_take(&j->tasks)) {
         beat();
-        after = pool_take(&j->tasks);
+        after = pool_take_ahead(&j->tasks, j->be->threads);
         struct ahead next = qkv_ahead(j, after);
         int32_t begin = (int32_t)t * j->task, end = begin + j->task;
-        project_part(j, thread, &w->q, w->q_bias, 0, begin, end, next, j->q_tmp, nq);
-        project_part(j, thread, &w->k, w->k_bias, uq, begin, end, next, j->kv_tmp, 2 * nk);
+        struct ahead k = end > uq ? ahead_of(&w->k, 0) : next;
+        struct ahead v = end > uq + uk ? ahead_of(&w->v, 0) : next;
+        project_part(j, thread, &w->q, w->q_bias, 0, begin, end, k, j->q_tmp, nq);
+        project_part(j, thread, &w->k, w->k_bias, uq, begin, end, v, j->kv_tmp, 2 * nk);
         project_part(j, thread, &w->v, w->v_bias, uq + uk, begin, end, next, j->kv_tmp + nk,
                      2 * nk);
     }
@@ -382,9 +385,10 @@ static void head_thread(void *arg, int thread)
 {
     struct head_job *j = arg;
     int32_t units = panel_count(j->w->rows);
-    for (int64_t t = pool_take(&j->tasks), after; t >= 0; t = after) {
+    for (int64_t t = pool_take(&j->tasks), after; t >= 0;
+         t = after >= 0 ? after : pool_take(&j->tasks)) {
         beat();
-        after = pool_take(&j->tasks);
+        after = pool_take_ahead(&j->tasks, j->be->threads);
         struct ahead next = ahead_of(j->w, after < 0 ? -1 : (int32_t)after * j->task);
         int32_t u0 = (int32_t)t * j->task, u1 = units - u0 < j->task ? units : u0 + j->task;
         multiply(j->be, thread, j->xn, j->b->logit_row, j->b->logits, j->w, u0, u1, next,

@@ -65,7 +65,8 @@ void quantise_rows(const struct backend *be, const float *x, int32_t n, int32_t 
 void quantise_part(const struct backend *be, int thread, const float *x, int64_t rows, int32_t n,
                    int32_t leaf, const struct act *out);
 
-/* What a product with units of w from `unit` on reads first; nothing where there is none of them. */
+/* What a product with units of w from `unit` on reads first; nothing where there is none of them.
+ */
 struct ahead ahead_of(const struct matrix *w, int32_t unit);
 
 /* y = units [u0, u1) of w with the normed rows xn, of which add_norm has made codes: gemm of ops.h,

@@ -277,7 +277,7 @@ static void fake_send(struct fake_rank *r, Witan__Cluster__V1__RankMessage *m)
 
 struct fake_hello {
     const char *group;
-    uint32_t rank, world, version, oldest;
+    uint32_t rank, world, version, oldest, coordinators;
     uint64_t incarnation;
     const char *device; /* the GPU's name; NULL: on its processor */
     const char *class;  /* NULL: as of the device */
@@ -317,6 +317,7 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
                                                : NUMERICS_CLASS_CPU);
     hello.hardware = &hw;
     hello.loaded = h.loaded;
+    hello.coordinators = h.coordinators;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
     m.hello = &hello;
     fake_send(r, &m);

@@ -398,7 +398,7 @@ static void a_home_lets_others_ranks_go(void **state)
     struct fake_rank r, again;
     struct leave_ask l = {.c = &p.home, .stop = true};
     pair_start_with(&p, theirs, theirs);
-    fake_serve(&p.home, &r);
+    fake_serve_with(&p.home, &r, (struct fake_hello){.coordinators = 2}, "");
     cluster_wait_ready(&p.home, true);
     until(&p.far, &p.home, is_through, NULL);
     on_loop(&p.home, leave, &l);
@@ -409,6 +409,51 @@ static void a_home_lets_others_ranks_go(void **state)
     fake_serve(&p.far, &again);
     cluster_wait_ready(&p.far, true);
     fake_release(&again);
+    pair_stop(&p);
+}
+
+static bool is_told_twice(struct cluster *c, const void *arg)
+{
+    (void)arg;
+    const struct share *s = c->core->members->share;
+    return s->links[0].twice || s->links[1].twice;
+}
+
+/* Its two streams would end each other without end, and with each the groups. */
+static void a_peer_of_two_names_is_dialled_by_one(void **state)
+{
+    (void)state;
+    char yaml[200];
+    struct pair p;
+    struct fake_rank r;
+    cluster_start(&p.home, "");
+    int port = members_port(p.home.core->members);
+    snprintf(yaml, sizeof yaml, "peers: [\"127.0.0.1:%d\", \"localhost:%d\"]\n", port, port);
+    cluster_start_beside(&p.far, &p.home, "", yaml);
+    fake_serve(&p.home, &r);
+    cluster_wait_ready(&p.home, true);
+    until(&p.far, &p.home, is_told_twice, NULL);
+    until(&p.far, &p.home, is_through, NULL);
+    assert_in_range(p.far.core->members->groups[0].losses, 0, 2);
+    fake_release(&r);
+    pair_stop(&p);
+}
+
+/* They would look for a coordinator that they do not know. */
+static void a_home_stops_ranks_that_know_no_other(void **state)
+{
+    (void)state;
+    static const char theirs[] = "groups: [{name: g0, external: true}]\n";
+    struct pair p;
+    struct fake_rank r;
+    struct leave_ask l = {.c = &p.home, .stop = true};
+    pair_start_with(&p, theirs, theirs);
+    fake_serve(&p.home, &r);
+    cluster_wait_ready(&p.home, true);
+    until(&p.far, &p.home, is_through, NULL);
+    on_loop(&p.home, leave, &l);
+    assert_int_equal(fake_next(&r)->body_case, WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP);
+    fake_release(&r);
     pair_stop(&p);
 }
 
@@ -445,6 +490,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_restart_gives_requests_back),
     cmocka_unit_test(a_home_leaves_in_order),
     cmocka_unit_test(a_home_lets_others_ranks_go),
+    cmocka_unit_test(a_peer_of_two_names_is_dialled_by_one),
+    cmocka_unit_test(a_home_stops_ranks_that_know_no_other),
     cmocka_unit_test(status_names_the_home),
 };
 

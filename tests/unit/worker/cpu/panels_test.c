@@ -420,8 +420,8 @@ static void check_leaf_set(uint64_t *rng, const struct cpu_ops *ops, const struc
     for (int32_t p0 = 0, p1; p0 < panels; p0 = p1) {
         p1 = p0 + random_int(rng, 1, panels);
         p1 = p1 < panels ? p1 : panels;
-        float most = ops->gemm_panels_leaf(&p->x, p->first, p->m, &p->w, p->leaf, p0, p1, next, scale,
-                                           out, sum + p0 * PANEL_ROWS, p->ldy, p->scratch);
+        float most = ops->gemm_panels_leaf(&p->x, p->first, p->m, &p->w, p->leaf, p0, p1, next,
+                                           scale, out, sum + p0 * PANEL_ROWS, p->ldy, p->scratch);
         found = most > found ? most : found;
     }
     assert_true(same_bits(found, largest));
@@ -502,8 +502,8 @@ static void leaf_reports_what_is_out_of_range(void **state)
         for (int s = 0; s < count; s++) {
             double sum[3 * 16] = {0};
             float most = sets[s]->gemm_panels_leaf(&p.x, p.first, 3, &p.w, 32, 0, 1,
-                                                   (struct ahead){0}, NULL, NULL,
-                                                   sum, 16, p.scratch);
+                                                   (struct ahead){0}, NULL, NULL, sum, 16,
+                                                   p.scratch);
             assert_false(most <= 1048576.0f); /* as the range check asks, NaN included */
         }
         product_free(&p);
