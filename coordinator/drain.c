@@ -24,12 +24,8 @@ static bool others_take(const struct group *g)
 
 static enum status find(struct members *m, const char *name, struct group **out, struct error *err)
 {
-    for (uint32_t i = 0; i < m->count; i++) {
-        *out = &m->groups[i];
-        if (strcmp((*out)->config->name, name) == 0)
-            return OK;
-    }
-    return error_set(err, ERR_NOT_FOUND, "this cluster has no group \"%.80s\"", name);
+    *out = members_find(m, name);
+    return *out ? OK : error_set(err, ERR_NOT_FOUND, "this cluster has no group \"%.80s\"", name);
 }
 
 bool drain_restarting(const struct members *m)
