@@ -68,6 +68,13 @@ void core_destroy(struct core *core); /* after doors and members; NULL is fine *
 
 enum part { PART_CONTENT, PART_REASONING };
 
+/* How the served template's model writes tool calls. */
+enum call_format {
+    CALLS_NONE,   /* its tags are content */
+    CALLS_HERMES, /* JSON between tags */
+    CALLS_CODER,  /* Qwen3-Coder's XML */
+};
+
 enum generation_reason { GENERATION_STOP, GENERATION_LENGTH, GENERATION_FAILED };
 
 struct generation_params {
@@ -87,6 +94,9 @@ struct generation_params {
     bool ignore_eos;
     bool split_reasoning; /* tell PART_REASONING from PART_CONTENT; else all is content, tags too */
     bool in_reasoning;    /* the prompt ends inside a <think> block */
+    enum call_format calls; /* tell calls from content */
+    const json_t *tools;    /* as a request has them, by whose schemas CALLS_CODER converts values;
+                               NULL: none; a reference is held */
     const char *const
         *stop; /* [stop_count] strings, copied; the text ends before the first found */
     int32_t stop_count;
@@ -133,11 +143,24 @@ struct told_token {
     const struct token_logprobs *logprobs;
 };
 
+/* A piece of a tool call. */
+struct told_call {
+    int32_t index;    /* of the answer's calls, from 0 */
+    const char *name; /* with the call's first piece alone, else NULL */
+    const char *arguments;
+    size_t len; /* more JSON text of the arguments */
+    bool end;   /* the call is whole */
+};
+
 /* What becomes of a generation; all is valid during the call. Called on the loop thread, never
  * inside generation_start. */
 struct generation_sink {
-    /* Text that is certain, whole characters, at most one call a part for each step. */
+    /* Text that is certain, whole characters; without tool calls at most once a part for each
+     * step. */
     void (*on_text)(void *user, enum part part, const char *text, size_t len);
+    /* May be NULL with CALLS_NONE. Pieces of calls, in order with the content around them: each
+     * call's follow one another, the first with its name, the last with `end`. */
+    void (*on_call)(void *user, const struct told_call *call);
     /* May be NULL. Ids drawn, before the text that they give; an end-of-sequence token included.
      * `logprobs`: [count], or NULL where they are not wanted. */
     void (*on_ids)(void *user, const int32_t *ids, const struct token_logprobs *logprobs,

@@ -410,6 +410,7 @@ enum status openai_request_parse(enum openai_kind kind, const char *body, size_t
 {
     *out = (struct openai_request){
         .n = 1,
+        .parallel_tool_calls = true,
         .sampling = {.temperature = defaults->temperature,
                      .top_p = defaults->top_p,
                      .min_p = defaults->min_p,

@@ -28,8 +28,16 @@ enum {
     OPENAI_MAX_STOPS = 16,
     OPENAI_MAX_STOP_BYTES = 1024,
     OPENAI_MAX_MESSAGES = 1 << 16,
+    OPENAI_MAX_TOOLS = 512,
     OPENAI_DEFAULT_COMPLETION_TOKENS = 16, /* max_tokens of /v1/completions where absent */
     OPENAI_PARAM_BYTES = 128,
+};
+
+enum openai_tool_choice {
+    OPENAI_TOOLS_AUTO,
+    OPENAI_TOOLS_NONE,     /* the model is not told of them */
+    OPENAI_TOOLS_REQUIRED, /* of any tool */
+    OPENAI_TOOLS_NAMED,    /* of tool_name */
 };
 
 /* A prompt that is no conversation: text, or ids when `ids` is set. */
@@ -41,10 +49,14 @@ struct openai_prompt {
 
 /* Release with openai_request_fini. */
 struct openai_request {
-    json_t *root;                  /* owned; what points into it lives as long */
-    const char *model;             /* NULL: the one that is served */
-    json_t *messages;              /* into root, roles made plain; NULL without */
-    json_t *kwargs;                /* for the chat template, owned; NULL without */
+    json_t *root;      /* owned; what points into it lives as long */
+    const char *model; /* NULL: the one that is served */
+    json_t *messages;  /* into root, roles made plain; NULL without */
+    json_t *kwargs;    /* for the chat template, owned; NULL without */
+    json_t *tools;     /* into root, an array of at least one; NULL without */
+    enum openai_tool_choice tool_choice;
+    const char *tool_name;         /* into root */
+    bool parallel_tool_calls;      /* else the first call ends the answer */
     struct openai_prompt *prompts; /* owned */
     int32_t prompt_count;
     bool prompt_ids; /* the prompts are ids, which need the scope `raw` */
