@@ -1,7 +1,7 @@
 /* Handlers but those that generate, and the table of all: see http_api.h. No state. */
 #include "coordinator/http_api.h"
 #include "base/check.h"
-#include "coordinator/openai_response.h"
+#include "coordinator/dialect.h"
 #include "proto/versions.h"
 
 #include <string.h>
@@ -243,15 +243,15 @@ static void front(struct exchange *x)
 }
 
 const struct http_route http_routes[] = {
-    {HTTP_POST, "/v1/chat/completions", AUTH_GENERATE, http_chat},
-    {HTTP_POST, "/v1/completions", AUTH_GENERATE, http_completion},
-    {HTTP_GET, "/v1/models", AUTH_GENERATE, models},
-    {HTTP_GET, "/v1/models/*", AUTH_GENERATE, model},
-    {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize},
-    {HTTP_POST, "/detokenize", AUTH_GENERATE, detokenize},
-    {HTTP_GET, "/health/live", 0, live},
-    {HTTP_GET, "/health/ready", 0, ready},
-    {HTTP_GET, "/metrics", AUTH_ADMIN, metrics},
-    {HTTP_GET, "/", 0, front},
+    {HTTP_POST, "/v1/chat/completions", AUTH_GENERATE, http_chat, &dialect_openai_chat},
+    {HTTP_POST, "/v1/completions", AUTH_GENERATE, http_completion, &dialect_openai_completion},
+    {HTTP_GET, "/v1/models", AUTH_GENERATE, models, NULL},
+    {HTTP_GET, "/v1/models/*", AUTH_GENERATE, model, NULL},
+    {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize, NULL},
+    {HTTP_POST, "/detokenize", AUTH_GENERATE, detokenize, NULL},
+    {HTTP_GET, "/health/live", 0, live, NULL},
+    {HTTP_GET, "/health/ready", 0, ready, NULL},
+    {HTTP_GET, "/metrics", AUTH_ADMIN, metrics, NULL},
+    {HTTP_GET, "/", 0, front, NULL},
 };
 const size_t http_route_count = COUNT_OF(http_routes);

@@ -6,9 +6,9 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/dialect.h"
 #include "coordinator/http_api.h"
 #include "coordinator/openai_request.h"
-#include "coordinator/openai_response.h"
 
 #include <ctype.h>
 #include <event2/buffer.h>
@@ -22,7 +22,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
-enum { MAX_ERROR_BYTES = 16 << 10, MAX_REQUEST_ID = 64, UNAVAILABLE_S = 5 };
+enum { MAX_ERROR_BYTES = 16 << 10, MAX_REQUEST_ID = 64, MAX_CREDENTIALS = 256, UNAVAILABLE_S = 5 };
 
 static const char *phrase(int code)
 {
@@ -78,6 +78,7 @@ static struct exchange *create(struct conn *c, struct evhttp_request *req)
     x->conn = c;
     x->req = req;
     x->route = "-";
+    x->dialect = &dialect_openai_chat;
     x->key = "-";
     c->x = x;
     return x;
@@ -240,7 +241,7 @@ void exchange_fail(struct exchange *x, int code, const char *word, const char *m
         openai_error_param(message, param);
     struct openai_failure f = {message, http_error_type(code), param, word};
     buf_init(&b, MAX_ERROR_BYTES);
-    enum status st = openai_write_error(&b, &f, &ignored);
+    enum status st = x->dialect->error(&b, &f, &ignored);
     if (st == OK)
         exchange_reply(x, code, "application/json", b.data, b.len);
     else
@@ -264,7 +265,7 @@ void exchange_stream(struct exchange *x, void (*gone)(void *user), void *user)
     exchange_wait(x, gone, user);
     x->streaming = true;
     x->last_sent_ns = clock_now_ns();
-    exchange_header(x, "Content-Type", "text/event-stream; charset=utf-8");
+    exchange_header(x, "Content-Type", x->dialect->stream_type);
     exchange_header(x, "Cache-Control", "no-cache");
     exchange_header(x, "X-Accel-Buffering", "no");
     if (req->minor == 0) /* evhttp would promise a kept connection and a length of 0 */
@@ -333,9 +334,9 @@ bool exchange_send(struct exchange *x, const char *data, size_t len)
 
 void exchange_comment(struct exchange *x, int64_t now_ns)
 {
-    static const char words[] = ": waiting\n\n";
-    if (now_ns - x->last_sent_ns >= HTTP_COMMENT_S * (int64_t)1000000000)
-        send_chunk(x, words, sizeof words - 1);
+    const char *words = x->dialect->quiet;
+    if (words && now_ns - x->last_sent_ns >= HTTP_COMMENT_S * (int64_t)1000000000)
+        send_chunk(x, words, strlen(words));
 }
 
 void exchange_end(struct exchange *x)
@@ -394,17 +395,28 @@ static void no_route(struct exchange *x, const char *allow)
     exchange_fail(x, 405, "method_not_allowed", words);
 }
 
+/* Authorization, or what stands for it: Anthropic's clients send the key alone, as x-api-key. */
+static const char *credentials(struct exchange *x, char out[MAX_CREDENTIALS])
+{
+    const struct evkeyvalq *headers = evhttp_request_get_input_headers(x->req);
+    const char *header = evhttp_find_header(headers, "Authorization");
+    const char *key = header ? NULL : evhttp_find_header(headers, "x-api-key");
+    if (!key)
+        return header;
+    snprintf(out, MAX_CREDENTIALS, "Bearer %s",
+             key); /* a cut one is unknown: all keys are shorter */
+    return out;
+}
+
 /* False: answered with 401 or 403. */
 static bool authorised(struct exchange *x, const struct http_route *r)
 {
     struct error err;
     struct auth_caller caller;
-    char words[160];
-    const char *header = evhttp_find_header(evhttp_request_get_input_headers(x->req),
-                                            "Authorization");
+    char words[160], header[MAX_CREDENTIALS];
     if (r->scope == 0)
         return true;
-    if (auth_check(x->core->auth, header, &caller, &err) != OK) {
+    if (auth_check(x->core->auth, credentials(x, header), &caller, &err) != OK) {
         exchange_header(x, "WWW-Authenticate", "Bearer realm=\"witan\"");
         exchange_fail(x, 401, "invalid_api_key", err.msg);
         return false;
@@ -430,6 +442,8 @@ static void route(struct exchange *x, const char *path)
         return;
     }
     x->route = r->path;
+    if (r->dialect)
+        x->dialect = r->dialect;
     if (x->conn->http->stopping && strcmp(r->path, "/health/live") != 0) {
         exchange_come_again(x);
         exchange_fail(x, 503, "stopping", "the server is being stopped");

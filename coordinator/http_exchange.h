@@ -11,6 +11,7 @@
 #include "coordinator/core.h"
 
 struct conn;
+struct dialect;
 struct evhttp_request;
 
 enum http_method { HTTP_GET, HTTP_POST };
@@ -19,7 +20,8 @@ struct exchange {
     struct core *core;
     struct conn *conn;
     struct evhttp_request *req;
-    const char *route;        /* the path of the table, for logs */
+    const char *route; /* the path of the table, for logs */
+    const struct dialect *dialect;
     char *rest;               /* owned: what the path has in place of the route's "*", decoded */
     uint32_t scopes;          /* of the key, enum auth_scope */
     const char *key;          /* its id */
@@ -37,6 +39,7 @@ struct http_route {
     const char *path;
     uint32_t scope; /* that the key must have; 0: no key needed */
     void (*handle)(struct exchange *x);
+    const struct dialect *dialect; /* of its answers and errors; NULL: OpenAI's errors */
 };
 
 /* The body, valid until the handler returns. */
@@ -57,8 +60,8 @@ void exchange_come_again(struct exchange *x);
 void exchange_reply(struct exchange *x, int code, const char *content_type, const char *data,
                     size_t len);
 
-/* An error in OpenAI's shape; the type follows from the code, `param` from the message where it
- * names a field. `word` is the shape's code, or NULL. */
+/* An error in the shape of the route's API; the type follows from the code, `param` from the
+ * message where it names a field. `word` is the shape's code, or NULL. */
 void exchange_fail(struct exchange *x, int code, const char *word, const char *message);
 
 /* The type that goes with an HTTP status: "invalid_request_error". */

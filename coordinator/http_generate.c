@@ -7,9 +7,7 @@
 #include "coordinator/http_api.h"
 #include "base/check.h"
 #include "base/log.h"
-#include "coordinator/http_logprobs.h"
-#include "coordinator/http_resume.h"
-#include "coordinator/openai_response.h"
+#include "coordinator/http_answer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,42 +17,6 @@
 enum {
     MAX_ANSWER_BYTES = 512 << 20,
     MAX_LISTED = 2 << 20, /* tokens in all lists of logprobs, under 100 bytes each */
-    MAX_ID = 48,
-};
-
-struct choice {
-    struct answer *answer;
-    struct generation *generation; /* NULL: not started, or over */
-    struct told_prompt *prompt;    /* of the answer */
-    struct resume_at at;           /* how far it is drawn */
-    int32_t index;
-    bool tells_prompt; /* the first of its prompt, which usage counts once */
-    uint64_t seed;
-    int64_t drawn;
-    double logprob;                  /* of all drawn, for best_of */
-    struct buf content, reasoning;   /* without a stream */
-    struct openai_logprobs logprobs; /* of all tokens; in a stream of those not yet sent */
-    const char *finish;
-};
-
-struct answer {
-    struct exchange *x;
-    struct core *core;
-    struct openai_head head;
-    struct http_resume *resume; /* owned; NULL: a request without a key */
-    char id[MAX_ID];
-    bool stream;
-    bool replaces;      /* an older answer to the same request */
-    int32_t n, best_of; /* best_of are drawn for each prompt, the n likeliest told */
-    int32_t logprobs;   /* as openai_request has it */
-    int64_t listed;     /* tokens in lists of logprobs that are kept */
-    struct openai_usage usage, so_far;
-    int32_t running;
-    struct buf out;              /* events or the whole answer, written here first */
-    struct told_prompt *prompts; /* [prompt_count], owned; the first `encoded` are there */
-    int32_t prompt_count, encoded;
-    int32_t count;
-    struct choice choices[]; /* [count] = prompt_count x best_of */
 };
 
 /* --- life --------------------------------------------------------------------------------------
@@ -72,12 +34,12 @@ static void choice_init(struct choice *c, struct answer *a, int32_t index)
     openai_logprobs_init(&c->logprobs, a->head.chat, a->logprobs > 1, HTTP_MAX_TEXT_BYTES);
 }
 
-static void name_answer(struct answer *a, const char *kind)
+static void name_answer(struct answer *a)
 {
     char name[RESUME_NAME_BYTES + 1];
     if (a->resume)
         resume_name(&a->resume->claim.key, name);
-    snprintf(a->id, sizeof a->id, "%s-%s", kind, a->resume ? name : a->x->id);
+    snprintf(a->id, sizeof a->id, "%s-%s", a->x->dialect->id, a->resume ? name : a->x->id);
 }
 
 /* Takes `resume` over. */
@@ -98,7 +60,7 @@ static struct answer *answer_create(struct exchange *x, const struct openai_requ
     a->resume = resume;
     if (resume)
         resume->claim.user = a;
-    name_answer(a, chat ? "chatcmpl" : "cmpl");
+    name_answer(a);
     a->head = (struct openai_head){
         .id = a->id,
         .model = x->core->served.name,
@@ -176,7 +138,7 @@ static void answer_fail(struct answer *a, const struct error *why)
     }
     struct openai_failure f = {why->msg, http_error_type(code), NULL, status_name(why->code)};
     buf_clear(&a->out);
-    if (openai_write_error_event(&a->out, &f, NULL) == OK &&
+    if (x->dialect->stream_error(&a->out, &a->head, &f, NULL) == OK &&
         !exchange_send(x, a->out.data, a->out.len))
         return;
     answer_destroy(a);
@@ -239,105 +201,13 @@ static void tell_seeds(struct answer *a, struct choice *const *told, int32_t cou
 /* --- ending ------------------------------------------------------------------------------------
  */
 
-static double likelihood(const struct choice *c)
-{
-    return c->drawn > 0 ? c->logprob / (double)c->drawn : 0.0;
-}
-
-/* Likeliest a token first; of equals the one that was begun first. */
-static int by_likelihood(const void *left, const void *right)
-{
-    const struct choice *a = *(const struct choice *const *)left;
-    const struct choice *b = *(const struct choice *const *)right;
-    double x = likelihood(a), y = likelihood(b);
-    return x != y ? (x < y) - (x > y) : (a->index > b->index) - (a->index < b->index);
-}
-
-/* What is told, in order; returns how many. chosen[OPENAI_MAX_CHOICES] */
-static int32_t choose(struct answer *a, struct choice **chosen)
-{
-    int32_t count = 0;
-    for (int32_t p = 0; p < a->prompt_count; p++) {
-        for (int32_t i = 0; i < a->best_of; i++)
-            chosen[count + i] = &a->choices[p * a->best_of + i];
-        if (a->best_of > a->n)
-            qsort(&chosen[count], (size_t)a->best_of, sizeof chosen[0], by_likelihood);
-        count += a->n; /* what is left behind them is written over */
-    }
-    return count;
-}
-
-/* The prompt's text and tokens before the choice's own. */
-static enum status put_echo(struct answer *a, struct choice *const *chosen, int32_t count,
-                            struct openai_choice *out, struct buf *texts,
-                            struct openai_logprobs *logprobs, struct error *err)
-{
-    for (int32_t i = 0; i < count; i++) {
-        const struct choice *c = chosen[i];
-        const struct told_prompt *p = c->prompt;
-        TRY(buf_append(&texts[i], p->text.data ? p->text.data : "", p->text.len, err));
-        TRY(buf_append(&texts[i], c->content.data ? c->content.data : "", c->content.len, err));
-        out[i].content = texts[i].data;
-        out[i].content_len = texts[i].len;
-        TRY(openai_logprobs_join(&logprobs[i], &p->echoed, err));
-        TRY(openai_logprobs_join(&logprobs[i], &c->logprobs, err));
-        out[i].logprobs = a->logprobs > 0 ? &logprobs[i] : NULL;
-    }
-    return OK;
-}
-
-static enum status write_echoing(struct answer *a, struct choice *const *chosen, int32_t count,
-                                 struct openai_choice *out, struct error *err)
-{
-    struct buf *texts = check_calloc((size_t)count, sizeof *texts);
-    struct openai_logprobs *logprobs = check_calloc((size_t)count, sizeof *logprobs);
-    for (int32_t i = 0; i < count; i++) {
-        buf_init(&texts[i], 2 * HTTP_MAX_TEXT_BYTES);
-        openai_logprobs_init(&logprobs[i], false, a->logprobs > 1, 2 * HTTP_MAX_TEXT_BYTES);
-    }
-    enum status st = put_echo(a, chosen, count, out, texts, logprobs, err);
-    if (st == OK)
-        st = openai_write_answer(&a->out, &a->head, out, count, &a->usage, err);
-    for (int32_t i = 0; i < count; i++) {
-        buf_fini(&texts[i]);
-        openai_logprobs_fini(&logprobs[i]);
-    }
-    free(texts);
-    free(logprobs);
-    return st;
-}
-
-static enum status write_answer(struct answer *a, struct choice *const *chosen, int32_t count,
-                                struct error *err)
-{
-    struct openai_choice *out = check_calloc((size_t)count, sizeof *out);
-    for (int32_t i = 0; i < count; i++) {
-        const struct choice *c = chosen[i];
-        out[i] = (struct openai_choice){
-            .index = i,
-            .content = c->content.data,
-            .content_len = c->content.len,
-            .reasoning = c->reasoning.data,
-            .reasoning_len = c->reasoning.len,
-            .finish = c->finish,
-            .logprobs = a->logprobs > 0 ? &c->logprobs : NULL,
-            .prompt_logprobs = c->prompt->own_top >= 0 ? &c->prompt->own : NULL,
-        };
-    }
-    enum status st = a->prompts[0].echo
-                         ? write_echoing(a, chosen, count, out, err)
-                         : openai_write_answer(&a->out, &a->head, out, count, &a->usage, err);
-    free(out);
-    return st;
-}
-
 static void finish_whole(struct answer *a)
 {
     struct error err;
     struct exchange *x = a->x;
     struct choice *chosen[OPENAI_MAX_CHOICES] = {0};
-    int32_t count = choose(a, chosen);
-    if (write_answer(a, chosen, count, &err) != OK) {
+    int32_t count = answer_choose(a, chosen);
+    if (answer_write(a, chosen, count, &err) != OK) {
         answer_fail(a, &err);
         return;
     }
@@ -350,16 +220,12 @@ static void finish_stream(struct answer *a)
 {
     struct error err;
     struct exchange *x = a->x;
-    enum status st = OK;
-    if (a->head.usage && !(a->resume && a->resume->position.usage)) {
-        if (a->resume) {
-            a->resume->position.usage = true;
-            a->head.position = http_resume_text(a->resume);
-        }
-        st = openai_write_usage(&a->out, &a->head, &a->usage, &err);
+    if (a->head.usage && a->resume) {
+        a->head.usage = !a->resume->position.usage; /* told before */
+        a->resume->position.usage = true;
+        a->head.position = http_resume_text(a->resume);
     }
-    if (st == OK)
-        st = openai_write_done(&a->out, &err);
+    enum status st = x->dialect->end(&a->out, &a->head, &a->usage, &err);
     if (!answer_send(a, st, &err))
         return;
     answer_destroy(a);
@@ -394,8 +260,8 @@ static void on_text(void *user, enum part part, const char *text, size_t len)
     c->at.thought = reasoning;
     count_so_far(a, c);
     note_position(c);
-    enum status st = openai_write_text(&a->out, &a->head, c->index, reasoning, text, len,
-                                       &c->logprobs, &err);
+    enum status st = a->x->dialect->text(&a->out, &a->head, c->index, reasoning, text, len,
+                                         &c->logprobs, &err);
     openai_logprobs_clear(&c->logprobs);
     answer_send(a, st, &err);
 }
@@ -475,8 +341,8 @@ static bool tell_finish(struct answer *a, struct choice *c)
     c->at.thought = false;
     count_so_far(a, c);
     note_position(c);
-    enum status st = openai_write_finish(&a->out, &a->head, c->index, c->finish, &c->logprobs,
-                                         &err);
+    enum status st = a->x->dialect->finish(&a->out, &a->head, c->index, c->finish, &c->logprobs,
+                                           &err);
     return answer_send(a, st, &err);
 }
 
@@ -608,11 +474,11 @@ static enum status write_first(struct answer *a, struct choice *c, struct error 
     c->at.begun = true;
     count_so_far(a, c);
     note_position(c);
-    TRY(openai_write_first(&a->out, &a->head, c->index, err));
+    TRY(a->x->dialect->first(&a->out, &a->head, c->index, err));
     if (!p->echo)
         return OK;
-    return openai_write_text(&a->out, &a->head, c->index, false, p->text.data, p->text.len, NULL,
-                             err);
+    return a->x->dialect->text(&a->out, &a->head, c->index, false, p->text.data, p->text.len, NULL,
+                               err);
 }
 
 static void begin_stream(struct answer *a)
@@ -620,7 +486,7 @@ static void begin_stream(struct answer *a)
     struct error err;
     enum status st = OK;
     struct choice *told[OPENAI_MAX_CHOICES] = {0};
-    tell_seeds(a, told, choose(a, told));
+    tell_seeds(a, told, answer_choose(a, told));
     exchange_stream(a->x, on_gone, a);
     for (int32_t i = 0; i < a->count && st == OK; i++)
         st = write_first(a, &a->choices[i], &err);

@@ -352,13 +352,14 @@ static void keys_are_demanded(void **state)
 {
     (void)state;
     char dir[] = "/tmp/witan-http-XXXXXX", path[64], key[AUTH_KEY_BYTES + 1];
-    char plain[128], raw[128];
+    char plain[128], raw[128], bare[128];
     struct error err;
     prepare();
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/keys", dir);
     assert_int_equal(auth_create_key(path, "a", NULL, AUTH_GENERATE, key, &err), OK);
     snprintf(plain, sizeof plain, "Authorization: Bearer %s\r\n", key);
+    snprintf(bare, sizeof bare, "X-Api-Key: %s\r\n", key);
     assert_int_equal(auth_create_key(path, "b", NULL, AUTH_GENERATE | AUTH_RAW, key, &err), OK);
     snprintf(raw, sizeof raw, "Authorization: Bearer %s\r\n", key);
     char admin[128];
@@ -372,6 +373,12 @@ static void keys_are_demanded(void **state)
     assert_string_equal(header(&answer, "www-authenticate"), "Bearer realm=\"witan\"");
     assert_refused(call("GET", "/v1/models", "Authorization: Bearer wk-x\r\n", ""), 401, NULL,
                    NULL);
+    assert_int_equal(call("GET", "/v1/models", bare, "")->code, 200);
+    assert_refused(call("GET", "/metrics", bare, ""), 403, NULL, "insufficient_scope");
+    assert_refused(call("GET", "/v1/models", "x-api-key: wk-x\r\n", ""), 401, NULL, NULL);
+    bare[strlen(bare) - 2] = '\0';
+    snprintf(bare + strlen(bare), sizeof bare - strlen(bare), "x\r\n");
+    assert_refused(call("GET", "/v1/models", bare, ""), 401, NULL, NULL);
     assert_refused(call("GET", "/v1/models", admin, ""), 403, NULL, "insufficient_scope");
     assert_non_null(strstr(answer.body.data, "generate"));
     assert_int_equal(call("GET", "/metrics", admin, "")->code, 200);
