@@ -387,13 +387,10 @@ static enum status check_together(struct reading *in, struct error *err)
     return add_thinking(in, err);
 }
 
-static enum status read_body(struct reading *in, const char *body, size_t len, struct error *err)
+static enum status read_body(struct reading *in, struct error *err)
 {
     const char *name;
     json_t *v;
-    if (len == 0)
-        return error_set(err, ERR_INVALID, "body: expected a JSON object, found nothing");
-    TRY(json_parse("body", body, len, &in->r->root, err));
     if (!json_is_object(in->r->root))
         return error_set(err, ERR_INVALID, "body: expected a JSON object, found %s",
                          json_type_words(in->r->root));
@@ -404,11 +401,12 @@ static enum status read_body(struct reading *in, const char *body, size_t len, s
     return check_together(in, err);
 }
 
-enum status openai_request_parse(enum openai_kind kind, const char *body, size_t len,
-                                 const struct generation_config *defaults,
-                                 struct openai_request *out, struct error *err)
+enum status openai_request_read(enum openai_kind kind, json_t *root,
+                                const struct generation_config *defaults,
+                                struct openai_request *out, struct error *err)
 {
     *out = (struct openai_request){
+        .root = root,
         .n = 1,
         .parallel_tool_calls = true,
         .sampling = {.temperature = defaults->temperature,
@@ -419,10 +417,27 @@ enum status openai_request_parse(enum openai_kind kind, const char *body, size_t
     };
     struct reading in = {
         .r = out, .kind = kind, .max_tokens = -1, .max_completion_tokens = -1, .top_logprobs = -1};
-    enum status st = read_body(&in, body, len, err);
+    enum status st = read_body(&in, err);
     if (st != OK)
         openai_request_fini(out);
     return st;
+}
+
+enum status openai_body_parse(const char *body, size_t len, json_t **root, struct error *err)
+{
+    if (len == 0)
+        return error_set(err, ERR_INVALID, "body: expected a JSON object, found nothing");
+    return json_parse("body", body, len, root, err);
+}
+
+enum status openai_request_parse(enum openai_kind kind, const char *body, size_t len,
+                                 const struct generation_config *defaults,
+                                 struct openai_request *out, struct error *err)
+{
+    json_t *root = NULL;
+    *out = (struct openai_request){0};
+    TRY(openai_body_parse(body, len, &root, err));
+    return openai_request_read(kind, root, defaults, out, err);
 }
 
 void openai_request_fini(struct openai_request *r)

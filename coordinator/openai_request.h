@@ -88,6 +88,12 @@ struct openai_request {
 enum status openai_request_parse(enum openai_kind kind, const char *body, size_t len,
                                  const struct generation_config *defaults,
                                  struct openai_request *out, struct error *err);
+/* The same in two steps, between which a body may become another. openai_request_read takes `root`
+ * over, whatever comes of it. */
+enum status openai_body_parse(const char *body, size_t len, json_t **root, struct error *err);
+enum status openai_request_read(enum openai_kind kind, json_t *root,
+                                const struct generation_config *defaults,
+                                struct openai_request *out, struct error *err);
 void openai_request_fini(struct openai_request *r);
 
 /* The path of the field that `msg` complains of, "" when it names none. */
