@@ -1,6 +1,7 @@
 """Checkpoints of random weights of one shape: a config.json for `witan bench --random-weights`, and GGUF
 files of qwen3moe for libllama, each tensor in the type that llama-quantize would give it."""
 import json
+import math
 import os
 import random
 import struct
@@ -22,6 +23,7 @@ BLOCKS = {
     "Q4_K": (12, 256, 144, 0, 257.0),
     "Q6_K": (14, 256, 210, 208, 1370.0),
 }
+TYPES = {"F32": F32, "BF16": BF16, **BLOCKS}
 # What llama-quantize does to the output matrix, and where columns are no multiple of 256.
 OUTPUT = {"Q4_0": "Q6_K", "Q4_K": "Q6_K"}
 NARROW = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
@@ -96,33 +98,40 @@ def metadata(shape):
     return pairs
 
 
+def bytes_of(kind, sizes):
+    cols, each = TYPES[kind][1:3]
+    return math.prod(sizes) // cols * each
+
+
+def write_tensor(out, kind, sizes, patterns):
+    """Random values, or ones in a vector. `patterns`: what was drawn by type and columns, filled here."""
+    if len(sizes) == 1:
+        out.write(struct.pack("<f", 1.0) * sizes[0])
+        return
+    if (kind, sizes[0]) not in patterns:
+        patterns[kind, sizes[0]] = pattern(kind, sizes[0])
+    source, size = patterns[kind, sizes[0]], bytes_of(kind, sizes)
+    at = random.randrange(PATTERN_BLOCKS) * TYPES[kind][2]
+    while size > 0:
+        size -= out.write(source[at:at + size])
+        at = 0
+
+
 def write_gguf(path, shape, form):
     """A file at `path`, unless there is one; written beside it first."""
     if path.exists():
         return
     random.seed(1)
-    table, plan, patterns, offset = [], [], {}, 0
+    table, plan, offset = [], [], 0
     for name, kind, sizes in tensors(shape, form):
-        number, cols, each = {"F32": F32, "BF16": BF16}.get(kind) or BLOCKS[kind][:3]
-        count = 1
-        for n in sizes:
-            count *= n
-        if len(sizes) > 1 and (kind, sizes[0]) not in patterns:
-            patterns[kind, sizes[0]] = pattern(kind, sizes[0])
-        table.append(text(name + ".weight") + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, number,
-                                                          offset))
-        plan.append((kind, sizes, each, count // cols * each))
-        offset += -(-plan[-1][3] // 32) * 32
-    pairs, new = metadata(shape), path.with_suffix(".new")
+        table.append(text(name + ".weight") + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes,
+                                                          TYPES[kind][0], offset))
+        plan.append((kind, sizes))
+        offset += -(-bytes_of(kind, sizes) // 32) * 32
+    pairs, new, patterns = metadata(shape), path.with_suffix(".new"), {}
     with open(new, "wb") as out:
         out.write(b"GGUF" + struct.pack("<IQQ", 3, len(table), len(pairs)) + b"".join(pairs + table))
-        for kind, sizes, each, size in plan:
+        for kind, sizes in plan:
             out.write(bytes(-out.tell() % 32))
-            if len(sizes) == 1:
-                out.write(struct.pack("<f", 1.0) * sizes[0])
-                continue
-            source, at = patterns[kind, sizes[0]], random.randrange(PATTERN_BLOCKS) * each
-            while size > 0:
-                size -= out.write(source[at:at + size])
-                at = 0
+            write_tensor(out, kind, sizes, patterns)
     new.rename(path)

@@ -2,10 +2,15 @@
  * A libllama, ours to order about: tests/bench/compare compiles this against llama.cpp's public
  * header, or that of a fork (PEER_REPACK where the model's parameters have `repack_tensors`), and
  * speaks with it as with `witan bench --offline --turns`, whose lines these are. compare_llama
- * MODEL.gguf THREADS STEP_TOKENS repack|plain Tokens are random ones, so that experts are chosen as
- * for any text; weights are repacked at load where the library can, or left as the file has them.
+ * MODEL.gguf THREADS STEP_TOKENS repack|plain [layer|tensor ENDPOINT...] Tokens are random ones, so
+ * that experts are chosen as for any text; weights are repacked at load where the library can, or
+ * left as the file has them. With endpoints (PEER_RPC) all layers lie on those RPC servers, split
+ * as told.
  */
 #include <llama.h>
+#ifdef PEER_RPC
+#include <ggml-rpc.h>
+#endif
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -15,7 +20,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MOST_SEQS = 64, MOST_TOKENS = 1 << 20, WARM_STEPS = 3, ROOM = 2048 };
+enum { MOST_SEQS = 64, MOST_TOKENS = 1 << 20, WARM_STEPS = 3, ROOM = 2048, MOST_SERVERS = 16 };
 
 struct peer {
     struct llama_model *model;
@@ -82,7 +87,27 @@ static void forget(struct peer *p)
     p->filled = p->depth = 0;
 }
 
-static void open_model(struct peer *p, const char *path, bool repack)
+#ifdef PEER_RPC
+/* All layers on the RPC servers of those endpoints; `devices` outlives the model. */
+static void spread(struct llama_model_params *options, const char *split, int count,
+                   char **endpoints, ggml_backend_dev_t devices[MOST_SERVERS + 1])
+{
+    for (int i = 0; i < count; i++) {
+        ggml_backend_reg_t server = ggml_backend_rpc_add_server(endpoints[i]);
+        if (!server)
+            die("%s: no RPC server answers", endpoints[i]);
+        devices[i] = ggml_backend_reg_dev_get(server, 0);
+    }
+    devices[count] = NULL;
+    options->devices = devices;
+    options->n_gpu_layers = -1;
+    options->split_mode = strcmp(split, "tensor") == 0 ? LLAMA_SPLIT_MODE_TENSOR
+                                                       : LLAMA_SPLIT_MODE_LAYER;
+}
+#endif
+
+/* `more`: how to split and the endpoints, `count` words or none. */
+static void open_model(struct peer *p, const char *path, bool repack, int count, char **more)
 {
     struct llama_model_params options = llama_model_default_params();
 #ifdef PEER_REPACK
@@ -90,6 +115,14 @@ static void open_model(struct peer *p, const char *path, bool repack)
     options.use_mmap = !repack;
 #else
     options.use_extra_bufts = repack;
+#endif
+#ifdef PEER_RPC
+    static ggml_backend_dev_t devices[MOST_SERVERS + 1];
+    if (count > 1)
+        spread(&options, more[0], count - 1, more + 1, devices);
+#else
+    if (count > 0)
+        die("%s: expected a library with RPC, found none", more[0]);
 #endif
     p->model = llama_model_load_from_file(path, options);
     if (!p->model)
@@ -210,11 +243,13 @@ int main(int argc, char **argv)
 {
     char line[80];
     struct peer p = {.state = 88172645463325252};
-    if (argc != 5 || (p.threads = atoi(argv[2])) < 1 || (p.step_tokens = atoi(argv[3])) < 1)
-        die("usage: compare_llama MODEL.gguf THREADS STEP_TOKENS repack|plain");
+    if (argc < 5 || argc > 6 + MOST_SERVERS || (p.threads = atoi(argv[2])) < 1 ||
+        (p.step_tokens = atoi(argv[3])) < 1)
+        die("usage: compare_llama MODEL.gguf THREADS STEP_TOKENS repack|plain [layer|tensor "
+            "ENDPOINT...]");
     llama_log_set(quiet, NULL);
     llama_backend_init();
-    open_model(&p, argv[1], strcmp(argv[4], "repack") == 0);
+    open_model(&p, argv[1], strcmp(argv[4], "repack") == 0, argc - 5, argv + 5);
     while (fgets(line, sizeof line, stdin))
         if (!take_turn(&p, line))
             die("standard input: expected `prefill N`, `fill BATCH DEPTH` or, after it, `decode "
