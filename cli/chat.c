@@ -142,7 +142,7 @@ static enum status ask(struct engine *e, struct model *m, struct chat_options *o
         st = add_message(messages, "user", text, len, err);
         json_t *kwargs = o->no_think ? json_pack("{s:b}", "enable_thinking", 0) : NULL;
         if (st == OK)
-            st = chat_encode(o->text, messages, kwargs, &ids, &thinking, err);
+            st = chat_encode(o->text, messages, NULL, kwargs, &ids, &thinking, err);
         json_decref(kwargs);
     }
     if (st == OK && ids.len == 0)

@@ -69,7 +69,7 @@ static enum status prompt_of(struct one *q, const json_t *in, const char *what, 
     else if (json_is_array(ids))
         st = prompt_ids(q, ids, err);
     else if (json_is_array(messages))
-        st = chat_encode(t, messages, NULL, &q->prompt, &thinking, err);
+        st = chat_encode(t, messages, NULL, NULL, &q->prompt, &thinking, err);
     else if (json_is_string(prompt))
         st = tokenizer_encode(t->tokenizer, t->scratch, json_string_value(prompt),
                               json_string_length(prompt), TOKENIZER_PLAIN, &q->prompt, err);

@@ -1,6 +1,8 @@
 /* From ids to text: see answer_text.h. Text goes detok -> raw -> reasoning -> plain -> stop ->
- * answer; without a split of parts detok writes to plain. */
+ * answer -> calls; without a split of parts detok writes to plain, and without calls the answer is
+ * what is told. */
 #include "coordinator/answer_text.h"
+#include "base/check.h"
 
 #include <stdlib.h>
 
@@ -21,24 +23,27 @@ struct held_token {
     struct token_logprobs told; /* of the fields above, as answer_text_next gives it */
 };
 
-enum status answer_text_init(struct answer_text *t, const struct tokenizer *tokenizer, bool split,
-                             bool in_reasoning, const char *const *stop, int32_t stop_count,
-                             struct error *err)
+enum status answer_text_init(struct answer_text *t, const struct tokenizer *tokenizer,
+                             const struct generation_params *p, struct error *err)
 {
-    *t = (struct answer_text){.split = split};
+    *t = (struct answer_text){.split = p->split_reasoning};
     detok_init(&t->detok, tokenizer, true);
-    reasoning_init(&t->reasoning, in_reasoning);
+    reasoning_init(&t->reasoning, p->in_reasoning);
+    calls_init(&t->calls, p->calls, p->tools, p->one_call);
     buf_init(&t->raw, TEXT_LIMIT);
     buf_init(&t->plain, TEXT_LIMIT);
     buf_init(&t->thought, TEXT_LIMIT);
     buf_init(&t->answer, TEXT_LIMIT);
-    return stop_init(&t->stop, stop, stop_count, err);
+    return stop_init(&t->stop, p->stop, p->stop_count, err);
 }
 
 void answer_text_fini(struct answer_text *t)
 {
     reasoning_fini(&t->reasoning);
     stop_fini(&t->stop);
+    calls_fini(&t->calls);
+    free(t->told);
+    t->told = NULL;
     buf_fini(&t->raw);
     buf_fini(&t->plain);
     buf_fini(&t->thought);
@@ -51,7 +56,13 @@ void answer_text_fini(struct answer_text *t)
 void answer_text_clear(struct answer_text *t)
 {
     buf_clear(&t->thought);
+    answer_text_clear_content(t);
+}
+
+void answer_text_clear_content(struct answer_text *t)
+{
     buf_clear(&t->answer);
+    calls_clear(&t->calls);
 }
 
 /* --- tokens that wait --------------------------------------------------------------------------
@@ -170,7 +181,8 @@ static enum status pass_on(struct answer_text *t, size_t plain_before, struct er
 int64_t answer_text_bytes(const struct answer_text *t)
 {
     return (int64_t)(t->raw.cap + t->plain.cap + t->thought.cap + t->answer.cap +
-                     t->held_cap * sizeof *t->held);
+                     t->held_cap * sizeof *t->held) +
+           calls_bytes(&t->calls);
 }
 
 enum status answer_text_push(struct answer_text *t, int32_t id, bool end,
@@ -196,6 +208,17 @@ static enum status flush(struct answer_text *t, struct error *err)
     return t->split ? reasoning_flush(&t->reasoning, &t->thought, &t->plain, err) : OK;
 }
 
+/* The answer so far goes on to where calls are told from content. */
+static enum status part_calls(struct answer_text *t, bool last, bool *stopped, struct error *err)
+{
+    TRY(calls_push(&t->calls, t->answer.data ? t->answer.data : "", t->answer.len, err));
+    buf_clear(&t->answer);
+    if (last || *stopped)
+        TRY(calls_flush(&t->calls, err));
+    *stopped = *stopped || t->calls.over;
+    return OK;
+}
+
 enum status answer_text_settle(struct answer_text *t, bool last, bool *stopped, struct error *err)
 {
     size_t before = t->answer.len;
@@ -209,5 +232,25 @@ enum status answer_text_settle(struct answer_text *t, bool last, bool *stopped, 
     t->told_bytes += (int64_t)(t->answer.len - before);
     if (last && !*stopped)
         t->told_bytes = INT64_MAX; /* tokens without text too */
-    return OK;
+    return t->calls.format == CALLS_NONE ? OK : part_calls(t, last, stopped, err);
+}
+
+const struct told_piece *answer_text_pieces(struct answer_text *t, int32_t *count)
+{
+    const struct calls *c = &t->calls;
+    const char *out = c->out.data;
+    *count = (int32_t)c->count;
+    if (c->count == 0)
+        return NULL;
+    free(t->told);
+    t->told = check_calloc(c->count, sizeof *t->told);
+    for (size_t i = 0; i < c->count; i++) {
+        const struct call_piece *p = &c->pieces[i];
+        t->told[i] = (struct told_piece){.call = p->index,
+                                         .name = p->named ? out + p->name : NULL,
+                                         .text = p->len > 0 ? out + p->begin : "",
+                                         .len = p->len,
+                                         .end = p->end};
+    }
+    return t->told;
 }

@@ -8,6 +8,13 @@ enum { TEXT_LIMIT = 64 << 20, PIECES_FIRST = 8 };
 
 const char calls_open[] = "<tool_call>", calls_close[] = "</tool_call>";
 
+enum call_format calls_format(enum template_kind template)
+{
+    if (template == TEMPLATE_COUNT || template == TEMPLATE_QWEN3GUARD_GEN)
+        return CALLS_NONE;
+    return template == TEMPLATE_QWEN3_CODER ? CALLS_CODER : CALLS_HERMES;
+}
+
 void calls_init(struct calls *c, enum call_format format, const json_t *tools, bool one)
 {
     *c = (struct calls){.format = format, .one = one};

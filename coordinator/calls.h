@@ -84,6 +84,9 @@ struct calls {
     size_t count, cap;
 };
 
+/* How models with this template write calls; CALLS_NONE: it knows no tools, or is none. */
+enum call_format calls_format(enum template_kind template);
+
 /* Takes a reference to `tools` (the request's array; NULL: none). */
 void calls_init(struct calls *c, enum call_format format, const json_t *tools, bool one);
 void calls_fini(struct calls *c);

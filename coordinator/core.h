@@ -36,6 +36,13 @@ struct served {
     char numerics_class[64];
 };
 
+/* How the served template's model writes tool calls. */
+enum call_format {
+    CALLS_NONE,   /* its tags are content */
+    CALLS_HERMES, /* JSON between tags */
+    CALLS_CODER,  /* Qwen3-Coder's XML */
+};
+
 struct core {
     const struct config *config;
     struct loop *loop;
@@ -68,13 +75,6 @@ void core_destroy(struct core *core); /* after doors and members; NULL is fine *
 
 enum part { PART_CONTENT, PART_REASONING };
 
-/* How the served template's model writes tool calls. */
-enum call_format {
-    CALLS_NONE,   /* its tags are content */
-    CALLS_HERMES, /* JSON between tags */
-    CALLS_CODER,  /* Qwen3-Coder's XML */
-};
-
 enum generation_reason { GENERATION_STOP, GENERATION_LENGTH, GENERATION_FAILED };
 
 struct generation_params {
@@ -97,6 +97,7 @@ struct generation_params {
     enum call_format calls; /* tell calls from content */
     const json_t *tools;    /* as a request has them, by whose schemas CALLS_CODER converts values;
                                NULL: none; a reference is held */
+    bool one_call;          /* the first that is whole ends the answer */
     const char *const
         *stop; /* [stop_count] strings, copied; the text ends before the first found */
     int32_t stop_count;
@@ -122,6 +123,7 @@ struct generation_end {
     int32_t cached_tokens; /* of the prompt's, those that the prefix cache had */
     int32_t completion_tokens;
     int32_t reasoning_tokens;
+    int32_t calls; /* that are whole, those told before too */
     uint64_t seed;
 };
 
@@ -143,24 +145,23 @@ struct told_token {
     const struct token_logprobs *logprobs;
 };
 
-/* A piece of a tool call. */
-struct told_call {
-    int32_t index;    /* of the answer's calls, from 0 */
-    const char *name; /* with the call's first piece alone, else NULL */
-    const char *arguments;
-    size_t len; /* more JSON text of the arguments */
-    bool end;   /* the call is whole */
+/* Some of an answer whose tool calls are told apart. */
+struct told_piece {
+    int32_t call;     /* which of the answer's, from 0; -1: content */
+    const char *name; /* with a call's first piece alone, else NULL */
+    const char *text; /* of the content, or JSON of the call's arguments; follows what was told */
+    size_t len;
+    bool end; /* the call is whole; of one that broke off never, whose arguments are then no JSON */
 };
 
 /* What becomes of a generation; all is valid during the call. Called on the loop thread, never
  * inside generation_start. */
 struct generation_sink {
-    /* Text that is certain, whole characters; without tool calls at most once a part for each
-     * step. */
+    /* Text that is certain, whole characters, at most one call a part for each step. */
     void (*on_text)(void *user, enum part part, const char *text, size_t len);
-    /* May be NULL with CALLS_NONE. Pieces of calls, in order with the content around them: each
-     * call's follow one another, the first with its name, the last with `end`. */
-    void (*on_call)(void *user, const struct told_call *call);
+    /* May be NULL with CALLS_NONE. Else what a step tells of content and calls, in order, instead
+     * of on_text of PART_CONTENT. */
+    void (*on_pieces)(void *user, const struct told_piece *pieces, int32_t count);
     /* May be NULL. Ids drawn, before the text that they give; an end-of-sequence token included.
      * `logprobs`: [count], or NULL where they are not wanted. */
     void (*on_ids)(void *user, const int32_t *ids, const struct token_logprobs *logprobs,

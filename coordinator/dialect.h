@@ -20,6 +20,11 @@ struct dialect {
     enum status (*text)(struct buf *b, const struct openai_head *h, int32_t index, bool reasoning,
                         const char *text, size_t len, const struct openai_logprobs *logprobs,
                         struct error *err);
+    /* Content and tool calls, in order, instead of text that is no reasoning; see
+     * openai_write_pieces. NULL: this API tells no calls, and no request of its has tools. */
+    enum status (*pieces)(struct buf *b, const struct openai_head *h, int32_t index,
+                          const struct openai_piece *pieces, int32_t count,
+                          const struct openai_logprobs *logprobs, struct error *err);
     enum status (*finish)(struct buf *b, const struct openai_head *h, int32_t index,
                           const char *finish, const struct openai_logprobs *logprobs,
                           struct error *err);

@@ -270,9 +270,7 @@ enum status generation_start(struct core *core, const struct generation_params *
     struct generation *g = allocate(core, params, max_tokens);
     g->sink = sink;
     g->user = user;
-    enum status st = answer_text_init(&g->text, core->served.text->tokenizer,
-                                      params->split_reasoning, params->in_reasoning, params->stop,
-                                      params->stop_count, err);
+    enum status st = answer_text_init(&g->text, core->served.text->tokenizer, params, err);
     if (st == OK)
         st = members_submit(core->members, g->id, g->attempt, &g->journal, &g->group, err);
     if (st == ERR_PEER && drain_restarting(core->members)) {
@@ -331,6 +329,10 @@ static void tell_text(struct generation *g)
     tell_tokens(g, PART_CONTENT);
     if (t->answer.len > 0 && !g->cancelled)
         g->sink->on_text(g->user, PART_CONTENT, t->answer.data, t->answer.len);
+    int32_t count;
+    const struct told_piece *pieces = answer_text_pieces(t, &count);
+    if (count > 0 && !g->cancelled)
+        g->sink->on_pieces(g->user, pieces, count);
     answer_text_clear(t);
 }
 
@@ -371,7 +373,7 @@ static void drop_told(struct generation *g)
         ;
     buf_clear(&g->text.thought);
     if (!thought)
-        buf_clear(&g->text.answer);
+        answer_text_clear_content(&g->text);
 }
 
 /* Takes from *d those tokens that were told before. *stopped: so was a stop string. */
@@ -405,6 +407,7 @@ static enum status take_told(struct generation *g, struct drawn *d, bool *stoppe
 static void finish(struct generation *g, enum generation_reason reason, const struct error *why)
 {
     g->end.reason = reason;
+    g->end.calls = g->text.calls.whole;
     g->ended = reason == GENERATION_STOP           ? METRICS_STOP
                : reason == GENERATION_LENGTH       ? METRICS_LENGTH
                : why && why->code == ERR_CANCELLED ? METRICS_TIMED_OUT

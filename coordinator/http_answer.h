@@ -6,6 +6,7 @@
 #define WITAN_COORDINATOR_HTTP_ANSWER_H
 
 #include "coordinator/dialect.h"
+#include "coordinator/http_calls.h"
 #include "coordinator/http_exchange.h"
 #include "coordinator/http_logprobs.h"
 #include "coordinator/http_resume.h"
@@ -23,6 +24,7 @@ struct choice {
     int64_t drawn;
     double logprob;                  /* of all drawn, for best_of */
     struct buf content, reasoning;   /* without a stream */
+    struct http_calls calls;         /* the same */
     struct openai_logprobs logprobs; /* of all tokens; in a stream of those not yet sent */
     const char *finish;
 };

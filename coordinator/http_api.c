@@ -72,7 +72,8 @@ static enum status encode(struct exchange *x, const struct openai_request *r, in
     const struct chat_text *text = x->core->served.text;
     *thinking = false;
     if (r->messages)
-        return chat_encode(text, r->messages, r->kwargs, ids, thinking, err);
+        return chat_encode(text, r->messages, r->tool_choice == OPENAI_TOOLS_NONE ? NULL : r->tools,
+                           r->kwargs, ids, thinking, err);
     const struct openai_prompt *p = &r->prompts[i];
     if (p->ids)
         return token_ids_append(ids, p->ids, p->len, err);

@@ -85,6 +85,7 @@ static void answer_destroy(struct answer *a)
             generation_cancel(c->generation);
         buf_fini(&c->content);
         buf_fini(&c->reasoning);
+        http_calls_fini(&c->calls);
         openai_logprobs_fini(&c->logprobs);
     }
     for (int32_t i = 0; i < a->encoded; i++)
@@ -266,6 +267,36 @@ static void on_text(void *user, enum part part, const char *text, size_t len)
     answer_send(a, st, &err);
 }
 
+/* What distinguishes it from other answers: the id without the API's word. */
+static const char *own_name(const struct answer *a)
+{
+    const char *name = a->id + strlen(a->x->dialect->id);
+    return *name == '-' ? name + 1 : name;
+}
+
+static void on_pieces(void *user, const struct told_piece *told, int32_t count)
+{
+    struct choice *c = user;
+    struct answer *a = c->answer;
+    struct error err;
+    if (!a->stream) {
+        if (http_calls_keep(&c->calls, own_name(a), c->index, told, count, &c->content, &err) != OK)
+            answer_fail(a, &err);
+        return;
+    }
+    c->at.begun = true;
+    c->at.thought = false;
+    count_so_far(a, c);
+    note_position(c);
+    struct openai_piece *pieces = http_calls_named(own_name(a), c->index, told, count);
+    enum status st = a->x->dialect->pieces(&a->out, &a->head, c->index, pieces, count, &c->logprobs,
+                                           &err);
+    free(pieces);
+    if (a->out.len > 0)
+        openai_logprobs_clear(&c->logprobs);
+    answer_send(a, st, &err);
+}
+
 static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *logprobs,
                    int32_t count)
 {
@@ -356,7 +387,7 @@ static void on_end(void *user, const struct generation_end *end)
         answer_fail(a, &end->err);
         return;
     }
-    c->finish = end->reason == GENERATION_STOP ? "stop" : "length";
+    c->finish = end->reason != GENERATION_STOP ? "length" : end->calls > 0 ? "tool_calls" : "stop";
     count_usage(a, c, end);
     if ((a->stream && !tell_finish(a, c)) || a->running > 0)
         return;
@@ -371,6 +402,7 @@ static int64_t choice_bytes(const void *user)
     const struct choice *c = user;
     const struct answer *a = c->answer;
     size_t bytes = c->content.cap + c->reasoning.cap + a->out.cap / (size_t)a->count;
+    bytes += (size_t)http_calls_bytes(&c->calls);
     for (size_t i = 0; i < COUNT_OF(c->logprobs.lists); i++)
         bytes += c->logprobs.lists[i].cap;
     return (int64_t)bytes;
@@ -378,6 +410,7 @@ static int64_t choice_bytes(const void *user)
 
 static const struct generation_sink sink = {
     .on_text = on_text,
+    .on_pieces = on_pieces,
     .on_ids = on_ids,
     .on_told = on_told,
     .on_prompt = on_prompt,
@@ -392,6 +425,7 @@ static struct generation_params params_of(const struct answer *a, const struct o
                                           const struct told_prompt *prompt, bool thinking)
 {
     int32_t scored = r->best_of > r->n && r->logprobs == 0; /* best_of compares logprobs */
+    bool calls = r->tools && r->tool_choice != OPENAI_TOOLS_NONE;
     return (struct generation_params){
         .prompt = (const int32_t *)prompt->ids.data,
         .prompt_len = (int32_t)prompt->ids.len,
@@ -407,6 +441,9 @@ static struct generation_params params_of(const struct answer *a, const struct o
         .ignore_eos = r->ignore_eos,
         .split_reasoning = a->head.chat,
         .in_reasoning = thinking,
+        .calls = calls ? calls_format(a->core->served.text->template) : CALLS_NONE,
+        .tools = r->tools,
+        .one_call = !r->parallel_tool_calls,
         .stop = r->stop,
         .stop_count = r->stop_count,
     };

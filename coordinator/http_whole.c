@@ -83,6 +83,8 @@ enum status answer_write(struct answer *a, struct choice *const *chosen, int32_t
             .content_len = c->content.len,
             .reasoning = c->reasoning.data,
             .reasoning_len = c->reasoning.len,
+            .calls = http_calls_kept(&c->calls),
+            .call_count = c->calls.count,
             .finish = c->finish,
             .logprobs = a->logprobs > 0 ? &c->logprobs : NULL,
             .prompt_logprobs = c->prompt->own_top >= 0 ? &c->prompt->own : NULL,
@@ -91,6 +93,8 @@ enum status answer_write(struct answer *a, struct choice *const *chosen, int32_t
     enum status st = a->prompts[0].echo
                          ? write_echoing(a, chosen, count, out, err)
                          : a->x->dialect->answer(&a->out, &a->head, out, count, &a->usage, err);
+    for (int32_t i = 0; i < count; i++)
+        free((struct openai_piece *)out[i].calls);
     free(out);
     return st;
 }

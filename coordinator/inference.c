@@ -330,7 +330,7 @@ static enum status encode_conversation(const struct core *core,
     }
     json_t *kwargs = c->no_thinking ? json_pack("{s:b}", "enable_thinking", 0) : NULL;
     if (st == OK)
-        st = chat_encode(core->served.text, messages, kwargs, ids, thinking, err);
+        st = chat_encode(core->served.text, messages, NULL, kwargs, ids, thinking, err);
     json_decref(kwargs);
     json_decref(messages);
     return st;

@@ -89,9 +89,6 @@ static const struct {
     {"safety_identifier", BOTH, ANYTHING},
     {"prompt_cache_key", BOTH, ANYTHING},
     {"prompt_cache_retention", BOTH, ANYTHING},
-    {"parallel_tool_calls", CHAT, ANYTHING}, /* without tools there are no calls */
-    {"tools", CHAT, ONLY_EMPTY},
-    {"tool_choice", CHAT, ONLY_NONE},
     {"functions", CHAT, ONLY_EMPTY},
     {"function_call", CHAT, ONLY_NONE},
     {"response_format", BOTH, ONLY_TEXT},
@@ -101,9 +98,18 @@ static const struct {
     {"audio", CHAT, ONLY_NULL},
     {"modalities", CHAT, ONLY_AS_TEXT},
     {"prediction", CHAT, ONLY_NULL},
-    {"reasoning_effort", CHAT, ONLY_NULL},
+    {"thinking_budget", CHAT, ONLY_NULL},
     {"verbosity", CHAT, ONLY_NULL},
     {"web_search_options", CHAT, ONLY_NULL},
+    {"enable_search", CHAT, ONLY_FALSE},
+    {"guided_json", BOTH, ONLY_NULL},
+    {"guided_regex", BOTH, ONLY_NULL},
+    {"guided_choice", BOTH, ONLY_NULL},
+    {"guided_grammar", BOTH, ONLY_NULL},
+    {"structured_outputs", BOTH, ONLY_NULL},
+    {"grammar", BOTH, ONLY_NULL},
+    {"json_schema", BOTH, ONLY_NULL},
+    {"truncate_prompt_tokens", BOTH, ONLY_NULL},
     {"bad_words", BOTH, ONLY_EMPTY},
     {"skip_special_tokens", BOTH, ONLY_TRUE},
     {"spaces_between_special_tokens", BOTH, ONLY_TRUE},
@@ -191,7 +197,7 @@ static enum status check_message_field(size_t i, const char *name, const json_t 
         return error_set(err, ERR_UNSUPPORTED, "messages[%zu].%s: not supported (only null is)", i,
                          name);
     }
-    return error_set(err, ERR_INVALID, "unknown field \"messages[%zu].%s\"", i, shown(name).s);
+    return OK;
 }
 
 static enum status check_text_field(size_t i, const json_t *message, const char *name,

@@ -27,8 +27,19 @@ enum status openai_sampling_field(struct openai_request *r, const char *name, co
 enum status openai_neutral_field(enum openai_kind kind, const char *name, const json_t *value,
                                  struct error *err);
 
+/* --- tools and thinking: openai_tools.c --- */
+
+/* Sets r->tools. A tool that is none, or has another's name, is ERR_INVALID; one that is no
+ * function ERR_UNSUPPORTED. */
+enum status openai_read_tools(struct openai_request *r, json_t *v, struct error *err);
+enum status openai_read_tool_choice(struct openai_request *r, json_t *v, struct error *err);
+/* Do the two fit together? */
+enum status openai_check_tools(const struct openai_request *r, struct error *err);
+/* reasoning_effort. */
+enum status openai_read_effort(json_t *v, bool *thinks, struct error *err);
+
 /* The messages of a chat request: their roles and fields; "developer" becomes "system". Content is
- * left to the template's own checks. */
+ * left to the template's own checks, and fields that nobody knows are passed over. */
 enum status openai_check_messages(json_t *messages, struct error *err);
 
 #endif

@@ -18,6 +18,7 @@ struct reading {
     bool has_stream_options;
     bool has_prompt;
     json_t *thinking; /* enable_thinking at the top */
+    json_t *effort;   /* what reasoning_effort makes of it */
 };
 
 typedef enum status read_field(struct reading *in, const char *name, json_t *v, struct error *err);
@@ -61,7 +62,7 @@ static enum status read_stream_options(struct reading *in, const char *name, jso
         char path[64];
         snprintf(path, sizeof path, "stream_options.%s", usage ? key : "");
         if (!usage && strcmp(key, "include_obfuscation") != 0)
-            return error_set(err, ERR_INVALID, "unknown field \"stream_options.%s\"", shown(key).s);
+            continue;
         if (usage && !json_is_null(option))
             TRY(openai_read_bool(path, option, usage, err));
         else if (!usage && !json_is_false(option) && !json_is_null(option))
@@ -166,6 +167,33 @@ static enum status read_thinking(struct reading *in, const char *name, json_t *v
     bool ignored;
     in->thinking = v;
     return openai_read_bool(name, v, &ignored, err);
+}
+
+static enum status read_effort(struct reading *in, const char *name, json_t *v, struct error *err)
+{
+    bool thinks;
+    (void)name;
+    TRY(openai_read_effort(v, &thinks, err));
+    in->effort = thinks ? json_true() : json_false(); /* which are never freed */
+    return OK;
+}
+
+static enum status read_tools(struct reading *in, const char *name, json_t *v, struct error *err)
+{
+    (void)name;
+    return openai_read_tools(in->r, v, err);
+}
+
+static enum status read_tool_choice(struct reading *in, const char *name, json_t *v,
+                                    struct error *err)
+{
+    (void)name;
+    return openai_read_tool_choice(in->r, v, err);
+}
+
+static enum status read_parallel(struct reading *in, const char *name, json_t *v, struct error *err)
+{
+    return openai_read_bool(name, v, &in->r->parallel_tool_calls, err);
 }
 
 /* --- prompts -----------------------------------------------------------------------------------
@@ -284,6 +312,10 @@ static const struct {
     {"max_completion_tokens", CHAT, read_max_completion_tokens},
     {"chat_template_kwargs", CHAT | TOKENIZE, read_kwargs},
     {"enable_thinking", CHAT | TOKENIZE, read_thinking},
+    {"reasoning_effort", CHAT | TOKENIZE, read_effort},
+    {"tools", CHAT | TOKENIZE, read_tools},
+    {"tool_choice", CHAT, read_tool_choice},
+    {"parallel_tool_calls", CHAT, read_parallel},
     {"logprobs", BOTH, read_logprobs},
     {"top_logprobs", CHAT, read_top_logprobs},
     {"echo", COMPLETION, read_echo},
@@ -299,14 +331,16 @@ static enum status read_one(struct reading *in, const char *name, json_t *v, str
         st = openai_sampling_field(in->r, name, v, err);
     if (st == ERR_NOT_FOUND)
         st = openai_neutral_field(in->kind, name, v, err);
-    if (st == ERR_NOT_FOUND)
-        return error_set(err, ERR_INVALID, "unknown field \"%s\"", shown(name).s);
-    return st;
+    return st == ERR_NOT_FOUND ? OK : st; /* one that nobody knows is passed over */
 }
 
+/* enable_thinking at the top goes before that of chat_template_kwargs, which goes before
+ * reasoning_effort. */
 static enum status add_thinking(struct reading *in, struct error *err)
 {
     struct openai_request *r = in->r;
+    if (!in->thinking && !json_object_get(r->kwargs, "enable_thinking"))
+        in->thinking = in->effort;
     if (!in->thinking)
         return OK;
     if (!r->kwargs)
@@ -381,6 +415,7 @@ static enum status check_together(struct reading *in, struct error *err)
                          in->has_prompt ? "both" : "neither");
     if (in->has_stream_options && !r->stream)
         return error_set(err, ERR_INVALID, "stream_options: expected only with stream true");
+    TRY(openai_check_tools(r, err));
     TRY(check_choices(in, err));
     TRY(check_lengths(in, err));
     TRY(check_logprobs(in, err));

@@ -2,10 +2,10 @@
  * Bodies of the OpenAI-compatible door, parsed and checked into one plain struct. Pure: knows no
  * server and no model; any thread.
  *
- * Nothing is guessed. A field that the API does not know is refused; one that it knows and this
- * build does not do is refused by name unless it has the value that changes nothing. Every message
- * begins with the field's path and a colon (`messages[0].role: expected a string, found an
- * integer`), or is `unknown field "x"`; openai_error_param gives the path back.
+ * A field that the API does not know is passed over, as the API itself does; one that it knows and
+ * this build does not do is refused by name unless it has the value that changes nothing. Every
+ * message begins with the field's path and a colon (`messages[0].role: expected a string, found an
+ * integer`); openai_error_param gives the path back.
  */
 #ifndef WITAN_COORDINATOR_OPENAI_REQUEST_H
 #define WITAN_COORDINATOR_OPENAI_REQUEST_H

@@ -54,15 +54,72 @@ static enum status put_usage(struct buf *b, const struct openai_usage *u, struct
                       (long long)u->cached_tokens, (long long)u->reasoning_tokens);
 }
 
+/* --- tool calls --------------------------------------------------------------------------------
+ */
+
+static enum status put_call(struct buf *b, const char *comma, const struct openai_piece *c,
+                            const struct buf *arguments, bool stream, struct error *err)
+{
+    TRY(buf_printf(b, err, "%s{", comma));
+    if (stream)
+        TRY(buf_printf(b, err, "\"index\":%d,", c->call));
+    if (c->name) {
+        TRY(put_field(b, "\"id\":", c->id, strlen(c->id), err));
+        TRY(put_field(b, ",\"type\":\"function\",\"function\":{\"name\":", c->name, strlen(c->name),
+                      err));
+        TRY(put_field(b, ",\"arguments\":", arguments->data, arguments->len, err));
+    } else {
+        TRY(put_field(b, "\"function\":{\"arguments\":", arguments->data, arguments->len, err));
+    }
+    return buf_puts(b, "}}", err);
+}
+
 /* --- whole answers -----------------------------------------------------------------------------
  */
 
+/* The calls that begin in these pieces, and more of one that began before, as elements of
+ * tool_calls; all pieces of a call follow one another, but for content. `stream`: told in pieces.
+ */
+static enum status put_calls(struct buf *b, const struct openai_piece *pieces, int32_t count,
+                             bool stream, struct error *err)
+{
+    struct buf text;
+    const char *comma = "";
+    enum status st = OK;
+    buf_init(&text, b->limit);
+    for (int32_t i = 0; i < count && st == OK;) {
+        const struct openai_piece *first = &pieces[i];
+        buf_clear(&text);
+        for (; i < count && st == OK && pieces[i].call == first->call; i++)
+            st = buf_append(&text, pieces[i].text, pieces[i].len, err);
+        if (st == OK && first->call >= 0 && (first->name || text.len > 0)) {
+            st = put_call(b, comma, first, &text, stream, err);
+            comma = ",";
+        }
+    }
+    buf_fini(&text);
+    return st;
+}
+
+/* Content is null where there are calls alone. */
+static enum status put_content(struct buf *b, const struct openai_choice *c, struct error *err)
+{
+    static const char name[] = ",\"message\":{\"role\":\"assistant\",\"content\":";
+    if (c->content_len > 0 || c->call_count == 0)
+        return put_field(b, name, c->content, c->content_len, err);
+    return put_or_null(b, name, NULL, err);
+}
+
 static enum status put_message(struct buf *b, const struct openai_choice *c, struct error *err)
 {
-    TRY(put_field(b, ",\"message\":{\"role\":\"assistant\",\"content\":", c->content,
-                  c->content_len, err));
+    TRY(put_content(b, c, err));
     if (c->reasoning_len > 0)
         TRY(put_field(b, ",\"reasoning_content\":", c->reasoning, c->reasoning_len, err));
+    if (c->call_count > 0) {
+        TRY(buf_puts(b, ",\"tool_calls\":[", err));
+        TRY(put_calls(b, c->calls, c->call_count, false, err));
+        TRY(buf_puts(b, "]", err));
+    }
     return buf_puts(b, ",\"refusal\":null}", err);
 }
 
@@ -154,6 +211,48 @@ enum status openai_write_text(struct buf *b, const struct openai_head *head, int
                        : reasoning ? "\"delta\":{\"reasoning_content\":"
                                    : "\"delta\":{\"content\":";
     return put_chunk(b, head, index, name, text, len, logprobs, err);
+}
+
+/* Of all content among them. */
+static enum status put_content_of(struct buf *b, const struct openai_piece *pieces, int32_t count,
+                                  struct error *err)
+{
+    struct buf text;
+    enum status st = OK;
+    buf_init(&text, b->limit);
+    for (int32_t i = 0; i < count && st == OK; i++)
+        if (pieces[i].call < 0)
+            st = buf_append(&text, pieces[i].text, pieces[i].len, err);
+    if (st == OK)
+        st = put_field(b, "\"content\":", text.data, text.len, err);
+    buf_fini(&text);
+    return st;
+}
+
+enum status openai_write_pieces(struct buf *b, const struct openai_head *head, int32_t index,
+                                const struct openai_piece *pieces, int32_t count,
+                                const struct openai_logprobs *logprobs, struct error *err)
+{
+    bool content = false, calls = false;
+    for (int32_t i = 0; i < count; i++) {
+        content = content || (pieces[i].call < 0 && pieces[i].len > 0);
+        calls = calls || (pieces[i].call >= 0 && (pieces[i].name || pieces[i].len > 0));
+    }
+    if (!content && !calls)
+        return OK;
+    TRY(begin_event(b, head, err));
+    TRY(buf_printf(b, err, "{\"index\":%d,\"delta\":{", index));
+    if (content)
+        TRY(put_content_of(b, pieces, count, err));
+    if (calls) {
+        TRY(buf_printf(b, err, "%s\"tool_calls\":[", content ? "," : ""));
+        TRY(put_calls(b, pieces, count, true, err));
+        TRY(buf_puts(b, "]", err));
+    }
+    TRY(buf_puts(b, "}", err));
+    TRY(openai_logprobs_write(b, logprobs, false, err));
+    TRY(buf_puts(b, ",\"finish_reason\":null}", err));
+    return end_event(b, head, err);
 }
 
 enum status openai_write_finish(struct buf *b, const struct openai_head *head, int32_t index,

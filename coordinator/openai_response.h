@@ -33,6 +33,15 @@ struct openai_head {
     const char *position; /* the id of the next event, one line; NULL: events have none */
 };
 
+/* Some of a message whose tool calls are told apart. */
+struct openai_piece {
+    int32_t call;          /* which of the message's, from 0; -1: content */
+    const char *id, *name; /* of the call, with its first piece alone; else NULL */
+    const char *text;      /* of the content, or JSON of the call's arguments */
+    size_t len;
+    bool end; /* in a stream: the call is whole; of one that broke off never */
+};
+
 /* One answer of several; text is UTF-8 and may be NULL when its length is 0. */
 struct openai_choice {
     int32_t index;
@@ -40,7 +49,9 @@ struct openai_choice {
     size_t content_len;
     const char *reasoning; /* chat alone */
     size_t reasoning_len;
-    const char *finish;                     /* "stop", "length" */
+    const struct openai_piece *calls; /* [call_count], all there is of each */
+    int32_t call_count;
+    const char *finish;                     /* "stop", "length", "tool_calls" */
     const struct openai_logprobs *logprobs; /* NULL: not asked for */
     /* Elements of vLLM's prompt_logprobs; chat tells those of the first choice. NULL: not asked
      * for. */
@@ -63,6 +74,11 @@ enum status openai_write_first(struct buf *b, const struct openai_head *head, in
 enum status openai_write_text(struct buf *b, const struct openai_head *head, int32_t index,
                               bool reasoning, const char *text, size_t len,
                               const struct openai_logprobs *logprobs, struct error *err);
+/* Content and calls in one event, so that a stream is never cut between them: `content` of all
+ * content, and each call once in `tool_calls`. Nothing where they say nothing. */
+enum status openai_write_pieces(struct buf *b, const struct openai_head *head, int32_t index,
+                                const struct openai_piece *pieces, int32_t count,
+                                const struct openai_logprobs *logprobs, struct error *err);
 /* `logprobs`: of tokens without text of their own that are left. */
 enum status openai_write_finish(struct buf *b, const struct openai_head *head, int32_t index,
                                 const char *finish, const struct openai_logprobs *logprobs,

@@ -70,8 +70,9 @@ int32_t chat_vocab(const struct chat_text *t)
     return t ? (int32_t)tokenizer_vocab_size(t->tokenizer) : 0;
 }
 
-enum status chat_encode(const struct chat_text *t, const json_t *messages, const json_t *kwargs,
-                        struct token_ids *ids, bool *thinking, struct error *err)
+enum status chat_encode(const struct chat_text *t, const json_t *messages, const json_t *tools,
+                        const json_t *kwargs, struct token_ids *ids, bool *thinking,
+                        struct error *err)
 {
     json_t *normal = NULL;
     if (t->template == TEMPLATE_COUNT)
@@ -79,12 +80,17 @@ enum status chat_encode(const struct chat_text *t, const json_t *messages, const
                          "the checkpoint has %s: text can be continued, conversations cannot",
                          t->template_unknown ? "a chat template that is not known here"
                                              : "no chat template");
+    if (tools && t->template == TEMPLATE_QWEN3GUARD_GEN)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "tools: not supported (the chat template of this model, %s, has none)",
+                         template_name(t->template));
     TRY(template_normalise(messages, &normal, err));
     json_t *all = json_pack("{s:b}", "add_generation_prompt", 1);
     if (kwargs)
         json_object_update(all, (json_t *)kwargs);
     struct template_rendered r;
-    enum status st = template_render(t->template, normal, NULL, all, TEMPLATE_LIMIT_BYTES, &r, err);
+    enum status st = template_render(t->template, normal, tools, all, TEMPLATE_LIMIT_BYTES, &r,
+                                     err);
     json_decref(all);
     json_decref(normal);
     TRY(st);

@@ -30,10 +30,11 @@ void chat_text_destroy(struct chat_text *t);
 /* Ids below this exist; a model's padding is never drawn. 0 for NULL. */
 int32_t chat_vocab(const struct chat_text *t);
 
-/* Messages (JSON array) to the ids of a prompt that asks for an answer, appended. `kwargs` (object,
- * may be NULL): for the template, as template_render takes them. *thinking: the prompt ends inside
- * a <think> block. */
-enum status chat_encode(const struct chat_text *t, const json_t *messages, const json_t *kwargs,
-                        struct token_ids *ids, bool *thinking, struct error *err);
+/* Messages (JSON array) to the ids of a prompt that asks for an answer, appended. `tools` and
+ * `kwargs` (may be NULL): for the template, as template_render takes them. *thinking: the prompt
+ * ends inside a <think> block. ERR_UNSUPPORTED: there is no template, or it knows no tools. */
+enum status chat_encode(const struct chat_text *t, const json_t *messages, const json_t *tools,
+                        const json_t *kwargs, struct token_ids *ids, bool *thinking,
+                        struct error *err);
 
 #endif

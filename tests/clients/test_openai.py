@@ -149,6 +149,8 @@ def test_text_cannot_forge_a_turn(client, main, lighthouse):
     assert counts[0] > plain + 8
 
 
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
 # What is refused: the fields of a request, and the words that name what is wrong.
 BAD = [
     ("temperature", {"temperature": -1}),
@@ -162,8 +164,16 @@ BAD = [
     ("n", {"n": 0}),
     ("n", {"n": 100000}),
     ("stop", {"stop": [str(k) for k in range(17)]}),
-    ("wisdom", {"extra_body": {"wisdom": 3}}),
-    ("tools", {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}),
+    ("thinking_budget", {"extra_body": {"thinking_budget": 3}}),
+    ("tools[0].function.name", {"tools": [{"type": "function", "function": {}}]}),
+    ("tools[1].function.name", {"tools": [FUNCTION, FUNCTION]}),
+    ("tool_choice", {"tools": [FUNCTION], "tool_choice": "perhaps"}),
+    ("tool_choice.function.name", {"tools": [FUNCTION], "tool_choice": {
+        "type": "function", "function": {"name": "g"}}}),
+    ("messages[1].tool_calls[0].function.arguments", {"messages": [
+        {"role": "user", "content": "What is a cat?"},
+        {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {
+            "name": "f", "arguments": "{a}"}}]}]}),
 ]
 
 
@@ -175,6 +185,13 @@ def test_bad_requests_name_the_field(client, lighthouse, field, wrong):
     assert refused.value.param == field or field in refused.value.body["message"]
     assert refused.value.body["type"] == "invalid_request_error"
     assert refused.value.body["message"]
+
+
+def test_unknown_fields_are_passed_over(client, lighthouse):
+    asked = {"messages": messages(lighthouse), **GREEDY}
+    answers = {client.chat.completions.create(**asked, extra_body=extra).choices[0].message.content
+               for extra in ({}, {"wisdom": 3}, {"stream_options_": {}})}
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize("field,wrong", [

@@ -34,8 +34,11 @@ static void begin(bool split, bool inside, const char *stop)
     struct error err;
     if (!words && chat_text_load(WITAN_SOURCE_DIR "/deploy/lexicon/model", false, &words, &err))
         fail_msg("%s", err.msg);
-    assert_int_equal(
-        answer_text_init(&t, words->tokenizer, split, inside, &stop, stop ? 1 : 0, &err), OK);
+    const struct generation_params p = {.split_reasoning = split,
+                                        .in_reasoning = inside,
+                                        .stop = &stop,
+                                        .stop_count = stop ? 1 : 0};
+    assert_int_equal(answer_text_init(&t, words->tokenizer, &p, &err), OK);
 }
 
 /* One token; its logprob is its number, counted from 0. */
@@ -236,6 +239,103 @@ static void without_logprobs_nothing_is_held(void **state)
     end();
 }
 
+static void begin_calls(bool inside, const char *stop, bool one)
+{
+    struct error err;
+    const struct generation_params p = {.split_reasoning = true,
+                                        .in_reasoning = inside,
+                                        .stop = &stop,
+                                        .stop_count = stop ? 1 : 0,
+                                        .calls = CALLS_HERMES,
+                                        .one_call = one};
+    begin(false, false, NULL); /* the words */
+    end();
+    assert_int_equal(answer_text_init(&t, words->tokenizer, &p, &err), OK);
+}
+
+/* Pieces that are certain, as "text" and "0f:arguments." */
+static const char *pieces(bool last, bool stopped)
+{
+    static char line[400];
+    struct error err;
+    bool found;
+    int32_t count;
+    size_t n = 0;
+    line[0] = '\0';
+    assert_int_equal(answer_text_settle(&t, last, &found, &err), OK);
+    assert_int_equal(found, stopped);
+    assert_int_equal(t.answer.len, 0);
+    const struct told_piece *p = answer_text_pieces(&t, &count);
+    for (int32_t i = 0; i < count; i++) {
+        if (p[i].name)
+            n += (size_t)snprintf(line + n, sizeof line - n, "%d%s:", p[i].call, p[i].name);
+        n += (size_t)snprintf(line + n, sizeof line - n, "%.*s%s", (int)p[i].len, p[i].text,
+                              p[i].end ? "." : "");
+    }
+    answer_text_clear(&t);
+    return line;
+}
+
+static void calls_are_told_behind_the_thought(void **state)
+{
+    (void)state;
+    begin_calls(true, NULL, false);
+    push("<tool_call>hm</think>\n\nso\n<tool_call>\n{\"name\":\"f\",\"arguments\":{\"a\":");
+    assert_string_equal(pieces(false, false), "so0f:{\"a\":");
+    push("1}");
+    assert_string_equal(pieces(false, false), "1");
+    push("}\n</tool_call>\n");
+    assert_string_equal(pieces(false, false), "}.");
+    push("<tool_call>{");
+    assert_string_equal(pieces(false, false), "");
+    assert_string_equal(pieces(true, false), "\n<tool_call>{");
+    assert_int_equal(t.calls.whole, 1);
+    end();
+}
+
+static void a_stop_string_ends_a_call(void **state)
+{
+    (void)state;
+    begin_calls(false, "STOP", false);
+    push("<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"xST");
+    assert_string_equal(pieces(false, false), "0f:{\"a\":\"x");
+    push("OP\"}}</tool_call>");
+    assert_string_equal(pieces(false, true), "");
+    assert_int_equal(t.calls.whole, 0);
+    end();
+    begin_calls(false, "</tool_call>", false); /* as agents without tools have it */
+    push("<tool_call>{\"name\":\"f\"}</tool_call>");
+    assert_string_equal(pieces(false, true), "0f:{}.");
+    end();
+}
+
+static void one_call_may_end_the_answer(void **state)
+{
+    (void)state;
+    begin_calls(false, NULL, true);
+    push("a<tool_call>{\"name\":\"f\"");
+    assert_string_equal(pieces(false, false), "a");
+    push("}</tool_call>b");
+    assert_string_equal(pieces(false, true), "0f:{}.");
+    end();
+}
+
+/* They come with the text that is told next, of whatever kind. */
+static void tokens_of_calls_are_told(void **state)
+{
+    (void)state;
+    begin_calls(false, NULL, false);
+    push("<tool_call>{\"name\":");
+    assert_string_equal(pieces(false, false), "");
+    assert_string_equal(told(PART_CONTENT),
+                        "0@0 1@1 2@2 3@3 4@4 5@5 6@6 7@7 8@8 9@9 10@10 11@11 12@12 13@13 14@14 "
+                        "15@15 16@16 17@17 18@18 ");
+    push("\"f\"}");
+    assert_string_equal(pieces(true, false), "0f:{}.");
+    assert_string_equal(told(PART_CONTENT), "19@19 20@20 21@21 22@22 ");
+    end();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_token_is_told_with_its_text),
     cmocka_unit_test(pieces_of_a_character_wait_for_it),
@@ -245,6 +345,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_first_tokens_wait_for_their_part),
     cmocka_unit_test(many_tokens_may_wait),
     cmocka_unit_test(without_logprobs_nothing_is_held),
+    cmocka_unit_test(calls_are_told_behind_the_thought),
+    cmocka_unit_test(a_stop_string_ends_a_call),
+    cmocka_unit_test(one_call_may_end_the_answer),
+    cmocka_unit_test(tokens_of_calls_are_told),
 };
 
 UNIT_MAIN(tests)

@@ -23,6 +23,7 @@ enum fake_behaviour {
     FAKE_FULL = 600,
     FAKE_TOO_LONG = 700,
     FAKE_PAGES = 800, /* 4 KiB at a time without end */
+    FAKE_CALLS = 900, /* content and two tool calls, for those who would have them */
 };
 
 struct generation {
@@ -102,6 +103,38 @@ static void fake_say(struct generation *g)
     g->calling = false;
 }
 
+/* What each step of FAKE_CALLS tells. */
+static const struct {
+    int32_t count;
+    struct told_piece pieces[3];
+} fake_calls[] = {
+    {1, {{.call = -1, .text = "I look.", .len = 7}}},
+    {1, {{.call = 0, .name = "f", .text = "{", .len = 1}}},
+    {1, {{.call = 0, .text = "\"a\": \"b\"", .len = 8}}},
+    {3,
+     {{.call = 0, .text = "}", .len = 1, .end = true},
+      {.call = 1, .name = "g", .text = "{}", .len = 2, .end = true},
+      {.call = -1, .text = " Done.", .len = 6}}},
+};
+
+/* True: it was the last. */
+static bool fake_say_calls(struct generation *g)
+{
+    int32_t i = g->end.completion_tokens++;
+    const int32_t id = 65;
+    g->calling = true;
+    g->sink->on_ids(g->user, &id, NULL, 1);
+    g->sink->on_pieces(g->user, fake_calls[i].pieces, fake_calls[i].count);
+    g->calling = false;
+    if (g->cancelled || i + 1 < (int32_t)COUNT_OF(fake_calls))
+        return false;
+    g->end.reason = GENERATION_STOP;
+    g->end.calls = 2;
+    fake_ended++;
+    g->sink->on_end(g->user, &g->end);
+    return true;
+}
+
 static void fake_step(evutil_socket_t fd, short what, void *generation)
 {
     struct generation *g = generation;
@@ -109,6 +142,11 @@ static void fake_step(evutil_socket_t fd, short what, void *generation)
     bool all_said = g->max_tokens > 0 && g->end.completion_tokens == g->max_tokens; /* before */
     (void)fd;
     (void)what;
+    if (g->behaviour == FAKE_CALLS) {
+        if (fake_say_calls(g) || g->cancelled)
+            fake_release(g);
+        return;
+    }
     if (!breaks && !all_said)
         fake_say(g);
     if (!g->cancelled && (breaks || g->end.completion_tokens == g->max_tokens)) {

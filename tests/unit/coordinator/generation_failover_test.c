@@ -1,6 +1,8 @@
 /* What becomes of requests when their group goes: they go on in another, wait, or end. */
 #include "tests/unit/coordinator/generations.h"
 
+#include "coordinator/calls.h"
+
 static const char two_groups[] = "groups: [{name: g0}, {name: g1}]\n"
                                  "limits: {failovers: 1, failover_timeout_s: 60}\n";
 
@@ -86,6 +88,52 @@ static void what_was_held_back_is_told(void **state)
     struct answer e = {.after = behind("<think>ab</think>cd", 18), .split = true};
     tell_after(&e, "<think>ab</think>cd", 16);
     assert_string_equal(e.text, "d");
+}
+
+/* What is told of an answer's first characters, written as on_pieces does. */
+static void tell_prefix(const char *text, int32_t len, struct answer *out)
+{
+    struct calls c;
+    struct error err;
+    calls_init(&c, CALLS_HERMES, NULL, false);
+    assert_int_equal(calls_push(&c, text, (size_t)len, &err), OK);
+    for (size_t i = 0; i < c.count; i++) {
+        const struct call_piece *k = &c.pieces[i];
+        const struct told_piece p = {.call = k->index,
+                                     .name = k->named ? c.out.data + k->name : NULL,
+                                     .text = c.out.data + k->begin,
+                                     .len = k->len,
+                                     .end = k->end};
+        on_pieces(out, &p, 1);
+    }
+    calls_fini(&c);
+}
+
+/* Wherever in a call it stopped, before, inside or behind. */
+static void a_call_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    static const char whole[] = "so<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"b\"}}"
+                                "</tool_call>then";
+    static const char told_of_it[] = "so{f|{\"a\":\"b\"}}then";
+    static const int32_t from[] = {1, 2, 5, 13, 25, 37, 40, 43, 46, 47, 48, 60, 62};
+    for (size_t i = 0; i < COUNT_OF(from); i++) {
+        struct answer a = {.after = behind(whole, from[i]), .format = CALLS_HERMES}, before = {0};
+        tell_after(&a, whole, 1 + (int32_t)(i % 5));
+        tell_prefix(whole, from[i], &before);
+        assert_memory_equal(before.text, told_of_it, strlen(before.text));
+        assert_string_equal(a.text, told_of_it + strlen(before.text));
+        assert_int_equal(a.end.calls, 1);
+    }
+    /* The first call ends the answer, told before or now. */
+    for (int32_t tokens = 40; tokens <= 48; tokens += 8) {
+        struct answer a = {
+            .after = behind(whole, tokens), .format = CALLS_HERMES, .one_call = true};
+        tell_after(&a, whole, 16);
+        assert_string_equal(a.text, tokens == 40 ? "\":\"b\"}}" : "");
+        assert_int_equal(a.end.reason, GENERATION_STOP);
+        assert_int_equal(a.end.calls, 1);
+    }
 }
 
 static void another_answers_position_is_refused(void **state)
@@ -370,6 +418,7 @@ static void an_answer_goes_on_in_its_class_alone(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(what_was_told_is_not_told_again),
     cmocka_unit_test(what_was_held_back_is_told),
+    cmocka_unit_test(a_call_goes_on_where_it_was),
     cmocka_unit_test(another_answers_position_is_refused),
     cmocka_unit_test(another_class_is_refused_at_once),
     cmocka_unit_test(an_answer_goes_on_in_another_group),

@@ -27,6 +27,8 @@ struct answer {
     struct resume_at after;
     const char *class;
     bool split; /* parts told apart: all of it is `text` */
+    enum call_format format;
+    bool one_call;
 };
 
 static inline void on_text(void *user, enum part part, const char *text, size_t len)
@@ -36,6 +38,19 @@ static inline void on_text(void *user, enum part part, const char *text, size_t 
     if (!a->split)
         assert_int_equal(part, PART_CONTENT);
     snprintf(a->text + n, sizeof a->text - n, "%.*s", (int)len, text);
+}
+
+/* A call as {NAME|ARGUMENTS}. */
+static inline void on_pieces(void *user, const struct told_piece *pieces, int32_t count)
+{
+    struct answer *a = user;
+    for (int32_t i = 0; i < count; i++) {
+        const struct told_piece *p = &pieces[i];
+        size_t n = strlen(a->text);
+        snprintf(a->text + n, sizeof a->text - n, "%s%s%s%.*s%s", p->name ? "{" : "",
+                 p->name ? p->name : "", p->name ? "|" : "", (int)p->len, p->text,
+                 p->end ? "}" : "");
+    }
 }
 
 static inline void on_ids(void *user, const int32_t *ids, const struct token_logprobs *logprobs,
@@ -63,8 +78,11 @@ static inline void on_end(void *user, const struct generation_end *end)
     a->end = *end;
 }
 
-static const struct generation_sink sink = {
-    .on_text = on_text, .on_ids = on_ids, .on_prompt = on_prompt, .on_end = on_end};
+static const struct generation_sink sink = {.on_text = on_text,
+                                            .on_pieces = on_pieces,
+                                            .on_ids = on_ids,
+                                            .on_prompt = on_prompt,
+                                            .on_end = on_end};
 
 static inline void start(void *arg)
 {
@@ -84,6 +102,8 @@ static inline void start(void *arg)
         .after = a->after,
         .numerics_class = a->class,
         .split_reasoning = a->split,
+        .calls = a->format,
+        .one_call = a->one_call,
         .accepted = a->accepted,
         .replaces = a->replaces,
     };

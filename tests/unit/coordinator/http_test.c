@@ -292,8 +292,9 @@ static void bad_requests_are_refused(void **state)
     begin();
     assert_refused(call("POST", CHAT, "", "{"), 400, NULL, NULL);
     assert_refused(call("POST", CHAT, "", ""), 400, NULL, NULL);
-    assert_refused(call("POST", CHAT, "", "{" MESSAGES ",\"x\":1}"), 400, "x", NULL);
-    assert_refused(call("POST", CHAT, "", "{" MESSAGES ",\"tools\":[1]}"), 400, "tools",
+    assert_refused(call("POST", CHAT, "", "{" MESSAGES ",\"n\":\"1\"}"), 400, "n", NULL);
+    assert_refused(call("POST", CHAT, "", "{" MESSAGES ",\"tools\":[1]}"), 400, "tools[0]", NULL);
+    assert_refused(call("POST", CHAT, "", "{" MESSAGES ",\"functions\":[1]}"), 400, "functions",
                    "unsupported");
     assert_refused(call("POST", CHAT, "", "{" MESSAGES ",\"model\":\"gpt\"}"), 404, "model",
                    "model_not_found");

@@ -374,7 +374,85 @@ static void limits_are_kept(void **state)
     assert_int_equal(openai_write_error(&b, &f, &err), ERR_LIMIT);
 }
 
+static void whole_messages_with_calls(void **state)
+{
+    (void)state;
+    begin();
+    struct error err;
+    const struct openai_piece calls[] = {
+        {.call = 0, .id = "call_x_0", .name = "f", .text = "{\"a\": \"\\n\"}", .len = 11},
+        {.call = 1, .id = "call_x_1", .name = "g\"", .text = "{}", .len = 2},
+    };
+    const struct openai_choice c[2] = {
+        {.calls = calls, .call_count = 2, .finish = "tool_calls"},
+        {.index = 1,
+         .content = "hm",
+         .content_len = 2,
+         .calls = calls,
+         .call_count = 1,
+         .finish = "tool_calls"},
+    };
+    const struct openai_usage u = {10, 4, 5, 2};
+    assert_int_equal(openai_write_answer(&b, &chat, c, 2, &u, &err), OK);
+    json_t *root = parsed(b.data, b.len);
+    assert_true(json_is_null(at(root, "choices.0.message.content")));
+    assert_int_equal(json_array_size(at(root, "choices.0.message.tool_calls")), 2);
+    assert_null(at(root, "choices.0.message.tool_calls.0.index"));
+    assert_text(root, "choices.0.message.tool_calls.0.id", "call_x_0");
+    assert_text(root, "choices.0.message.tool_calls.0.type", "function");
+    assert_text(root, "choices.0.message.tool_calls.0.function.name", "f");
+    assert_text(root, "choices.0.message.tool_calls.0.function.arguments", "{\"a\": \"\\n\"}");
+    assert_text(root, "choices.0.message.tool_calls.1.function.name", "g\"");
+    assert_text(root, "choices.0.finish_reason", "tool_calls");
+    assert_text(root, "choices.1.message.content", "hm");
+    assert_int_equal(json_array_size(at(root, "choices.1.message.tool_calls")), 1);
+    json_decref(root);
+}
+
+static void pieces_are_one_event(void **state)
+{
+    (void)state;
+    begin();
+    struct error err;
+    const struct openai_piece first[] = {
+        {.call = -1, .text = "I ", .len = 2},
+        {.call = 0, .id = "call_x_0", .name = "f", .text = "{\"a\"", .len = 4},
+        {.call = 0, .text = "}", .len = 1, .end = true},
+        {.call = -1, .text = "look", .len = 4},
+        {.call = 1, .id = "call_x_1", .name = "g", .text = ""},
+    };
+    assert_int_equal(openai_write_pieces(&b, &chat, 2, first, 5, NULL, &err), OK);
+    json_t *root = event();
+    assert_number(root, "choices.0.index", 2);
+    assert_text(root, "choices.0.delta.content", "I look");
+    assert_int_equal(json_array_size(at(root, "choices.0.delta.tool_calls")), 2);
+    assert_number(root, "choices.0.delta.tool_calls.0.index", 0);
+    assert_text(root, "choices.0.delta.tool_calls.0.id", "call_x_0");
+    assert_text(root, "choices.0.delta.tool_calls.0.type", "function");
+    assert_text(root, "choices.0.delta.tool_calls.0.function.arguments", "{\"a\"}");
+    assert_number(root, "choices.0.delta.tool_calls.1.index", 1);
+    assert_text(root, "choices.0.delta.tool_calls.1.function.arguments", "");
+    assert_true(json_is_null(at(root, "choices.0.finish_reason")));
+    json_decref(root);
+
+    const struct openai_piece more = {.call = 1, .text = "{", .len = 1};
+    assert_int_equal(openai_write_pieces(&b, &chat, 0, &more, 1, NULL, &err), OK);
+    root = event();
+    assert_null(at(root, "choices.0.delta.content"));
+    assert_number(root, "choices.0.delta.tool_calls.0.index", 1);
+    assert_null(at(root, "choices.0.delta.tool_calls.0.id"));
+    assert_null(at(root, "choices.0.delta.tool_calls.0.function.name"));
+    assert_text(root, "choices.0.delta.tool_calls.0.function.arguments", "{");
+    json_decref(root);
+
+    const struct openai_piece end = {.call = 1, .text = "", .end = true};
+    assert_int_equal(openai_write_pieces(&b, &chat, 0, &end, 1, NULL, &err), OK);
+    assert_int_equal(b.len, 0);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(whole_messages_with_calls),
+    cmocka_unit_test(pieces_are_one_event),
     cmocka_unit_test(whole_chats),
     cmocka_unit_test(whole_completions),
     cmocka_unit_test(chat_chunks),

@@ -60,7 +60,7 @@ static void assert_no_chat(const struct chat_text *t, const char *why)
     bool thinking = false;
     json_t *messages = json_pack("[{s:s,s:s}]", "role", "user", "content", "hello");
     token_ids_init(&ids, 100);
-    SAYS(chat_encode(t, messages, NULL, &ids, &thinking, &err), ERR_UNSUPPORTED, &err, why,
+    SAYS(chat_encode(t, messages, NULL, NULL, &ids, &thinking, &err), ERR_UNSUPPORTED, &err, why,
          "text can be continued, conversations cannot");
     assert_int_equal(ids.len, 0);
     token_ids_fini(&ids);
@@ -132,7 +132,7 @@ static void results_need_no_tokens_of_their_own(void **state)
     token_ids_init(&ids, 1000);
     token_ids_init(&want, 1000);
     json_t *messages = json_pack("[{s:s,s:s}]", "role", "tool", "content", "1");
-    if (chat_encode(t, messages, NULL, &ids, &thinking, &err) != OK)
+    if (chat_encode(t, messages, NULL, NULL, &ids, &thinking, &err) != OK)
         fail_msg("%s", err.msg);
     assert_false(thinking);
     assert_int_equal(tokenizer_encode(t->tokenizer, t->scratch, turns, strlen(turns),
