@@ -53,6 +53,7 @@ static void undo_drain(struct group *g)
 {
     if (g->drained) {
         log_info("group %s: takes requests again", g->config->name);
+        events_tell(&g->members->events, g->config->name, "undrained", "takes requests again");
         g->members->notify(g->config->name, "undrained", "");
     }
     g->drained = false;
@@ -73,6 +74,7 @@ static enum status begin_drain(struct group *g, bool force, struct error *err)
     g->moved = false;
     log_info("group %s: draining: takes nothing new, %d requests run there", g->config->name,
              g->active);
+    events_tell(&g->members->events, g->config->name, "drained", "takes nothing new");
     g->members->notify(g->config->name, "drained", "");
     return OK;
 }
@@ -121,6 +123,7 @@ enum status drain_restart(struct members *m, const char *name, bool force, uint3
     g->alone = force || g->drained;
     g->moved = false;
     log_info("group %s: restarting: takes nothing new, %d requests run there", name, g->active);
+    events_tell(&g->members->events, name, "restarting", "takes nothing new until it is back");
     *requests = (uint32_t)g->active;
     group_drain_tick(g, g->restart_ns);
     return OK;
@@ -144,6 +147,7 @@ static void give_up(struct group *g)
     snprintf(g->message, sizeof g->message,
              "its restart was given up, as no other group takes requests any more");
     log_warn("group %s: %s", g->config->name, g->message);
+    events_tell(&g->members->events, g->config->name, "restart given up", g->message);
     generation_resume(g->members->core);
 }
 
@@ -190,9 +194,11 @@ void group_drain_state(struct group *g)
         g->restart_ns = clock_now_ns(); /* limits.start_timeout_s counts from here */
     } else if (g->state == GROUP_READY) {
         log_info("group %s: restarted", g->config->name);
+        events_tell(&g->members->events, g->config->name, "restarted", "");
         g->restart = RESTART_NONE;
     } else if (g->state == GROUP_LOST) {
         log_warn("group %s: its restart has failed: %s", g->config->name, g->message);
+        events_tell(&g->members->events, g->config->name, "restart failed", g->message);
         g->restart = RESTART_NONE;
     }
 }

@@ -2,6 +2,8 @@
 #include "coordinator/http_api.h"
 #include "base/check.h"
 #include "coordinator/dialect.h"
+#include "coordinator/page.h"
+#include "coordinator/status_json.h"
 #include "proto/versions.h"
 
 #include <string.h>
@@ -227,6 +229,18 @@ static void metrics(struct exchange *x)
     buf_fini(&b);
 }
 
+/* What groups and ranks do, for the page's view of an operator. */
+static void operator_status(struct exchange *x)
+{
+    struct buf b;
+    struct error err;
+    buf_init(&b, STATUS_JSON_MAX_BYTES);
+    exchange_header(x, "Cache-Control", "no-store");
+    enum status st = status_json(x->core, &b, &err);
+    reply(x, &b, st, &err);
+}
+
+/* The page for browsers, words for everyone else. */
 static void front(struct exchange *x)
 {
     static const char words[] = "Witan " WITAN_VERSION
@@ -239,7 +253,15 @@ static void front(struct exchange *x)
                                 "POST /detokenize            token ids to text\n"
                                 "GET  /health/live           does this process answer\n"
                                 "GET  /health/ready          does the model answer\n"
-                                "GET  /metrics               figures for Prometheus\n";
+                                "GET  /metrics               figures for Prometheus\n"
+                                "GET  /admin/status          groups and ranks as JSON\n"
+                                "GET  /                      in a browser: a page to chat and to "
+                                "look at groups\n";
+    exchange_header(x, "Vary", "Accept");
+    if (page_wanted(x)) {
+        page_front(x);
+        return;
+    }
     exchange_reply(x, 200, "text/plain; charset=utf-8", words, sizeof words - 1);
 }
 
@@ -253,6 +275,8 @@ const struct http_route http_routes[] = {
     {HTTP_GET, "/health/live", 0, live, NULL},
     {HTTP_GET, "/health/ready", 0, ready, NULL},
     {HTTP_GET, "/metrics", AUTH_ADMIN, metrics, NULL},
+    {HTTP_GET, "/admin/status", AUTH_ADMIN, operator_status, NULL},
+    {HTTP_GET, "/page/*", 0, page_file, NULL},
     {HTTP_GET, "/", 0, front, NULL},
 };
 const size_t http_route_count = COUNT_OF(http_routes);

@@ -14,7 +14,7 @@ static char *copy(const char *s)
     return out;
 }
 
-static ProtobufCMessage *status_of(const struct core *core)
+Witan__Inference__V1__GetStatusResponse *admin_status(const struct core *core)
 {
     Witan__Inference__V1__GetStatusResponse *r = check_calloc(1, sizeof *r);
     witan__inference__v1__get_status_response__init(r);
@@ -31,7 +31,7 @@ static ProtobufCMessage *status_of(const struct core *core)
         r->manifest->signers = copy(manifest_signers(core->served.manifest));
     }
     members_status(core->members, r);
-    return &r->base;
+    return r;
 }
 
 static enum status drain(struct core *core, const Witan__Inference__V1__DrainRequest *q,
@@ -71,6 +71,6 @@ enum rpc_code admin_answer(struct core *core, const ProtobufCMessage *request,
     else if (kind == &witan__inference__v1__restart_request__descriptor)
         st = restart(core, (const Witan__Inference__V1__RestartRequest *)request, response, err);
     else
-        *response = status_of(core);
+        *response = &admin_status(core)->base;
     return st == OK ? RPC_OK : st == ERR_NOT_FOUND ? RPC_NOT_FOUND : RPC_FAILED_PRECONDITION;
 }

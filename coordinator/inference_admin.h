@@ -12,4 +12,7 @@
 enum rpc_code admin_answer(struct core *core, const ProtobufCMessage *request,
                            ProtobufCMessage **response, struct error *err);
 
+/* The answer to GetStatus, for ..._get_status_response__free_unpacked. */
+Witan__Inference__V1__GetStatusResponse *admin_status(const struct core *core);
+
 #endif

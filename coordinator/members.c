@@ -53,6 +53,7 @@ static void set_state(struct group *g, enum group_state state, const char *fmt, 
     log_line(state == GROUP_LOST && !g->members->stopping ? LOG_ERROR : LOG_INFO,
              "group %s: %s%s%s", g->config->name, group_state_name(state), *g->message ? ": " : "",
              g->message);
+    events_tell(&g->members->events, g->config->name, group_state_name(state), g->message);
     group_drain_state(g);
     share_group_changed(g->members->share, g);
     if (told[state])

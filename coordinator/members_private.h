@@ -3,6 +3,7 @@
 #define WITAN_COORDINATOR_MEMBERS_PRIVATE_H
 
 #include "coordinator/deployment.h"
+#include "coordinator/events.h"
 #include "coordinator/gpus.h"
 #include "coordinator/hang.h"
 #include "coordinator/members.h"
@@ -107,6 +108,7 @@ struct members {
     bool stopping;
     struct hang_clock clock;
     int64_t compare_ns; /* of that clock: when ranks' speeds are compared next */
+    struct events events;
 };
 
 /* --- members_requests.c: pure --- */

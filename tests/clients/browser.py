@@ -93,9 +93,30 @@ class Browser:
 
     def value(self, expression: str):
         """What JavaScript comes to in the page; the page's policy is for its own scripts."""
-        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True,
+                          awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, what: str, expression: str, seconds: float = 30):
+        """The first true value of an expression, which must come in time."""
+        end = time.monotonic() + seconds * FACTOR
+        while not (value := self.value(expression)):
+            assert time.monotonic() < end, f"not in {seconds * FACTOR:.0f} s: {what}"
+            time.sleep(0.03)
+        return value
+
+    def write(self, text: str):
+        """Into what has the focus, as if pasted."""
+        self.ask("Input.insertText", text=text)
+
+    def press(self, key: str, shift: bool = False):
+        """Enter, Escape, Tab or Space, by the keyboard."""
+        code, text = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), " ": (32, " ")}[key]
+        what = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code,
+                "modifiers": 8 if shift else 0}
+        self.ask("Input.dispatchKeyEvent", type="keyDown", **what, **({"text": text} if text else {}))
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **what)
 
     def requests(self) -> list[str]:
         return [e["params"]["request"]["url"] for e in self.events

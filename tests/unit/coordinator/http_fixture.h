@@ -277,7 +277,7 @@ static inline bool read_answer(struct reader *r, struct answer *a, bool has_body
     if (!read_head(r, a))
         return false;
     const char *length = header(a, "content-length");
-    if (!has_body || a->code == 204) {
+    if (!has_body || a->code == 204 || a->code == 304) {
         a->whole = true;
     } else if (header(a, "transfer-encoding")) {
         read_chunks(r, a);

@@ -35,6 +35,68 @@ static void health_models_and_front(void **state)
     finish();
 }
 
+#define BROWSER "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n"
+
+static void assert_page_headers(const struct answer *a)
+{
+    static const char *const wanted[] = {"default-src 'none'",     "script-src 'self'",
+                                         "style-src 'self'",       "connect-src 'self'",
+                                         "base-uri 'none'",        "form-action 'none'",
+                                         "frame-ancestors 'none'", "img-src 'self' data:"};
+    for (size_t i = 0; i < COUNT_OF(wanted); i++)
+        assert_non_null(strstr(header(a, "content-security-policy"), wanted[i]));
+    assert_null(strstr(header(a, "content-security-policy"), "unsafe"));
+    assert_string_equal(header(a, "x-content-type-options"), "nosniff");
+    assert_string_equal(header(a, "referrer-policy"), "no-referrer");
+    assert_string_equal(header(a, "cache-control"), "no-cache");
+    assert_non_null(header(a, "etag"));
+}
+
+/* Browsers get the page, others words; both are told that it depends. */
+static void the_page(void **state)
+{
+    (void)state;
+    char headers[256];
+    begin();
+    assert_int_equal(call("GET", "/", BROWSER, "")->code, 200);
+    assert_string_equal(header(&answer, "content-type"), "text/html; charset=utf-8");
+    assert_string_equal(header(&answer, "vary"), "Accept");
+    assert_page_headers(&answer);
+    assert_non_null(strstr(answer.body.data, "<script type=\"module\" src=\"/page/app.js\">"));
+    snprintf(headers, sizeof headers, BROWSER "If-None-Match: %s\r\n", header(&answer, "etag"));
+    assert_int_equal(call("GET", "/", headers, "")->code, 304);
+    assert_int_equal(answer.body.len, 0);
+    assert_int_equal(call("GET", "/", BROWSER "If-None-Match: \"0\"\r\n", "")->code, 200);
+    assert_int_equal(call("HEAD", "/", BROWSER, "")->code, 200);
+    assert_int_equal(call("GET", "/", "Accept: */*\r\n", "")->code, 200);
+    assert_string_equal(header(&answer, "content-type"), "text/plain; charset=utf-8");
+    assert_string_equal(header(&answer, "vary"), "Accept");
+    finish();
+}
+
+/* By their names alone: there are no folders behind them. */
+static void the_pages_files(void **state)
+{
+    (void)state;
+    static const char *const none[] = {"/page/", "/page/x.js", "/page/../app.js", "/page/%2e%2e/x",
+                                       "/page//app.js"};
+    begin();
+    assert_int_equal(call("GET", "/page/app.js", "", "")->code, 200);
+    assert_string_equal(header(&answer, "content-type"), "text/javascript; charset=utf-8");
+    assert_page_headers(&answer);
+    assert_int_equal(call("GET", "/page/style.css", "", "")->code, 200);
+    assert_string_equal(header(&answer, "content-type"), "text/css; charset=utf-8");
+    assert_int_equal(call("GET", "/page/icon.svg", "", "")->code, 200);
+    assert_string_equal(header(&answer, "content-type"), "image/svg+xml");
+    for (size_t i = 0; i < COUNT_OF(none); i++)
+        assert_refused(call("GET", none[i], "", ""), 404, NULL, "not_found");
+    assert_int_equal(call("POST", "/page/app.js", "", "")->code, 405);
+    assert_int_equal(call("GET", "/admin/status", "", "")->code, 200);
+    assert_string_equal(header(&answer, "cache-control"), "no-store");
+    json_decref(body_of(&answer));
+    finish();
+}
+
 /* The page of this process' own figures; groups' are metrics_test.c's. */
 static void metrics_count_answers(void **state)
 {
@@ -581,6 +643,8 @@ static void a_taken_port_is_told(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(health_models_and_front),
+    cmocka_unit_test(the_page),
+    cmocka_unit_test(the_pages_files),
     cmocka_unit_test(metrics_count_answers),
     cmocka_unit_test(a_whole_answer),
     cmocka_unit_test(a_stream),
