@@ -226,7 +226,7 @@ function take(message, chunk, times) {
 function measure(message, times) {
   const { info } = message;
   if (times.first !== undefined) info.firstMs = times.first - times.sent;
-  if (info.tokens > 1 && times.last > times.first) {
+  if (info.tokens > 1 && times.last - times.first > 20) { // all at once has no rate
     info.perSecond = (info.tokens - 1) / ((times.last - times.first) / 1000);
   }
 }
@@ -260,6 +260,7 @@ async function run(view, upTo) {
   const pace = new Pace(() => following(() => view.show(true)));
   let failure = null;
   running = { abort, view };
+  view.show(true);
   showRunning();
   speak("The answer begins");
   try {
@@ -357,7 +358,7 @@ function clear() {
 
 function build(root) {
   at.list = el("ol", { class: "messages" });
-  at.empty = el("div", { class: "empty" }, el("h1", {}, "Ask something"),
+  at.empty = el("div", { class: "empty" }, el("h2", {}, "Ask something"),
     el("p", {}, "The conversation stays in this tab and is gone when it is closed. "
       + "The server keeps nothing of it."));
   at.log = el("div", { class: "log", tabindex: "0", role: "region", "aria-label": "Conversation" }, at.empty, at.list);
@@ -373,7 +374,7 @@ function build(root) {
     e.preventDefault();
     send();
   });
-  root.append(at.log, el("div", { class: "composer" },
+  root.append(el("h1", { class: "unseen" }, "Chat"), at.log, el("div", { class: "composer" },
     el("div", { class: "row" }, at.input, at.send, at.stop), at.more));
 }
 

@@ -25,13 +25,13 @@ export class LayoutDrawing {
     const { pp, ep, moe_tp: columns } = layout;
     const stage = ep * (CELL.height + CELL.gap);
     const width = CELL.left + columns * (CELL.width + CELL.gap);
-    const height = CELL.top + pp * (stage + 14);
+    const top = columns > 1 ? CELL.top : 2;
+    const height = top + pp * (stage + 14) - 14;
     this.root = svg("svg", { class: "layout", role: "img", width, height, viewBox: `0 0 ${width} ${height}` });
     this.cells = [];
-    for (let s = 0; s < pp; s++) this.stage(s, CELL.top + s * (stage + 14));
-    for (let c = 0; c < columns; c++) {
-      this.root.append(this.words("axis", CELL.left + c * (CELL.width + CELL.gap), 16,
-        columns > 1 ? `column share ${c}` : ep > 1 ? "one rank a share of experts" : "whole experts"));
+    for (let s = 0; s < pp; s++) this.stage(s, top + s * (stage + 14));
+    for (let c = 0; c < columns && columns > 1; c++) {
+      this.root.append(this.words("axis", CELL.left + c * (CELL.width + CELL.gap), 16, `columns ${c + 1}/${columns}`));
     }
   }
 

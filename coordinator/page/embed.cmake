@@ -1,7 +1,9 @@
 # cmake -D FOLDER=... -D OUT=... -P embed.cmake
 # The web page's files as one C file: the table page_files of coordinator/page.h. No tool but CMake.
-set(types html "text/html; charset=utf-8" css "text/css; charset=utf-8"
-    js "text/javascript; charset=utf-8" svg "image/svg+xml")
+set(type_html "text/html; charset=utf-8")
+set(type_css "text/css; charset=utf-8")
+set(type_js "text/javascript; charset=utf-8")
+set(type_svg "image/svg+xml")
 file(GLOB paths ${FOLDER}/*.html ${FOLDER}/*.css ${FOLDER}/*.js ${FOLDER}/*.svg)
 list(SORT paths)
 set(arrays "")
@@ -10,9 +12,6 @@ set(count 0)
 foreach(path ${paths})
     get_filename_component(name ${path} NAME)
     string(REGEX REPLACE ".*\\." "" extension ${name})
-    list(FIND types ${extension} at)
-    math(EXPR at "${at} + 1")
-    list(GET types ${at} type)
     file(SHA256 ${path} sum)
     string(SUBSTRING ${sum} 0 16 sum)
     file(READ ${path} bytes HEX)
@@ -20,7 +19,7 @@ foreach(path ${paths})
     string(REGEX REPLACE "(................................................................................)"
         "\\1\n" bytes "${bytes}")
     string(APPEND arrays "static const unsigned char file_${count}[] = {\n${bytes}\n};\n")
-    string(APPEND table "    {\"${name}\", \"${type}\", \"\\\"${sum}\\\"\", file_${count}, "
+    string(APPEND table "    {\"${name}\", \"${type_${extension}}\", \"\\\"${sum}\\\"\", file_${count}, "
         "sizeof file_${count}},\n")
     math(EXPR count "${count} + 1")
 endforeach()

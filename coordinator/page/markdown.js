@@ -8,7 +8,7 @@
 import { copyButton, el } from "./dom.js";
 
 const MOST_DEPTH = 6; // of quotes and lists in each other, and of marks in a line
-const MOST_NODES = 20000; // of one text; what is left then is plain
+const MOST_NODES = 8000; // of one text; what is left then is plain
 const MOST_ROWS = 400, MOST_CELLS = 40; // of a table
 const LONG_LINE = 20000; // characters of a paragraph: longer ones are plain
 const PIECE = 10000; // characters of plain text in one node
@@ -339,7 +339,9 @@ function withoutMarks(words) {
 function block(kind, lines, left, depth) {
   left.nodes--;
   switch (kind) {
-    case "code": return [codeBlock(lines)];
+    case "code":
+      left.nodes -= 8;
+      return [codeBlock(lines)];
     case "rule": return [el("hr")];
     case "table": return tableBlock(lines, left);
     case "list": return [listBlock(lines, left, depth)];

@@ -99,7 +99,7 @@ const RANK_COLUMNS = [
   ["Phase", (r) => r.phase],
   ["Step", (r) => whole(r.step), "number"],
   ["Heard", (r) => `${digits(r.heartbeat_seconds_ago, 2)} s ago`, "number"],
-  ["Waits for others", (r) => (r.forward_seconds > 0 && r.collective_seconds !== null
+  ["In collectives", (r) => (r.forward_seconds > 0 && r.collective_seconds !== null
     ? `${Math.round((100 * r.collective_seconds) / r.forward_seconds)} %` : "not known"), "number"],
   ["To its peers", (r) => (r.slowness === null ? "not known" : `${digits(r.slowness, 2)} ×`), "number"],
   ["Power", (r) => (r.gpu?.power_w !== undefined ? `${digits(r.gpu.power_w)} W` : "not measured"), "number"],
@@ -166,7 +166,7 @@ class GroupView {
     this.tiles = {
       speed: new Tile("Tokens/s", this.spark), queue: new Tile("Requests"), kv: new Tile("KV cache used"),
       prefix: new Tile("Prefix hit rate"), decode: new Tile("Decode step"), prompt: new Tile("Prompt step"),
-      overhead: new Tile("Between steps"), energy: new Tile("Power"),
+      overhead: new Tile("Outside the forward pass"), energy: new Tile("Power"),
     };
     this.badge = el("span", { class: "badge" });
     this.facts = el("span", { class: "soft" });
@@ -178,7 +178,7 @@ class GroupView {
     const tiles = Object.values(this.tiles).map((t) => t.root);
     this.root = el("section", { class: "group", "aria-label": `Group ${g.name}` },
       el("div", { class: "line" }, el("h2", {}, `Group ${g.name}`), this.badge, this.facts),
-      this.message, this.losses, el("dl", { class: "tiles" }, tiles),
+      this.message, this.losses, el("dl", { class: "tiles four" }, tiles),
       el("h3", {}, "Layout"), el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Layout" }, this.layout.root),
       el("h3", {}, "Ranks"), this.ranks.root, el("h3", {}, "Memory by purpose"), this.memory.root);
   }
@@ -223,7 +223,8 @@ class GroupView {
     t.kv.set(g.kv_blocks === null ? null : `${digits((100 * used) / g.kv_blocks)} %`, g.kv_blocks === null ? ""
       : `${whole(used)} of ${whole(g.kv_blocks)} blocks${g.kv_blocks_cached === null ? "" : `, ${whole(g.kv_blocks_cached)} cached`}`);
     t.prefix.set(g.prefix_hit_rate === null ? null : `${digits(100 * g.prefix_hit_rate)} %`,
-      g.prefix_hit_rate === null ? "" : `of ${whole(g.prefix_asked_tokens)} prompt tokens`, "nothing asked yet");
+      g.prefix_hit_rate === null ? "" : `of ${whole(g.prefix_asked_tokens)} prompt tokens`,
+      g.prefix_asked_tokens === null ? "not known" : "nothing asked yet");
     for (const name of ["decode", "prompt", "overhead"]) this.step(t[name], name, g.steps[name]);
     const power = g.ranks.map((r) => r.gpu?.power_w).filter((w) => w !== undefined);
     t.energy.set(power.length ? `${digits(power.reduce((a, b) => a + b))} W` : null,
@@ -251,7 +252,7 @@ function build() {
     },
   };
   page.body = el("div", { hidden: true },
-    el("dl", { class: "tiles" }, Object.values(page.tiles).map((t) => t.root)), page.groups,
+    el("dl", { class: "tiles six" }, Object.values(page.tiles).map((t) => t.root)), page.groups,
     el("section", { class: "group", "aria-label": "Recent events" }, el("h2", {}, "Recent events"), page.events));
   byId("operator").replaceChildren(el("div", { class: "line" }, page.title, page.facts), page.trouble, page.body);
 }

@@ -76,7 +76,9 @@ export function openSettings(at) {
       el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
       el("button", { type: "button", class: "main", onclick: () => save(dialog) }, "Save")));
   dialog.onkeydown = (e) => {
-    if (e.key === "Enter" && e.target.tagName === "INPUT") save(dialog);
+    if (e.key !== "Enter" || e.target.tagName !== "INPUT") return;
+    e.preventDefault(); // else the button that gets the focus back is pressed by it
+    save(dialog);
   };
   dialog.showModal();
   if (at) dialog.querySelector(`#set-${at}`).focus();
