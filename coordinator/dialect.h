@@ -21,7 +21,7 @@ struct dialect {
                         const char *text, size_t len, const struct openai_logprobs *logprobs,
                         struct error *err);
     /* Content and tool calls, in order, instead of text that is no reasoning; see
-     * openai_write_pieces. NULL: this API tells no calls, and no request of its has tools. */
+     * openai_write_pieces. NULL: this API tells no calls; they are content. */
     enum status (*pieces)(struct buf *b, const struct openai_head *h, int32_t index,
                           const struct openai_piece *pieces, int32_t count,
                           const struct openai_logprobs *logprobs, struct error *err);

@@ -425,7 +425,7 @@ static struct generation_params params_of(const struct answer *a, const struct o
                                           const struct told_prompt *prompt, bool thinking)
 {
     int32_t scored = r->best_of > r->n && r->logprobs == 0; /* best_of compares logprobs */
-    bool calls = r->tools && r->tool_choice != OPENAI_TOOLS_NONE;
+    bool calls = r->tools && r->tool_choice != OPENAI_TOOLS_NONE && a->x->dialect->pieces;
     return (struct generation_params){
         .prompt = (const int32_t *)prompt->ids.data,
         .prompt_len = (int32_t)prompt->ids.len,

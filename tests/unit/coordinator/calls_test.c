@@ -296,6 +296,34 @@ static void arguments_stream(void **state)
     }
 }
 
+static void templates_have_their_format(void **state)
+{
+    (void)state;
+    assert_int_equal(calls_format(TEMPLATE_QWEN3), CALLS_HERMES);
+    assert_int_equal(calls_format(TEMPLATE_QWEN3_THINKING_2507), CALLS_HERMES);
+    assert_int_equal(calls_format(TEMPLATE_QWEN2_5), CALLS_HERMES);
+    assert_int_equal(calls_format(TEMPLATE_QWEN3_CODER), CALLS_CODER);
+    assert_int_equal(calls_format(TEMPLATE_QWEN3GUARD_GEN), CALLS_NONE);
+    assert_int_equal(calls_format(TEMPLATE_COUNT), CALLS_NONE);
+}
+
+/* Of the schemas a reference is held. */
+static void schemas_outlive_their_request(void **state)
+{
+    (void)state;
+    static const char text[] = FUNCTION("f", PARAMETER("i", "12"));
+    struct calls c;
+    struct error err;
+    struct telling t = {.open = -1};
+    json_t *own = json_deep_copy(tools());
+    calls_init(&c, CALLS_CODER, own, false);
+    json_decref(own);
+    assert_int_equal(calls_push(&c, text, strlen(text), &err), OK);
+    take(&t, &c);
+    assert_string_equal(t.text, "{{f|{\"i\": 12}}}");
+    calls_fini(&c);
+}
+
 static void the_first_call_may_be_the_last(void **state)
 {
     (void)state;
@@ -379,6 +407,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(fields_and_tags_are_the_text),
     cmocka_unit_test(thoughts_come_first),
     cmocka_unit_test(arguments_stream),
+    cmocka_unit_test(templates_have_their_format),
+    cmocka_unit_test(schemas_outlive_their_request),
     cmocka_unit_test(the_first_call_may_be_the_last),
     cmocka_unit_test(everything_has_a_bound),
     cmocka_unit_test(long_waits_cost_little),

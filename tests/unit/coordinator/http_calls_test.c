@@ -148,6 +148,10 @@ static void what_is_asked_is_passed_on(void **state)
     assert_int_equal(fake_params.calls, CALLS_HERMES);
     assert_true(fake_params.one_call);
     assert_true(fake_prompt_len > without + 50);
+    call("POST", "/tokenize", "", "{" MESSAGES "," TOOLS "}");
+    json_t *root = parsed(answer.body.data, answer.body.len);
+    assert_int_equal(json_integer_value(at(root, "count")), fake_prompt_len);
+    json_decref(root);
     /* What comes back of earlier calls goes into the prompt; arguments must be JSON. */
     call(
         "POST", CHAT, "",
@@ -163,7 +167,7 @@ static void what_is_asked_is_passed_on(void **state)
          "\"tool_calls\":[{\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"f\","
          "\"arguments\":\"{a: 1}\"}}]}],\"max_tokens\":1}");
     assert_int_equal(answer.code, 400);
-    json_t *root = parsed(answer.body.data, answer.body.len);
+    root = parsed(answer.body.data, answer.body.len);
     assert_string_equal(text_at(root, "error.param"),
                         "messages[1].tool_calls[0].function.arguments");
     json_decref(root);

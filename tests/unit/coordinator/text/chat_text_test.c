@@ -149,7 +149,32 @@ static void results_need_no_tokens_of_their_own(void **state)
     folder_remove(&f);
 }
 
+static void tools_need_a_template_that_knows_them(void **state)
+{
+    (void)state;
+    struct folder f = folder_with(NULL);
+    struct chat_text *t = NULL;
+    struct token_ids ids;
+    struct error err;
+    char said[4096];
+    bool thinking;
+    assert_int_equal(load(&f, &t, said, sizeof said, &err), OK);
+    json_t *messages = json_pack("[{s:s,s:s}]", "role", "user", "content", "1");
+    json_t *tools = json_pack("[{s:s,s:{s:s}}]", "type", "function", "function", "name", "f");
+    token_ids_init(&ids, 1000);
+    t->template = TEMPLATE_QWEN3GUARD_GEN;
+    SAYS(chat_encode(t, messages, tools, NULL, &ids, &thinking, &err), ERR_UNSUPPORTED, &err,
+         "tools: not supported", "qwen3guard-gen");
+    assert_int_equal(chat_encode(t, messages, NULL, NULL, &ids, &thinking, &err), OK);
+    json_decref(messages);
+    json_decref(tools);
+    token_ids_fini(&ids);
+    chat_text_destroy(t);
+    folder_remove(&f);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(tools_need_a_template_that_knows_them),
     cmocka_unit_test(unknown_template_leaves_text),
     cmocka_unit_test(no_template_leaves_text),
     cmocka_unit_test(template_that_cannot_be_read_is_refused),
