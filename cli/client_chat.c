@@ -2,13 +2,13 @@
  * `witan chat`: a conversation with a coordinator over gRPC. On a terminal turn by turn; else all
  * of standard input is one message and the answer is all that is written.
  */
+#include "cli/chat_commands.h"
 #include "cli/cli.h"
 #include "cli/client.h"
-#include "cli/display.h"
-#include "cli/retry.h"
+#include "cli/line_read.h"
+#include "cli/talk.h"
 
 #include "base/check.h"
-#include "proto/inference.pb-c.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -21,126 +21,60 @@ static const char usage[] =
     "usage: witan chat [FLAG...] [MESSAGE]\n"
     "Asks MESSAGE, or standard input when it is not a terminal, or asks for messages on a "
     "terminal.\n"
-    "There a line that ends in \\ goes on, and a block stands between lines of \"\"\"; /reset "
-    "forgets\n"
-    "the conversation, /exit or Ctrl-D ends it, Ctrl-C ends an answer.\n"
+    "There a line that ends in \\ or with Alt-Enter goes on, and a block stands between lines of\n"
+    "\"\"\"; arrows bring lines back, Tab completes commands, /help lists them, Ctrl-C ends an\n"
+    "answer, Ctrl-D the conversation. Nothing of it is kept, but with --history.\n"
     "  --system TEXT      the system message\n"
     "  --no-think         ask the model not to think\n"
     "  --max-tokens N     of an answer (default: up to the context)\n"
     "  --temperature X, --top-p X, --top-k N, --min-p X, --seed N, --repetition-penalty X\n"
     "                     sampling (default: the checkpoint's; seed random)\n"
     "  --presence-penalty X, --frequency-penalty X, --min-tokens N\n"
-    "                     the same (default: 0)\n";
-
-enum { MAX_TEXT_BYTES = 16 << 20, MAX_TURNS = 4096, MAX_POSITION = 256 };
-
-typedef Witan__Inference__V1__Message message;
-typedef Witan__Inference__V1__GenerateRequest generate_request;
-typedef Witan__Inference__V1__GenerateResponse response;
+    "                     the same (default: 0)\n"
+    "  --history FILE     on a terminal: keep messages there, for the arrows of the next time\n";
 
 struct chat {
     struct client_options where;
-    const char *system, *prompt;
-    bool no_think;
-    int32_t max_tokens;
-    Witan__Inference__V1__Sampling sampling;
-    Witan__Inference__V1__Float temperature, top_p, min_p, repetition, presence, frequency;
-    Witan__Inference__V1__Int top_k;
-    Witan__Inference__V1__Seed seed;
-    struct client *client;
-    message *turns[MAX_TURNS]; /* each and its texts owned */
-    size_t turn_count;
+    const char *prompt, *history_file;
+    struct line_history history;
+    struct line_read lines;
+    struct talk talk;
 };
 
 /* Ctrl-C during an answer ends the answer. */
-static volatile sig_atomic_t interrupted;
-
 static void on_interrupt(int number)
 {
     (void)number;
-    interrupted = 1;
+    talk_interrupted = 1;
 }
 
 /* --- the command line --------------------------------------------------------------------------
  */
 
-static int bad(const char *flag, const char *value)
+/* 1: taken with its value; 0: not one of these; -1: bad, said. */
+static int take_setting(struct chat *c, const char *flag, const char *value)
 {
-    fprintf(stderr, "witan chat: %s: expected a number, found %s\n", flag,
-            value ? value : "nothing");
+    enum status st;
+    struct error err;
+    if (strncmp(flag, "--", 2) != 0)
+        return 0;
+    if (!talk_set(&c->talk, flag + 2, value ? value : "", &st, &err))
+        return 0;
+    if (st == OK)
+        return 1;
+    fprintf(stderr, "witan chat: --%s\n", err.msg);
     return -1;
 }
 
-static int take_float(const char *flag, const char *value, Witan__Inference__V1__Float *f,
-                      Witan__Inference__V1__Float **out)
+static int take_text(struct chat *c, const char *flag, const char *value)
 {
-    char *end = NULL;
-    f->value = value ? strtof(value, &end) : 0;
-    if (!value || !*value || *end)
-        return bad(flag, value);
-    *out = f;
+    if (strcmp(flag, "--system") == 0 && value)
+        talk_system(&c->talk, value);
+    else if (strcmp(flag, "--history") == 0 && value)
+        c->history_file = value;
+    else
+        return 0;
     return 1;
-}
-
-static int take_count(const char *flag, const char *value, long min, int32_t *out)
-{
-    char *end = NULL;
-    errno = 0;
-    long n = value ? strtol(value, &end, 10) : 0;
-    if (!value || !*value || *end || errno || n < min || n > INT32_MAX)
-        return bad(flag, value);
-    *out = (int32_t)n;
-    return 1;
-}
-
-/* 1: taken with its value; 0: not one of these; -1: bad, said. */
-static int take_number(struct chat *c, const char *flag, const char *value)
-{
-    const struct {
-        const char *flag;
-        Witan__Inference__V1__Float *value, **field;
-    } floats[] = {
-        {"--temperature", &c->temperature, &c->sampling.temperature},
-        {"--top-p", &c->top_p, &c->sampling.top_p},
-        {"--min-p", &c->min_p, &c->sampling.min_p},
-        {"--repetition-penalty", &c->repetition, &c->sampling.repetition_penalty},
-        {"--presence-penalty", &c->presence, &c->sampling.presence_penalty},
-        {"--frequency-penalty", &c->frequency, &c->sampling.frequency_penalty},
-    };
-    for (size_t i = 0; i < COUNT_OF(floats); i++)
-        if (strcmp(flag, floats[i].flag) == 0)
-            return take_float(flag, value, floats[i].value, floats[i].field);
-    if (strcmp(flag, "--min-tokens") == 0)
-        return take_count(flag, value, 0, &c->sampling.min_tokens);
-    if (strcmp(flag, "--max-tokens") == 0)
-        return take_count(flag, value, 1, &c->max_tokens);
-    if (strcmp(flag, "--top-k") == 0) {
-        c->sampling.top_k = &c->top_k;
-        return take_count(flag, value, 0, &c->top_k.value);
-    }
-    if (strcmp(flag, "--seed") == 0) {
-        char *end = NULL;
-        errno = 0;
-        c->seed.value = value ? strtoull(value, &end, 10) : 0;
-        c->sampling.seed = &c->seed;
-        return !value || !*value || *end || errno || *value == '-' ? bad(flag, value) : 1;
-    }
-    return 0;
-}
-
-static void init(struct chat *c)
-{
-    *c = (struct chat){0};
-    client_init(&c->where);
-    witan__inference__v1__sampling__init(&c->sampling);
-    witan__inference__v1__float__init(&c->temperature);
-    witan__inference__v1__float__init(&c->top_p);
-    witan__inference__v1__float__init(&c->min_p);
-    witan__inference__v1__float__init(&c->repetition);
-    witan__inference__v1__float__init(&c->presence);
-    witan__inference__v1__float__init(&c->frequency);
-    witan__inference__v1__int__init(&c->top_k);
-    witan__inference__v1__seed__init(&c->seed);
 }
 
 /* 0: go on; else the exit code. */
@@ -149,7 +83,8 @@ static int parse(struct chat *c, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         int taken = client_flag(&c->where, argc, argv, &i);
-        if (taken == 0 && (taken = take_number(c, argv[i], value)) > 0)
+        if (taken == 0 && ((taken = take_setting(c, argv[i], value)) > 0 ||
+                           (taken == 0 && (taken = take_text(c, argv[i], value)) > 0)))
             i++;
         if (taken < 0)
             return 2;
@@ -160,10 +95,7 @@ static int parse(struct chat *c, int argc, char **argv)
             exit(0);
         }
         if (strcmp(argv[i], "--no-think") == 0) {
-            c->no_think = true;
-        } else if (strcmp(argv[i], "--system") == 0 && value) {
-            c->system = value;
-            i++;
+            c->talk.no_think = true;
         } else if (argv[i][0] == '-' && argv[i][1] == '-') {
             fprintf(stderr, "witan chat: unknown flag %s; `witan chat --help` lists them\n",
                     argv[i]);
@@ -178,202 +110,116 @@ static int parse(struct chat *c, int argc, char **argv)
     return 0;
 }
 
-/* --- the conversation --------------------------------------------------------------------------
+/* --- on a terminal -----------------------------------------------------------------------------
  */
 
-static void drop_turns(struct chat *c, size_t keep)
+/* Lines up to one of three quotes. */
+static enum line_event read_block(struct chat *c, const char *quotes, struct buf *out)
 {
-    while (c->turn_count > keep) {
-        message *m = c->turns[--c->turn_count];
-        free(m->role);
-        free(m->content);
-        free(m);
+    const char *line;
+    for (;;) {
+        enum line_event event = line_read_next(&c->lines, ". ", &line);
+        if (event != LINE_DONE && event != LINE_GOES_ON)
+            return event;
+        if (strcmp(line, quotes) == 0)
+            return LINE_DONE;
+        if (out->len + strlen(line) + 1 > out->limit)
+            return LINE_DONE; /* what is too long is refused as such */
+        buf_printf(out, NULL, "%s%s", out->len > 0 ? "\n" : "", line);
     }
 }
 
-static enum status add_turn(struct chat *c, const char *role, const char *text, struct error *err)
-{
-    if (c->turn_count == MAX_TURNS)
-        return error_set(err, ERR_LIMIT, "the conversation has %d messages: /reset", MAX_TURNS);
-    message *m = check_calloc(1, sizeof *m);
-    witan__inference__v1__message__init(m);
-    m->role = strdup(role);
-    m->content = strdup(text);
-    CHECK(m->role && m->content, "no memory for a message of %zu bytes", strlen(text));
-    c->turns[c->turn_count++] = m;
-    return OK;
-}
-
-static enum status begin(struct chat *c, struct error *err)
-{
-    drop_turns(c, 0);
-    return c->system ? add_turn(c, "system", c->system, err) : OK;
-}
-
-/* One answer as it comes, by one call or, where the stream broke, several. */
-struct listener {
-    struct display display;
-    char position[MAX_POSITION]; /* up to which it has come; "": none was told */
-    bool broke;                  /* nothing has come since it broke off */
-};
-
-static void on_message(void *user, const ProtobufCMessage *m)
-{
-    struct listener *l = user;
-    struct display *d = &l->display;
-    const response *r = (const response *)m;
-    if (l->broke && d->terminal)
-        fputs("[reconnected]", stderr);
-    l->broke = false;
-    if (r->body_case != WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_DELTA)
-        return;
-    if (strlen(r->delta->position) < sizeof l->position)
-        strcpy(l->position, r->delta->position);
-    if (*r->delta->reasoning) {
-        if (!d->thinking)
-            display_thinking(d, true);
-        display_text(d, r->delta->reasoning, strlen(r->delta->reasoning));
-    }
-    if (*r->delta->text) {
-        if (d->thinking)
-            display_thinking(d, false);
-        display_text(d, r->delta->text, strlen(r->delta->text));
-    }
-}
-
-/* A stream that breaks is asked for again, from where it was. One that has told nothing yet is not:
- * where no server is, that is said at once. */
-static enum status hear_out(struct chat *c, generate_request *request, struct listener *l,
-                            struct error *err)
-{
-    struct client_call call = {
-        .method = "/witan.inference.v1.Inference/Generate",
-        .request = &request->base,
-        .reply = &witan__inference__v1__generate_response__descriptor,
-        .on_message = on_message,
-        .user = l,
-        .interrupted = &interrupted,
-    };
-    char key[33];
-    retry_make_key(key);
-    request->idempotency_key = key;
-    for (int32_t tries = 0;; tries++) {
-        request->resume_after = l->position;
-        enum status st = client_call(c->client, &call, err);
-        bool again = st == ERR_PEER && *l->position && tries < RETRY_TIMES;
-        if (!again)
-            return st;
-        if (!retry_sleep(tries, &interrupted))
-            return error_set(err, ERR_CANCELLED, "cancelled");
-        l->broke = true;
-    }
-}
-
-/* Asks and shows the answer; both join the conversation, unless the question was refused. An answer
- * that was interrupted stays as far as it came. */
-static enum status ask(struct chat *c, const char *text, struct error *err)
-{
-    size_t before = c->turn_count;
-    TRY(add_turn(c, "user", text, err));
-    Witan__Inference__V1__Conversation talk = WITAN__INFERENCE__V1__CONVERSATION__INIT;
-    generate_request request = WITAN__INFERENCE__V1__GENERATE_REQUEST__INIT;
-    talk.messages = c->turns;
-    talk.n_messages = c->turn_count;
-    talk.no_thinking = c->no_think;
-    request.input_case = WITAN__INFERENCE__V1__GENERATE_REQUEST__INPUT_CONVERSATION;
-    request.conversation = &talk;
-    request.max_tokens = c->max_tokens;
-    request.sampling = &c->sampling;
-    struct listener l = {0};
-    struct display *d = &l.display;
-    display_init(d, MAX_TEXT_BYTES);
-    enum status st = hear_out(c, &request, &l, err);
-    bool shown = d->begun || d->whole.len > 0;
-    if (st == OK || shown)
-        display_end(d);
-    if (st == OK || (st == ERR_CANCELLED && shown))
-        st = add_turn(c, "assistant", d->whole.data ? d->whole.data : "", err);
-    else
-        drop_turns(c, before);
-    display_fini(d);
-    return st;
-}
-
-/* --- input -------------------------------------------------------------------------------------
+/* One message: a line, lines that go on, or a block. *command: it is one line, with a slash first.
  */
-
-/* Without the newline. False at the end of input, or when Ctrl-C interrupted the line. */
-static bool read_line(const char *prompt, char **line, size_t *cap)
-{
-    fputs(prompt, stderr);
-    ssize_t n = getline(line, cap, stdin);
-    if (n < 0)
-        return false;
-    while (n > 0 && ((*line)[n - 1] == '\n' || (*line)[n - 1] == '\r'))
-        (*line)[--n] = '\0';
-    return true;
-}
-
-/* One message: a line, lines that end in \, or a block between lines of """. */
-static bool read_message(struct buf *out, char **line, size_t *cap)
+static enum line_event read_message(struct chat *c, struct buf *out, bool *command)
 {
     static const char quotes[] = "\"\"\"";
+    const char *line;
     buf_clear(out);
-    if (!read_line("> ", line, cap))
-        return false;
-    if (strcmp(*line, quotes) == 0) {
-        while (read_line(". ", line, cap)) {
-            if (strcmp(*line, quotes) == 0)
-                return true;
-            buf_printf(out, NULL, "%s%s", out->len > 0 ? "\n" : "", *line);
-        }
-        return false;
-    }
-    for (;;) {
-        size_t len = strlen(*line);
-        bool more = len > 0 && (*line)[len - 1] == '\\';
-        buf_append(out, *line, more ? len - 1 : len, NULL);
+    *command = false;
+    enum line_event event = line_read_next(&c->lines, "> ", &line);
+    if (event == LINE_DONE && strcmp(line, quotes) == 0)
+        return read_block(c, quotes, out);
+    *command = event == LINE_DONE && *line == '/' && !strchr(line, '\n');
+    while (event == LINE_DONE || event == LINE_GOES_ON) {
+        size_t len = strlen(line);
+        bool continued = event == LINE_DONE && len > 0 && line[len - 1] == '\\';
+        bool more = event == LINE_GOES_ON || continued;
+        buf_append(out, line, len - continued, NULL);
         if (!more)
-            return true;
+            return LINE_DONE;
+        *command = false;
         buf_puts(out, "\n", NULL);
-        if (!read_line(". ", line, cap))
-            return false;
+        event = line_read_next(&c->lines, ". ", &line);
     }
+    return event;
+}
+
+static void remember(struct chat *c, const char *text)
+{
+    struct error err;
+    line_history_add(&c->history, text);
+    if (c->history_file && line_history_append(c->history_file, text, &err) != OK) {
+        fprintf(stderr, "witan chat: %s: no more is kept there\n", err.msg);
+        c->history_file = NULL;
+    }
+}
+
+static void ask(struct chat *c, const char *text)
+{
+    struct error err;
+    enum status st = talk_ask(&c->talk, text, &err);
+    if (st == ERR_CANCELLED)
+        fputs("[stopped]\n", stderr);
+    else if (st != OK)
+        fprintf(stderr, "witan chat: %s\n", err.msg);
 }
 
 /* Ctrl-C at the prompt begins the line again; a refused turn does not end the conversation. */
-static enum status converse(struct chat *c, struct error *err)
+static void converse(struct chat *c)
 {
     struct buf text;
-    char *line = NULL;
-    size_t cap = 0;
-    enum status st = OK;
-    buf_init(&text, MAX_TEXT_BYTES);
-    fputs("Ask; /reset begins anew, Ctrl-C ends an answer, Ctrl-D the conversation.\n", stderr);
-    for (;;) {
-        interrupted = 0;
-        bool got = read_message(&text, &line, &cap);
-        if (!got && interrupted && !feof(stdin)) {
-            clearerr(stdin);
-            fputc('\n', stderr);
+    enum chat_next next = CHAT_GOES_ON;
+    buf_init(&text, TALK_MAX_TEXT_BYTES);
+    line_read_open(&c->lines, &c->history, chat_command_words());
+    fputs("Ask; /help lists what else there is, Ctrl-C ends an answer, Ctrl-D the conversation.\n",
+          stderr);
+    while (next == CHAT_GOES_ON) {
+        bool command;
+        enum line_event event = read_message(c, &text, &command);
+        talk_interrupted = 0;
+        if (event == LINE_BREAK) {
+            if (!c->lines.edits)
+                fputc('\n', stderr);
             continue;
         }
-        if (!got || strcmp(text.data ? text.data : "", "/exit") == 0)
+        if (event != LINE_DONE)
             break;
         if (!text.data || text.len == 0)
             continue;
-        if (strcmp(text.data, "/reset") == 0)
-            st = begin(c, err);
+        remember(c, text.data);
+        if (command)
+            next = chat_command(&c->talk, text.data);
         else
-            st = ask(c, text.data, err);
-        if (st != OK && st != ERR_CANCELLED)
-            fprintf(stderr, "witan chat: %s\n", err->msg);
+            ask(c, text.data);
     }
-    fputc('\n', stderr);
-    free(line);
+    line_read_close(&c->lines);
     buf_fini(&text);
-    return OK;
 }
+
+static enum status talk_on_terminal(struct chat *c, struct error *err)
+{
+    enum status st = OK;
+    if (c->history_file)
+        st = line_history_read(&c->history, c->history_file, err);
+    if (st == OK)
+        converse(c);
+    line_history_fini(&c->history);
+    return st;
+}
+
+/* --- from a pipe -------------------------------------------------------------------------------
+ */
 
 static enum status ask_input(struct chat *c, struct error *err)
 {
@@ -381,7 +227,7 @@ static enum status ask_input(struct chat *c, struct error *err)
     char chunk[65536];
     size_t n;
     enum status st = OK;
-    buf_init(&text, MAX_TEXT_BYTES);
+    buf_init(&text, TALK_MAX_TEXT_BYTES);
     while (st == OK && (n = fread(chunk, 1, sizeof chunk, stdin)) > 0)
         st = buf_append(&text, chunk, n, err);
     if (st == OK && ferror(stdin))
@@ -393,33 +239,32 @@ static enum status ask_input(struct chat *c, struct error *err)
         st = error_set(err, ERR_INVALID, "standard input: expected a message, found %s",
                        text.len == 0 ? "nothing" : "NUL characters");
     if (st == OK)
-        st = ask(c, words, err);
+        st = talk_ask(&c->talk, words, err);
     buf_fini(&text);
     return st;
 }
 
 int cmd_chat(int argc, char **argv)
 {
-    static struct chat c; /* its table of turns is large */
+    static struct chat c; /* its tables are large */
     struct error err;
-    init(&c);
+    client_init(&c.where);
+    talk_init(&c.talk);
     int code = parse(&c, argc, argv);
     if (code != 0)
         return code;
     struct sigaction act = {.sa_handler = on_interrupt};
     sigaction(SIGINT, &act, NULL);
-    enum status st = client_open(&c.where, &c.client, &err);
-    if (st == OK)
-        st = begin(&c, &err);
+    enum status st = client_open(&c.where, &c.talk.client, &err);
     if (st == OK && c.prompt)
-        st = ask(&c, c.prompt, &err);
+        st = talk_ask(&c.talk, c.prompt, &err);
     else if (st == OK && isatty(STDIN_FILENO))
-        st = converse(&c, &err);
+        st = talk_on_terminal(&c, &err);
     else if (st == OK)
         st = ask_input(&c, &err);
     if (st != OK)
         fprintf(stderr, "witan chat: %s\n", err.msg);
-    drop_turns(&c, 0);
-    client_close(c.client);
+    client_close(c.talk.client);
+    talk_fini(&c.talk);
     return st == OK ? 0 : 1;
 }

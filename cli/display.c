@@ -1,15 +1,18 @@
 /* Streaming an answer onto standard output: see display.h. */
 #include "cli/display.h"
+#include "cli/terminal.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 static const char dim[] = "\033[2m", undim[] = "\033[0m\n\n";
+static const char begins[] = "(thinking) ", ends[] = "\n(answer) ";
 
 void display_init(struct display *d, size_t limit_bytes)
 {
-    *d = (struct display){.terminal = isatty(STDOUT_FILENO) != 0};
+    *d = (struct display){.terminal = isatty(STDOUT_FILENO) != 0,
+                          .styled = terminal_styles(STDOUT_FILENO)};
     buf_init(&d->whole, limit_bytes);
 }
 
@@ -21,9 +24,23 @@ void display_fini(struct display *d)
 void display_thinking(struct display *d, bool thinking)
 {
     if (d->thinking && d->terminal && d->begun)
-        fputs(undim, stdout);
+        fputs(d->styled ? undim : ends, stdout);
     d->thinking = thinking;
     d->begun = false;
+}
+
+static void show(const struct display *d, const char *text, size_t len)
+{
+    if (!d->terminal) {
+        fwrite(text, 1, len, stdout);
+        return;
+    }
+    struct buf clean;
+    buf_init(&clean, 8 * len + 16); /* of a byte at most "\x1b" or U+FFFD come */
+    terminal_clean(&clean, text, len, NULL);
+    if (clean.len > 0)
+        fwrite(clean.data, 1, clean.len, stdout);
+    buf_fini(&clean);
 }
 
 void display_text(struct display *d, const char *text, size_t len)
@@ -36,8 +53,8 @@ void display_text(struct display *d, const char *text, size_t len)
         return;
     if (!d->thinking || d->terminal) {
         if (!d->begun && d->thinking)
-            fputs(dim, stdout);
-        fwrite(text, 1, len, stdout);
+            fputs(d->styled ? dim : begins, stdout);
+        show(d, text, len);
         fflush(stdout);
     }
     d->begun = true;
