@@ -158,8 +158,9 @@ static enum line_event read_message(struct chat *c, struct buf *out, bool *comma
 static void remember(struct chat *c, const char *text)
 {
     struct error err;
-    line_history_add(&c->history, text);
-    if (c->history_file && line_history_append(c->history_file, text, &err) != OK) {
+    if (!line_history_add(&c->history, text) || !c->history_file)
+        return;
+    if (line_history_append(c->history_file, text, &err) != OK) {
         fprintf(stderr, "witan chat: %s: no more is kept there\n", err.msg);
         c->history_file = NULL;
     }

@@ -65,7 +65,8 @@ static size_t step_back(const struct line_edit *e, size_t at)
             at--;
         while (at > 0 && ((unsigned char)e->text.data[at] & 0xc0) == 0x80);
         size_t i = at;
-        if (terminal_width(utf8_decode(e->text.data, &i)) > 0 || e->text.data[at] < ' ')
+        if (terminal_width(utf8_decode(e->text.data, &i)) > 0 ||
+            (unsigned char)e->text.data[at] < ' ')
             break;
     }
     return at;

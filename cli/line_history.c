@@ -12,10 +12,10 @@
 
 enum { MAX_FILE_BYTES = 64 << 20 };
 
-void line_history_add(struct line_history *h, const char *line)
+bool line_history_add(struct line_history *h, const char *line)
 {
     if (!*line || (h->count > 0 && strcmp(h->lines[h->count - 1], line) == 0))
-        return;
+        return false;
     if (h->count == LINE_HISTORY) {
         free(h->lines[0]);
         memmove(h->lines, h->lines + 1, (LINE_HISTORY - 1) * sizeof *h->lines);
@@ -24,6 +24,7 @@ void line_history_add(struct line_history *h, const char *line)
     char *copy = strdup(line);
     CHECK(copy, "no memory for a line of %zu bytes", strlen(line));
     h->lines[h->count++] = copy;
+    return true;
 }
 
 void line_history_fini(struct line_history *h)

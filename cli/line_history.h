@@ -7,6 +7,8 @@
 
 #include "base/buf.h"
 
+#include <stdbool.h>
+
 enum { LINE_HISTORY = 1000, LINE_MAX_BYTES = 1 << 20 };
 
 struct line_history {
@@ -14,8 +16,9 @@ struct line_history {
     size_t count;
 };
 
-/* Leaves out an empty line and one like the last; of too many the oldest is dropped. */
-void line_history_add(struct line_history *h, const char *line);
+/* Leaves out an empty line and one like the last, and is false then; of too many the oldest is
+ * dropped. */
+bool line_history_add(struct line_history *h, const char *line);
 void line_history_fini(struct line_history *h);
 
 /* Adds what a file holds: a JSON string a line. One that is absent is made, for its owner alone;
