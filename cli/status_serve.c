@@ -54,7 +54,8 @@ const char *status_serve_address(const json_t *serve)
 }
 
 /* One line of something that has ended since; nothing of what never did. */
-static void show_end(const char *what, int64_t starts, const char *why, int64_t at)
+static void show_end(const struct status_page *p, const char *what, int64_t starts, const char *why,
+                     int64_t at)
 {
     char *words = NULL;
     size_t len = 0;
@@ -70,23 +71,23 @@ static void show_end(const char *what, int64_t starts, const char *why, int64_t 
     status_put_age(f, age > 0 ? age : 0);
     fprintf(f, ": %s", why);
     fclose(f);
-    status_wrap(words);
+    status_wrap(p, words);
     free(words);
 }
 
-void status_serve_show(const json_t *serve)
+void status_serve_show(const struct status_page *p, const json_t *serve)
 {
     size_t i;
     json_t *group;
-    printf("\nwitan serve, process %" PRId64 ": %.20s\n", int_of(serve, "pid"),
-           string_of(serve, "state"));
-    show_end("the coordinator", int_of(serve, "coordinator_starts"),
+    fprintf(p->f, "\nwitan serve, process %" PRId64 ": %.20s\n", int_of(serve, "pid"),
+            string_of(serve, "state"));
+    show_end(p, "the coordinator", int_of(serve, "coordinator_starts"),
              string_of(serve, "coordinator_last_end"), int_of(serve, "coordinator_last_end_at"));
     json_array_foreach(json_object_get(serve, "groups"), i, group)
     {
         char what[100];
         snprintf(what, sizeof what, "group %.80s", string_of(group, "name"));
-        show_end(what, int_of(group, "starts"), string_of(group, "last_end"),
+        show_end(p, what, int_of(group, "starts"), string_of(group, "last_end"),
                  int_of(group, "last_end_at"));
     }
 }
