@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "cli/bench.h"
 #include "cli/cli.h"
+#include "cli/flags.h"
 #ifndef WITAN_ENGINE_ONLY
 #include "cli/load.h"
 #include "cli/load_report.h"
@@ -463,6 +464,10 @@ int cmd_bench(int argc, char **argv)
     if (has_word(argc, argv, "--url") || has_word(argc, argv, "--grpc"))
         return load_main(argc, argv);
 #endif
+    if (flags_ask_help(argc, argv)) {
+        printf("%s%s", usage, group_help);
+        return 0;
+    }
     struct bench b = {.batches = {1, 8, 64},
                       .batch_count = 3,
                       .prompts = {4096},

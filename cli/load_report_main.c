@@ -3,6 +3,7 @@
  * or side by side. No state.
  */
 #include "base/check.h"
+#include "cli/flags.h"
 #include "cli/load_report.h"
 
 #include <stdlib.h>
@@ -84,6 +85,10 @@ int load_report_main(int argc, char **argv)
 {
     struct asked a = {.count = 0};
     struct error err;
+    if (flags_ask_help(argc, argv)) {
+        fputs(usage, stdout);
+        return 0;
+    }
     if (!take(&a, argc, argv)) {
         fputs(usage, stderr);
         return 2;

@@ -1,5 +1,6 @@
 /* `witan logits`: raw logits of given token ids, for comparison with any other implementation. */
 #include "cli/cli.h"
+#include "cli/flags.h"
 #include "cli/group.h"
 #include "cli/lines.h"
 
@@ -110,6 +111,10 @@ static enum status rank0(struct engine *e, struct model *m, void *arg, struct er
 
 int cmd_logits(int argc, char **argv)
 {
+    if (flags_ask_help(argc, argv)) {
+        printf("%s%s", usage, group_help);
+        return 0;
+    }
     struct group_options o;
     struct logits_args a = {0};
     group_init(&o);

@@ -1,17 +1,11 @@
 /* `witan COMMAND ...`: finds the command and hands over. */
 #include "cli/cli.h"
+#include "proto/versions.h"
 
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-struct command {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *what;
-};
-
-static const struct command commands[] = {
+const struct cli_command cli_commands[] = {
 #ifndef WITAN_ENGINE_ONLY
     {"serve", cmd_serve, "a coordinator and its worker groups, until stopped"},
     {"chat", cmd_chat, "a conversation with a coordinator"},
@@ -28,26 +22,34 @@ static const struct command commands[] = {
     {"key", cmd_key, "make and list API keys"},
     {"pki", cmd_pki, "make the cluster's certificates"},
     {"manifest", cmd_manifest, "list, sign and prove a model's files"},
+    {"help", cmd_help, "what a command can, as text or as a manual page"},
+    {"completion", cmd_completion, "what makes a shell complete all of this"},
 #endif
     {"bench", cmd_bench, "how fast this machine runs a model, against its limits"},
 };
 
-static int usage(void)
+const size_t cli_command_count = sizeof cli_commands / sizeof *cli_commands;
+
+static int usage(FILE *f)
 {
-    fputs("usage: witan COMMAND [ARGUMENT...]\n", stderr);
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        fprintf(stderr, "  %-12s %s\n", commands[i].name, commands[i].what);
-    return 2;
+    fputs("usage: witan COMMAND [ARGUMENT...]\n", f);
+    for (size_t i = 0; i < cli_command_count; i++)
+        fprintf(f, "  %-12s %s\n", cli_commands[i].name, cli_commands[i].what);
+    return f == stdout ? 0 : 2;
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2)
-        return usage();
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+        return usage(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return usage(stdout);
+    if (strcmp(argv[1], "--version") == 0)
+        return printf("witan %s\n", WITAN_VERSION) < 0;
+    for (size_t i = 0; i < cli_command_count; i++) {
+        if (strcmp(argv[1], cli_commands[i].name) == 0)
+            return cli_commands[i].run(argc - 1, argv + 1);
     }
     fprintf(stderr, "witan: unknown command \"%s\"\n", argv[1]);
-    return usage();
+    return usage(stderr);
 }

@@ -4,6 +4,7 @@
  * format; of both only the logits of one step are kept. One process, ranks as threads: the format's
  * group runs inside rank 0 of the published one's.
  */
+#include "cli/flags.h"
 #include "cli/quality.h"
 #include "base/check.h"
 #include "base/json.h"
@@ -526,6 +527,10 @@ static enum status rank0(struct engine *e, struct model *m, void *arg, struct er
 
 int quality_main(int argc, char **argv)
 {
+    if (flags_ask_help(argc, argv)) {
+        printf("%s%s", usage, group_help);
+        return 0;
+    }
     struct run r = {0};
     struct error err;
     group_init(&r.group);

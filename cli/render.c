@@ -3,6 +3,7 @@
  * a prompt can be read before a model sees it and compared with any other renderer's.
  */
 #include "cli/cli.h"
+#include "cli/flags.h"
 #include "cli/lines.h"
 #include "coordinator/text/template.h"
 #include "coordinator/text/tokenizer.h"
@@ -85,6 +86,10 @@ int cmd_render(int argc, char **argv)
 {
     const char *dir = NULL;
     const char *name = NULL;
+    if (flags_ask_help(argc, argv)) {
+        fputs(usage, stdout);
+        return 0;
+    }
     if (!read_arguments(argc, argv, &dir, &name)) {
         fputs(usage, stderr);
         return 2;

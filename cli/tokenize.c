@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "cli/flags.h"
 #include "cli/lines.h"
 #include "coordinator/text/tokenizer.h"
 #include "coordinator/text/utf8.h"
@@ -160,6 +161,10 @@ static int run(int argc, char **argv, const char *option, const char *usage, lin
 {
     struct session s = {0};
     const char *dir = NULL;
+    if (flags_ask_help(argc, argv)) {
+        fputs(usage, stdout);
+        return 0;
+    }
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], option) == 0) {
             s.option = true;
