@@ -69,12 +69,13 @@ static void put_commands(void)
 
 static void bash_begin(void)
 {
-    puts("# bash completion of witan; made by `witan completion bash`.\n"
-         "_witan()\n"
-         "{\n"
-         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=\n"
-         "    COMPREPLY=()\n"
-         "    if ((COMP_CWORD == 1)); then");
+    puts(
+        "# bash completion of witan; made by `witan completion bash`.\n"
+        "_witan()\n"
+        "{\n"
+        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= actions=\n"
+        "    COMPREPLY=()\n"
+        "    if ((COMP_CWORD == 1)); then");
     fputs("        mapfile -t COMPREPLY < <(compgen -W '--help --version ", stdout);
     put_commands();
     puts("' -- \"$cur\")\n"
@@ -111,7 +112,7 @@ static void bash_command(const char *name, const struct help_options *all, bool 
     put_all(all);
     puts("'");
     if (all->action_count > 0) {
-        fputs("            ((COMP_CWORD == 2)) && words+=' ", stdout);
+        fputs("            actions='", stdout);
         put_actions(all);
         puts("'");
     }
@@ -127,8 +128,10 @@ static void bash_middle(void)
 static void bash_end(void)
 {
     puts("    esac\n"
-         "    if [[ $cur == -* || $words == *' '[a-z]* && $COMP_CWORD -eq 2 ]]; then\n"
+         "    if [[ $cur == -* ]]; then\n"
          "        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
+         "    elif ((COMP_CWORD == 2)) && [[ $actions ]]; then\n"
+         "        mapfile -t COMPREPLY < <(compgen -W \"$actions\" -- \"$cur\")\n"
          "    fi\n"
          "}\n"
          "complete -o default -F _witan witan");

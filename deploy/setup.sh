@@ -9,7 +9,7 @@ packages_build=(gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcr
     libutf8proc-dev libssl-dev libopenmpi-dev openmpi-bin libgrpc-dev libprotobuf-c-dev
     protobuf-c-compiler libevent-dev libcyaml-dev libyaml-dev curl)
 packages_test=(g++ libcmocka-dev libsimde-dev xz-utils python3 python3-venv curl iproute2 git git-lfs
-    openssl)
+    openssl groff-base)
 packages_browser=(chromium-headless-shell) # 100 MB, 300 MB on the disk; Ubuntu has none
 packages_fuzz=(clang) # and clang's run-time library, see fuzz_runtime_package
 packages_oracle=(python3 python3-venv)

@@ -1,0 +1,36 @@
+# What `cmake --install` puts where: the programs, and, as the component "pages", manual pages and
+# shell completion, which the programs write of themselves as they are installed.
+install(TARGETS witan witan-coordinator witan-worker RUNTIME DESTINATION bin COMPONENT programs)
+install(TARGETS witan_loopback LIBRARY DESTINATION lib COMPONENT programs
+    PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+# The CUDA backend, where it was built.
+install(FILES ${CMAKE_LIBRARY_OUTPUT_DIRECTORY}/witan_cuda.so DESTINATION lib COMPONENT programs OPTIONAL)
+install(CODE [[
+    function(page words to)
+        set(path "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/share/${to}")
+        get_filename_component(folder "${path}" DIRECTORY)
+        file(MAKE_DIRECTORY "${folder}")
+        execute_process(COMMAND ${witan} ${words} OUTPUT_FILE "${path}" RESULT_VARIABLE code)
+        if(NOT code EQUAL 0)
+            message(FATAL_ERROR "${witan} ${words}: exit code ${code}")
+        endif()
+        message(STATUS "Installing: ${path}")
+    endfunction()
+]] COMPONENT pages)
+install(CODE "set(witan \"${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/witan\")
+    set(example \"${CMAKE_SOURCE_DIR}/deploy/cluster.yaml\")" COMPONENT pages)
+install(CODE [[
+    execute_process(COMMAND ${witan} help OUTPUT_VARIABLE listed)
+    string(REGEX MATCHALL "\n  [a-z]+" commands "${listed}")
+    page("help;--man;witan" man/man1/witan.1)
+    foreach(command ${commands})
+        string(REGEX REPLACE "[^a-z]" "" command "${command}")
+        page("help;--man;witan-${command}" man/man1/witan-${command}.1)
+    endforeach()
+    page("help;--man;witan-coordinator" man/man8/witan-coordinator.8)
+    page("help;--man;witan-worker" man/man8/witan-worker.8)
+    page("help;--man;cluster.yaml;${example}" man/man5/cluster.yaml.5)
+    page("completion;bash" bash-completion/completions/witan)
+    page("completion;zsh" zsh/site-functions/_witan)
+    page("completion;fish" fish/vendor_completions.d/witan.fish)
+]] COMPONENT pages)
