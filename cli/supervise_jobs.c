@@ -187,6 +187,8 @@ static enum status start_job(struct supervisor *s, struct job *j, struct error *
     words_fini(&words);
     j->starts += st == OK;
     j->explained = false;
+    if (st == OK)
+        restart_begun(&j->restart, clock_now_ns());
     return st;
 }
 
@@ -302,12 +304,26 @@ static void start_again(struct supervisor *s, struct job *j)
     j->restart.due_ns = j->kill_ns = 0;
     supervise_signal_children(s, SIGKILL, j->group->name); /* they hold memory that it needs */
     supervise_say("group %s: starting again", j->group->name);
+    int64_t most_ms = s->o->config->limits.start_timeout_s * (int64_t)1000;
     if (start_job(s, j, &err) == OK)
-        j->kill_ns = start_until_ns(s);
+        j->kill_ns = clock_now_ns() + restart_patience_ms(&j->restart, most_ms) * 1000000;
     else
         supervise_say("group %s: %s; trying again in %.1f s", j->group->name, err.msg,
                       job_plan_start(j));
     supervise_write_state(s);
+}
+
+/* It was started, and its ranks are not there. */
+static void give_up_start(struct job *j, int64_t now)
+{
+    double seconds = (double)(now - j->restart.begun_ns) * 1e-9;
+    j->restart.unheard++;
+    supervise_say(
+        "group %s: its ranks are not all there %.0f s after they were started: ending mpirun "
+        "(process %d), to start them again",
+        j->group->name, seconds, (int)j->pid);
+    last_end_note(&j->last, "its ranks were not all there %.0f s after they were started", seconds);
+    j->explained = true;
 }
 
 void jobs_tend(struct supervisor *s)
@@ -316,6 +332,8 @@ void jobs_tend(struct supervisor *s)
     for (uint32_t i = 0; i < s->o->config->groups_count && s->phase < SETTLE; i++) {
         struct job *j = &s->jobs[i];
         if (j->kill_ns != 0 && now >= j->kill_ns) {
+            if (j->pid > 0 && j->restart.begun_ns != 0)
+                give_up_start(j, now);
             if (j->pid > 0)
                 kill(-j->pid, SIGKILL);
             j->kill_ns = 0;

@@ -192,9 +192,10 @@ static void set_patience(struct supervisor *s, struct job *j, const char *before
                          bool bad)
 {
     int64_t now = clock_now_ns();
-    if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0)
+    if (strcmp(state, "loading") == 0 || strcmp(state, "ready") == 0) {
         j->kill_ns = 0; /* from here on the coordinator sees to its end */
-    else if (j->elsewhere)
+        restart_heard(&j->restart, now);
+    } else if (j->elsewhere)
         return; /* it is another's link that has ended; ranks that find no coordinator end by
                    themselves */
     else if (strcmp(state, "stopping") == 0)

@@ -31,10 +31,10 @@ def poll(what: str, seconds: float, probe):
         time.sleep(0.02)
 
 
-def witan(*words, expect: int = 0) -> subprocess.CompletedProcess:
+def witan(*words, expect: int = 0, timeout_s: float = 60) -> subprocess.CompletedProcess:
     """One command of witan that ends by itself."""
     done = subprocess.run([BIN / "witan", *map(str, words)], capture_output=True, text=True,
-                          timeout=60 * FACTOR, check=False)
+                          timeout=timeout_s * FACTOR, check=False)
     assert done.returncode == expect, f"{words}: exit code {done.returncode}: {done.stderr}"
     assert not REPORT.search(done.stderr), done.stderr
     return done

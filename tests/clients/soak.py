@@ -314,7 +314,7 @@ def check_without_server(soak: Soak, folder: Path):
     path = folder / "requests.jsonl"
     path.write_text("".join(json.dumps(soak.kinds[k]) + "\n" for k in kinds))
     out = server.witan("run", server.MODEL, "--requests", path, "--context", server.CONTEXT,
-                       "--max-seqs", 1).stdout
+                       "--max-seqs", 1, timeout_s=600).stdout
     for kind, line in zip(kinds, out.splitlines(), strict=True):
         answer = json.loads(line)
         soak.keep(kind, (answer["text"], answer["finish_reason"]))

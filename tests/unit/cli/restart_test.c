@@ -52,7 +52,47 @@ static void a_planned_end_is_no_try(void **state)
     assert_int_equal(restart_plan(&r, 6 * ms, 0), 2000);
 }
 
+static void a_start_is_waited_for_as_long_as_starts_take(void **state)
+{
+    (void)state;
+    enum { MOST = 3600000 };
+    struct restart r = {0};
+    assert_int_equal(restart_patience_ms(&r, MOST), MOST); /* nothing is known */
+    restart_begun(&r, 7 * ms);
+    restart_heard(&r, 1006 * ms);
+    assert_int_equal(r.heard_ms, 1000);
+    restart_heard(&r, 99999 * ms); /* not since it was started: ranks that attached again */
+    assert_int_equal(r.heard_ms, 1000);
+    assert_int_equal(restart_patience_ms(&r, MOST), RESTART_HEARD_MS);
+    assert_int_equal(restart_patience_ms(&r, 20000), 20000);
+    restart_begun(&r, 1 * ms);
+    restart_heard(&r, 20000 * ms);
+    assert_int_equal(restart_patience_ms(&r, MOST), 80000); /* the longest, four times */
+    restart_begun(&r, 1);
+    restart_heard(&r, 5 * ms);
+    assert_int_equal(restart_patience_ms(&r, MOST), 80000);
+    for (r.unheard = 1; r.unheard < 5; r.unheard++)
+        assert_int_equal(restart_patience_ms(&r, MOST), 80000 << r.unheard);
+    r.unheard = 40;
+    assert_int_equal(restart_patience_ms(&r, MOST), MOST);
+    restart_begun(&r, 1);
+    restart_heard(&r, 2);
+    assert_int_equal(r.unheard, 0);
+}
+
+static void an_end_is_no_arrival(void **state)
+{
+    (void)state;
+    struct restart r = {0};
+    restart_begun(&r, 1 * ms);
+    restart_plan(&r, 2 * ms, 0);
+    restart_heard(&r, 900 * ms);
+    assert_int_equal(r.heard_ms, 0);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(a_start_is_waited_for_as_long_as_starts_take),
+    cmocka_unit_test(an_end_is_no_arrival),
     cmocka_unit_test(waits_double_up_to_a_bound),
     cmocka_unit_test(who_has_served_begins_anew),
     cmocka_unit_test(a_planned_end_is_no_try),
