@@ -91,11 +91,11 @@ static void what_was_held_back_is_told(void **state)
 }
 
 /* What is told of an answer's first characters, written as on_pieces does. */
-static void tell_prefix(const char *text, int32_t len, struct answer *out)
+static void tell_prefix(enum call_format format, const char *text, int32_t len, struct answer *out)
 {
     struct calls c;
     struct error err;
-    calls_init(&c, CALLS_HERMES, NULL, false);
+    calls_init(&c, format, NULL, false);
     assert_int_equal(calls_push(&c, text, (size_t)len, &err), OK);
     for (size_t i = 0; i < c.count; i++) {
         const struct call_piece *k = &c.pieces[i];
@@ -120,7 +120,7 @@ static void a_call_goes_on_where_it_was(void **state)
     for (size_t i = 0; i < COUNT_OF(from); i++) {
         struct answer a = {.after = behind(whole, from[i]), .format = CALLS_HERMES}, before = {0};
         tell_after(&a, whole, 1 + (int32_t)(i % 5));
-        tell_prefix(whole, from[i], &before);
+        tell_prefix(CALLS_HERMES, whole, from[i], &before);
         assert_memory_equal(before.text, told_of_it, strlen(before.text));
         assert_string_equal(a.text, told_of_it + strlen(before.text));
         assert_int_equal(a.end.calls, 1);
@@ -132,6 +132,23 @@ static void a_call_goes_on_where_it_was(void **state)
         tell_after(&a, whole, 16);
         assert_string_equal(a.text, tokens == 40 ? "\":\"b\"}}" : "");
         assert_int_equal(a.end.reason, GENERATION_STOP);
+        assert_int_equal(a.end.calls, 1);
+    }
+}
+
+static void so_does_one_of_qwen3_coder(void **state)
+{
+    (void)state;
+    static const char whole[] = "so<function=f><parameter=s>a</b></parameter></function>"
+                                "</tool_call>then";
+    static const char told_of_it[] = "so{f|{\"s\": \"a</b>\"}}then";
+    static const int32_t from[] = {2, 9, 14, 26, 27, 29, 32, 43, 54, 55, 60, 69};
+    for (size_t i = 0; i < COUNT_OF(from); i++) {
+        struct answer a = {.after = behind(whole, from[i]), .format = CALLS_CODER}, before = {0};
+        tell_after(&a, whole, 1 + (int32_t)(i % 5));
+        tell_prefix(CALLS_CODER, whole, from[i], &before);
+        assert_memory_equal(before.text, told_of_it, strlen(before.text));
+        assert_string_equal(a.text, told_of_it + strlen(before.text));
         assert_int_equal(a.end.calls, 1);
     }
 }
@@ -238,6 +255,35 @@ static void an_answer_goes_on_in_another_group(void **state)
     assert_int_equal(a.end.reason, GENERATION_STOP);
     assert_true(a.ids == 7 && a.end.completion_tokens == 7 && a.end.prompt_tokens == 3);
     assert_int_equal(c.core->metrics.resumed, 1);
+    fake_release(&r[1]);
+    cluster_stop(&c);
+}
+
+/* In the middle of a call's arguments too. */
+static void a_call_goes_on_in_another_group(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {"<tool_call>{\"n", "ame\":\"f\",\"argu",
+                                        "ments\":{\"a\":\"b", "c\"}}</tool_call>", "done"};
+    struct cluster c;
+    struct fake_rank r[2];
+    struct answer a = {.prompt = {65, 66, 67}, .max_tokens = 80, .format = CALLS_HERMES};
+    const told *m = begin_two(&c, r, &a);
+    int32_t at = 0;
+    for (int i = 0; i < 3; at += (int32_t)strlen(parts[i++]))
+        say(&r[0], m->submit, at, parts[i], WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    wait_ids(&a, at);
+    assert_string_equal(a.text, "{f|{\"a\":\"b");
+    fake_release(&r[0]);
+    m = fake_next(&r[1]);
+    assert_int_equal(m->submit->n_answer, at);
+    say(&r[1], m->submit, at, parts[3], WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    at += (int32_t)strlen(parts[3]);
+    say(&r[1], m->submit, at, parts[4], WITAN__CLUSTER__V1__FINISH__FINISH_STOP);
+    wait_end(&a);
+    assert_string_equal(a.text, "{f|{\"a\":\"bc\"}}don"); /* the last token is the end */
+    assert_int_equal(a.end.reason, GENERATION_STOP);
+    assert_int_equal(a.end.calls, 1);
     fake_release(&r[1]);
     cluster_stop(&c);
 }
@@ -419,6 +465,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(what_was_told_is_not_told_again),
     cmocka_unit_test(what_was_held_back_is_told),
     cmocka_unit_test(a_call_goes_on_where_it_was),
+    cmocka_unit_test(so_does_one_of_qwen3_coder),
+    cmocka_unit_test(a_call_goes_on_in_another_group),
     cmocka_unit_test(another_answers_position_is_refused),
     cmocka_unit_test(another_class_is_refused_at_once),
     cmocka_unit_test(an_answer_goes_on_in_another_group),

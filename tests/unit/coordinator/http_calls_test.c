@@ -174,7 +174,28 @@ static void what_is_asked_is_passed_on(void **state)
     finish();
 }
 
+/* The schemas of the request are what its values are converted by. */
+static void the_template_chooses_the_format(void **state)
+{
+    (void)state;
+    begin();
+    core.served.text->template = TEMPLATE_QWEN3_CODER;
+    call("POST", CHAT, "", "{" MESSAGES "," TOOLS ",\"seed\":900}");
+    assert_int_equal(answer.code, 200);
+    assert_int_equal(fake_params.calls, CALLS_CODER);
+    assert_non_null(fake_params.tools);
+    core.served.text->template = TEMPLATE_QWEN3GUARD_GEN;
+    call("POST", CHAT, "", "{" MESSAGES "," TOOLS ",\"seed\":900}");
+    assert_int_equal(answer.code, 400);
+    json_t *root = parsed(answer.body.data, answer.body.len);
+    assert_string_equal(text_at(root, "error.param"), "tools");
+    assert_string_equal(text_at(root, "error.code"), "unsupported");
+    json_decref(root);
+    finish();
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(the_template_chooses_the_format),
     cmocka_unit_test(a_whole_answer),
     cmocka_unit_test(a_stream),
     cmocka_unit_test(positions_are_of_steps),
