@@ -19,10 +19,11 @@ static enum status write_stream_error(struct buf *b, const struct openai_head *h
 #define OPENAI(name)                                                                               \
     {                                                                                              \
         .id = (name), .stream_type = "text/event-stream; charset=utf-8", .quiet = ": waiting\n\n", \
-        .first = openai_write_first, .text = openai_write_text, .pieces = openai_write_pieces,     \
-        .finish = openai_write_finish, .end = write_end, .answer = openai_write_answer,            \
-        .error = openai_write_error, .stream_error = write_stream_error,                           \
+        .positions = true, .first = openai_write_first, .text = openai_write_text,                 \
+        .pieces = openai_write_pieces, .finish = openai_write_finish, .end = write_end,            \
+        .answer = openai_write_answer, .error = openai_write_error,                                \
+        .stream_error = write_stream_error,                                                        \
     }
 
-const struct dialect dialect_openai_chat = OPENAI("chatcmpl");
-const struct dialect dialect_openai_completion = OPENAI("cmpl");
+const struct dialect dialect_openai_chat = OPENAI("chatcmpl-");
+const struct dialect dialect_openai_completion = OPENAI("cmpl-");

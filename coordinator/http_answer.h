@@ -42,6 +42,7 @@ struct answer {
     int64_t listed;     /* tokens in lists of logprobs that are kept */
     struct openai_usage usage, so_far;
     int32_t running;
+    struct telling telling;
     struct buf out;              /* events or the whole answer, written here first */
     struct told_prompt *prompts; /* [prompt_count], owned; the first `encoded` are there */
     int32_t prompt_count, encoded;

@@ -41,24 +41,31 @@ void http_refuse(struct exchange *x, const struct error *err)
     }
 }
 
+/* Ollama's clients may call a model without a tag by the tag "latest". */
+static bool is_latest(const char *model, const char *served)
+{
+    size_t len = strlen(served);
+    return strncmp(model, served, len) == 0 && strcmp(model + len, ":latest") == 0;
+}
+
 static bool check_model(struct exchange *x, const char *model)
 {
     char words[512];
     const char *served = x->core->served.name;
-    if (!model || strcmp(model, served) == 0)
+    if (!model || strcmp(model, served) == 0 || (x->dialect->latest && is_latest(model, served)))
         return true;
     snprintf(words, sizeof words, "model: this server has \"%.200s\" alone", served);
     exchange_fail(x, 404, "model_not_found", words);
     return false;
 }
 
-bool http_read_request(struct exchange *x, enum openai_kind kind, struct openai_request *r)
+bool http_read_request(struct exchange *x, enum openai_kind *kind, struct openai_request *r)
 {
     const char *body;
     size_t len;
     struct error err;
     exchange_body(x, &body, &len);
-    if (openai_request_parse(kind, body, len, &x->core->served.defaults, r, &err) != OK) {
+    if (dialect_read(x->dialect, kind, body, len, &x->core->served.defaults, r, &err) != OK) {
         http_refuse(x, &err);
         return false;
     }
@@ -151,12 +158,13 @@ static void model(struct exchange *x)
 
 static void tokenize(struct exchange *x)
 {
+    enum openai_kind kind = OPENAI_TOKENIZE;
     struct openai_request r;
     struct token_ids ids;
     struct buf b;
     struct error err;
     bool thinking;
-    if (!http_read_request(x, OPENAI_TOKENIZE, &r))
+    if (!http_read_request(x, &kind, &r))
         return;
     bool encoded = http_encode(x, &r, 0, &ids, &thinking);
     openai_request_fini(&r);
@@ -168,12 +176,34 @@ static void tokenize(struct exchange *x)
     reply(x, &b, st, &err);
 }
 
+/* Anthropic's: how long the prompt of a message would be. */
+static void count_tokens(struct exchange *x)
+{
+    enum openai_kind kind = OPENAI_TOKENIZE;
+    struct openai_request r;
+    struct token_ids ids;
+    struct buf b;
+    struct error err;
+    bool thinking;
+    if (!http_read_request(x, &kind, &r))
+        return;
+    bool encoded = http_encode(x, &r, 0, &ids, &thinking);
+    openai_request_fini(&r);
+    if (!encoded)
+        return;
+    buf_init(&b, MAX_ANSWER_BYTES);
+    enum status st = buf_printf(&b, &err, "{\"input_tokens\":%zu}", ids.len);
+    token_ids_fini(&ids);
+    reply(x, &b, st, &err);
+}
+
 static void detokenize(struct exchange *x)
 {
+    enum openai_kind kind = OPENAI_DETOKENIZE;
     struct openai_request r;
     struct buf text, b;
     struct error err;
-    if (!http_read_request(x, OPENAI_DETOKENIZE, &r))
+    if (!http_read_request(x, &kind, &r))
         return;
     buf_init(&text, MAX_ANSWER_BYTES);
     enum status st = tokenizer_decode(x->core->served.text->tokenizer, r.prompts[0].ids,
@@ -248,6 +278,8 @@ static void front(struct exchange *x)
                                 "\n"
                                 "POST /v1/chat/completions   answers to conversations\n"
                                 "POST /v1/completions        continuations of text\n"
+                                "POST /v1/responses          OpenAI's newer form of these\n"
+                                "POST /v1/messages           Anthropic's; with count_tokens\n"
                                 "GET  /v1/models             what is served\n"
                                 "POST /tokenize              text or messages to token ids\n"
                                 "POST /detokenize            token ids to text\n"
@@ -268,6 +300,9 @@ static void front(struct exchange *x)
 const struct http_route http_routes[] = {
     {HTTP_POST, "/v1/chat/completions", AUTH_GENERATE, http_chat, &dialect_openai_chat},
     {HTTP_POST, "/v1/completions", AUTH_GENERATE, http_completion, &dialect_openai_completion},
+    {HTTP_POST, "/v1/messages", AUTH_GENERATE, http_chat, &dialect_anthropic},
+    {HTTP_POST, "/v1/messages/count_tokens", AUTH_GENERATE, count_tokens, &dialect_anthropic},
+    {HTTP_POST, "/v1/responses", AUTH_GENERATE, http_chat, &dialect_responses},
     {HTTP_GET, "/v1/models", AUTH_GENERATE, models, NULL},
     {HTTP_GET, "/v1/models/*", AUTH_GENERATE, model, NULL},
     {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize, NULL},

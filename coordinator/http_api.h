@@ -11,9 +11,9 @@
 extern const struct http_route http_routes[];
 extern const size_t http_route_count;
 
-/* The body as a request of this kind for the model that is served. False: answered with an error.
- * Release with openai_request_fini. */
-bool http_read_request(struct exchange *x, enum openai_kind kind, struct openai_request *r);
+/* The body as a request of this kind, or what the route's API makes of it, for the model that is
+ * served. False: answered with an error. Release with openai_request_fini. */
+bool http_read_request(struct exchange *x, enum openai_kind *kind, struct openai_request *r);
 
 /* Answers with an error from parsing, encoding or generation_start. */
 void http_refuse(struct exchange *x, const struct error *err);
@@ -23,7 +23,7 @@ void http_refuse(struct exchange *x, const struct error *err);
 bool http_encode(struct exchange *x, const struct openai_request *r, int32_t i,
                  struct token_ids *ids, bool *thinking);
 
-/* POST /v1/chat/completions and /v1/completions: http_generate.c. */
+/* The routes that generate, chat where the API has both: http_generate.c. */
 void http_chat(struct exchange *x);
 void http_completion(struct exchange *x);
 

@@ -240,7 +240,7 @@ void exchange_fail(struct exchange *x, int code, const char *word, const char *m
     struct error ignored;
     if (code == 400 || code == 404)
         openai_error_param(message, param);
-    struct openai_failure f = {message, http_error_type(code), param, word};
+    struct openai_failure f = {message, http_error_type(code), param, word, code, x->id};
     buf_init(&b, MAX_ERROR_BYTES);
     enum status st = x->dialect->error(&b, &f, &ignored);
     if (st == OK)

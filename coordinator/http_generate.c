@@ -1,11 +1,12 @@
 /*
- * POST /v1/chat/completions and /v1/completions: one exchange, one generation a choice (best_of
- * draws more choices than it tells), whole or as a stream. An answer belongs to its exchange: it
- * ends when all its generations have, when one fails, or when the client goes away, which cancels
- * the rest.
+ * Chat, completions and what other APIs call so: one exchange, one generation a choice (best_of
+ * draws more choices than it tells), whole or as a stream, in the words of the route's API. An
+ * answer belongs to its exchange: it ends when all its generations have, when one fails, or when
+ * the client goes away, which cancels the rest.
  */
 #include "coordinator/http_api.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/http_answer.h"
 
@@ -39,7 +40,7 @@ static void name_answer(struct answer *a)
     char name[RESUME_NAME_BYTES + 1];
     if (a->resume)
         resume_name(&a->resume->claim.key, name);
-    snprintf(a->id, sizeof a->id, "%s-%s", a->x->dialect->id, a->resume ? name : a->x->id);
+    snprintf(a->id, sizeof a->id, "%s%s", a->x->dialect->id, a->resume ? name : a->x->id);
 }
 
 /* Takes `resume` over. */
@@ -71,6 +72,9 @@ static struct answer *answer_create(struct exchange *x, const struct openai_requ
         .so_far = r->continuous_usage ? &a->so_far : NULL,
     };
     buf_init(&a->out, MAX_ANSWER_BYTES);
+    telling_init(&a->telling, HTTP_MAX_TEXT_BYTES);
+    a->telling.began_ns = clock_now_ns();
+    a->head.telling = &a->telling;
     for (int32_t i = 0; i < count; i++)
         choice_init(&a->choices[i], a, i);
     return a;
@@ -93,6 +97,7 @@ static void answer_destroy(struct answer *a)
     free(a->prompts);
     http_resume_destroy(a->resume);
     buf_fini(&a->out);
+    telling_fini(&a->telling);
     free(a);
 }
 
@@ -137,7 +142,8 @@ static void answer_fail(struct answer *a, const struct error *why)
         exchange_fail(x, code, status_name(why->code), why->msg);
         return;
     }
-    struct openai_failure f = {why->msg, http_error_type(code), NULL, status_name(why->code)};
+    struct openai_failure f = {why->msg, http_error_type(code), NULL, status_name(why->code), code,
+                               x->id};
     buf_clear(&a->out);
     if (x->dialect->stream_error(&a->out, &a->head, &f, NULL) == OK &&
         !exchange_send(x, a->out.data, a->out.len))
@@ -301,6 +307,9 @@ static void on_ids(void *user, const int32_t *ids, const struct token_logprobs *
                    int32_t count)
 {
     struct choice *c = user;
+    struct telling *t = &c->answer->telling;
+    if (t->first_ns == 0)
+        t->first_ns = clock_now_ns();
     note_class(c);
     resume_add(&c->at, ids, count);
     c->drawn += count;
@@ -389,6 +398,7 @@ static void on_end(void *user, const struct generation_end *end)
     }
     c->finish = end->reason != GENERATION_STOP ? "length" : end->calls > 0 ? "tool_calls" : "stop";
     count_usage(a, c, end);
+    a->telling.ended_ns = clock_now_ns();
     if ((a->stream && !tell_finish(a, c)) || a->running > 0)
         return;
     if (a->stream)
@@ -403,6 +413,7 @@ static int64_t choice_bytes(const void *user)
     const struct answer *a = c->answer;
     size_t bytes = c->content.cap + c->reasoning.cap + a->out.cap / (size_t)a->count;
     bytes += (size_t)http_calls_bytes(&c->calls);
+    bytes += (a->telling.text.cap + a->telling.items.cap) / (size_t)a->count;
     for (size_t i = 0; i < COUNT_OF(c->logprobs.lists); i++)
         bytes += c->logprobs.lists[i].cap;
     return (int64_t)bytes;
@@ -509,6 +520,7 @@ static enum status write_first(struct answer *a, struct choice *c, struct error 
     if (c->at.begun || !(a->head.chat || p->echo))
         return OK;
     c->at.begun = true;
+    a->head.prompt_tokens = (int64_t)p->ids.len;
     count_so_far(a, c);
     note_position(c);
     TRY(a->x->dialect->first(&a->out, &a->head, c->index, err));
@@ -555,7 +567,7 @@ static void generate(struct exchange *x, enum openai_kind kind)
     struct openai_request r;
     bool replaces = http_resume_replaces(x);
     /* What even the highest priority would be refused need not be read. */
-    if ((!replaces && !admitted(x, -1)) || !http_read_request(x, kind, &r))
+    if ((!replaces && !admitted(x, -1)) || !http_read_request(x, &kind, &r))
         return;
     struct http_resume *resume;
     int32_t choices = r.best_of * (kind == OPENAI_CHAT ? 1 : r.prompt_count);

@@ -1,6 +1,7 @@
 /* Keys and positions of HTTP answers: see http_resume.h. */
 #include "coordinator/http_resume.h"
 #include "base/check.h"
+#include "coordinator/dialect.h"
 #include "coordinator/http_api.h"
 
 #include <stdlib.h>
@@ -33,6 +34,11 @@ static enum status read_headers(struct exchange *x, const struct openai_request 
         return error_set(err, ERR_INVALID,
                          "Last-Event-ID: a stream is resumed by the Idempotency-Key that it was "
                          "asked with: send that too");
+    if (*last && !x->dialect->positions)
+        return error_set(err, ERR_INVALID,
+                         "Last-Event-ID: streams of %s have no places to go on from: send the "
+                         "Idempotency-Key alone, which gives the answer again from its beginning",
+                         x->route);
     if (*last && !r->stream)
         return error_set(err, ERR_INVALID, "Last-Event-ID: this answer is no stream: leave it out");
     return OK;

@@ -1,6 +1,7 @@
 /*
- * What the headers Idempotency-Key and Last-Event-ID make of an HTTP answer: see resume.h. On the
- * loop thread.
+ * What the headers Idempotency-Key and Last-Event-ID make of an HTTP answer: see resume.h. Only
+ * dialects with positions tell places inside their streams; with the others a repeated key gives
+ * the same answer again from its beginning. On the loop thread.
  */
 #ifndef WITAN_COORDINATOR_HTTP_RESUME_H
 #define WITAN_COORDINATOR_HTTP_RESUME_H

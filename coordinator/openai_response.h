@@ -21,6 +21,8 @@ struct openai_usage {
     int64_t reasoning_tokens;
 };
 
+struct telling; /* dialect.h */
+
 /* What every object of one answer says. */
 struct openai_head {
     const char *id; /* "chatcmpl-..." */
@@ -31,6 +33,9 @@ struct openai_head {
     bool usage;              /* a stream whose last chunk tells usage: the others say null, or: */
     const struct openai_usage *so_far; /* usage that chunks tell; NULL: none */
     const char *position; /* the id of the next event, one line; NULL: events have none */
+    /* For other APIs than OpenAI's: */
+    int64_t prompt_tokens;
+    struct telling *telling;
 };
 
 /* Some of a message whose tool calls are told apart. */
@@ -95,6 +100,9 @@ struct openai_failure {
     const char *type;
     const char *param;
     const char *code;
+    /* For other APIs than OpenAI's: */
+    int status;          /* HTTP's */
+    const char *request; /* id; NULL: not told */
 };
 
 enum status openai_write_error(struct buf *b, const struct openai_failure *f, struct error *err);

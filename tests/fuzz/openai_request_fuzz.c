@@ -18,7 +18,7 @@ static void check_refusal(const struct openai_request *r, const struct error *er
     struct error why;
     CHECK(err->msg[0] && !r->root && !r->prompts && !r->kwargs, "%s", err->msg);
     openai_error_param(err->msg, param);
-    struct openai_failure f = {err->msg, "t", param, NULL};
+    struct openai_failure f = {.message = err->msg, .type = "t", .param = param};
     buf_init(&b, 1 << 20);
     CHECK(openai_write_error(&b, &f, &why) == OK, "%s", why.msg);
     CHECK(json_parse("answer", b.data, b.len, &root, &why) == OK, "%s", why.msg);

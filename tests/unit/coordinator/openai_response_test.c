@@ -310,7 +310,8 @@ static void errors_have_openai_shape(void **state)
     (void)state;
     begin();
     struct error err;
-    struct openai_failure f = {"it \xff\xe2\x82 broke", "server_error", "", NULL};
+    struct openai_failure f = {
+        .message = "it \xff\xe2\x82 broke", .type = "server_error", .param = ""};
     assert_int_equal(openai_write_error(&b, &f, &err), OK);
     json_t *root = parsed(b.data, b.len);
     assert_text(root, "error.message", "it \xef\xbf\xbd\xef\xbf\xbd broke");
@@ -319,7 +320,7 @@ static void errors_have_openai_shape(void **state)
     assert_true(json_is_null(at(root, "error.code")));
     json_decref(root);
     buf_clear(&b);
-    f = (struct openai_failure){"m", "t", "p", "c"};
+    f = (struct openai_failure){.message = "m", .type = "t", .param = "p", .code = "c"};
     assert_int_equal(openai_write_error_event(&b, &f, &err), OK);
     root = event();
     assert_text(root, "error.param", "p");
@@ -368,7 +369,7 @@ static void limits_are_kept(void **state)
     b.limit = 100;
     assert_int_equal(openai_write_text(&b, &chat, 0, false, odd, sizeof odd - 1, NULL, &err),
                      ERR_LIMIT);
-    struct openai_failure f = {odd, "t", NULL, NULL};
+    struct openai_failure f = {.message = odd, .type = "t"};
     b.limit = 10;
     buf_clear(&b);
     assert_int_equal(openai_write_error(&b, &f, &err), ERR_LIMIT);

@@ -1,0 +1,272 @@
+/* What dialects write: whole answers, streams event by event, and errors. */
+#include "tests/unit/unit.h"
+#include "tests/unit/coordinator/json_at.h"
+
+#include "base/check.h"
+#include "coordinator/dialect.h"
+
+static const struct openai_usage usage = {10, 4, 5, 2};
+static struct telling telling;
+static struct openai_head head;
+static struct buf b;
+
+static void begin(const char *id)
+{
+    buf_fini(&b);
+    telling_fini(&telling);
+    buf_init(&b, 1 << 20);
+    telling_init(&telling, 1 << 20);
+    head = (struct openai_head){.id = id,
+                                .model = "m",
+                                .created = 1700000000,
+                                .chat = true,
+                                .prompt_tokens = 10,
+                                .telling = &telling};
+}
+
+/* The stream of a thought of two pieces and a message of two. */
+static void stream(const struct dialect *d, const char *finish)
+{
+    struct error err;
+    static const char *const pieces[] = {"h", "m", "w\"", "\n\xe2\x82\xac"};
+    assert_int_equal(d->first(&b, &head, 0, &err), OK);
+    for (size_t i = 0; i < COUNT_OF(pieces); i++)
+        assert_int_equal(d->text(&b, &head, 0, i < 2, pieces[i], strlen(pieces[i]), NULL, &err),
+                         OK);
+    assert_int_equal(d->text(&b, &head, 0, false, "", 0, NULL, &err), OK);
+    assert_int_equal(d->finish(&b, &head, 0, finish, NULL, &err), OK);
+    assert_int_equal(d->end(&b, &head, &usage, &err), OK);
+}
+
+static void whole(const struct dialect *d, const char *finish)
+{
+    struct error err;
+    struct openai_choice c = {.content = "w\"\n",
+                              .content_len = 3,
+                              .reasoning = "hm",
+                              .reasoning_len = 2,
+                              .finish = finish};
+    assert_int_equal(d->answer(&b, &head, &c, 1, &usage, &err), OK);
+}
+
+/* What was written is `expected` as JSON. */
+static void assert_json(const char *found, size_t len, const char *expected)
+{
+    struct error err;
+    json_t *a = NULL, *e = NULL;
+    if (json_parse("written", found, len, &a, &err) ||
+        json_parse("expected", expected, strlen(expected), &e, &err))
+        fail_msg("%s: %.*s", err.msg, (int)len, found);
+    if (!json_equal(a, e))
+        fail_msg("found %.*s\nexpected %s", (int)len, found, expected);
+    json_decref(a);
+    json_decref(e);
+}
+
+/* The events that were written, "TYPE JSON", are these, each with the fields `more` too. */
+static void assert_events(const char *const (*expected)[2], size_t count)
+{
+    const char *at = b.data;
+    for (size_t i = 0; i < count; i++) {
+        char line[64];
+        int n = snprintf(line, sizeof line, "event: %s\ndata: ", expected[i][0]);
+        if (strncmp(at, line, (size_t)n) != 0)
+            fail_msg("event %zu: expected %s, found %.80s", i, expected[i][0], at);
+        const char *end = strstr(at, "\n\n");
+        assert_non_null(end);
+        assert_json(at + n, (size_t)(end - at - n), expected[i][1]);
+        at = end + 2;
+    }
+    assert_string_equal(at, "");
+}
+
+/* --- Anthropic ---------------------------------------------------------------------------------
+ */
+
+#define AT(i) "{\"type\":\"content_block_delta\",\"index\":" #i ",\"delta\":"
+
+static void anthropic_streams(void **state)
+{
+    (void)state;
+    static const char *const events[][2] = {
+        {"message_start",
+         "{\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"type\":\"message\",\"role\":"
+         "\"assistant\",\"model\":\"m\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,"
+         "\"usage\":{\"input_tokens\":10,\"cache_creation_input_tokens\":0,"
+         "\"cache_read_input_tokens\":0,\"output_tokens\":0}}}"},
+        {"ping", "{\"type\":\"ping\"}"},
+        {"content_block_start",
+         "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\","
+         "\"thinking\":\"\",\"signature\":\"\"}}"},
+        {"content_block_delta", AT(0) "{\"type\":\"thinking_delta\",\"thinking\":\"h\"}}"},
+        {"content_block_delta", AT(0) "{\"type\":\"thinking_delta\",\"thinking\":\"m\"}}"},
+        {"content_block_delta", AT(0) "{\"type\":\"signature_delta\",\"signature\":\"d2l0YW4=\"}}"},
+        {"content_block_stop", "{\"type\":\"content_block_stop\",\"index\":0}"},
+        {"content_block_start",
+         "{\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"text\","
+         "\"text\":\"\"}}"},
+        {"content_block_delta", AT(1) "{\"type\":\"text_delta\",\"text\":\"w\\\"\"}}"},
+        {"content_block_delta", AT(1) "{\"type\":\"text_delta\",\"text\":\"\\n\xe2\x82\xac\"}}"},
+        {"content_block_stop", "{\"type\":\"content_block_stop\",\"index\":1}"},
+        {"message_delta",
+         "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\",\"stop_sequence\":"
+         "null},\"usage\":{\"input_tokens\":6,\"cache_creation_input_tokens\":0,"
+         "\"cache_read_input_tokens\":4,\"output_tokens\":5,\"output_tokens_details\":{"
+         "\"thinking_tokens\":2}}}"},
+        {"message_stop", "{\"type\":\"message_stop\"}"},
+    };
+    begin("msg_1");
+    stream(&dialect_anthropic, "length");
+    assert_events(events, COUNT_OF(events));
+}
+
+static void anthropic_answers(void **state)
+{
+    (void)state;
+    begin("msg_1");
+    whole(&dialect_anthropic, "stop");
+    assert_json(b.data, b.len,
+                "{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\","
+                "\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\",\"signature\":"
+                "\"d2l0YW4=\"},{\"type\":\"text\",\"text\":\"w\\\"\\n\"}],\"stop_reason\":"
+                "\"end_turn\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":6,"
+                "\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":4,\"output_tokens\":"
+                "5,\"output_tokens_details\":{\"thinking_tokens\":2}}}");
+}
+
+static void anthropic_errors(void **state)
+{
+    (void)state;
+    struct error err;
+    struct openai_failure f = {
+        .message = "x: \xe2\x82", .type = "t", .param = "x", .status = 429, .request = "r1"};
+    begin("msg_1");
+    assert_int_equal(dialect_anthropic.error(&b, &f, &err), OK);
+#define LIMITED                                                                                    \
+    "{\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\",\"message\":\"x: "               \
+    "\xef\xbf\xbd\"},\"request_id\":\"r1\"}"
+    assert_json(b.data, b.len, LIMITED);
+    buf_clear(&b);
+    assert_int_equal(dialect_anthropic.stream_error(&b, &head, &f, &err), OK);
+    static const char *const events[][2] = {{"error", LIMITED}};
+    assert_events(events, 1);
+}
+
+/* --- Responses ---------------------------------------------------------------------------------
+ */
+
+#define HEAD(state, why)                                                                           \
+    "{\"id\":\"resp_1\",\"object\":\"response\",\"created_at\":1700000000,\"status\":\"" state     \
+    "\",\"error\":null,\"incomplete_details\":" why ",\"model\":\"m\",\"previous_response_id\":"   \
+    "null,\"parallel_tool_calls\":true,\"store\":false,\"tool_choice\":\"auto\",\"tools\":[],"     \
+    "\"output\":"
+#define THOUGHT(state, content)                                                                    \
+    "{\"id\":\"rs_1_0\",\"type\":\"reasoning\",\"summary\":[],\"content\":" content                \
+    ",\"encrypted_content\":null,\"status\":\"" state "\"}"
+#define THINKS(text) "{\"type\":\"reasoning_text\",\"text\":\"" text "\"}"
+#define MESSAGE(state, content)                                                                    \
+    "{\"id\":\"msg_1_1\",\"type\":\"message\",\"status\":\"" state                                 \
+    "\",\"role\":\"assistant\",\"content\":" content "}"
+#define SAYS(text)                                                                                 \
+    "{\"type\":\"output_text\",\"text\":\"" text "\",\"annotations\":[],\"logprobs\":[]}"
+#define USAGE                                                                                      \
+    ",\"usage\":{\"input_tokens\":10,\"input_tokens_details\":{\"cached_tokens\":4},"              \
+    "\"output_tokens\":5,\"output_tokens_details\":{\"reasoning_tokens\":2},\"total_tokens\":15}}"
+#define EVENT(type, n, fields)                                                                     \
+    {                                                                                              \
+        "response." type, "{\"type\":\"response." type "\",\"sequence_number\":" #n "," fields "}" \
+    }
+#define OF(item, i) "\"item_id\":\"" item "\",\"output_index\":" #i ",\"content_index\":0,"
+
+static void responses_streams(void **state)
+{
+    (void)state;
+    static const char *const events[][2] = {
+        EVENT("created", 0, "\"response\":" HEAD("in_progress", "null") "[],\"usage\":null}"),
+        EVENT("in_progress", 1, "\"response\":" HEAD("in_progress", "null") "[],\"usage\":null}"),
+        EVENT("output_item.added", 2, "\"output_index\":0,\"item\":" THOUGHT("in_progress", "[]")),
+        EVENT("content_part.added", 3, OF("rs_1_0", 0) "\"part\":" THINKS("")),
+        EVENT("reasoning_text.delta", 4, OF("rs_1_0", 0) "\"delta\":\"h\""),
+        EVENT("reasoning_text.delta", 5, OF("rs_1_0", 0) "\"delta\":\"m\""),
+        EVENT("reasoning_text.done", 6, OF("rs_1_0", 0) "\"text\":\"hm\""),
+        EVENT("content_part.done", 7, OF("rs_1_0", 0) "\"part\":" THINKS("hm")),
+        EVENT("output_item.done", 8,
+              "\"output_index\":0,\"item\":" THOUGHT("completed", "[" THINKS("hm") "]")),
+        EVENT("output_item.added", 9, "\"output_index\":1,\"item\":" MESSAGE("in_progress", "[]")),
+        EVENT("content_part.added", 10, OF("msg_1_1", 1) "\"part\":" SAYS("")),
+        EVENT("output_text.delta", 11, OF("msg_1_1", 1) "\"delta\":\"w\\\"\",\"logprobs\":[]"),
+        EVENT("output_text.delta", 12,
+              OF("msg_1_1", 1) "\"delta\":\"\\n\xe2\x82\xac\",\"logprobs\":[]"),
+        EVENT("output_text.done", 13,
+              OF("msg_1_1", 1) "\"text\":\"w\\\"\\n\xe2\x82\xac\",\"logprobs\":[]"),
+        EVENT("content_part.done", 14, OF("msg_1_1", 1) "\"part\":" SAYS("w\\\"\\n\xe2\x82\xac")),
+        EVENT("output_item.done", 15,
+              "\"output_index\":1,\"item\":" MESSAGE("incomplete",
+                                                     "[" SAYS("w\\\"\\n\xe2\x82\xac") "]")),
+        EVENT(
+            "incomplete", 16,
+            "\"response\":" HEAD("incomplete", "{\"reason\":\"max_output_tokens\"}") "[" THOUGHT(
+                "completed",
+                "[" THINKS("hm") "]") "," MESSAGE("incomplete",
+                                                  "[" SAYS("w\\\"\\n\xe2\x82\xac") "]") "]" USAGE),
+    };
+    begin("resp_1");
+    stream(&dialect_responses, "length");
+    assert_events(events, COUNT_OF(events));
+}
+
+static void responses_answers(void **state)
+{
+    (void)state;
+    begin("resp_1");
+    whole(&dialect_responses, "stop");
+    assert_json(
+        b.data, b.len,
+        HEAD("completed", "null") "[" THOUGHT("completed", "[" THINKS("hm") "]") "," MESSAGE(
+            "completed", "[" SAYS("w\\\"\\n") "]") "]" USAGE);
+}
+
+static void responses_failures(void **state)
+{
+    (void)state;
+    struct error err;
+    struct openai_failure f = {.message = "lost", .type = "t", .status = 503, .request = "r1"};
+    begin("resp_1");
+    assert_int_equal(dialect_responses.text(&b, &head, 0, false, "x", 1, NULL, &err), OK);
+    buf_clear(&b);
+    assert_int_equal(dialect_responses.stream_error(&b, &head, &f, &err), OK);
+    assert_int_equal(strncmp(b.data, "event: response.failed\ndata: ", 29), 0);
+    json_t *root = NULL;
+    assert_int_equal(json_parse("written", b.data + 29, b.len - 31, &root, &err), OK);
+    assert_string_equal(json_string_value(at(root, "response.status")), "failed");
+    assert_string_equal(json_string_value(at(root, "response.error.message")), "lost");
+    assert_string_equal(json_string_value(at(root, "response.error.code")), "server_error");
+    json_decref(root);
+    buf_clear(&b);
+    assert_int_equal(dialect_responses.error(&b, &f, &err), OK); /* OpenAI's */
+    assert_int_equal(strncmp(b.data, "{\"error\":{\"message\":\"lost\"", 26), 0);
+}
+
+static void limits_are_kept(void **state)
+{
+    (void)state;
+    static const struct dialect *const all[] = {&dialect_anthropic, &dialect_responses};
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        struct error err;
+        begin("resp_1");
+        b.limit = 40;
+        assert_int_equal(all[i]->text(&b, &head, 0, false, "0123456789", 10, NULL, &err),
+                         ERR_LIMIT);
+    }
+    buf_fini(&b);
+    telling_fini(&telling);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(anthropic_streams), cmocka_unit_test(anthropic_answers),
+    cmocka_unit_test(anthropic_errors),  cmocka_unit_test(responses_streams),
+    cmocka_unit_test(responses_answers), cmocka_unit_test(responses_failures),
+    cmocka_unit_test(limits_are_kept),
+};
+
+UNIT_MAIN(tests)
