@@ -49,6 +49,10 @@ static enum status read_translated(const struct dialect *d, enum openai_kind *ki
         rename_field(d, err);
         return st;
     }
+    if (out->tools) {
+        openai_request_fini(out);
+        return error_set(err, ERR_UNSUPPORTED, "tools: not supported (only an empty one is)");
+    }
     if (out->default_max_tokens)
         out->max_tokens = 0; /* completions' 16 are OpenAI's */
     out->default_max_tokens = true;
