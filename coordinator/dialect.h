@@ -71,6 +71,7 @@ struct dialect {
 
 extern const struct dialect dialect_openai_chat, dialect_openai_completion;
 extern const struct dialect dialect_anthropic, dialect_responses;
+extern const struct dialect dialect_ollama_chat, dialect_ollama_generate;
 
 /* The body of a request for this API's route. Errors name fields as the API does. */
 enum status dialect_read(const struct dialect *d, enum openai_kind *kind, const char *body,

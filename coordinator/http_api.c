@@ -2,6 +2,7 @@
 #include "coordinator/http_api.h"
 #include "base/check.h"
 #include "coordinator/dialect.h"
+#include "coordinator/http_ollama.h"
 #include "coordinator/page.h"
 #include "coordinator/status_json.h"
 #include "proto/versions.h"
@@ -48,7 +49,7 @@ static bool is_latest(const char *model, const char *served)
     return strncmp(model, served, len) == 0 && strcmp(model + len, ":latest") == 0;
 }
 
-static bool check_model(struct exchange *x, const char *model)
+bool http_check_model(struct exchange *x, const char *model)
 {
     char words[512];
     const char *served = x->core->served.name;
@@ -69,7 +70,7 @@ bool http_read_request(struct exchange *x, enum openai_kind *kind, struct openai
         http_refuse(x, &err);
         return false;
     }
-    if (check_model(x, r->model))
+    if (http_check_model(x, r->model))
         return true;
     openai_request_fini(r);
     return false;
@@ -146,7 +147,7 @@ static void model(struct exchange *x)
     struct buf b;
     struct error err;
     struct openai_model m = model_of(x);
-    if (!check_model(x, x->rest))
+    if (!http_check_model(x, x->rest))
         return;
     buf_init(&b, MAX_ANSWER_BYTES);
     enum status st = openai_write_model(&b, &m, &err);
@@ -280,6 +281,7 @@ static void front(struct exchange *x)
                                 "POST /v1/completions        continuations of text\n"
                                 "POST /v1/responses          OpenAI's newer form of these\n"
                                 "POST /v1/messages           Anthropic's; with count_tokens\n"
+                                "POST /api/chat              Ollama's; with generate, tags, show\n"
                                 "GET  /v1/models             what is served\n"
                                 "POST /tokenize              text or messages to token ids\n"
                                 "POST /detokenize            token ids to text\n"
@@ -303,6 +305,13 @@ const struct http_route http_routes[] = {
     {HTTP_POST, "/v1/messages", AUTH_GENERATE, http_chat, &dialect_anthropic},
     {HTTP_POST, "/v1/messages/count_tokens", AUTH_GENERATE, count_tokens, &dialect_anthropic},
     {HTTP_POST, "/v1/responses", AUTH_GENERATE, http_chat, &dialect_responses},
+    {HTTP_POST, "/api/chat", AUTH_GENERATE, http_ollama_ask, &dialect_ollama_chat},
+    {HTTP_POST, "/api/generate", AUTH_GENERATE, http_ollama_ask, &dialect_ollama_generate},
+    {HTTP_GET, "/api/tags", AUTH_GENERATE, http_ollama_tags, &dialect_ollama_chat},
+    {HTTP_GET, "/api/ps", AUTH_GENERATE, http_ollama_tags, &dialect_ollama_chat},
+    {HTTP_POST, "/api/show", AUTH_GENERATE, http_ollama_show, &dialect_ollama_chat},
+    {HTTP_GET, "/api/version", AUTH_GENERATE, http_ollama_version, &dialect_ollama_chat},
+    {HTTP_POST, "/api/*", AUTH_GENERATE, http_ollama_refuse, &dialect_ollama_chat},
     {HTTP_GET, "/v1/models", AUTH_GENERATE, models, NULL},
     {HTTP_GET, "/v1/models/*", AUTH_GENERATE, model, NULL},
     {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize, NULL},

@@ -18,6 +18,9 @@ bool http_read_request(struct exchange *x, enum openai_kind *kind, struct openai
 /* Answers with an error from parsing, encoding or generation_start. */
 void http_refuse(struct exchange *x, const struct error *err);
 
+/* Is it the model that is served? NULL is. False: answered with an error. */
+bool http_check_model(struct exchange *x, const char *model);
+
 /* The ids of the conversation, or of prompt `i` as the key's scopes allow: special tokens in text
  * and ids only with `raw`. False: answered with an error. */
 bool http_encode(struct exchange *x, const struct openai_request *r, int32_t i,

@@ -91,6 +91,7 @@ enum status translate_refuse(const json_t *obj, const char *path, const char *ke
     char full[TRANSLATE_PATH_BYTES];
     const json_t *v = json_object_get(obj, key);
     if (!v || json_is_null(v) || json_is_false(v) ||
+        (json_is_integer(v) && json_integer_value(v) == 0) ||
         (json_is_string(v) && json_string_length(v) == 0) ||
         (json_is_array(v) && json_array_size(v) == 0) ||
         (json_is_object(v) && json_object_size(v) == 0))

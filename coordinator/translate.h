@@ -42,7 +42,7 @@ enum status translate_need(const json_t *obj, const char *path, const char *key,
                            enum translate_type type, const json_t **out, struct error *err);
 
 /* ERR_UNSUPPORTED "PATH.KEY: not supported" where obj[key] is there and says something: is neither
- * null nor false nor an empty string, array or object. */
+ * null nor false nor 0 nor an empty string, array or object. */
 enum status translate_refuse(const json_t *obj, const char *path, const char *key,
                              struct error *err);
 /* ERR_UNSUPPORTED "PATH.type: "image" is not supported (only ONLY)". */

@@ -14,6 +14,8 @@ static const struct {
     {&dialect_anthropic, OPENAI_CHAT},
     {&dialect_anthropic, OPENAI_TOKENIZE},
     {&dialect_responses, OPENAI_CHAT},
+    {&dialect_ollama_chat, OPENAI_CHAT},
+    {&dialect_ollama_generate, OPENAI_CHAT},
 };
 
 static void check_refusal(const struct dialect *d, const struct error *err)

@@ -247,10 +247,83 @@ static void responses_failures(void **state)
     assert_int_equal(strncmp(b.data, "{\"error\":{\"message\":\"lost\"", 26), 0);
 }
 
+/* --- Ollama ------------------------------------------------------------------------------------
+ */
+
+#define LINE "{\"model\":\"m\",\"created_at\":\"2023-11-14T22:13:20Z\","
+#define SAID(fields) LINE "\"message\":{\"role\":\"assistant\"," fields "}"
+#define GOES_ON ",\"done\":false}"
+#define ENDS(reason)                                                                               \
+    ",\"done\":true,\"done_reason\":\"" reason "\",\"total_duration\":90,\"load_duration\":0,"     \
+    "\"prompt_eval_count\":10,\"prompt_eval_duration\":20,\"eval_count\":5,\"eval_duration\":70}"
+
+static void assert_lines(const char *const *expected, size_t count)
+{
+    const char *at = b.data;
+    for (size_t i = 0; i < count; i++) {
+        const char *end = strchr(at, '\n');
+        assert_non_null(end);
+        assert_json(at, (size_t)(end - at), expected[i]);
+        at = end + 1;
+    }
+    assert_string_equal(at, "");
+}
+
+static void begin_timed(void)
+{
+    begin("ollama-1");
+    telling.began_ns = 10;
+    telling.first_ns = 30;
+    telling.ended_ns = 100;
+}
+
+static void ollama_streams(void **state)
+{
+    (void)state;
+    static const char *const chat[] = {
+        SAID("\"content\":\"\",\"thinking\":\"h\"") GOES_ON,
+        SAID("\"content\":\"\",\"thinking\":\"m\"") GOES_ON,
+        SAID("\"content\":\"w\\\"\"") GOES_ON,
+        SAID("\"content\":\"\\n\xe2\x82\xac\"") GOES_ON,
+        SAID("\"content\":\"\"") ENDS("length"),
+    };
+    static const char *const generate[] = {
+        LINE "\"response\":\"\",\"thinking\":\"h\"" GOES_ON,
+        LINE "\"response\":\"\",\"thinking\":\"m\"" GOES_ON,
+        LINE "\"response\":\"w\\\"\"" GOES_ON,
+        LINE "\"response\":\"\\n\xe2\x82\xac\"" GOES_ON,
+        LINE "\"response\":\"\"" ENDS("stop"),
+    };
+    begin_timed();
+    stream(&dialect_ollama_chat, "length");
+    assert_lines(chat, COUNT_OF(chat));
+    begin_timed();
+    stream(&dialect_ollama_generate, "stop");
+    assert_lines(generate, COUNT_OF(generate));
+}
+
+static void ollama_answers_and_errors(void **state)
+{
+    (void)state;
+    struct error err;
+    static const char *const refusal[] = {"{\"error\":\"no\"}"};
+    struct openai_failure f = {.message = "no", .status = 400};
+    begin_timed();
+    whole(&dialect_ollama_chat, "stop");
+    assert_json(b.data, b.len, SAID("\"content\":\"w\\\"\\n\",\"thinking\":\"hm\"") ENDS("stop"));
+    begin_timed();
+    whole(&dialect_ollama_generate, "length");
+    assert_json(b.data, b.len, LINE "\"response\":\"w\\\"\\n\",\"thinking\":\"hm\"" ENDS("length"));
+    begin_timed();
+    assert_int_equal(dialect_ollama_chat.stream_error(&b, &head, &f, &err), OK);
+    assert_lines(refusal, 1);
+}
+
 static void limits_are_kept(void **state)
 {
     (void)state;
-    static const struct dialect *const all[] = {&dialect_anthropic, &dialect_responses};
+    static const struct dialect *const all[] = {&dialect_anthropic, &dialect_responses,
+                                                &dialect_ollama_chat, &dialect_ollama_generate};
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         struct error err;
         begin("resp_1");
@@ -266,6 +339,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(anthropic_streams), cmocka_unit_test(anthropic_answers),
     cmocka_unit_test(anthropic_errors),  cmocka_unit_test(responses_streams),
     cmocka_unit_test(responses_answers), cmocka_unit_test(responses_failures),
+    cmocka_unit_test(ollama_streams),    cmocka_unit_test(ollama_answers_and_errors),
     cmocka_unit_test(limits_are_kept),
 };
 

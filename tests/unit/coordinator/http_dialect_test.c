@@ -147,7 +147,42 @@ static void tokens_are_counted(void **state)
     finish();
 }
 
+static void ollama_routes(void **state)
+{
+    (void)state;
+#define HI "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],"
+#define TWO "\"options\":{\"seed\":100,\"num_predict\":2}}"
+    begin();
+    assert_int_equal(call("POST", "/api/chat", "", "{\"model\":\"tiny:latest\"," HI TWO)->code,
+                     200);
+    assert_string_equal(header(&answer, "content-type"), "application/x-ndjson");
+    assert_int_equal(count_of(answer.body.data, "\n"), 4); /* a thought, two words, the end */
+    assert_int_equal(count_of(answer.body.data, "\"done\":true"), 1);
+    assert_int_equal(
+        call("POST", "/api/generate", "", "{\"prompt\":\"x\",\"raw\":true,\"stream\":false," TWO)
+            ->code,
+        200);
+    json_t *root = body_of(&answer);
+    assert_at(root, "response", "w0 w1 ");
+    json_decref(root);
+    assert_int_equal(call("POST", "/api/generate", "", "{\"model\":\"tiny\"}")->code, 200);
+    assert_non_null(strstr(answer.body.data, "\"done_reason\":\"load\""));
+    assert_int_equal(call("POST", "/api/chat", "", "{\"model\":\"huge\"}")->code, 404);
+    assert_int_equal(strncmp(answer.body.data, "{\"error\":\"model: ", 17), 0);
+    assert_int_equal(call("POST", "/api/show", "", "{\"model\":\"tiny\"}")->code, 200);
+    assert_int_equal(call("POST", "/api/show", "", "{}")->code, 400);
+    assert_int_equal(call("GET", "/api/tags", "", "")->code, 200);
+    assert_int_equal(call("GET", "/api/version", "", "")->code, 200);
+    assert_int_equal(call("POST", "/api/pull", "", "{\"model\":\"tiny\"}")->code, 501);
+    assert_int_equal(call("GET", "/api/nothing", "", "")->code, 405);
+    assert_int_equal(call("POST", "/api/chat", "", "{" HI "\"options\":{\"seed\":400}}")->code,
+                     200);
+    assert_non_null(strstr(answer.body.data, "\n{\"error\":\"group g0 was lost\"}\n"));
+    finish();
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(ollama_routes),
     cmocka_unit_test(whole_answers),
     cmocka_unit_test(streams),
     cmocka_unit_test(a_stream_that_breaks_says_so),

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "coordinator/dialect.h"
+#include "coordinator/ollama_request.h"
 
 static const struct generation_config defaults = {
     .temperature = 0.6f, .top_p = 0.95f, .top_k = 20, .repetition_penalty = 1.25f};
@@ -308,11 +309,123 @@ static void responses_refusals(void **state)
 #undef ITEM
 }
 
+/* --- Ollama ------------------------------------------------------------------------------------
+ */
+
+static void ollama_bodies(void **state)
+{
+    (void)state;
+    const struct dialect *d = &dialect_ollama_chat;
+    becomes(
+        d, OPENAI_CHAT,
+        "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\",\"images\":[]},{"
+        "\"role\":\"assistant\",\"content\":\"\",\"thinking\":\"x\",\"tool_calls\":[{\"function\""
+        ":{\"name\":\"f\",\"arguments\":{\"a\":1}}}]},{\"role\":\"tool\",\"content\":\"r\","
+        "\"tool_name\":\"f\"}],\"options\":{\"temperature\":1,\"top_p\":0.5,\"top_k\":2,\"min_p\":"
+        "0,"
+        "\"seed\":3,\"num_predict\":4,\"stop\":[\"a\"],\"repeat_penalty\":1.5,"
+        "\"presence_penalty\":1,\"frequency_penalty\":-1,\"num_ctx\":99,\"mirostat\":0,"
+        "\"typical_p\":1.0},\"think\":true,\"format\":\"json\",\"keep_alive\":\"5m\",\"tools\":[],"
+        "\"wisdom\":1}",
+        "{\"model\":\"m\",\"stream\":true,\"temperature\":1,\"top_p\":0.5,\"top_k\":2,\"min_p\":0,"
+        "\"seed\":3,\"max_tokens\":4,\"stop\":[\"a\"],\"repetition_penalty\":1.5,"
+        "\"presence_penalty\":1,\"frequency_penalty\":-1,\"enable_thinking\":true,"
+        "\"response_format\":{\"type\":\"json_object\"},\"messages\":[{\"role\":\"user\","
+        "\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"\",\"reasoning_content\":\"x\","
+        "\"tool_calls\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":"
+        "\"{\\\"a\\\":1}\"}}]},{\"role\":\"tool\",\"content\":\"r\"}]}");
+    becomes(
+        d, OPENAI_CHAT,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"\"}],\"stream\":false,\"think\":\"low\","
+        "\"format\":{\"type\":\"object\"},\"options\":{\"num_predict\":-1}}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"\"}],\"stream\":false,"
+        "\"enable_thinking\":true,\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{"
+        "\"name\":\"format\",\"schema\":{\"type\":\"object\"}}}}");
+    becomes(
+        &dialect_ollama_generate, OPENAI_CHAT,
+        "{\"prompt\":\"p\",\"system\":\"s\",\"think\":false,\"images\":null,\"context\":[]}",
+        "{\"stream\":true,\"enable_thinking\":false,\"messages\":[{\"role\":\"system\",\"content\":"
+        "\"s\"},{\"role\":\"user\",\"content\":\"p\"}]}");
+    struct openai_request r;
+    enum openai_kind kind;
+    taken(&dialect_ollama_generate, "{\"prompt\":\"p\",\"raw\":true,\"think\":true}", &kind, &r);
+    assert_int_equal(kind, OPENAI_COMPLETION);
+    assert_string_equal(r.prompts[0].text, "p");
+    assert_int_equal(r.max_tokens, 0); /* up to the context, not OpenAI's 16 */
+    openai_request_fini(&r);
+}
+
+static void ollama_refusals(void **state)
+{
+    (void)state;
+    const struct dialect *d = &dialect_ollama_chat;
+#define WITH(fields) "{\"messages\":[{\"role\":\"user\",\"content\":\"\"}]," fields "}"
+#define SAYS(message) "{\"messages\":[" message "]}"
+    refused(d, "{}", ERR_INVALID, "messages: expected an array, found nothing");
+    refused(d, SAYS("3"), ERR_INVALID, "messages[0]: expected an object, found an integer");
+    refused(d, SAYS("{\"role\":\"x\"}"), ERR_INVALID, "messages[0].role: expected system, user");
+    refused(d, SAYS("{\"role\":\"user\",\"content\":[]}"), ERR_INVALID,
+            "messages[0].content: expected a string, found an array");
+    refused(d, SAYS("{\"role\":\"user\",\"images\":[\"x\"]}"), ERR_UNSUPPORTED,
+            "messages[0].images: not supported");
+    refused(d,
+            SAYS("{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\","
+                 "\"arguments\":\"{}\"}}]}"),
+            ERR_INVALID,
+            "messages[0].tool_calls[0].function.arguments: expected an object, found a string");
+    refused(d, WITH("\"options\":{\"top_k\":\"x\"}"), ERR_INVALID,
+            "options.top_k: expected an integer, found a string");
+    refused(d, WITH("\"options\":{\"repeat_penalty\":99}"), ERR_INVALID,
+            "options.repeat_penalty: expected above 0, at most 10, found 99");
+    refused(d, WITH("\"options\":{\"num_predict\":0}"), ERR_INVALID,
+            "options.num_predict: expected 1 to");
+    refused(d, WITH("\"options\":{\"stop\":[\"\"]}"), ERR_INVALID, "options.stop[0]: expected 1");
+    refused(d, WITH("\"options\":{\"stop\":3}"), ERR_INVALID, "options.stop: expected an array");
+    refused(d, WITH("\"options\":{\"mirostat\":1}"), ERR_UNSUPPORTED, "options.mirostat: not sup");
+    refused(d, WITH("\"options\":{\"tfs_z\":0.5}"), ERR_UNSUPPORTED, "options.tfs_z: not suppor");
+    refused(d, WITH("\"format\":\"xml\""), ERR_INVALID, "format: expected \"json\" or a schema");
+    refused(d, WITH("\"format\":{}"), ERR_UNSUPPORTED, "format");
+    refused(d, WITH("\"think\":3"), ERR_INVALID, "think: expected true, false or a string");
+    refused(d, WITH("\"stream\":1"), ERR_INVALID, "stream: expected true or false");
+    refused(d, WITH("\"logprobs\":true"), ERR_UNSUPPORTED, "logprobs: not supported");
+    refused(&dialect_ollama_generate, "{\"prompt\":[]}", ERR_INVALID, "prompt: expected a string");
+    refused(&dialect_ollama_generate, "{\"prompt\":\"a\",\"suffix\":\"b\"}", ERR_UNSUPPORTED,
+            "suffix: not supported");
+    refused(&dialect_ollama_generate, "{\"prompt\":\"a\",\"context\":[1]}", ERR_UNSUPPORTED,
+            "context: not supported");
+#undef WITH
+#undef SAYS
+}
+
+static void ollama_loads(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        bool loads;
+    } cases[] = {
+        {"{\"model\":\"m\"}", true},
+        {"{\"messages\":[],\"keep_alive\":0}", true},
+        {"{\"prompt\":\"\"}", true},
+        {"{\"prompt\":\"a\"}", false},
+        {"{\"messages\":[{}]}", false},
+        {"{\"messages\":3}", false},
+        {"[]", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        json_t *body = NULL;
+        assert_int_equal(json_parse("body", cases[i].body, strlen(cases[i].body), &body, NULL), OK);
+        assert_int_equal(ollama_only_loads(body), cases[i].loads);
+        json_decref(body);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(anthropic_bodies),   cmocka_unit_test(anthropic_blocks),
-    cmocka_unit_test(anthropic_tools),    cmocka_unit_test(anthropic_refusals),
-    cmocka_unit_test(responses_bodies),   cmocka_unit_test(responses_items),
-    cmocka_unit_test(responses_refusals),
+    cmocka_unit_test(ollama_bodies),      cmocka_unit_test(ollama_refusals),
+    cmocka_unit_test(ollama_loads),       cmocka_unit_test(anthropic_bodies),
+    cmocka_unit_test(anthropic_blocks),   cmocka_unit_test(anthropic_tools),
+    cmocka_unit_test(anthropic_refusals), cmocka_unit_test(responses_bodies),
+    cmocka_unit_test(responses_items),    cmocka_unit_test(responses_refusals),
 };
 
 UNIT_MAIN(tests)
