@@ -86,6 +86,24 @@ def test_no_key_and_wrong_keys(https, keys):
             assert "Bearer" in answer.headers["WWW-Authenticate"]
 
 
+def test_keys_of_other_apis(https, keys):
+    with_key = {"x-api-key": keys[1]["plain"]}
+    for path, kind in (("/v1/messages", "error.type"), ("/v1/responses", "type"), ("/api/chat", None)):
+        asked = {"input": "What is a cat?"} if path == "/v1/responses" else CHAT
+        assert https.post(path, json=asked, headers=with_key).status_code == 200, path
+        assert https.post(path, json=asked, headers=bearer(keys[1]["plain"])).status_code == 200, path
+        refused = https.post(path, json=asked, headers={"x-api-key": keys[1]["plain"][:-1]})
+        assert refused.status_code == 401, path
+        told = refused.json()
+        if kind == "error.type":
+            assert told["type"] == "error" and told["error"]["type"] == "authentication_error"
+        elif kind == "type":
+            assert told["error"]["type"] == "authentication_error"
+        else:
+            assert isinstance(told["error"], str)
+        assert https.post(path, json=asked, headers={"x-api-key": keys[1]["admin"]}).status_code == 403
+
+
 def test_wrong_keys_over_grpc(secure, keys):
     stub = inference_pb2_grpc.InferenceStub(secure)
     for name, headers in wrong_keys(keys[1]["all"]).items():
