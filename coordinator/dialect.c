@@ -5,17 +5,23 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { MAX_NAME_BYTES = 1024 };
+
 void telling_init(struct telling *t, size_t limit_bytes)
 {
     *t = (struct telling){0};
     buf_init(&t->text, limit_bytes);
     buf_init(&t->items, limit_bytes);
+    buf_init(&t->id, MAX_NAME_BYTES);
+    buf_init(&t->name, MAX_NAME_BYTES);
 }
 
 void telling_fini(struct telling *t)
 {
     buf_fini(&t->text);
     buf_fini(&t->items);
+    buf_fini(&t->id);
+    buf_fini(&t->name);
 }
 
 /* --- reading -----------------------------------------------------------------------------------
@@ -25,6 +31,10 @@ void telling_fini(struct telling *t)
 static void rename_field(const struct dialect *d, struct error *err)
 {
     char words[sizeof err->msg];
+    char *function = strstr(err->msg, "].function.");
+    if (d->flat_tools && function && strncmp(err->msg, "tools[", 6) == 0)
+        memmove(function + 1, function + strlen("].function"),
+                strlen(function + strlen("].function")) + 1);
     for (const struct dialect_name *n = d->names; n && n->openai; n++) {
         size_t len = strlen(n->openai);
         if (strncmp(err->msg, n->openai, len) != 0 || !strchr(":.[", err->msg[len]))
@@ -48,10 +58,6 @@ static enum status read_translated(const struct dialect *d, enum openai_kind *ki
     if (st != OK) {
         rename_field(d, err);
         return st;
-    }
-    if (out->tools) {
-        openai_request_fini(out);
-        return error_set(err, ERR_UNSUPPORTED, "tools: not supported (only an empty one is)");
     }
     if (out->default_max_tokens)
         out->max_tokens = 0; /* completions' 16 are OpenAI's */
@@ -119,4 +125,13 @@ json_t *dialect_lossy(const char *s)
         v = json_stringn(clean.data ? clean.data : "", clean.len);
     buf_fini(&clean);
     return v;
+}
+
+json_t *dialect_arguments(const char *text, size_t len)
+{
+    json_t *v = len > 0 ? json_loadb(text, len, JSON_ALLOW_NUL, NULL) : NULL;
+    if (json_is_object(v))
+        return v;
+    json_decref(v);
+    return NULL;
 }

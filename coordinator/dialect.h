@@ -15,11 +15,12 @@
 
 /* What a stream has told, and when; of APIs with one choice. */
 struct telling {
-    enum { TOLD_NOTHING, TOLD_THOUGHT, TOLD_TEXT } open; /* the block that is being told */
-    int32_t blocks;                                      /* begun, the open one with them */
+    enum { TOLD_NOTHING, TOLD_THOUGHT, TOLD_TEXT, TOLD_CALL } open; /* the block that is told */
+    int32_t blocks; /* begun, the open one with them */
     int32_t events;
     const char *finish;
     struct buf text;                      /* of the open block, where its end tells it again */
+    struct buf id, name;                  /* of the open call, the same */
     struct buf items;                     /* JSON of the blocks before, commas between */
     int64_t began_ns, first_ns, ended_ns; /* the request, its first token, its last; 0: not yet */
 };
@@ -43,6 +44,7 @@ struct dialect {
     enum status (*translate)(const json_t *body, enum openai_kind *kind, json_t **out,
                              struct error *err);
     const struct dialect_name *names;
+    bool flat_tools; /* tools[0].name is what chat calls tools[0].function.name */
     enum status (*first)(struct buf *b, const struct openai_head *h, int32_t index,
                          struct error *err);
     enum status (*text)(struct buf *b, const struct openai_head *h, int32_t index, bool reasoning,
@@ -86,5 +88,8 @@ enum status dialect_put(struct buf *b, json_t *v, struct error *err);
 enum status dialect_put_event(struct buf *b, const char *type, json_t *v, struct error *err);
 /* A string of text that may be cut anywhere: messages quote a body's bytes. NULL: no memory. */
 json_t *dialect_lossy(const char *s);
+
+/* A call's arguments as the object that they are; NULL: it broke off. */
+json_t *dialect_arguments(const char *text, size_t len);
 
 #endif

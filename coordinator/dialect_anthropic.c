@@ -105,6 +105,33 @@ static enum status write_text(struct buf *b, const struct openai_head *h, int32_
                      : write_delta(b, t, "text_delta", "text", text, len, err);
 }
 
+/* Content and calls: a block each, in order. */
+static enum status write_pieces(struct buf *b, const struct openai_head *h, int32_t index,
+                                const struct openai_piece *pieces, int32_t count,
+                                const struct openai_logprobs *logprobs, struct error *err)
+{
+    struct telling *t = h->telling;
+    for (const struct openai_piece *p = pieces; p < pieces + count; p++) {
+        if (p->call < 0) {
+            TRY(write_text(b, h, index, false, p->text, p->len, logprobs, err));
+            continue;
+        }
+        if (p->name) {
+            TRY(close_block(b, t, err));
+            TRY(open_block(b, t,
+                           json_pack("{s:s, s:s, s:s, s:{}}", "type", "tool_use", "id", p->id,
+                                     "name", p->name, "input"),
+                           err));
+            t->open = TOLD_CALL;
+        }
+        if (p->len > 0)
+            TRY(write_delta(b, t, "input_json_delta", "partial_json", p->text, p->len, err));
+        if (p->end)
+            TRY(close_block(b, t, err));
+    }
+    return OK;
+}
+
 static enum status write_finish(struct buf *b, const struct openai_head *h, int32_t index,
                                 const char *finish, const struct openai_logprobs *logprobs,
                                 struct error *err)
@@ -128,6 +155,15 @@ static enum status write_end(struct buf *b, const struct openai_head *h,
 /* --- whole answers -----------------------------------------------------------------------------
  */
 
+/* A call that broke off has no input, and nobody should run it: it is left out. */
+static void add_use(json_t *content, const struct openai_piece *c)
+{
+    json_t *input = dialect_arguments(c->text, c->len);
+    if (input)
+        json_array_append_new(content, json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id",
+                                                 c->id, "name", c->name, "input", input));
+}
+
 static enum status write_answer(struct buf *b, const struct openai_head *h,
                                 const struct openai_choice *c, int32_t count,
                                 const struct openai_usage *usage, struct error *err)
@@ -141,6 +177,8 @@ static enum status write_answer(struct buf *b, const struct openai_head *h,
     if (c->content_len > 0)
         json_array_append_new(
             content, json_pack("{s:s, s:s%}", "type", "text", "text", c->content, c->content_len));
+    for (int32_t i = 0; i < c->call_count; i++)
+        add_use(content, &c->calls[i]);
     return dialect_put(b, message_of(h, content, stop_reason(c->finish), usage_of(usage)), err);
 }
 
@@ -185,6 +223,7 @@ static enum status write_stream_error(struct buf *b, const struct openai_head *h
 }
 
 static const struct dialect_name names[] = {
+    {"tool_choice.function.name", "tool_choice.name"},
     {"stop", "stop_sequences"},
     {"enable_thinking", "thinking"},
     {"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"},
@@ -197,8 +236,10 @@ const struct dialect dialect_anthropic = {
     .quiet = "event: ping\ndata: {\"type\":\"ping\"}\n\n",
     .translate = anthropic_translate,
     .names = names,
+    .flat_tools = true,
     .first = write_first,
     .text = write_text,
+    .pieces = write_pieces,
     .finish = write_finish,
     .end = write_end,
     .answer = write_answer,

@@ -3,6 +3,7 @@
 #include "coordinator/dialect.h"
 #include "coordinator/ollama_request.h"
 
+#include <string.h>
 #include <time.h>
 
 static json_t *time_of(int64_t unix_time)
@@ -43,8 +44,9 @@ static json_t *joined(json_t *line, json_t *more)
 /* Durations in ns: the prompt's is the time to the first token, waiting with it. */
 static json_t *end_of(const struct telling *t, const char *finish, const struct openai_usage *u)
 {
+    const char *reason = strcmp(finish, "length") == 0 ? finish : "stop"; /* calls too */
     int64_t first = t->first_ns > 0 ? t->first_ns : t->ended_ns;
-    return json_pack("{s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "done", 1, "done_reason", finish,
+    return json_pack("{s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "done", 1, "done_reason", reason,
                      "total_duration", (json_int_t)(t->ended_ns - t->began_ns), "load_duration",
                      (json_int_t)0, "prompt_eval_count", (json_int_t)u->prompt_tokens,
                      "prompt_eval_duration", (json_int_t)(first - t->began_ns), "eval_count",
@@ -94,6 +96,58 @@ static enum status generate_text(struct buf *b, const struct openai_head *h, int
     return put_text(b, h, false, reasoning, text, len, err);
 }
 
+/* {"id", "function": {"name", "arguments"}}. NULL: it broke off, and nobody should run it. */
+static json_t *call_of(const char *id, const char *name, const char *arguments, size_t len)
+{
+    json_t *object = dialect_arguments(arguments, len);
+    return object ? json_pack("{s:s, s:{s:s, s:o}}", "id", id, "function", "name", name,
+                              "arguments", object)
+                  : NULL;
+}
+
+/* Gives the line's message its calls, which are taken over. */
+static json_t *with_calls(json_t *line, json_t *calls)
+{
+    if (json_object_set_new(json_object_get(line, "message"), "tool_calls", calls) == 0)
+        return line;
+    json_decref(line);
+    return NULL;
+}
+
+/* Arguments are an object, so a call is told when it is whole. */
+static enum status put_call(struct buf *b, const struct openai_head *h,
+                            const struct openai_piece *p, struct error *err)
+{
+    struct telling *t = h->telling;
+    if (p->name) {
+        buf_clear(&t->id);
+        buf_clear(&t->name);
+        buf_clear(&t->text);
+        TRY(buf_puts(&t->id, p->id, err));
+        TRY(buf_puts(&t->name, p->name, err));
+    }
+    TRY(buf_append(&t->text, p->text, p->len, err));
+    if (!p->end)
+        return OK;
+    json_t *call = call_of(t->id.data, t->name.data, t->text.data, t->text.len);
+    json_t *line = with_calls(line_of(h, true, NULL, 0, NULL, 0), json_pack("[o]", call));
+    return put_line(b, joined(line, json_pack("{s:b}", "done", 0)), err);
+}
+
+static enum status chat_pieces(struct buf *b, const struct openai_head *h, int32_t index,
+                               const struct openai_piece *pieces, int32_t count,
+                               const struct openai_logprobs *logprobs, struct error *err)
+{
+    (void)index, (void)logprobs;
+    for (const struct openai_piece *p = pieces; p < pieces + count; p++) {
+        if (p->call < 0)
+            TRY(put_text(b, h, true, false, p->text, p->len, err));
+        else
+            TRY(put_call(b, h, p, err));
+    }
+    return OK;
+}
+
 static enum status write_finish(struct buf *b, const struct openai_head *h, int32_t index,
                                 const char *finish, const struct openai_logprobs *logprobs,
                                 struct error *err)
@@ -127,6 +181,14 @@ static enum status put_answer(struct buf *b, const struct openai_head *h, bool c
                               struct error *err)
 {
     json_t *line = line_of(h, chat, c->content, c->content_len, c->reasoning, c->reasoning_len);
+    json_t *calls = json_array();
+    for (int32_t i = 0; i < c->call_count; i++) {
+        const struct openai_piece *p = &c->calls[i];
+        json_array_append_new(calls, call_of(p->id, p->name, p->text, p->len));
+    }
+    if (json_array_size(calls) > 0)
+        line = with_calls(line, json_incref(calls));
+    json_decref(calls);
     return dialect_put(b, joined(line, end_of(h->telling, c->finish, usage)), err);
 }
 
@@ -182,6 +244,7 @@ const struct dialect dialect_ollama_chat = {
     .names = names,
     .first = write_first,
     .text = chat_text,
+    .pieces = chat_pieces,
     .finish = write_finish,
     .end = chat_end,
     .answer = chat_answer,

@@ -1,5 +1,5 @@
 /* OpenAI's Responses API: see dialect.h. No state. Events and objects: OpenAI's API reference. An
- * answer is a list of items: what was thought, then the message. */
+ * answer is a list of items: what was thought, the message, calls. */
 #include "coordinator/dialect.h"
 #include "coordinator/responses_request.h"
 
@@ -8,12 +8,11 @@
 /* --- objects -----------------------------------------------------------------------------------
  */
 
-/* "rs_..." and "msg_..." follow from the response's own id and the item's place. */
-static json_t *item_id(const struct openai_head *h, bool reasoning, int32_t index)
+/* "rs_...", "msg_..." and "fc_..." follow from the response's own id and the item's place. */
+static json_t *item_id(const struct openai_head *h, const char *word, int32_t index)
 {
     char words[96];
-    snprintf(words, sizeof words, "%s_%s_%d", reasoning ? "rs" : "msg",
-             h->id + strlen(dialect_responses.id), index);
+    snprintf(words, sizeof words, "%s_%s_%d", word, h->id + strlen(dialect_responses.id), index);
     return json_string(words);
 }
 
@@ -30,12 +29,20 @@ static json_t *item_of(const struct openai_head *h, bool reasoning, int32_t inde
                        const char *status, json_t *part)
 {
     json_t *content = part ? json_pack("[o]", part) : json_array();
-    json_t *id = item_id(h, reasoning, index);
+    json_t *id = item_id(h, reasoning ? "rs" : "msg", index);
     return reasoning
                ? json_pack("{s:o, s:s, s:[], s:o, s:n, s:s}", "id", id, "type", "reasoning",
                            "summary", "content", content, "encrypted_content", "status", status)
                : json_pack("{s:o, s:s, s:s, s:s, s:o}", "id", id, "type", "message", "status",
                            status, "role", "assistant", "content", content);
+}
+
+static json_t *call_of(const struct openai_head *h, int32_t index, const char *status,
+                       const char *id, const char *name, const char *arguments, size_t len)
+{
+    return json_pack("{s:o, s:s, s:s, s:s, s:s, s:o}", "id", item_id(h, "fc", index), "type",
+                     "function_call", "status", status, "call_id", id, "name", name, "arguments",
+                     json_stringn(len ? arguments : "", len));
 }
 
 static json_t *usage_of(const struct openai_usage *u)
@@ -107,8 +114,8 @@ static json_t *at_part(const struct openai_head *h)
 {
     const struct telling *t = h->telling;
     return json_pack("{s:o, s:i, s:i}", "item_id",
-                     item_id(h, t->open == TOLD_THOUGHT, t->blocks - 1), "output_index",
-                     t->blocks - 1, "content_index", 0);
+                     item_id(h, t->open == TOLD_THOUGHT ? "rs" : "msg", t->blocks - 1),
+                     "output_index", t->blocks - 1, "content_index", 0);
 }
 
 /* The same with another field; `v` is taken over. */
@@ -151,20 +158,11 @@ static enum status keep_item(struct telling *t, const json_t *item, struct error
     return dialect_put(&t->items, json_incref((json_t *)item), err);
 }
 
-static enum status close_item(struct buf *b, const struct openai_head *h, const char *status,
-                              struct error *err)
+/* The open item is over. Takes `item` over, as it is in the end. */
+static enum status end_item(struct buf *b, const struct openai_head *h, json_t *item,
+                            struct error *err)
 {
     struct telling *t = h->telling;
-    bool reasoning = t->open == TOLD_THOUGHT;
-    if (t->open == TOLD_NOTHING)
-        return OK;
-    const char *text = t->text.data;
-    size_t len = t->text.len;
-    TRY(put(b, h, reasoning ? "response.reasoning_text.done" : "response.output_text.done",
-            with_logprobs(part_with(h, "text", json_stringn(text, len)), reasoning), err));
-    TRY(put(b, h, "response.content_part.done", part_with(h, "part", part_of(reasoning, text, len)),
-            err));
-    json_t *item = item_of(h, reasoning, t->blocks - 1, status, part_of(reasoning, text, len));
     t->open = TOLD_NOTHING;
     buf_clear(&t->text);
     enum status st = keep_item(t, item, err);
@@ -173,6 +171,39 @@ static enum status close_item(struct buf *b, const struct openai_head *h, const 
                  json_pack("{s:i, s:O}", "output_index", t->blocks - 1, "item", item), err);
     json_decref(item);
     return st;
+}
+
+static enum status close_call(struct buf *b, const struct openai_head *h, const char *status,
+                              struct error *err)
+{
+    const struct telling *t = h->telling;
+    const char *text = t->text.len ? t->text.data : "";
+    TRY(put(b, h, "response.function_call_arguments.done",
+            json_pack("{s:o, s:i, s:s, s:s%}", "item_id", item_id(h, "fc", t->blocks - 1),
+                      "output_index", t->blocks - 1, "name", t->name.data, "arguments", text,
+                      t->text.len),
+            err));
+    return end_item(
+        b, h, call_of(h, t->blocks - 1, status, t->id.data, t->name.data, text, t->text.len), err);
+}
+
+static enum status close_item(struct buf *b, const struct openai_head *h, const char *status,
+                              struct error *err)
+{
+    const struct telling *t = h->telling;
+    bool reasoning = t->open == TOLD_THOUGHT;
+    if (t->open == TOLD_NOTHING)
+        return OK;
+    if (t->open == TOLD_CALL) /* it broke off */
+        return close_call(b, h, "incomplete", err);
+    const char *text = t->text.data;
+    size_t len = t->text.len;
+    TRY(put(b, h, reasoning ? "response.reasoning_text.done" : "response.output_text.done",
+            with_logprobs(part_with(h, "text", json_stringn(text, len)), reasoning), err));
+    TRY(put(b, h, "response.content_part.done", part_with(h, "part", part_of(reasoning, text, len)),
+            err));
+    return end_item(
+        b, h, item_of(h, reasoning, t->blocks - 1, status, part_of(reasoning, text, len)), err);
 }
 
 static enum status write_text(struct buf *b, const struct openai_head *h, int32_t index,
@@ -190,6 +221,52 @@ static enum status write_text(struct buf *b, const struct openai_head *h, int32_
     TRY(buf_append(&t->text, text, len, err));
     return put(b, h, reasoning ? "response.reasoning_text.delta" : "response.output_text.delta",
                with_logprobs(part_with(h, "delta", json_stringn(text, len)), reasoning), err);
+}
+
+static enum status open_call(struct buf *b, const struct openai_head *h,
+                             const struct openai_piece *p, struct error *err)
+{
+    struct telling *t = h->telling;
+    TRY(close_item(b, h, "completed", err));
+    buf_clear(&t->id);
+    buf_clear(&t->name);
+    TRY(buf_puts(&t->id, p->id, err));
+    TRY(buf_puts(&t->name, p->name, err));
+    t->open = TOLD_CALL;
+    int32_t index = t->blocks++;
+    return put(b, h, "response.output_item.added",
+               json_pack("{s:i, s:o}", "output_index", index, "item",
+                         call_of(h, index, "in_progress", p->id, p->name, "", 0)),
+               err);
+}
+
+static enum status write_call(struct buf *b, const struct openai_head *h,
+                              const struct openai_piece *p, struct error *err)
+{
+    struct telling *t = h->telling;
+    if (p->name)
+        TRY(open_call(b, h, p, err));
+    if (p->len > 0) {
+        TRY(buf_append(&t->text, p->text, p->len, err));
+        TRY(put(b, h, "response.function_call_arguments.delta",
+                json_pack("{s:o, s:i, s:s%}", "item_id", item_id(h, "fc", t->blocks - 1),
+                          "output_index", t->blocks - 1, "delta", p->text, p->len),
+                err));
+    }
+    return p->end ? close_call(b, h, "completed", err) : OK;
+}
+
+static enum status write_pieces(struct buf *b, const struct openai_head *h, int32_t index,
+                                const struct openai_piece *pieces, int32_t count,
+                                const struct openai_logprobs *logprobs, struct error *err)
+{
+    for (const struct openai_piece *p = pieces; p < pieces + count; p++) {
+        if (p->call < 0)
+            TRY(write_text(b, h, index, false, p->text, p->len, logprobs, err));
+        else
+            TRY(write_call(b, h, p, err));
+    }
+    return OK;
 }
 
 static enum status write_finish(struct buf *b, const struct openai_head *h, int32_t index,
@@ -235,14 +312,22 @@ static enum status write_answer(struct buf *b, const struct openai_head *h,
                                 const struct openai_usage *usage, struct error *err)
 {
     (void)count;
-    const char *status = status_of(c->finish);
+    const char *status = status_of(c->finish), *text = c->call_count > 0 ? "completed" : status;
     json_t *output = json_array();
     if (c->reasoning_len > 0)
-        json_array_append_new(output, item_of(h, true, 0, c->content_len > 0 ? "completed" : status,
+        json_array_append_new(output, item_of(h, true, 0, c->content_len > 0 ? "completed" : text,
                                               part_of(true, c->reasoning, c->reasoning_len)));
     if (c->content_len > 0)
-        json_array_append_new(output, item_of(h, false, (int32_t)json_array_size(output), status,
+        json_array_append_new(output, item_of(h, false, (int32_t)json_array_size(output), text,
                                               part_of(false, c->content, c->content_len)));
+    for (int32_t i = 0; i < c->call_count; i++) {
+        json_t *arguments = dialect_arguments(c->calls[i].text, c->calls[i].len);
+        json_array_append_new(output,
+                              call_of(h, (int32_t)json_array_size(output),
+                                      arguments ? "completed" : "incomplete", c->calls[i].id,
+                                      c->calls[i].name, c->calls[i].text, c->calls[i].len));
+        json_decref(arguments);
+    }
     return dialect_put(b, response_of(h, status, output, usage, NULL), err);
 }
 
@@ -259,10 +344,11 @@ static enum status write_stream_error(struct buf *b, const struct openai_head *h
 }
 
 static const struct dialect_name names[] = {
+    {"tool_choice.function.name", "tool_choice.name"},
     {"max_tokens", "max_output_tokens"},
     {"messages", "input"},
     {"response_format", "text.format"},
-    {"enable_thinking", "reasoning.effort"},
+    {"reasoning_effort", "reasoning.effort"},
     {0},
 };
 
@@ -272,8 +358,10 @@ const struct dialect dialect_responses = {
     .quiet = ": waiting\n\n",
     .translate = responses_translate,
     .names = names,
+    .flat_tools = true,
     .first = write_first,
     .text = write_text,
+    .pieces = write_pieces,
     .finish = write_finish,
     .end = write_end,
     .answer = write_answer,

@@ -276,8 +276,7 @@ static void on_text(void *user, enum part part, const char *text, size_t len)
 /* What distinguishes it from other answers: the id without the API's word. */
 static const char *own_name(const struct answer *a)
 {
-    const char *name = a->id + strlen(a->x->dialect->id);
-    return *name == '-' ? name + 1 : name;
+    return a->id + strlen(a->x->dialect->id);
 }
 
 static void on_pieces(void *user, const struct told_piece *told, int32_t count)

@@ -1,6 +1,7 @@
 /* Ollama's API: see http_ollama.h. No state. */
 #include "coordinator/http_ollama.h"
 #include "base/check.h"
+#include "coordinator/calls.h"
 #include "coordinator/dialect.h"
 #include "coordinator/http_api.h"
 #include "coordinator/ollama_request.h"
@@ -118,6 +119,8 @@ static json_t *capabilities_of(const struct chat_text *text)
 {
     json_t *list = json_pack("[s]", "completion");
     enum template_kind t = text ? text->template : TEMPLATE_COUNT;
+    if (calls_format(t) != CALLS_NONE)
+        json_array_append_new(list, json_string("tools"));
     if (t == TEMPLATE_QWEN3 || t == TEMPLATE_QWEN3_REV || t == TEMPLATE_QWEN3_THINKING_2507)
         json_array_append_new(list, json_string("thinking"));
     return list;

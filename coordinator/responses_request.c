@@ -242,24 +242,13 @@ static enum status add_format(const json_t *body, json_t *out, struct error *err
     return translate_put(out, "response_format", json_pack("{s:O}", "type", type), err);
 }
 
-/* Effort is thinking or none; without it, what the model does by itself. */
 static enum status add_effort(const json_t *body, json_t *out, struct error *err)
 {
-    static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh"};
-    const json_t *reasoning, *effort;
+    static const struct translate_field fields[] = {
+        {"effort", TRANSLATE_STRING, "reasoning_effort"}, {0}};
+    const json_t *reasoning;
     TRY(translate_get(body, "", "reasoning", TRANSLATE_OBJECT, &reasoning, err));
-    if (!reasoning)
-        return OK;
-    TRY(translate_get(reasoning, "reasoning", "effort", TRANSLATE_STRING, &effort, err));
-    if (!effort)
-        return OK;
-    for (size_t i = 0; i < COUNT_OF(efforts); i++)
-        if (translate_is(effort, efforts[i]))
-            return translate_put(out, "enable_thinking", json_boolean(i > 0), err);
-    return error_set(err, ERR_INVALID,
-                     "reasoning.effort: expected none, minimal, low, medium, high or xhigh, found "
-                     "\"%s\"",
-                     shown(json_string_value(effort)).s);
+    return reasoning ? translate_fields(reasoning, "reasoning", fields, out, err) : OK;
 }
 
 /* Only the lists of logprobs would be anything here. */

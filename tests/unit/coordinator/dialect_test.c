@@ -49,6 +49,35 @@ static void whole(const struct dialect *d, const char *finish)
     assert_int_equal(d->answer(&b, &head, &c, 1, &usage, &err), OK);
 }
 
+/* Content, a call in two pieces, one that is whole, and more content; a third call breaks off. */
+static const struct openai_piece calling[] = {
+    {.call = -1, .text = "I ", .len = 2},
+    {.call = 0, .id = "call_1_0", .name = "f", .text = "{\"a\": ", .len = 6},
+    {.call = 0, .text = "1}", .len = 2, .end = true},
+    {.call = 1, .id = "call_1_1", .name = "g", .text = "{}", .len = 2, .end = true},
+    {.call = -1, .text = "go", .len = 2},
+    {.call = 2, .id = "call_1_2", .name = "g", .text = "{\"b", .len = 3},
+};
+
+static void calls(const struct dialect *d)
+{
+    struct error err;
+    assert_int_equal(d->pieces(&b, &head, 0, calling, 2, NULL, &err), OK);
+    assert_int_equal(d->pieces(&b, &head, 0, calling + 2, 4, NULL, &err), OK);
+    assert_int_equal(d->finish(&b, &head, 0, "tool_calls", NULL, &err), OK);
+}
+
+static void whole_calls(const struct dialect *d)
+{
+    struct error err;
+    static const struct openai_piece all[] = {
+        {.call = 0, .id = "call_1_0", .name = "f", .text = "{\"a\": 1}", .len = 8},
+        {.call = 1, .id = "call_1_1", .name = "g", .text = "{\"b", .len = 3},
+    };
+    struct openai_choice c = {.calls = all, .call_count = 2, .finish = "tool_calls"};
+    assert_int_equal(d->answer(&b, &head, &c, 1, &usage, &err), OK);
+}
+
 /* What was written is `expected` as JSON. */
 static void assert_json(const char *found, size_t len, const char *expected)
 {
@@ -134,6 +163,57 @@ static void anthropic_answers(void **state)
                 "5,\"output_tokens_details\":{\"thinking_tokens\":2}}}");
 }
 
+#define BEGIN(i, block)                                                                            \
+    {                                                                                              \
+        "content_block_start",                                                                     \
+            "{\"type\":\"content_block_start\",\"index\":" #i ",\"content_block\":" block "}"      \
+    }
+#define DELTA(i, delta)                                                                            \
+    {                                                                                              \
+        "content_block_delta", AT(i) delta "}"                                                     \
+    }
+#define STOP(i)                                                                                    \
+    {                                                                                              \
+        "content_block_stop", "{\"type\":\"content_block_stop\",\"index\":" #i "}"                 \
+    }
+#define USE(id, name, input)                                                                       \
+    "{\"type\":\"tool_use\",\"id\":\"" id "\",\"name\":\"" name "\",\"input\":" input "}"
+
+static void anthropic_calls(void **state)
+{
+    (void)state;
+    static const char *const events[][2] = {
+        BEGIN(0, "{\"type\":\"text\",\"text\":\"\"}"),
+        DELTA(0, "{\"type\":\"text_delta\",\"text\":\"I \"}"),
+        STOP(0),
+        BEGIN(1, USE("call_1_0", "f", "{}")),
+        DELTA(1, "{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"a\\\": \"}"),
+        DELTA(1, "{\"type\":\"input_json_delta\",\"partial_json\":\"1}\"}"),
+        STOP(1),
+        BEGIN(2, USE("call_1_1", "g", "{}")),
+        DELTA(2, "{\"type\":\"input_json_delta\",\"partial_json\":\"{}\"}"),
+        STOP(2),
+        BEGIN(3, "{\"type\":\"text\",\"text\":\"\"}"),
+        DELTA(3, "{\"type\":\"text_delta\",\"text\":\"go\"}"),
+        STOP(3),
+        BEGIN(4, USE("call_1_2", "g", "{}")),
+        DELTA(4, "{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"b\"}"),
+        STOP(4),
+    };
+    begin("msg_1");
+    calls(&dialect_anthropic);
+    assert_events(events, COUNT_OF(events));
+    buf_clear(&b);
+    whole_calls(&dialect_anthropic);
+    json_t *root = NULL;
+    assert_int_equal(json_parse("written", b.data, b.len, &root, NULL), OK);
+    assert_int_equal(json_array_size(at(root, "content")), 1); /* what broke off is left out */
+    assert_string_equal(json_string_value(at(root, "content.0.name")), "f");
+    assert_int_equal(json_integer_value(at(root, "content.0.input.a")), 1);
+    assert_string_equal(json_string_value(at(root, "stop_reason")), "tool_use");
+    json_decref(root);
+}
+
 static void anthropic_errors(void **state)
 {
     (void)state;
@@ -213,6 +293,66 @@ static void responses_streams(void **state)
     begin("resp_1");
     stream(&dialect_responses, "length");
     assert_events(events, COUNT_OF(events));
+}
+
+#define CALL(state, i, name, arguments)                                                            \
+    "{\"id\":\"fc_1_" #i "\",\"type\":\"function_call\",\"status\":\"" state                       \
+    "\",\"call_id\":\"call_1_" name "\",\"arguments\":\"" arguments "\"}"
+#define ADDED(n, i, item) EVENT("output_item.added", n, "\"output_index\":" #i ",\"item\":" item)
+#define DONE(n, i, item) EVENT("output_item.done", n, "\"output_index\":" #i ",\"item\":" item)
+#define OF_CALL(i) "\"item_id\":\"fc_1_" #i "\",\"output_index\":" #i ","
+#define MORE(n, i, text)                                                                           \
+    EVENT("function_call_arguments.delta", n, OF_CALL(i) "\"delta\":\"" text "\"")
+#define ALL(n, i, name, text)                                                                      \
+    EVENT("function_call_arguments.done", n,                                                       \
+          OF_CALL(i) "\"name\":\"" name "\",\"arguments\":\"" text "\"")
+#define SPOKEN(i, state, content)                                                                  \
+    "{\"id\":\"msg_1_" #i "\",\"type\":\"message\",\"status\":\"" state                            \
+    "\",\"role\":\"assistant\",\"content\":" content "}"
+
+static void responses_calls(void **state)
+{
+    (void)state;
+    static const char *const events[][2] = {
+        ADDED(0, 0, SPOKEN(0, "in_progress", "[]")),
+        EVENT("content_part.added", 1, OF("msg_1_0", 0) "\"part\":" SAYS("")),
+        EVENT("output_text.delta", 2, OF("msg_1_0", 0) "\"delta\":\"I \",\"logprobs\":[]"),
+        EVENT("output_text.done", 3, OF("msg_1_0", 0) "\"text\":\"I \",\"logprobs\":[]"),
+        EVENT("content_part.done", 4, OF("msg_1_0", 0) "\"part\":" SAYS("I ")),
+        DONE(5, 0, SPOKEN(0, "completed", "[" SAYS("I ") "]")),
+        ADDED(6, 1, CALL("in_progress", 1, "0\",\"name\":\"f", "")),
+        MORE(7, 1, "{\\\"a\\\": "),
+        MORE(8, 1, "1}"),
+        ALL(9, 1, "f", "{\\\"a\\\": 1}"),
+        DONE(10, 1, CALL("completed", 1, "0\",\"name\":\"f", "{\\\"a\\\": 1}")),
+        ADDED(11, 2, CALL("in_progress", 2, "1\",\"name\":\"g", "")),
+        MORE(12, 2, "{}"),
+        ALL(13, 2, "g", "{}"),
+        DONE(14, 2, CALL("completed", 2, "1\",\"name\":\"g", "{}")),
+        ADDED(15, 3, SPOKEN(3, "in_progress", "[]")),
+        EVENT("content_part.added", 16, OF("msg_1_3", 3) "\"part\":" SAYS("")),
+        EVENT("output_text.delta", 17, OF("msg_1_3", 3) "\"delta\":\"go\",\"logprobs\":[]"),
+        EVENT("output_text.done", 18, OF("msg_1_3", 3) "\"text\":\"go\",\"logprobs\":[]"),
+        EVENT("content_part.done", 19, OF("msg_1_3", 3) "\"part\":" SAYS("go")),
+        DONE(20, 3, SPOKEN(3, "completed", "[" SAYS("go") "]")),
+        ADDED(21, 4, CALL("in_progress", 4, "2\",\"name\":\"g", "")),
+        MORE(22, 4, "{\\\"b"),
+        ALL(23, 4, "g", "{\\\"b"),
+        DONE(24, 4, CALL("incomplete", 4, "2\",\"name\":\"g", "{\\\"b")),
+    };
+    begin("resp_1");
+    calls(&dialect_responses);
+    assert_events(events, COUNT_OF(events));
+    buf_clear(&b);
+    whole_calls(&dialect_responses);
+    json_t *root = NULL;
+    assert_int_equal(json_parse("written", b.data, b.len, &root, NULL), OK);
+    assert_string_equal(json_string_value(at(root, "output.0.call_id")), "call_1_0");
+    assert_string_equal(json_string_value(at(root, "output.0.arguments")), "{\"a\": 1}");
+    assert_string_equal(json_string_value(at(root, "output.0.status")), "completed");
+    assert_string_equal(json_string_value(at(root, "output.1.status")), "incomplete");
+    assert_string_equal(json_string_value(at(root, "status")), "completed");
+    json_decref(root);
 }
 
 static void responses_answers(void **state)
@@ -302,6 +442,26 @@ static void ollama_streams(void **state)
     assert_lines(generate, COUNT_OF(generate));
 }
 
+#define CALLS(id, name, arguments)                                                                 \
+    "\"content\":\"\",\"tool_calls\":[{\"id\":\"" id "\",\"function\":{\"name\":\"" name           \
+    "\",\"arguments\":" arguments "}}]"
+
+static void ollama_calls(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        SAID("\"content\":\"I \"") GOES_ON, SAID(CALLS("call_1_0", "f", "{\"a\":1}")) GOES_ON,
+        SAID(CALLS("call_1_1", "g", "{}")) GOES_ON,
+        SAID("\"content\":\"go\"") GOES_ON, /* what broke off is left out */
+    };
+    begin_timed();
+    calls(&dialect_ollama_chat);
+    assert_lines(lines, COUNT_OF(lines));
+    begin_timed();
+    whole_calls(&dialect_ollama_chat);
+    assert_json(b.data, b.len, SAID(CALLS("call_1_0", "f", "{\"a\":1}")) ENDS("stop"));
+}
+
 static void ollama_answers_and_errors(void **state)
 {
     (void)state;
@@ -340,7 +500,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(anthropic_errors),  cmocka_unit_test(responses_streams),
     cmocka_unit_test(responses_answers), cmocka_unit_test(responses_failures),
     cmocka_unit_test(ollama_streams),    cmocka_unit_test(ollama_answers_and_errors),
-    cmocka_unit_test(limits_are_kept),
+    cmocka_unit_test(anthropic_calls),   cmocka_unit_test(responses_calls),
+    cmocka_unit_test(ollama_calls),      cmocka_unit_test(limits_are_kept),
 };
 
 UNIT_MAIN(tests)

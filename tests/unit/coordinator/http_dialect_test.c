@@ -181,7 +181,52 @@ static void ollama_routes(void **state)
     finish();
 }
 
+/* The fake says content, a call in three pieces, one that is whole, and content again. */
+static void calls_over_every_door(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *body, *event, *last;
+        int calls;
+    } doors[] = {
+        {CLAUDE,
+         ASK("\"seed\":900,\"stream\":true,\"tools\":[{\"name\":\"f\",\"input_schema\":{}}]"),
+         "\"type\":\"tool_use\"", "\"stop_reason\":\"tool_use\"", 2},
+        {RESPONSES,
+         INPUT("\"seed\":900,\"stream\":true,\"tools\":[{\"type\":\"function\",\"name\":\"f\"}]"),
+         "event: response.function_call_arguments.done", "event: response.completed", 2},
+        {"/api/chat",
+         "{" HI "\"options\":{\"seed\":900},\"tools\":[{\"type\":\"function\",\"function\":{"
+         "\"name\":\"f\"}}]}",
+         "\"tool_calls\":[{", "\"done_reason\":\"stop\"", 2},
+    };
+    begin();
+    for (size_t i = 0; i < COUNT_OF(doors); i++) {
+        assert_int_equal(call("POST", doors[i].path, "", doors[i].body)->code, 200);
+        assert_int_equal(fake_params.calls, CALLS_HERMES);
+        assert_int_equal(count_of(answer.body.data, doors[i].event), doors[i].calls);
+        assert_int_equal(count_of(answer.body.data, doors[i].last), 1);
+        assert_int_equal(count_of(answer.body.data, "\" Done.\""), i == 1 ? 5 : 1);
+    }
+    assert_int_equal(
+        call("POST", CLAUDE, "",
+             ASK("\"seed\":900,\"tools\":[{\"name\":\"f\",\"input_schema\":{}}],"
+                 "\"tool_choice\":{\"type\":\"auto\",\"disable_parallel_tool_use\":true}"))
+            ->code,
+        200);
+    assert_true(fake_params.one_call);
+    json_t *root = body_of(&answer);
+    assert_at(root, "content.0.text", "I look. Done.");
+    assert_at(root, "content.1.name", "f");
+    assert_at(root, "content.1.input.a", "b");
+    assert_at(root, "content.2.name", "g");
+    assert_at(root, "stop_reason", "tool_use");
+    json_decref(root);
+    finish();
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(calls_over_every_door),
     cmocka_unit_test(ollama_routes),
     cmocka_unit_test(whole_answers),
     cmocka_unit_test(streams),

@@ -187,6 +187,12 @@ static void anthropic_refusals(void **state)
             "tools[0].input_schema: expected an object, found nothing");
     refused(d, WITH("\"tools\":[{\"type\":\"bash_20250124\",\"name\":\"bash\"}]"), ERR_UNSUPPORTED,
             "tools[0].type: \"bash_20250124\" is not supported");
+    refused(d, WITH("\"tools\":[{\"name\":\"f g\",\"input_schema\":{}}]"), ERR_INVALID,
+            "tools[0].name: expected no white space");
+    refused(d,
+            WITH("\"tools\":[{\"name\":\"f\",\"input_schema\":{}}],\"tool_choice\":{\"type\":"
+                 "\"tool\",\"name\":\"g\"}"),
+            ERR_INVALID, "tool_choice.name: expected the name of one of the tools");
     refused(d, WITH("\"tool_choice\":{\"type\":\"tool\"}"), ERR_INVALID, "tool_choice.name: expec");
     refused(d, WITH("\"mcp_servers\":[{}]"), ERR_UNSUPPORTED, "mcp_servers: not supported");
     refused(d, WITH("\"output_config\":{\"format\":{\"type\":\"json_schema\"}}"), ERR_UNSUPPORTED,
@@ -211,13 +217,14 @@ static void responses_bodies(void **state)
             "\"include\":[\"reasoning.encrypted_content\"],\"reasoning\":{\"effort\":\"none\"},"
             "\"previous_response_id\":null,\"background\":false,\"metadata\":{},\"wisdom\":1}",
             "{\"model\":\"m\",\"stream\":false,\"max_tokens\":5,\"temperature\":1,\"top_p\":0.5,"
-            "\"seed\":3,\"parallel_tool_calls\":true,\"enable_thinking\":false,\"messages\":[{"
+            "\"seed\":3,\"parallel_tool_calls\":true,\"reasoning_effort\":\"none\",\"messages\":[{"
             "\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"hi\"}]}");
-    becomes(d, OPENAI_CHAT,
-            "{\"input\":\"\",\"text\":{\"format\":{\"type\":\"json_object\"}},\"reasoning\":{"
-            "\"effort\":\"low\",\"summary\":\"auto\"}}",
-            "{\"response_format\":{\"type\":\"json_object\"},\"enable_thinking\":true,\"messages\":"
-            "[{\"role\":\"user\",\"content\":\"\"}]}");
+    becomes(
+        d, OPENAI_CHAT,
+        "{\"input\":\"\",\"text\":{\"format\":{\"type\":\"json_object\"}},\"reasoning\":{"
+        "\"effort\":\"low\",\"summary\":\"auto\"}}",
+        "{\"response_format\":{\"type\":\"json_object\"},\"reasoning_effort\":\"low\",\"messages\":"
+        "[{\"role\":\"user\",\"content\":\"\"}]}");
     becomes(d, OPENAI_CHAT,
             "{\"input\":\"\",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"description\":\"d\""
             ",\"parameters\":{},\"strict\":false}],\"tool_choice\":{\"type\":\"function\",\"name\":"
