@@ -1,0 +1,99 @@
+"""Tool calls over the other APIs, as their own clients have them: the model of test_tools.py."""
+
+import json
+
+import anthropic
+import ollama
+import openai
+import pytest
+
+import scripted
+import server
+from test_tools import ANSWER, BROKEN, CALLS, TOOLS
+
+QUESTION = [{"role": "user", "content": "How is the weather in Oslo?"}]
+FUNCTIONS = [t["function"] for t in TOOLS]
+ANTHROPIC_TOOLS = [{"name": f["name"], "description": f.get("description", ""),
+                    "input_schema": f["parameters"]} for f in FUNCTIONS]
+RESPONSES_TOOLS = [{"type": "function", "strict": False, **f} for f in FUNCTIONS]
+GREEDY = {"extra_body": {"temperature": 0}}
+OSLO = {"city": "Oslo", "days": 3}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("doors")
+    scripted.make(folder / "model", [CALLS, ANSWER, BROKEN])
+    made = server.Direct(folder, model={"path": folder / "model", "name": "scripted"},
+                         limits={"context": 2048})
+    yield made
+    made.stop()
+
+
+def test_anthropic(running):
+    asked = {"model": "scripted", "max_tokens": 500, "messages": QUESTION, "tools": ANTHROPIC_TOOLS,
+             "thinking": {"type": "enabled", "budget_tokens": 1024}, **GREEDY}
+    with anthropic.Anthropic(base_url=f"http://{running.http}", api_key="none", max_retries=0,
+                             timeout=60 * server.FACTOR) as client:
+        whole = client.messages.create(**asked)
+        with client.messages.stream(**asked) as stream:
+            events = [e.type for e in stream]
+            streamed = stream.get_final_message()
+        counted = client.messages.count_tokens(**{k: asked[k] for k in
+                                                  ("model", "messages", "tools", "thinking")})
+        # What was said goes back as it came, with what the tools gave.
+        results = [{"type": "tool_result", "tool_use_id": b.id, "content": "3 degrees"}
+                   for b in whole.content if b.type == "tool_use"]
+        talk = [*QUESTION, {"role": "assistant", "content": whole.content},
+                {"role": "user", "content": results}]
+        assert client.messages.create(**{**asked, "messages": talk}).content
+    for message in (whole, streamed):
+        assert [b.type for b in message.content] == ["thinking", "text", "tool_use", "tool_use"]
+        assert message.content[0].thinking == "I need the weather of two."
+        assert message.content[1].text == "Let me look."
+        assert (message.content[2].name, message.content[2].input) == ("get_weather", OSLO)
+        assert (message.content[3].name, message.content[3].input) == ("now", {})
+        assert message.stop_reason == "tool_use"
+    assert events.count("input_json") > 3
+    assert counted.input_tokens == whole.usage.input_tokens + whole.usage.cache_read_input_tokens
+
+
+def test_responses(running):
+    asked = {"model": "scripted", "input": QUESTION, "tools": RESPONSES_TOOLS, "temperature": 0}
+    with openai.OpenAI(base_url=f"http://{running.http}/v1", api_key="none", max_retries=0,
+                       timeout=60 * server.FACTOR) as client:
+        whole = client.responses.create(**asked)
+        with client.responses.stream(**asked) as stream:
+            events = [e.type for e in stream]
+            streamed = stream.get_final_response()
+        outputs = [{"type": "function_call_output", "call_id": i.call_id, "output": "3 degrees"}
+                   for i in whole.output if i.type == "function_call"]
+        talk = [*QUESTION, *(i.model_dump(exclude_none=True) for i in whole.output), *outputs]
+        assert client.responses.create(**{**asked, "input": talk}).output
+    for response in (whole, streamed):
+        assert [i.type for i in response.output] == ["reasoning", "message", "function_call",
+                                                     "function_call"]
+        assert response.output_text == "Let me look."
+        calls = response.output[2:]
+        assert [(c.name, json.loads(c.arguments)) for c in calls] == [("get_weather", OSLO), ("now", {})]
+        assert len({c.call_id for c in calls}) == 2
+        assert response.status == "completed"
+    assert events.count("response.function_call_arguments.delta") > 3
+    assert events.count("response.function_call_arguments.done") == 2
+
+
+def test_ollama(running):
+    client = ollama.Client(host=f"http://{running.http}", timeout=60 * server.FACTOR)
+    asked = {"model": "scripted", "messages": QUESTION, "tools": TOOLS, "think": True,
+             "options": {"temperature": 0}}
+    whole = client.chat(**asked)
+    parts = list(client.chat(stream=True, **asked))
+    calls = [c for p in parts for c in p.message.tool_calls or []]
+    assert "".join(p.message.content or "" for p in parts) == whole.message.content == "Let me look."
+    assert "".join(p.message.thinking or "" for p in parts) == whole.message.thinking
+    for found in (calls, whole.message.tool_calls):
+        assert [(c.function.name, dict(c.function.arguments)) for c in found] == [
+            ("get_weather", OSLO), ("now", {})]
+    talk = [*QUESTION, whole.message, {"role": "tool", "content": "3 degrees", "tool_name": "now"}]
+    assert client.chat(**{**asked, "messages": talk}).done
+    assert "tools" in client.show("scripted").capabilities
