@@ -105,6 +105,8 @@ ANSWERED = [
     (CHAT, {"stream": True, "logprobs": True, "stream_options": {"include_usage": True}}),
     (CHAT, {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
     (CHAT, {"prompt_logprobs": 2, "temperature": 0, "enable_thinking": False}),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            "reasoning_effort": "low"}),
     (TEXT, {}), (TEXT, {"stream": True}), (TEXT, {"logprobs": 0}), (TEXT, {"logprobs": 3, "echo": True}),
     (TEXT, {"stream": True, "logprobs": 2, "stream_options": {"include_usage": True}}),
     (TEXT, {"prompt_logprobs": 1, "n": 2, "best_of": 3}),

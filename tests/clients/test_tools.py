@@ -7,6 +7,7 @@ import pytest
 
 import scripted
 import server
+import test_openapi as document
 
 CALLS = ["<think>", "\nI need the ", "weather of two.\n", "</think>", "\n\nLet me ", "look.\n",
          "<tool_call>", "\n{\"na", "me\": \"get_weather\", ", "\"arguments\": {\"ci", "ty\": \"Os",
@@ -70,6 +71,15 @@ def test_a_stream(client):
     assert [(e.name, e.index) for e in done] == [("get_weather", 0), ("now", 1)]
     deltas = [e.arguments_delta for e in events if e.type == "tool_calls.function.arguments.delta"]
     assert len(deltas) > 3  # as they are drawn, not at the end
+
+
+def test_both_are_as_documented(client):
+    def check(name, value):
+        document.check(document.whole({"$ref": f"#/components/schemas/{name}"}), value)
+    check("ChatRequest", {k: v for k, v in ASKED.items() if k != "model"})
+    check("ChatCompletion", client.chat.completions.with_raw_response.create(**ASKED).http_response.json())
+    for chunk in client.chat.completions.create(**ASKED, stream=True):
+        check("ChatChunk", chunk.model_dump(exclude_unset=True))
 
 
 def test_n_and_logprobs(client):
