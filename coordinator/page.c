@@ -45,7 +45,6 @@ static void serve(struct exchange *x, const char *name)
     exchange_header(x, "Content-Security-Policy", policy);
     exchange_header(x, "X-Content-Type-Options", "nosniff");
     exchange_header(x, "Referrer-Policy", "no-referrer");
-    exchange_header(x, "Cross-Origin-Opener-Policy", "same-origin");
     exchange_header(x, "Cross-Origin-Resource-Policy", "same-origin");
     if (client_has(x, f))
         exchange_reply(x, 304, NULL, "", 0);

@@ -6,10 +6,10 @@ const CELL = { width: 176, height: 66, gap: 8, left: 78, top: 24 };
 export const COLOURS = 8;
 
 /** What of "layers 0-23, query heads 0-15, ..." is told in a cell: two lines. */
-function holdsWords(holds) {
+function holdsWords(holds, stages) {
   const part = (name) => holds.split(", ").find((p) => p.startsWith(`${name} `))?.slice(name.length + 1);
-  const heads = part("query heads"), experts = part("experts"), columns = part("expert columns");
-  return [heads ? `query heads ${heads}` : "", [experts && `experts ${experts}`, columns && `cols ${columns}`]
+  const layers = stages > 1 && part("layers"), heads = part("query heads"), experts = part("experts"), columns = part("expert columns");
+  return [[layers && `layers ${layers}`, heads && `${layers ? "heads" : "query heads"} ${heads}`].filter(Boolean).join(", "), [experts && `experts ${experts}`, columns && `cols ${columns}`]
     .filter(Boolean).join(", ")];
 }
 
@@ -66,7 +66,7 @@ export class LayoutDrawing {
       const slow = rank && rank.slowness > 1.5;
       const state = !rank ? "gone" : slow ? "slow" : rank.phase === "forward" ? "busy" : "here";
       const words = `rank ${cell.number} · ${!rank ? "not there" : slow ? "slow" : rank.phase}`;
-      const [heads, experts] = rank ? holdsWords(rank.holds) : ["", ""];
+      const [heads, experts] = rank ? holdsWords(rank.holds, this.layout.pp) : ["", ""];
       cell.root.setAttribute("class", state);
       setText(cell.name, words);
       setText(cell.heads, heads);

@@ -226,9 +226,17 @@ class GroupView {
       g.prefix_hit_rate === null ? "" : `of ${whole(g.prefix_asked_tokens)} prompt tokens`,
       g.prefix_asked_tokens === null ? "not known" : "nothing asked yet");
     for (const name of ["decode", "prompt", "overhead"]) this.step(t[name], name, g.steps[name]);
-    const power = g.ranks.map((r) => r.gpu?.power_w).filter((w) => w !== undefined);
-    t.energy.set(power.length ? `${digits(power.reduce((a, b) => a + b))} W` : null,
-      power.length ? `of ${power.length} of ${g.layout.ranks} ranks` : "no rank's device tells it", "not measured");
+    this.energy(g);
+  }
+
+  /** Of ranks whose devices measure it. */
+  energy(g) {
+    const told = (name) => g.ranks.map((r) => r.gpu?.[name]).filter((n) => Number.isFinite(n));
+    const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+    const power = told("power_w"), joules = told("energy_j");
+    const words = [`of ${power.length} of ${g.layout.ranks} ranks`, joules.length && `${digits(sum(joules) / 1000)} kJ since they started`];
+    this.tiles.energy.set(power.length ? `${digits(sum(power))} W` : null,
+      power.length ? words.filter(Boolean).join(", ") : "no rank's device tells it", "not measured");
   }
 
   /** Now where steps were run in the last seconds, else the mean of all. */

@@ -45,16 +45,16 @@ HEAVY = {
     "brackets": "[" * 200_000 + "](" * 50_000,
     "ticks": "`" * 50_000 + " " + "`a``b" * 50_000,
     "quotes": ">" * 20_000 + "\n" + "> " * 20_000,
-    "lists": "\n".join(" " * (i % 12) + "- a" for i in range(10_000)),
+    "lists": "\n".join(" " * (i % 12) + "- a" for i in range(4_500)),
     "deep": "\n".join("  " * i + "- a" for i in range(700)),
-    "rows": "|a|b|\n|-|-|\n" + "|1|2|\n" * 20_000,
+    "rows": "|a|b|\n|-|-|\n" + "|1|2|\n" * 8_000,
     "columns": "|a" * 5_000 + "|\n" + "|-" * 5_000 + "|\n" + "|1" * 5_000 + "|\n",
-    "fences": "```\n" * 10_000,
+    "fences": "```\n" * 3_000,
     "headings": "# " + " " * 200_000 + "x #" * 10,
     "rules": "* " * 100_000 + "x\n" + "- " * 9_000 + "x",
     "links": "http://" * 30_000 + " " + "http://a.b/" + ")" * 100_000,
     "entities": "<" * 300_000,
-    "turns": "\u202e\u2066" * 50_000,
+    "turns": "\u202e\u2066" * 30_000,
     "blank": "\n" * 300_000 + "end",
 }
 
@@ -506,6 +506,24 @@ def test_what_is_not_known_is_no_zero(serve, scripted, chromium):
         "Power": "not measuredno rank's device tells it"}
     assert chromium.value(f"{OPERATOR}.querySelectorAll('.layout .gone').length") == 2
     assert chromium.value("window.ran === undefined")
+    alone(chromium, scripted.url)
+
+
+def test_power_of_devices_and_stages(serve, scripted, chromium):
+    """As two GPUs would tell it, in two stages."""
+    status = api(serve, "/admin/status")
+    g = status["groups"][0]
+    g["layout"] = {"pp": 2, "tp": 1, "ep": 1, "w": 1, "moe_tp": 1, "ranks": 2}
+    for rank in g["ranks"]:
+        rank |= {"device": {"name": "a GPU"}, "gpu": {"power_w": 300.0, "energy_j": 12000.0}, "slowness": 1.9}
+        rank["holds"] = f"layers {24 * rank['rank']}-{24 * rank['rank'] + 23}, query heads 0-15, experts 0-127"
+    scripted.status = status
+    fresh(chromium, scripted.url)
+    chromium.value("location.hash = '#operator'")
+    chromium.until("the power", f"{OPERATOR}.textContent.includes('600 W')")
+    text = chromium.value(f"{OPERATOR}.textContent")
+    assert "of 2 of 2 ranks, 24 kJ since they started" in text and "a GPU" in text
+    assert "layers 24-47, heads 0-15" in text and "rank 1 · slow" in text
     alone(chromium, scripted.url)
 
 
