@@ -170,7 +170,7 @@ enum status calls_tell_end(struct calls *c, const char *json, size_t len, struct
 /* --- content -----------------------------------------------------------------------------------
  */
 
-static enum status open(struct calls *c, bool last, enum calls_match *match, struct error *err)
+static enum status open_call(struct calls *c, bool last, enum calls_match *match, struct error *err)
 {
     const char *text = calls_text(c) + c->at;
     *match = CALLS_NO;
@@ -220,7 +220,7 @@ static enum status content_step(struct calls *c, bool last, bool *on, struct err
         }
     }
     if (match == CALLS_NO)
-        TRY(open(c, last, &match, err));
+        TRY(open_call(c, last, &match, err));
     if (match == CALLS_YES)
         return OK;
     *on = match == CALLS_NO || last;

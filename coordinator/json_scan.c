@@ -35,7 +35,7 @@ static enum json_scan_state behind_value(const struct json_scan *s)
     return s->depth > 0 ? SCAN_AFTER : SCAN_WHOLE;
 }
 
-static bool open(struct json_scan *s, bool object)
+static bool open_container(struct json_scan *s, bool object)
 {
     if (s->depth == JSON_SCAN_MAX_DEPTH)
         return go(s, false, SCAN_BAD);
@@ -43,7 +43,7 @@ static bool open(struct json_scan *s, bool object)
     return go(s, true, object ? SCAN_FIRST_KEY : SCAN_FIRST_ITEM);
 }
 
-static bool close(struct json_scan *s, char c)
+static bool close_container(struct json_scan *s, char c)
 {
     if (s->depth == 0 || c != (s->object[s->depth - 1] ? '}' : ']'))
         return go(s, false, SCAN_BAD);
@@ -68,7 +68,7 @@ static bool begin(struct json_scan *s, char c)
     switch (c) {
     case '{':
     case '[':
-        return open(s, c == '{');
+        return open_container(s, c == '{');
     case '"':
         return quote(s, false);
     case 't':
@@ -122,7 +122,7 @@ static bool after(struct json_scan *s, char c)
         return true;
     if (s->depth > 0 && c == ',')
         return go(s, true, s->object[s->depth - 1] ? SCAN_KEY : SCAN_VALUE);
-    return close(s, c);
+    return close_container(s, c);
 }
 
 /* Behind a digit: more of the number, or its end. */
@@ -145,10 +145,10 @@ bool json_scan_push(struct json_scan *s, char c)
     case SCAN_VALUE:
         return is_space(c) || begin(s, c);
     case SCAN_FIRST_ITEM:
-        return is_space(c) || (c == ']' ? close(s, c) : begin(s, c));
+        return is_space(c) || (c == ']' ? close_container(s, c) : begin(s, c));
     case SCAN_FIRST_KEY:
         if (c == '}')
-            return close(s, c);
+            return close_container(s, c);
         /* fallthrough */
     case SCAN_KEY:
         return is_space(c) || (c == '"' ? quote(s, true) : go(s, false, SCAN_BAD));
