@@ -123,7 +123,8 @@ struct generation_end {
     int32_t cached_tokens; /* of the prompt's, those that the prefix cache had */
     int32_t completion_tokens;
     int32_t reasoning_tokens;
-    int32_t calls; /* that are whole, those told before too */
+    int32_t calls;    /* that are whole, those told before too */
+    const char *stop; /* the stop string that ended it, during on_end; NULL: none did */
     uint64_t seed;
 };
 

@@ -19,6 +19,7 @@ struct telling {
     int32_t blocks; /* begun, the open one with them */
     int32_t events;
     const char *finish;
+    char stop[OPENAI_MAX_STOP_BYTES + 1]; /* the stop string that ended it; "": none did */
     struct buf text;                      /* of the open block, where its end tells it again */
     struct buf id, name;                  /* of the open call, the same */
     struct buf items;                     /* JSON of the blocks before, commas between */

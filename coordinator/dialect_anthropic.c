@@ -9,8 +9,10 @@
 /* Clients send a thought back with its signature, and demand one; ours proves nothing. */
 static const char signature[] = "d2l0YW4=";
 
-static const char *stop_reason(const char *finish)
+static const char *stop_reason(const struct telling *t, const char *finish)
 {
+    if (*t->stop)
+        return "stop_sequence";
     if (strcmp(finish, "length") == 0)
         return "max_tokens";
     return strcmp(finish, "tool_calls") == 0 ? "tool_use" : "end_turn";
@@ -30,9 +32,10 @@ static json_t *usage_of(const struct openai_usage *u)
 static json_t *message_of(const struct openai_head *h, json_t *content, const char *reason,
                           json_t *usage)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s?, s:n, s:o}", "id", h->id, "type", "message",
+    const char *stop = reason && *h->telling->stop ? h->telling->stop : NULL;
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s?, s:s?, s:o}", "id", h->id, "type", "message",
                      "role", "assistant", "model", h->model, "content", content, "stop_reason",
-                     reason, "stop_sequence", "usage", usage);
+                     reason, "stop_sequence", stop, "usage", usage);
 }
 
 /* --- streams -----------------------------------------------------------------------------------
@@ -144,10 +147,11 @@ static enum status write_finish(struct buf *b, const struct openai_head *h, int3
 static enum status write_end(struct buf *b, const struct openai_head *h,
                              const struct openai_usage *usage, struct error *err)
 {
+    const char *stop = *h->telling->stop ? h->telling->stop : NULL;
     TRY(dialect_put_event(b, "message_delta",
-                          json_pack("{s:s, s:{s:s, s:n}, s:o}", "type", "message_delta", "delta",
-                                    "stop_reason", stop_reason(h->telling->finish), "stop_sequence",
-                                    "usage", usage_of(usage)),
+                          json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta",
+                                    "stop_reason", stop_reason(h->telling, h->telling->finish),
+                                    "stop_sequence", stop, "usage", usage_of(usage)),
                           err));
     return dialect_put_event(b, "message_stop", json_pack("{s:s}", "type", "message_stop"), err);
 }
@@ -179,7 +183,8 @@ static enum status write_answer(struct buf *b, const struct openai_head *h,
             content, json_pack("{s:s, s:s%}", "type", "text", "text", c->content, c->content_len));
     for (int32_t i = 0; i < c->call_count; i++)
         add_use(content, &c->calls[i]);
-    return dialect_put(b, message_of(h, content, stop_reason(c->finish), usage_of(usage)), err);
+    return dialect_put(
+        b, message_of(h, content, stop_reason(h->telling, c->finish), usage_of(usage)), err);
 }
 
 /* --- errors ------------------------------------------------------------------------------------

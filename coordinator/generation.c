@@ -408,6 +408,7 @@ static void finish(struct generation *g, enum generation_reason reason, const st
 {
     g->end.reason = reason;
     g->end.calls = g->text.calls.whole;
+    g->end.stop = g->text.stop.found;
     g->ended = reason == GENERATION_STOP           ? METRICS_STOP
                : reason == GENERATION_LENGTH       ? METRICS_LENGTH
                : why && why->code == ERR_CANCELLED ? METRICS_TIMED_OUT

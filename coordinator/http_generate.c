@@ -398,6 +398,7 @@ static void on_end(void *user, const struct generation_end *end)
     c->finish = end->reason != GENERATION_STOP ? "length" : end->calls > 0 ? "tool_calls" : "stop";
     count_usage(a, c, end);
     a->telling.ended_ns = clock_now_ns();
+    snprintf(a->telling.stop, sizeof a->telling.stop, "%s", end->stop ? end->stop : "");
     if ((a->stream && !tell_finish(a, c)) || a->running > 0)
         return;
     if (a->stream)

@@ -39,9 +39,9 @@ void stop_fini(struct stop *s)
     buf_fini(&s->held);
 }
 
-/* The stop string that is complete first, the longest of those: where it begins, or `len`. What
+/* The stop string that is complete first, the longest of those, and where it begins, or `len`. What
  * ends first wins, so that the pieces in which the text comes make no difference. */
-static size_t find(const struct stop *s, const char *text, size_t len)
+static size_t find(const struct stop *s, const char *text, size_t len, const char **found)
 {
     size_t begin = len, end = len + 1;
     for (int i = 0; i < s->count; i++) {
@@ -52,6 +52,7 @@ static size_t find(const struct stop *s, const char *text, size_t len)
         if (e < end || (e == end && b < begin)) {
             begin = b;
             end = e;
+            *found = s->strings[i];
         }
     }
     return begin;
@@ -79,7 +80,7 @@ enum status stop_push(struct stop *s, const char *text, size_t len, struct buf *
     TRY(buf_append(&s->held, text, len, err));
     if (s->held.len == 0)
         return OK;
-    size_t end = find(s, s->held.data, s->held.len);
+    size_t end = find(s, s->held.data, s->held.len, &s->found);
     *found = end < s->held.len;
     size_t certain = *found ? end : s->held.len - pending(s, s->held.data, s->held.len);
     TRY(buf_append(out, s->held.data, certain, err));

@@ -16,7 +16,8 @@ struct stop {
     char *strings[STOP_MAX_COUNT]; /* owned */
     size_t lengths[STOP_MAX_COUNT];
     int count;
-    struct buf held; /* text that may yet be part of a stop string */
+    struct buf held;   /* text that may yet be part of a stop string */
+    const char *found; /* the one that appeared, of `strings`; NULL: none has */
 };
 
 /* ERR_INVALID for an empty or too long string, or too many; `out` is then empty. */

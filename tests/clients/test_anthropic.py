@@ -91,9 +91,13 @@ def test_a_conversation_in_blocks(claude, lighthouse, entries):
 
 def test_stop_sequences(claude, lighthouse):
     cut = lighthouse["answer"].find(" tower")
-    message = claude.messages.create(messages=messages(lighthouse), stop_sequences=[" tower"],
-                                     **GREEDY)
-    assert text_of(message) == lighthouse["answer"][:cut]
+    asked = {"messages": messages(lighthouse), "stop_sequences": ["nowhere", " tower"], **GREEDY}
+    message = claude.messages.create(**asked)
+    with claude.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    for found in (message, streamed):
+        assert text_of(found) == lighthouse["answer"][:cut]
+        assert (found.stop_reason, found.stop_sequence) == ("stop_sequence", " tower")
 
 
 def test_length_is_cut_to_the_context(claude, lighthouse):

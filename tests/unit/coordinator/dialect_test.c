@@ -214,6 +214,25 @@ static void anthropic_calls(void **state)
     json_decref(root);
 }
 
+static void anthropic_stop_sequences(void **state)
+{
+    (void)state;
+    struct error err;
+    json_t *root = NULL;
+    begin("msg_1");
+    strcpy(telling.stop, "END");
+    whole(&dialect_anthropic, "stop");
+    assert_int_equal(json_parse("written", b.data, b.len, &root, &err), OK);
+    assert_string_equal(json_string_value(at(root, "stop_reason")), "stop_sequence");
+    assert_string_equal(json_string_value(at(root, "stop_sequence")), "END");
+    json_decref(root);
+    buf_clear(&b);
+    assert_int_equal(dialect_anthropic.finish(&b, &head, 0, "stop", NULL, &err), OK);
+    assert_int_equal(dialect_anthropic.end(&b, &head, &usage, &err), OK);
+    assert_non_null(
+        strstr(b.data, "{\"stop_reason\":\"stop_sequence\",\"stop_sequence\":\"END\"}"));
+}
+
 static void anthropic_errors(void **state)
 {
     (void)state;
@@ -496,12 +515,13 @@ static void limits_are_kept(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(anthropic_streams), cmocka_unit_test(anthropic_answers),
-    cmocka_unit_test(anthropic_errors),  cmocka_unit_test(responses_streams),
-    cmocka_unit_test(responses_answers), cmocka_unit_test(responses_failures),
-    cmocka_unit_test(ollama_streams),    cmocka_unit_test(ollama_answers_and_errors),
-    cmocka_unit_test(anthropic_calls),   cmocka_unit_test(responses_calls),
-    cmocka_unit_test(ollama_calls),      cmocka_unit_test(limits_are_kept),
+    cmocka_unit_test(anthropic_streams),        cmocka_unit_test(anthropic_answers),
+    cmocka_unit_test(anthropic_errors),         cmocka_unit_test(responses_streams),
+    cmocka_unit_test(responses_answers),        cmocka_unit_test(responses_failures),
+    cmocka_unit_test(ollama_streams),           cmocka_unit_test(ollama_answers_and_errors),
+    cmocka_unit_test(anthropic_stop_sequences), cmocka_unit_test(anthropic_calls),
+    cmocka_unit_test(responses_calls),          cmocka_unit_test(ollama_calls),
+    cmocka_unit_test(limits_are_kept),
 };
 
 UNIT_MAIN(tests)

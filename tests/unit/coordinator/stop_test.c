@@ -42,6 +42,29 @@ static void ends_before_the_first(void **state)
     assert_string_equal(out, "EN\nD E");
 }
 
+/* Which one it was does not depend on the pieces either. */
+static void the_one_that_ended_it_is_known(void **state)
+{
+    (void)state;
+    const char *const strings[] = {"abcd", "ab", "xab"};
+    for (size_t piece = 1; piece <= 5; piece += 4) {
+        struct stop s;
+        struct buf out;
+        struct error err;
+        bool found = false;
+        buf_init(&out, 100);
+        assert_int_equal(stop_init(&s, strings, 3, &err), OK);
+        for (size_t at = 0; at < 5 && !found; at += piece) {
+            assert_null(s.found);
+            assert_int_equal(stop_push(&s, "xabcd" + at, piece, &out, &found, &err), OK);
+        }
+        assert_true(found);
+        assert_string_equal(s.found, "xab");
+        stop_fini(&s);
+        buf_fini(&out);
+    }
+}
+
 static void what_is_complete_first_wins(void **state)
 {
     (void)state;
@@ -106,6 +129,7 @@ static void refuses_bad_strings(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(ends_before_the_first),
     cmocka_unit_test(what_is_complete_first_wins),
+    cmocka_unit_test(the_one_that_ended_it_is_known),
     cmocka_unit_test(holds_back_only_what_may_begin_one),
     cmocka_unit_test(pieces_make_no_difference),
     cmocka_unit_test(refuses_bad_strings),
