@@ -11,10 +11,8 @@ static const struct {
     const struct dialect *dialect;
     enum openai_kind kind;
 } doors[] = {
-    {&dialect_anthropic, OPENAI_CHAT},
-    {&dialect_anthropic, OPENAI_TOKENIZE},
-    {&dialect_responses, OPENAI_CHAT},
-    {&dialect_ollama_chat, OPENAI_CHAT},
+    {&dialect_anthropic, OPENAI_CHAT},       {&dialect_anthropic, OPENAI_TOKENIZE},
+    {&dialect_responses, OPENAI_CHAT},       {&dialect_ollama_chat, OPENAI_CHAT},
     {&dialect_ollama_generate, OPENAI_CHAT},
 };
 
