@@ -13,6 +13,7 @@
 #include "coordinator/resume.h"
 #include "coordinator/text/chat_text.h"
 #include "partition/config.h"
+#include "partition/constraint.h"
 #include "partition/inventory.h"
 #include "partition/manifest.h"
 #include "partition/sampling.h"
@@ -85,6 +86,8 @@ struct generation_params {
     bool prompt_only;        /* draw nothing: for prompt_logprobs */
     struct sampling sampling;
     struct shaping shaping; /* arrays are copied */
+    /* What its content must be; what comes before is for generation_start to say. */
+    struct constraint constraint;
     /* Where wanted, 1 + how many of the likeliest tokens to list beside; 0: none are. */
     int32_t logprobs, prompt_logprobs;
     uint64_t tenant;        /* whose it is: tenants get equal shares */

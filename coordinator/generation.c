@@ -212,6 +212,9 @@ enum status generation_check(const struct core *core, const struct generation_pa
                              i, core->served.vocab - 1, p->prompt[i]);
     TRY(sampling_check(&p->sampling, err));
     TRY(shaping_check(&p->shaping, core->served.vocab, err));
+    if (p->constraint.kind < CONSTRAINT_NONE || p->constraint.kind >= CONSTRAINT_KINDS)
+        return error_set(err, ERR_UNSUPPORTED, "response_format: not one that this release knows");
+    TRY(constraint_check(&p->constraint, &p->shaping, p->ignore_eos, p->max_tokens, err));
     TRY(check_wanted("logprobs", p->logprobs, err));
     TRY(check_wanted("prompt_logprobs", p->prompt_logprobs, err));
     if (p->priority < -1 || p->priority > 1)
@@ -230,6 +233,7 @@ static enum status check(struct core *core, const struct generation_params *p, i
 {
     TRY(generation_check(core, p, err));
     TRY(check_room(core, p, max_tokens, err));
+    TRY(constraint_check(&p->constraint, &p->shaping, p->ignore_eos, *max_tokens, err));
     return p->replaces ? OK : admit(core, p->tenant, err);
 }
 
@@ -261,11 +265,29 @@ static void await_group(struct generation *g, const struct error *why)
     g->end.err = *why;
 }
 
+/* What may come before content of a form: a thought, unless nobody tells it apart or the prompt has
+ * just closed one. */
+static enum constraint_thought thought_before(const struct core *core,
+                                              const struct generation_params *p)
+{
+    uint32_t close = core->served.text->think_close;
+    if (!p->split_reasoning || p->in_reasoning)
+        return p->in_reasoning ? CONSTRAINT_IN_THOUGHT : CONSTRAINT_NO_THOUGHT;
+    for (int32_t i = p->prompt_len - 1; i >= 0 && i >= p->prompt_len - 2; i--)
+        if ((uint32_t)p->prompt[i] == close)
+            return CONSTRAINT_NO_THOUGHT;
+    return CONSTRAINT_MAY_THINK;
+}
+
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,
                              struct generation **out, struct error *err)
 {
     int32_t max_tokens = 0;
+    struct generation_params p = *params;
+    if (p.constraint.kind != CONSTRAINT_NONE)
+        p.constraint.thought = thought_before(core, params);
+    params = &p;
     TRY(check(core, params, &max_tokens, err));
     struct generation *g = allocate(core, params, max_tokens);
     g->sink = sink;

@@ -445,6 +445,7 @@ static struct generation_params params_of(const struct answer *a, const struct o
         .prompt_only = r->prompt_only,
         .sampling = r->sampling,
         .shaping = r->shaping,
+        .constraint.kind = r->json_object ? CONSTRAINT_JSON_OBJECT : CONSTRAINT_NONE,
         .logprobs = scored ? 1 : r->logprobs,
         .tenant = a->x->tenant,
         .prefix_domain = config_prefix_domain(a->core->config, a->x->tenant),

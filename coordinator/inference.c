@@ -8,6 +8,7 @@
 #include "coordinator/inference_admin.h"
 #include "coordinator/inference_logprobs.h"
 #include "coordinator/inference_resume.h"
+#include "partition/shown.h"
 #include "proto/inference.pb-c.h"
 
 #include <stdio.h>
@@ -428,6 +429,11 @@ static enum status check_request(struct session *s, const generate_request *q, s
     if (q->n_stop > GENERATION_MAX_STOPS)
         return error_set(err, ERR_INVALID, "stop: expected at most %d strings, found %zu",
                          (int)GENERATION_MAX_STOPS, q->n_stop);
+    if (*q->response_format && strcmp(q->response_format, "text") != 0 &&
+        strcmp(q->response_format, "json_object") != 0)
+        return error_set(err, ERR_INVALID,
+                         "response_format: expected \"text\" or \"json_object\", found \"%s\"",
+                         shown(q->response_format).s);
     if (auth_check_priority(s->scopes, q->priority, err) != OK) {
         finish(s, RPC_PERMISSION_DENIED, err->msg);
         return err->code;
@@ -456,6 +462,8 @@ static enum status start(struct session *s, generate_request *q, struct token_id
         .prefix_domain = config_prefix_domain(core->config, s->tenant),
         .priority = q->priority,
         .deadline_ms = rpc_deadline_ms(s->call),
+        .constraint.kind = strcmp(q->response_format, "json_object") == 0 ? CONSTRAINT_JSON_OBJECT
+                                                                          : CONSTRAINT_NONE,
         .ignore_eos = q->ignore_eos,
         .replaces = replaces,
         .split_reasoning = q->input_case ==

@@ -205,8 +205,11 @@ static void on_hello(struct member *r, rank_message *message)
     g->ranks[r->hello->rank] = r;
     if (g->attached++ == 0)
         g->since_ns = clock_now_ns(); /* limits.start_timeout_s counts from the first rank on */
-    if (r->hello->rank == 0)
+    if (r->hello->rank == 0) {
         backlog_attached(&g->backlog);
+        g->constraints = r->hello->constraints;
+        g->words_sent = false;
+    }
     log_info("group %s: rank %u attached%s from %s (%s, %u cores, %s)", g->config->name,
              r->hello->rank, r->hello->loaded ? " again" : "", r->hello->host,
              r->hello->hardware ? r->hello->hardware->processor : "unknown processor",

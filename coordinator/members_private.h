@@ -74,6 +74,8 @@ struct group {
     int64_t last_loss_ns;
     uint64_t incarnation;
     uint32_t protocol;     /* lowest version that one of its ranks speaks at most */
+    bool constraints;      /* its rank 0 can hold answers to a form, */
+    bool words_sent;       /* and has been told the tokens' bytes for it */
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;
     uint64_t wake;  /* highest generation that rank 0 asked for */
@@ -111,6 +113,12 @@ struct members {
     struct events events;
 };
 
+/* --- words.c --- */
+
+/* Before a Submit is sent to a group whose ranks are here: tells its rank 0 the tokens' bytes,
+ * where `q` has a constraint and it does not know them. Errors as of rpc_send. */
+enum status words_send(struct group *g, const Witan__Cluster__V1__Submit *q, struct error *err);
+
 /* --- members_requests.c: pure --- */
 
 /* A Submit and all that it points to. */
@@ -118,6 +126,7 @@ struct submit_parts {
     Witan__Cluster__V1__Submit submit;
     Witan__Cluster__V1__Sampling sampling;
     Witan__Cluster__V1__LogprobsWanted logprobs, prompt_logprobs;
+    Witan__Cluster__V1__Constraint constraint;
     int32_t bias_ids[SAMPLING_MAX_BIASES];
     float biases[SAMPLING_MAX_BIASES];
 };

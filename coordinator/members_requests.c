@@ -61,6 +61,12 @@ void submit_fill(struct submit_parts *p, const struct journal *j, int64_t now_ns
     out->n_answer = (size_t)j->answer_len;
     /* A first attempt has nothing behind it; prompts are told from their second token on. */
     out->prompt_told = j->prompt_told > 1 ? j->prompt_told : 0;
+    if (params->constraint.kind != CONSTRAINT_NONE) {
+        witan__cluster__v1__constraint__init(&p->constraint);
+        p->constraint.kind = (Witan__Cluster__V1__ConstraintKind)params->constraint.kind;
+        p->constraint.thought = (Witan__Cluster__V1__Thought)params->constraint.thought;
+        out->constraint = &p->constraint;
+    }
     out->logprobs = fill_logprobs(&p->logprobs, params->logprobs);
     out->prompt_logprobs = fill_logprobs(&p->prompt_logprobs, params->prompt_logprobs);
 }

@@ -61,20 +61,14 @@ enum neutral {
     ONLY_ONE,
     ONLY_EMPTY,   /* [] or {} */
     ONLY_NONE,    /* "none" */
-    ONLY_TEXT,    /* {"type": "text"} */
     ONLY_AS_TEXT, /* ["text"] */
 };
 
 static const char *const neutral_words[] = {
-    [ANYTHING] = "anything",
-    [ONLY_NULL] = "null",
-    [ONLY_FALSE] = "false",
-    [ONLY_TRUE] = "true",
-    [ONLY_ONE] = "1",
-    [ONLY_EMPTY] = "an empty one",
-    [ONLY_NONE] = "\"none\"",
-    [ONLY_TEXT] = "{\"type\": \"text\"}",
-    [ONLY_AS_TEXT] = "[\"text\"]",
+    [ANYTHING] = "anything",  [ONLY_NULL] = "null",
+    [ONLY_FALSE] = "false",   [ONLY_TRUE] = "true",
+    [ONLY_ONE] = "1",         [ONLY_EMPTY] = "an empty one",
+    [ONLY_NONE] = "\"none\"", [ONLY_AS_TEXT] = "[\"text\"]",
 };
 
 static const struct {
@@ -91,7 +85,6 @@ static const struct {
     {"prompt_cache_retention", BOTH, ANYTHING},
     {"functions", CHAT, ONLY_EMPTY},
     {"function_call", CHAT, ONLY_NONE},
-    {"response_format", BOTH, ONLY_TEXT},
     {"length_penalty", BOTH, ONLY_ONE},
     {"echo", CHAT, ONLY_FALSE},
     {"suffix", COMPLETION, ONLY_NULL},
@@ -144,9 +137,6 @@ static bool is_neutral(enum neutral neutral, const json_t *v)
                (json_is_object(v) && json_object_size(v) == 0);
     case ONLY_NONE:
         return is_string(v, "none");
-    case ONLY_TEXT:
-        return json_is_object(v) && json_object_size(v) == 1 &&
-               is_string(json_object_get(v, "type"), "text");
     case ONLY_AS_TEXT:
         return json_is_array(v) && json_array_size(v) == 1 &&
                is_string(json_array_get(v, 0), "text");

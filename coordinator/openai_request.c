@@ -196,6 +196,27 @@ static enum status read_parallel(struct reading *in, const char *name, json_t *v
     return openai_read_bool(name, v, &in->r->parallel_tool_calls, err);
 }
 
+/* {"type": "text"} or {"type": "json_object"}. */
+static enum status read_response_format(struct reading *in, const char *name, json_t *v,
+                                        struct error *err)
+{
+    if (!json_is_object(v))
+        return openai_mistyped(name, "an object", v, err);
+    const json_t *type = json_object_get(v, "type");
+    if (!json_is_string(type))
+        return openai_mistyped("response_format.type", "a string", type, err);
+    const char *s = json_string_value(type);
+    in->r->json_object = strcmp(s, "json_object") == 0;
+    if (!in->r->json_object && strcmp(s, "text") != 0)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "response_format: not supported: type \"%s\" (only \"text\" and "
+                         "\"json_object\" are)",
+                         shown(s).s);
+    if (json_object_get(v, "json_schema") && !json_is_null(json_object_get(v, "json_schema")))
+        return error_set(err, ERR_UNSUPPORTED, "response_format.json_schema: not supported");
+    return OK;
+}
+
 /* --- prompts -----------------------------------------------------------------------------------
  */
 
@@ -319,6 +340,7 @@ static const struct {
     {"logprobs", BOTH, read_logprobs},
     {"top_logprobs", CHAT, read_top_logprobs},
     {"echo", COMPLETION, read_echo},
+    {"response_format", BOTH, read_response_format},
 };
 
 static enum status read_one(struct reading *in, const char *name, json_t *v, struct error *err)

@@ -72,6 +72,7 @@ struct openai_request {
     bool default_max_tokens; /* it was not asked for: cut to what fits */
     struct sampling sampling;
     bool has_seed;
+    bool json_object;       /* response_format: the answer is to be one */
     struct shaping shaping; /* of arrays below; ids are not checked against a vocabulary */
     struct logit_bias *bias;
     int32_t *stop_ids;

@@ -120,10 +120,16 @@ static bool better(const struct candidate *a, const struct candidate *b)
     return a->cost < b->cost;
 }
 
+/* Holding an answer to a form is for ranks that know how. */
+static bool keeps(const struct group *g, const struct journal *j)
+{
+    return g->constraints || j->params.constraint.kind == CONSTRAINT_NONE;
+}
+
 static bool can_take(const struct group *g, const struct journal *j)
 {
     int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
-    return group_takes_new(g) && same_class(g, j) && goes_on(g, j) &&
+    return group_takes_new(g) && same_class(g, j) && goes_on(g, j) && keeps(g, j) &&
            (capacity(g) == 0 || capacity(g) >= tokens);
 }
 
@@ -186,6 +192,13 @@ static enum status none_to_ask(struct members *m, const struct journal *j, struc
                              "the answer began in numerics class %s, and group %s computes in %s, "
                              "whose tokens are others: ask again from the beginning",
                              j->class, m->groups[i].config->name, m->groups[i].class);
+    for (uint32_t i = 0; i < m->count && !m->stopping; i++)
+        if (group_takes_new(&m->groups[i]) && !keeps(&m->groups[i], j))
+            return error_set(err, j->accepted ? ERR_PEER : ERR_UNSUPPORTED,
+                             "response_format: json_object is not supported by group %s, whose "
+                             "ranks compute on GPUs or are of an older release, and no other is "
+                             "ready",
+                             m->groups[i].config->name);
     TRY(core_ready(m->core, err));
     return error_set(err, ERR_PEER, "no group is ready");
 }
@@ -212,8 +225,10 @@ static enum status submit_to(struct group *g, uint64_t id, uint32_t attempt,
     parts.submit.epoch = g->members->core->epoch;
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
     message.submit = &parts.submit;
-    enum status st = g->via ? share_submit(g->via, g, &parts.submit, err)
-                            : rpc_send(g->ranks[0]->call, &message.base, err);
+    enum status st = g->via ? OK : words_send(g, &parts.submit, err);
+    if (st == OK)
+        st = g->via ? share_submit(g->via, g, &parts.submit, err)
+                    : rpc_send(g->ranks[0]->call, &message.base, err);
     if (st == ERR_LIMIT)
         return core_refuse(g->members->core, METRICS_LIMIT_WAITING, 1.0, err,
                            "group %s is not taking requests as fast as they come", g->config->name);

@@ -104,6 +104,17 @@ static int32_t wanted_of(const wanted *w)
     return !w ? 0 : w->top < 0 || w->top > SAMPLING_MAX_LOGPROBS ? -1 : w->top + 1;
 }
 
+/* The same: a kind that this release does not know is none that it has. */
+static struct constraint constraint_of(const Witan__Cluster__V1__Constraint *c)
+{
+    bool known = c && (int)c->kind >= 0 && (int)c->kind < CONSTRAINT_KINDS &&
+                 (int)c->thought >= 0 && (int)c->thought < CONSTRAINT_THOUGHTS;
+    if (!c)
+        return (struct constraint){0};
+    return (struct constraint){known ? (enum constraint_kind)c->kind : CONSTRAINT_KINDS,
+                               known ? (enum constraint_thought)c->thought : 0};
+}
+
 static enum status check_sampling_arrays(const Witan__Cluster__V1__Sampling *s, struct error *err)
 {
     if (s->n_bias_ids != s->n_biases || s->n_bias_ids > SAMPLING_MAX_BIASES)
@@ -158,6 +169,8 @@ static void fill_params(const submit *q, struct logit_bias *bias, struct generat
                     .bias = bias,
                     .stop_id_count = (int32_t)s->n_stop_ids,
                     .stop_ids = s->stop_ids},
+        .constraint = constraint_of(q->constraint),
+        .ignore_eos = q->ignore_eos,
         .logprobs = wanted_of(q->logprobs),
         .prompt_logprobs = wanted_of(q->prompt_logprobs),
         .priority = q->priority,

@@ -124,6 +124,7 @@ static void fill_ready(const struct share_stream *st, const struct group *g,
     const Witan__Cluster__V1__Engine *e = g->ranks[0] ? g->ranks[0]->engine : NULL;
     out->numerics_class = (char *)g->class; /* packed, not changed */
     out->protocol = g->protocol;
+    out->constraints = g->constraints;
     out->max_seqs = (uint32_t)g->deployment.limits.max_seqs;
     out->context = (uint32_t)g->members->core->served.context;
     out->running = g->running;
@@ -291,7 +292,7 @@ static void relay(struct share_stream *st, struct group *g, Witan__Cluster__V1__
     q->epoch = st->share->members->core->epoch;
     message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT;
     message.submit = q;
-    if (rpc_send(g->ranks[0]->call, &message.base, &err) == OK)
+    if (words_send(g, q, &err) == OK && rpc_send(g->ranks[0]->call, &message.base, &err) == OK)
         return;
     share_home_return(st, r->peer_id, r->peer_attempt, err.msg);
     relay_drop(r, false);

@@ -51,6 +51,7 @@ static void apply(struct group *g, const group_state_message *said)
     g->via_wait_s = said->wait_ms * 1e-3;
     g->others = (int32_t)(said->others < most ? said->others : most);
     g->protocol = said->protocol;
+    g->constraints = said->constraints;
     g->running = said->running;
     g->waiting = said->waiting;
     g->kv_blocks_free = said->kv_blocks_free;

@@ -22,6 +22,7 @@ struct engine {
     int32_t vocab_limit;
     struct step step;
     struct scheduler *scheduler; /* rank 0 */
+    struct masks *masks;         /* rank 0; NULL: it knows no tokens' bytes */
     struct batch flight;         /* where `flying`: of the step under way, its counts alone */
     bool flying;
     int64_t flight_ns; /* when it began */
@@ -42,7 +43,7 @@ struct engine {
 static enum status create_here(struct engine *e, const struct engine_options *o, struct error *err)
 {
     const struct model *m = e->model;
-    TRY(step_init(&e->step, &m->limits, err));
+    TRY(step_init(&e->step, &m->limits, e->vocab_limit, err));
     e->received = calloc((size_t)batch_max_draws(&m->limits), sizeof *e->received);
     if (!e->received)
         return error_set(err, ERR_NO_MEMORY, "no memory for the engine");
@@ -88,6 +89,7 @@ void engine_destroy(struct engine *e)
     if (e->flying) /* within its deadline; freeing the memory would wait for it without one */
         e->model->kernels->finish(e->model->backend, NULL);
     sched_destroy(e->scheduler);
+    masks_destroy(e->masks);
     step_fini(&e->step);
     free(e->received);
     free(e->logits);
@@ -286,6 +288,25 @@ static enum status check_shaping(const struct engine *e, const struct shaping *s
                      e->vocab_limit);
 }
 
+enum status engine_words(struct engine *e, struct words *words, struct error *err)
+{
+    const struct model_config *c = &e->model->config;
+    enum status st = OK;
+    if (!e->model->kernels->masks)
+        st = error_set(err, ERR_UNSUPPORTED,
+                       "response_format: ranks that compute on GPUs cannot hold an answer to JSON");
+    else if (!e->masks)
+        st = masks_create(words, e->vocab_limit, c->eos, c->eos_count, &e->masks, err);
+    if (st != OK || masks_words(e->masks) != words)
+        words_destroy(words);
+    if (st != OK)
+        return st;
+    sched_masks(e->scheduler, e->masks);
+    log_info("tokens' bytes, to hold answers to JSON: %.1f MB",
+             (double)masks_bytes(e->masks) * 1e-6);
+    return OK;
+}
+
 enum status engine_submit(struct engine *e, const struct request *request, uint64_t *id,
                           struct error *err)
 {
@@ -298,6 +319,8 @@ enum status engine_submit(struct engine *e, const struct request *request, uint6
             return error_set(err, ERR_INVALID, "token %d of the answer is %d: expected 0 to %d", i,
                              request->answer[i], e->model->config.vocab - 1);
     TRY(check_shaping(e, &request->shaping, err));
+    TRY(constraint_check(&request->constraint, &request->shaping, request->ignore_eos,
+                         request->max_tokens, err));
     bool keeps = request->on_logits || request->logprobs > 0 || request->prompt_logprobs > 0;
     if (keeps && !model_logits_in_place(e->model))
         TRY(reserve_logits(e, err));

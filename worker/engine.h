@@ -40,6 +40,10 @@ enum status engine_follow(struct engine *e, enum engine_left *why, struct error 
 /* Rank 0 only, from here on. */
 enum status engine_submit(struct engine *e, const struct request *request, uint64_t *id,
                           struct error *err);
+/* The tokens' bytes, without which no request may have a constraint; they become the engine's,
+ * whatever happens. Those that it has been told first stay. ERR_UNSUPPORTED: this engine can keep
+ * no constraint. */
+enum status engine_words(struct engine *e, struct words *words, struct error *err);
 /* Between steps, not from a request's callback. False when there is none of this id. */
 bool engine_cancel(struct engine *e, uint64_t id);
 

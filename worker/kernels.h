@@ -27,6 +27,9 @@ struct draw {
     const struct logit_edit *edit;
     int32_t edits;
     float repetition_penalty;
+    /* NULL, or a bit for each token below vocab_limit: 0 is not drawn, as if its logit, after the
+     * edits, were -infinity. Then no other draw is of this row. */
+    const uint64_t *mask;
 };
 
 /* Edits of one step: those of one sequence, which may name each of its tokens, each biased one and
@@ -96,6 +99,7 @@ struct kernels {
     const char *name;
     /* A step may begin before the one before is finished, and feed tokens that that one draws. */
     bool ahead;
+    bool masks; /* `draw` knows draw.mask */
 
     /* Where everything but the batch lies; the backend's. */
     struct memory *(*memory)(struct backend *be);
@@ -173,7 +177,7 @@ struct kernels {
 
     /* Last in a step: draws the batch's tokens (worker/sampler.h) from its logits as the stage's
      * ranks gather them: [shards][logits][padded], a token's column being its id. Edits of logits
-     * are undone. */
+     * are undone, and masks leave none. */
     void (*draw)(struct backend *be, const struct batch *b, float *logits, int32_t shards,
                  int32_t padded);
 

@@ -66,6 +66,20 @@ void sampler_restore(struct sampler *s, float *logits, const struct logit_edit *
         logits[edit[i].id] = s->saved[i];
 }
 
+void sampler_mask(float *logits, int32_t vocab, const uint64_t *allowed)
+{
+    for (int32_t first = 0; first < vocab; first += 64) {
+        uint64_t out = ~allowed[first / 64];
+        int32_t count = vocab - first < 64 ? vocab - first : 64;
+        if (count < 64)
+            out &= (UINT64_C(1) << count) - 1;
+        for (int32_t i = 0; out == UINT64_MAX && i < 64; i++)
+            logits[first + i] = -INFINITY;
+        for (; out != UINT64_MAX && out != 0; out &= out - 1)
+            logits[first + __builtin_ctzll(out)] = -INFINITY;
+    }
+}
+
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     sampler_philox(counter, key, out);

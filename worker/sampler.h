@@ -44,6 +44,9 @@ void sampler_edit(struct sampler *s, float *logits, const struct logit_edit *edi
 void sampler_restore(struct sampler *s, float *logits, const struct logit_edit *edit,
                      int32_t edits);
 
+/* -infinity where a token's bit is 0; the row is a copy. */
+void sampler_mask(float *logits, int32_t vocab, const uint64_t *allowed);
+
 /* 128 pseudo-random bits of Philox4x32-10. */
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 

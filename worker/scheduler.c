@@ -88,6 +88,11 @@ void sched_destroy(struct scheduler *s)
     free(s);
 }
 
+void sched_masks(struct scheduler *s, struct masks *masks)
+{
+    s->masks = masks;
+}
+
 /* --- submission --- */
 
 static enum status admissible(const struct scheduler *s, const struct request *r, struct error *err)
@@ -112,6 +117,11 @@ static enum status admissible(const struct scheduler *s, const struct request *r
                          (long long)total, sequence_blocks(total), s->limits.kv_blocks);
     if (queue_count(s->queue) >= SCHED_MAX_WAITING)
         return error_set(err, ERR_LIMIT, "%d requests are waiting already", queue_count(s->queue));
+    if (r->constraint.kind != CONSTRAINT_NONE && !s->masks)
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "response_format: this rank does not know the tokens' bytes, and its log says "
+            "why");
     return sampling_check(&r->sampling, err);
 }
 
@@ -119,7 +129,20 @@ static enum status admissible(const struct scheduler *s, const struct request *r
 static bool may_guess(const struct request *r)
 {
     return !r->on_logits && r->logprobs == 0 && r->shaping.bias_count == 0 &&
-           r->shaping.min_tokens == 0 && !shaping_needs_history(&r->shaping);
+           r->constraint.kind == CONSTRAINT_NONE && r->shaping.min_tokens == 0 &&
+           !shaping_needs_history(&r->shaping);
+}
+
+/* Its form after the tokens that were drawn elsewhere. */
+static enum status replay(const struct scheduler *s, struct sequence *q, struct error *err)
+{
+    const struct request *r = &q->request;
+    for (int32_t i = 0; i < r->answer_len && r->constraint.kind != CONSTRAINT_NONE; i++)
+        if (!masks_take(s->masks, r->answer[i], &q->form))
+            return error_set(err, ERR_INVALID,
+                             "answer: token %d, its %d., cannot stand there in a JSON object",
+                             r->answer[i], i + 1);
+    return OK;
 }
 
 enum status sched_submit(struct scheduler *s, const struct request *request, uint64_t *id,
@@ -128,6 +151,11 @@ enum status sched_submit(struct scheduler *s, const struct request *request, uin
     TRY(admissible(s, request, err));
     struct sequence *q = NULL;
     TRY(sequence_create(request, s->eos, s->eos_count, &q, err));
+    enum status st = replay(s, q, err);
+    if (st != OK) {
+        sequence_destroy(q);
+        return st;
+    }
     q->id = s->next_id++;
     guess_init(&q->guess, may_guess(request) ? s->speculate : 0);
     queue_enter(s->queue, q);
@@ -367,10 +395,13 @@ static void count_rows(struct scheduler *s, struct making *m, const struct seque
     queue_charge(q, part->count);
 }
 
-/* Does the step take all edits of the sequence's logits, which a draw would come with? */
-static bool has_room_for_edits(const struct making *m, const struct sequence *q)
+/* Does the step take all edits of the sequence's logits, and its mask, which a draw would come
+ * with? */
+static bool has_room_for_draw(const struct making *m, const struct sequence *q)
 {
     int32_t room;
+    if (q->request.constraint.kind != CONSTRAINT_NONE && !step_has_mask_room(m->step))
+        return false;
     if (!q->edits)
         return true;
     step_edits(m->step, &room);
@@ -386,6 +417,16 @@ static void feed_edits(struct step *step, const struct sequence *q, int32_t inde
     struct logit_edit *to = step_edits(step, &room);
     step_edited(step, edits_write(q->edits, index, step->header.vocab_limit, to),
                 edits_penalty(q->edits));
+}
+
+/* What the token that the sequence's part draws may be. */
+static void feed_mask(struct scheduler *s, struct step *step, const struct sequence *q,
+                      int32_t index)
+{
+    if (q->request.constraint.kind == CONSTRAINT_NONE)
+        return;
+    struct mask mask = masks_of(s->masks, &q->form, q->request.max_tokens - index);
+    step_masked(step, &mask);
 }
 
 /* Somebody looks at the rows of logits that the part gives. */
@@ -405,8 +446,10 @@ static void feed(struct scheduler *s, struct making *m, struct sequence *q, int3
     const struct step_seq part = part_of(q, count, guesses);
     step_add(m->step, &part, q->tokens + q->computed, q->blocks + q->sent_blocks);
     f->parts[f->count++] = (struct flight_part){q, part.pos, part.count, part.logits, part.draw};
-    if (part.draw)
+    if (part.draw) {
         feed_edits(m->step, q, q->computed + count - q->request.prompt_len);
+        feed_mask(s, m->step, q, q->computed + count - q->request.prompt_len);
+    }
     if (keeps_logits(q, &part))
         m->step->header.keep_logits = 1;
     if (part.draw && q->guess.tries > 0)
@@ -470,7 +513,7 @@ static void feed_decoding(struct scheduler *s, struct making *m)
         struct sequence *q = s->by_slot[slot];
         if (!turn_to_decode(s, q) || secure(s, q, 1) < 1)
             continue;
-        if (m->rows < 1 || m->logits < 1 || !has_room_for_edits(m, q)) {
+        if (m->rows < 1 || m->logits < 1 || !has_room_for_draw(m, q)) {
             s->turn = slot;
             return;
         }
@@ -488,7 +531,7 @@ static void feed_prompt(struct scheduler *s, struct making *m, struct sequence *
         count = min_of(count, q->told - q->computed);
     else if (wants_every_row(q))
         count = min_of(min_of(count, m->logits), q->request.prompt_len - q->computed);
-    if (q->computed + count == q->length && (m->logits < 1 || !has_room_for_edits(m, q)))
+    if (q->computed + count == q->length && (m->logits < 1 || !has_room_for_draw(m, q)))
         count--;
     count = secure(s, q, count);
     if (count > 0)

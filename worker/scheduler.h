@@ -49,7 +49,8 @@ struct request {
     bool ignore_eos;
     bool all_logits; /* on_logits for every position of the prompt, not the last alone */
     struct sampling sampling;
-    struct shaping shaping; /* its arrays are copied */
+    struct shaping shaping;       /* its arrays are copied */
+    struct constraint constraint; /* what the answer must be; needs sched_masks */
     /* Where wanted, 1 + how many of the likeliest tokens to list beside; 0: none are. */
     int32_t logprobs;
     int32_t prompt_logprobs;
@@ -104,6 +105,10 @@ struct sched_stats {
     uint64_t guessed;       /* tokens fed before they were drawn, */
     uint64_t guessed_right; /* and drawn then */
 };
+
+/* Where answers must be of a form: whose masks they are drawn by, which stay the caller's. Before
+ * any request with a constraint. */
+void sched_masks(struct scheduler *s, struct masks *masks);
 
 enum status sched_create(const struct engine_limits *limits, const struct sched_options *options,
                          struct scheduler **out, struct error *err);

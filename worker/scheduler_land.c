@@ -33,6 +33,9 @@ static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t a
         s->stats.drawn++;
         if (q->edits)
             edits_drew(q->edits, token);
+        if (q->request.constraint.kind != CONSTRAINT_NONE)
+            CHECK(masks_take(s->masks, token, &q->form),
+                  "token %d was drawn, which its form does not have", token);
         if (stops(s, &q->request, token))
             f = FINISH_STOP;
         else if (q->known == q->request.prompt_len + q->request.max_tokens)

@@ -40,6 +40,7 @@ struct scheduler {
     int32_t turn;        /* the slot whose sequence decodes first when not all can */
     int64_t deadline_ns; /* none has one before; INT64_MAX: none has one */
     struct pace pace;
+    struct masks *masks; /* the engine's; NULL: no form is known */
     struct sched_stats stats;
 };
 

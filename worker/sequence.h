@@ -17,6 +17,7 @@ struct sequence {
     uint64_t id;
     struct tenant *tenant;
     struct edits *edits;            /* of its logits; NULL: none, ever */
+    struct constraint_state form;   /* with a constraint: after the known tokens */
     struct sequence *next, *before; /* of its class and tenant, by id; and */
     struct sequence *newer, *older; /* of all, by when they came; both while it waits */
     int32_t slot;

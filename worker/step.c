@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP_MAGIC = 0x57535031, STEP_VERSION = 2, FIRST_MESSAGE = 1024 };
+enum { STEP_MAGIC = 0x57535031, STEP_VERSION = 3, FIRST_MESSAGE = 1024 };
 
-enum status step_init(struct step *s, const struct engine_limits *limits, struct error *err)
+enum status step_init(struct step *s, const struct engine_limits *limits, int32_t vocab,
+                      struct error *err)
 {
     memset(s, 0, sizeof *s);
     s->max_seqs = limits->max_seqs;
@@ -17,21 +18,26 @@ enum status step_init(struct step *s, const struct engine_limits *limits, struct
     s->max_blocks = limits->max_seqs * s->table;
     s->max_edits = batch_max_edits(limits);
     s->max_draws = batch_max_draws(limits);
+    s->max_masks = s->max_seqs < STEP_MAX_MASKS ? s->max_seqs : STEP_MAX_MASKS;
+    s->mask_row = masks_row(vocab);
     size_t seqs = (size_t)s->max_seqs, rows = (size_t)s->max_rows, blocks = (size_t)s->max_blocks;
+    size_t masks = (size_t)s->max_masks * (size_t)s->mask_row;
     s->seqs = calloc(seqs, sizeof *s->seqs);
     s->tokens = calloc(rows, sizeof *s->tokens);
     s->blocks = calloc(blocks, sizeof *s->blocks);
     s->edits = calloc((size_t)s->max_edits, sizeof *s->edits);
+    s->masks = calloc(masks, sizeof *s->masks);
+    s->mask_names = calloc((size_t)s->max_masks, sizeof *s->mask_names);
     s->message = calloc(1, FIRST_MESSAGE + sizeof s->header + seqs * sizeof *s->seqs +
                                (rows + blocks) * sizeof(int32_t) +
-                               (size_t)s->max_edits * sizeof *s->edits);
+                               (size_t)s->max_edits * sizeof *s->edits + masks * sizeof *s->masks);
     s->tables = calloc(seqs * (size_t)s->table, sizeof *s->tables);
     s->pos = calloc(rows, sizeof *s->pos);
     s->row_table = calloc(rows, sizeof *s->row_table);
     s->logit_row = calloc(rows, sizeof *s->logit_row);
     s->draw = calloc((size_t)s->max_draws, sizeof *s->draw);
-    if (s->seqs && s->tokens && s->blocks && s->edits && s->message && s->tables && s->pos &&
-        s->row_table && s->logit_row && s->draw)
+    if (s->seqs && s->tokens && s->blocks && s->edits && s->masks && s->mask_names && s->message &&
+        s->tables && s->pos && s->row_table && s->logit_row && s->draw)
         return OK;
     step_fini(s);
     return error_set(err, ERR_NO_MEMORY, "no memory for the step description");
@@ -43,6 +49,8 @@ void step_fini(struct step *s)
     free(s->tokens);
     free(s->blocks);
     free(s->edits);
+    free(s->masks);
+    free(s->mask_names);
     free(s->message);
     free(s->tables);
     free(s->pos);
@@ -93,13 +101,34 @@ void step_edited(struct step *s, int32_t edits, float repetition_penalty)
     h->edits += edits;
 }
 
+bool step_has_mask_room(const struct step *s)
+{
+    return s->header.masks < s->max_masks;
+}
+
+void step_masked(struct step *s, const struct mask *mask)
+{
+    struct step_header *h = &s->header;
+    size_t row = (size_t)s->mask_row;
+    int32_t at = 0;
+    while (at < h->masks && s->mask_names[at] != mask->name)
+        at++;
+    CHECK(h->seqs > 0 && at < s->max_masks, "step of %d sequences, %d masks cannot take one more",
+          h->seqs, h->masks);
+    if (at == h->masks) {
+        memcpy(s->masks + (size_t)at * row, mask->allowed, row * sizeof *s->masks);
+        s->mask_names[h->masks++] = mask->name;
+    }
+    s->seqs[h->seqs - 1].mask = 1 + at;
+}
+
 /* The message's parts, in order. */
 struct part {
     void *data;
     size_t bytes;
 };
 
-enum { PARTS = 5 };
+enum { PARTS = 6 };
 
 static size_t parts_of(struct step *s, struct part parts[PARTS])
 {
@@ -109,7 +138,9 @@ static size_t parts_of(struct step *s, struct part parts[PARTS])
     parts[2] = (struct part){s->tokens, (size_t)h->rows * sizeof *s->tokens};
     parts[3] = (struct part){s->blocks, (size_t)h->blocks * sizeof *s->blocks};
     parts[4] = (struct part){s->edits, (size_t)h->edits * sizeof *s->edits};
-    return parts[0].bytes + parts[1].bytes + parts[2].bytes + parts[3].bytes + parts[4].bytes;
+    parts[5] = (struct part){s->masks, (size_t)h->masks * (size_t)s->mask_row * sizeof *s->masks};
+    return parts[0].bytes + parts[1].bytes + parts[2].bytes + parts[3].bytes + parts[4].bytes +
+           parts[5].bytes;
 }
 
 /* Most steps fit the first message; a longer one sends its rest in a second. */
@@ -128,9 +159,11 @@ enum status step_broadcast(struct step *s, struct comm *world, struct error *err
     const struct step_header *h = &s->header;
     CHECK(h->magic == STEP_MAGIC && h->version == STEP_VERSION && h->seqs >= 0 &&
               h->seqs <= s->max_seqs && h->rows >= 0 && h->rows <= s->max_rows && h->blocks >= 0 &&
-              h->blocks <= s->max_blocks && h->edits >= 0 && h->edits <= s->max_edits,
-          "step description: magic %x version %u, %d sequences, %d rows, %d blocks, %d edits",
-          h->magic, h->version, h->seqs, h->rows, h->blocks, h->edits);
+              h->blocks <= s->max_blocks && h->edits >= 0 && h->edits <= s->max_edits &&
+              h->masks >= 0 && h->masks <= s->max_masks,
+          "step description: magic %x version %u, %d sequences, %d rows, %d blocks, %d edits, %d "
+          "masks",
+          h->magic, h->version, h->seqs, h->rows, h->blocks, h->edits, h->masks);
     size_t bytes = parts_of(s, parts);
     if (bytes > FIRST_MESSAGE)
         TRY(comm_broadcast(world, 0, s->message + FIRST_MESSAGE, bytes - FIRST_MESSAGE, err));
@@ -170,12 +203,17 @@ void step_batch(struct step *s, struct batch *batch)
                 s->logit_row[logits++] = row;
         }
         CHECK(q->edits == 0 || q->draw <= 1, "%d edits for %d draws", q->edits, q->draw);
+        CHECK(q->mask >= 0 && q->mask <= s->header.masks && (q->mask == 0 || q->draw <= 1),
+              "mask %d of %d for %d draws", q->mask, s->header.masks, q->draw);
+        const uint64_t *mask = q->mask > 0 ? s->masks + (size_t)(q->mask - 1) * (size_t)s->mask_row
+                                           : NULL;
         for (int32_t j = q->count - q->draw; j < q->count; j++)
             s->draw[draws++] = (struct draw){.row = logits - q->count + j,
                                              .position = q->pos + j + 1,
                                              .sampling = q->sampling,
                                              .edit = edit,
                                              .edits = q->edits,
+                                             .mask = mask,
                                              .repetition_penalty = q->repetition_penalty};
         check_edits(edit, q->edits, s->header.vocab_limit);
         edit += q->edits;

@@ -10,6 +10,7 @@
 
 #include "transport/transport.h"
 #include "worker/kernels.h"
+#include "worker/masks.h"
 #include "worker/sampler.h"
 
 enum step_kind {
@@ -35,7 +36,7 @@ struct step_seq {
     int32_t draw;        /* sample after so many of its last tokens; all of these have logits */
     int32_t edits;       /* of logits, before its one draw */
     float repetition_penalty;
-    int32_t reserved; /* 0 */
+    int32_t mask; /* 1 + which of the step's; 0: every token may be drawn */
     struct sampling sampling;
 };
 
@@ -50,6 +51,7 @@ struct step_header {
     int32_t keep_logits; /* 1: rank 0 wants the logits rows themselves */
     int32_t edits;       /* sum of edits */
     int32_t settle;      /* 1: it wants its tokens before it makes the next step */
+    int32_t masks;       /* rows of bits; sequences may share one */
 };
 
 /* A step, written or received. Memory sized once by the limits. */
@@ -59,9 +61,12 @@ struct step {
     int32_t *tokens;          /* [max_rows] */
     int32_t *blocks;          /* [max_blocks] */
     struct logit_edit *edits; /* [max_edits] */
-    char *message; /* header, sequences, tokens, blocks, edits back to back, as broadcast */
-    int32_t max_seqs, max_rows, max_blocks, max_edits, max_draws;
-    int32_t table; /* entries of a slot's block table */
+    uint64_t *masks;          /* [max_masks][mask_row]: a bit a token that may be drawn */
+    uint64_t *mask_names;     /* [max_masks]: rank 0's, of struct mask */
+    char *message;            /* header, sequences, tokens, blocks, edits, masks, as broadcast */
+    int32_t max_seqs, max_rows, max_blocks, max_edits, max_draws, max_masks;
+    int32_t mask_row; /* words of a mask */
+    int32_t table;    /* entries of a slot's block table */
     /* What step_batch makes of it. */
     int32_t *tables; /* [max_seqs][table] */
     int32_t *pos;    /* [max_rows] */
@@ -76,7 +81,11 @@ static inline int32_t step_drawn_token(int32_t index)
     return -1 - index;
 }
 
-enum status step_init(struct step *s, const struct engine_limits *limits, struct error *err);
+enum { STEP_MAX_MASKS = 64 }; /* of one step; sequences beyond wait for the next */
+
+/* Masks are of tokens below `vocab`. */
+enum status step_init(struct step *s, const struct engine_limits *limits, int32_t vocab,
+                      struct error *err);
 void step_fini(struct step *s);
 
 /* Rank 0: an empty step of this kind; then each sequence; `blocks` are its new ones. The scheduler
@@ -89,6 +98,10 @@ void step_add(struct step *s, const struct step_seq *seq, const int32_t *tokens,
  * ascend, all below vocab_limit. */
 struct logit_edit *step_edits(struct step *s, int32_t *room);
 void step_edited(struct step *s, int32_t edits, float repetition_penalty);
+
+/* Room for one more mask; then the last sequence's, copied unless the step has one of its name. */
+bool step_has_mask_room(const struct step *s);
+void step_masked(struct step *s, const struct mask *mask);
 
 /* From rank 0 to all ranks of `world`. Collective. */
 enum status step_broadcast(struct step *s, struct comm *world, struct error *err);

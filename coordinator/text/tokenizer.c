@@ -68,6 +68,14 @@ uint32_t tokenizer_vocab_size(const struct tokenizer *tok)
     return tok->vocab_size;
 }
 
+bool tokenizer_is_added(const struct tokenizer *tok, uint32_t id)
+{
+    for (size_t i = 0; i < tok->added_count; i++)
+        if (tok->added[i].id == id)
+            return true;
+    return false;
+}
+
 bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id)
 {
     return id < tok->vocab_size && tok->special[id];

@@ -77,6 +77,9 @@ enum status tokenizer_id_of_token(const struct tokenizer *tok, const char *text,
 /* Whether decoding with skip_special leaves the token out; false for an id outside. */
 bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id);
 
+/* Whether it is an added token: one that plain text never becomes. */
+bool tokenizer_is_added(const struct tokenizer *tok, uint32_t id);
+
 /* The bytes that a token stands for, which may be part of a character; owned by `tok`.
  * ERR_INVALID for an id outside. */
 enum status tokenizer_token_bytes(const struct tokenizer *tok, uint32_t id, const char **bytes,

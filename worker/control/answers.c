@@ -240,6 +240,7 @@ enum status answers_submit(struct answers *a, struct engine *e, const struct com
         .ignore_eos = c->ignore_eos,
         .sampling = c->sampling,
         .shaping = c->shaping,
+        .constraint = c->constraint,
         .logprobs = c->logprobs,
         .prompt_logprobs = c->prompt_logprobs,
         .tenant = c->tenant,

@@ -175,8 +175,11 @@ static void on_message(struct rpc_call *call, void *user, const ProtobufCMessage
     atomic_store(&a->heard, true);
     if (m->body_case == WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_STOP)
         atomic_store(&a->stop_ns, clock_now_ns());
-    if (mailbox_put(a->mailbox, m, &err) == OK ||
-        m->body_case != WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT)
+    if (mailbox_put(a->mailbox, m, &err) == OK)
+        return;
+    if (m->body_case == WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WORDS)
+        log_warn("%s", err.msg);
+    if (m->body_case != WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT)
         return;
     const struct request_key key = {.request_id = m->submit->request_id,
                                     .attempt = m->submit->attempt,

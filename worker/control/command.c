@@ -186,6 +186,19 @@ static enum status take_logprobs(const char *field, const Witan__Cluster__V1__Lo
     return OK;
 }
 
+static enum status take_constraint(const Witan__Cluster__V1__Constraint *c, struct constraint *out,
+                                   struct error *err)
+{
+    int32_t kind = c ? (int32_t)c->kind : 0, thought = c ? (int32_t)c->thought : 0;
+    if (kind < 0 || kind >= CONSTRAINT_KINDS || thought < 0 || thought >= CONSTRAINT_THOUGHTS)
+        return error_set(err, ERR_INVALID,
+                         "constraint: expected a kind below %d and a thought below %d, found %d "
+                         "and %d",
+                         (int)CONSTRAINT_KINDS, (int)CONSTRAINT_THOUGHTS, kind, thought);
+    *out = (struct constraint){(enum constraint_kind)kind, (enum constraint_thought)thought};
+    return OK;
+}
+
 /* Numbers alone; what is copied comes after. */
 static enum status take_terms(const Witan__Cluster__V1__Submit *s, struct command *out,
                               struct error *err)
@@ -194,6 +207,7 @@ static enum status take_terms(const Witan__Cluster__V1__Submit *s, struct comman
     TRY(take_logprobs("prompt_logprobs", s->prompt_logprobs, &out->prompt_logprobs, err));
     if (s->priority < -1 || s->priority > 1)
         return error_set(err, ERR_INVALID, "priority: expected -1 to 1, found %d", s->priority);
+    TRY(take_constraint(s->constraint, &out->constraint, err));
     out->priority = s->priority;
     out->tenant = s->tenant;
     out->prefix_domain = s->prefix_domain;
@@ -281,8 +295,22 @@ enum status command_read_submit(const Witan__Cluster__V1__Submit *s, const struc
     return st;
 }
 
+enum status command_read_words(const Witan__Cluster__V1__Words *w, struct command *out,
+                               struct error *err)
+{
+    *out = (struct command){.kind = COMMAND_WORDS};
+    if (w->kinds.len != w->n_lengths)
+        return error_set(err, ERR_INVALID,
+                         "words: kinds: expected %zu, one for each of lengths, found %zu",
+                         w->n_lengths, w->kinds.len);
+    return words_create((const char *)w->text.data, w->text.len, w->lengths, w->kinds.data,
+                        w->n_lengths, &out->words, err);
+}
+
 void command_fini(struct command *c)
 {
+    words_destroy(c->words);
+    c->words = NULL;
     free(c->prompt);
     c->prompt = NULL;
 }

@@ -84,6 +84,7 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
     m->region = text(o->region);
     m->numerics_class = out->class;
     m->hardware = &out->hardware;
+    m->constraints = !o->device; /* struct kernels' masks */
     return OK;
 }
 

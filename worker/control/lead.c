@@ -1,6 +1,7 @@
 /* Leading and following: see lead.h. */
 #include "worker/control/lead.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "worker/control/answers.h"
 
 enum { TAKES_A_STEP = 256 }; /* commands looked at between two steps */
@@ -32,7 +33,12 @@ static enum status apply(struct leader *l, struct command *c, struct error *err)
 {
     enum status st = OK;
     struct error refused;
-    if (c->kind == COMMAND_CANCEL) {
+    if (c->kind == COMMAND_WORDS) {
+        /* What cannot be kept is refused with the request that asks for it. */
+        if (engine_words(l->engine, c->words, &refused) != OK)
+            log_warn("%s", refused.msg);
+        c->words = NULL;
+    } else if (c->kind == COMMAND_CANCEL) {
         if (answers_full(l->answers))
             st = flush(l, err);
         if (st == OK)

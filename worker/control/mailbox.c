@@ -91,6 +91,17 @@ static enum status put_submit(struct mailbox *m, const Witan__Cluster__V1__Submi
     return OK;
 }
 
+/* A stream brings them once; `c` is made. */
+static enum status put_words(struct mailbox *m, struct command *c, struct error *err)
+{
+    if (m->count == MAILBOX_COMMANDS) {
+        command_fini(c);
+        return error_set(err, ERR_LIMIT, "%d commands have not been looked at yet", m->count);
+    }
+    append(m, c);
+    return OK;
+}
+
 static void put_cancel(struct mailbox *m, const Witan__Cluster__V1__Cancel *c)
 {
     if (!m->planned || c->epoch != m->plan.epoch)
@@ -132,8 +143,12 @@ static enum status put_locked(struct mailbox *m,
 enum status mailbox_put(struct mailbox *m, const Witan__Cluster__V1__CoordinatorMessage *message,
                         struct error *err)
 {
+    const bool words = message->body_case == WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WORDS;
+    struct command c;
+    if (words) /* sorting takes longer than the engine thread may be held up */
+        TRY(command_read_words(message->words, &c, err));
     pthread_mutex_lock(&m->mutex);
-    enum status st = put_locked(m, message, err);
+    enum status st = words ? put_words(m, &c, err) : put_locked(m, message, err);
     pthread_cond_signal(&m->changed);
     pthread_mutex_unlock(&m->mutex);
     return st;

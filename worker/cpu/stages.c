@@ -439,11 +439,13 @@ static void draw_thread(void *arg, int thread)
     for (int i; (i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < b->draws;) {
         const struct draw *d = &b->draw[i];
         float *row = j->logits + (int64_t)d->row * j->padded;
-        if (j->shards > 1) {
+        if (j->shards > 1 || d->mask) {
             join_shards(j->logits, j->shards, b->logits, j->padded, d->row, w->row);
             row = w->row;
         }
         sampler_edit(w->sampler, row, d->edit, d->edits, d->repetition_penalty);
+        if (d->mask)
+            sampler_mask(row, b->vocab_limit, d->mask);
         j->be->drawn[i] = sampler_draw(w->sampler, row, b->vocab_limit, &d->sampling, d->position);
         sampler_restore(w->sampler, row, d->edit, d->edits);
     }
@@ -581,6 +583,7 @@ enum status cpu_backend_create(const char *ops, struct pool *pool, uint64_t scra
 {
     static const struct kernels table = {
         .name = "cpu",
+        .masks = true,
         .memory = cpu_memory,
         .prepare = cpu_prepare,
         .begin = cpu_begin,

@@ -283,6 +283,7 @@ struct fake_hello {
     const char *class;  /* NULL: as of the device */
     const char *host;   /* NULL: "test" */
     bool loaded;
+    bool constraints; /* it can hold answers to a form */
 };
 
 static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
@@ -317,6 +318,7 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
                                                : NUMERICS_CLASS_CPU);
     hello.hardware = &hw;
     hello.loaded = h.loaded;
+    hello.constraints = h.constraints;
     hello.coordinators = h.coordinators;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
     m.hello = &hello;

@@ -53,6 +53,7 @@ static void submits_say_all_that_is_wanted(void **state)
         .priority = -1,
         .deadline_ms = 7,
         .ignore_eos = true,
+        .constraint = {CONSTRAINT_JSON_OBJECT, CONSTRAINT_IN_THOUGHT},
     };
     const int32_t answer[] = {31, 32};
     struct journal j;
@@ -64,6 +65,9 @@ static void submits_say_all_that_is_wanted(void **state)
     assert_true(s->n_prompt == 2 && s->prompt[0] == 1 && s->prompt[1] == 2 && s->ignore_eos);
     assert_true(s->max_tokens == 9 && s->n_answer == 2 && s->answer[1] == 32);
     assert_int_equal(s->prompt_told, 0);
+    assert_int_equal(s->constraint->kind,
+                     WITAN__CLUSTER__V1__CONSTRAINT_KIND__CONSTRAINT_JSON_OBJECT);
+    assert_int_equal(s->constraint->thought, WITAN__CLUSTER__V1__THOUGHT__THOUGHT_OPEN);
     assert_true(s->tenant == 3 && s->prefix_domain == UINT64_MAX && s->priority == -1 &&
                 s->deadline_ms == 7);
     assert_int_equal(s->logprobs->top, 20);
@@ -79,8 +83,9 @@ static void submits_say_all_that_is_wanted(void **state)
     submit_fill(&p, &j, 1000 + 6100000);
     assert_true(s->prompt_told == 2 && s->deadline_ms == 1);
     j.params.logprobs = j.params.prompt_logprobs = 0;
+    j.params.constraint.kind = CONSTRAINT_NONE;
     submit_fill(&p, &j, 1000);
-    assert_true(!s->logprobs && !s->prompt_logprobs);
+    assert_true(!s->logprobs && !s->prompt_logprobs && !s->constraint);
     journal_fini(&j);
 }
 

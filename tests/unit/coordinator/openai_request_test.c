@@ -273,7 +273,7 @@ static void what_is_not_done_is_refused_by_name(void **state)
         const char *field, *neutral, *other;
     } known[] = {
         {"functions", "[]", "[{}]"},
-        {"response_format", "{\"type\":\"text\"}", "{\"type\":\"json_object\"}"},
+        {"response_format", "{\"type\":\"text\"}", "{\"type\":\"json_schema\"}"},
         {"echo", "false", "true"},
         {"audio", "null", "{}"},
         {"modalities", "[\"text\"]", "[\"text\",\"audio\"]"},

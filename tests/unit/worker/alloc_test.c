@@ -8,6 +8,7 @@
 #include "tests/unit/unit.h"
 
 #include "base/log.h"
+#include "tests/unit/worker/made_words.h"
 #include "worker/engine.h"
 
 #include <execinfo.h>
@@ -104,7 +105,7 @@ static void on_logits(void *user, int32_t pos, const float *logits, int32_t voca
 }
 
 /* Half of them greedy, half sampled with every filter, prompts of several chunks, of which every
- * second begins as others do. */
+ * second begins as others do; some must be JSON. */
 static enum status submit(struct engine *e, struct told *told, struct error *err)
 {
     static int32_t prompt[PROMPT];
@@ -122,6 +123,10 @@ static enum status submit(struct engine *e, struct told *told, struct error *err
         if (i % 2)
             q.sampling = (struct sampling){
                 .temperature = 1.0f, .top_p = 0.9f, .min_p = 0.01f, .top_k = 40, .seed = 7};
+        if (i % 4 == 3) {
+            q.ignore_eos = false;
+            q.constraint = (struct constraint){CONSTRAINT_JSON_OBJECT, CONSTRAINT_IN_THOUGHT};
+        }
         TRY(engine_submit(e, &q, NULL, err));
     }
     return OK;
@@ -131,6 +136,10 @@ static enum status watch(struct engine *e, struct error *err)
 {
     static struct told told; /* past the engine's end, which forgets the requests still there */
     bool ran;
+    static const int32_t ends[] = {381};
+    struct made_words words = made_words(384, ends, 1);
+    TRY(engine_words(e, made_create(&words), err));
+    made_free(&words);
     told = (struct told){0};
     TRY(submit(e, &told, err));
     for (int i = 0; i < WARM_STEPS; i++)

@@ -150,7 +150,7 @@ static struct bench *bench_with(struct engine_limits limits, struct sched_option
     b->cells = check_calloc((size_t)limits.kv_blocks * KV_BLOCK, sizeof *b->cells);
     b->last_started = b->first_index = -1;
     assert_int_equal(sched_create(&limits, &options, &b->sched, &err), OK);
-    assert_int_equal(step_init(&b->step, &limits, &err), OK);
+    assert_int_equal(step_init(&b->step, &limits, 64, &err), OK);
     return b;
 }
 

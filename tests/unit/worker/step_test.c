@@ -155,7 +155,7 @@ static enum status random_rounds(struct comm *world, void *arg, struct error *er
     struct script *s = check_calloc(1, sizeof *s);
     uint64_t rng = 1;
     int below = 0, above = 0;
-    enum status st = step_init(&step, &limits, err);
+    enum status st = step_init(&step, &limits, 64, err);
     for (int i = 0; st == OK && i < ROUNDS; i++) {
         bool small = random_int(&rng, 0, 1);
         script_next(s, &rng, random_int(&rng, 1, small ? 8 : SLOTS), small ? 3 : 70);
@@ -189,7 +189,7 @@ static enum status border_rounds(struct comm *world, void *arg, struct error *er
     struct step step;
     struct script *s = check_calloc(1, sizeof *s);
     bool exact = false;
-    enum status st = step_init(&step, &limits, err);
+    enum status st = step_init(&step, &limits, 64, err);
     int32_t fixed = (int32_t)(sizeof(struct step_header) + sizeof(struct step_seq));
     for (int32_t bytes = 1000; st == OK && bytes <= 1048; bytes += 4) {
         s->count = 1;
@@ -218,7 +218,7 @@ static enum status stop_round(struct comm *world, void *arg, struct error *err)
 {
     (void)arg;
     struct step step;
-    TRY(step_init(&step, &limits, err));
+    TRY(step_init(&step, &limits, 64, err));
     if (world->rank == 0)
         step_begin(&step, STEP_STOP, 0, false);
     enum status st = step_broadcast(&step, world, err);
@@ -239,7 +239,7 @@ static enum status full_round(struct comm *world, void *arg, struct error *err)
     (void)arg;
     struct step step;
     struct script *s = check_calloc(1, sizeof *s);
-    enum status st = step_init(&step, &limits, err);
+    enum status st = step_init(&step, &limits, 64, err);
     if (st == OK) {
         /* As many rows, sequences and blocks as the limits allow. */
         uint64_t rng = 9;

@@ -608,6 +608,60 @@ static void two_threads_meet(void **state)
     mailbox_destroy(m);
 }
 
+/* As sent before the first request that needs them. */
+static enum status put_words(struct mailbox *m, size_t lengths, size_t kinds, size_t bytes,
+                             struct error *err)
+{
+    static uint32_t length[256];
+    static uint8_t kind[256], text[256];
+    Witan__Cluster__V1__CoordinatorMessage message = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__INIT;
+    Witan__Cluster__V1__Words w = WITAN__CLUSTER__V1__WORDS__INIT;
+    for (int i = 0; i < 256; i++) {
+        length[i] = 1;
+        text[i] = (uint8_t)i;
+    }
+    w.lengths = length;
+    w.n_lengths = lengths;
+    w.kinds = (ProtobufCBinaryData){kinds, kind};
+    w.text = (ProtobufCBinaryData){bytes, text};
+    message.body_case = WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WORDS;
+    message.words = &w;
+    return mailbox_put(m, &message, err);
+}
+
+static void words_come_before_those_who_need_them(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err;
+    struct command c;
+    Witan__Cluster__V1__Submit s = good_submit();
+    Witan__Cluster__V1__Constraint form = WITAN__CLUSTER__V1__CONSTRAINT__INIT;
+    s.constraint = &form;
+    assert_int_equal(put_words(m, 256, 255, 256, &err), ERR_INVALID);
+    assert_int_equal(put_words(m, 256, 256, 255, &err), ERR_INVALID);
+    assert_int_equal(put_words(m, 0, 0, 0, &err), ERR_INVALID);
+    assert_int_equal(put_words(m, 200, 200, 200, &err), ERR_UNSUPPORTED);
+    assert_int_equal(put_words(m, 256, 256, 256, &err), OK);
+    form.kind = WITAN__CLUSTER__V1__CONSTRAINT_KIND__CONSTRAINT_JSON_OBJECT;
+    form.thought = WITAN__CLUSTER__V1__THOUGHT__THOUGHT_MAY;
+    assert_int_equal(put_submit(m, 1, &s, &err), OK);
+    form.kind = (Witan__Cluster__V1__ConstraintKind)2;
+    assert_int_equal(put_submit(m, 2, &s, &err), ERR_INVALID);
+    assert_non_null(strstr(err.msg, "constraint: "));
+    form.kind = (Witan__Cluster__V1__ConstraintKind)-1;
+    assert_int_equal(put_submit(m, 2, &s, &err), ERR_INVALID);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+    assert_true(c.kind == COMMAND_WORDS && c.words);
+    command_fini(&c);
+    assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+    assert_true(c.constraint.kind == CONSTRAINT_JSON_OBJECT &&
+                c.constraint.thought == CONSTRAINT_MAY_THINK);
+    command_fini(&c);
+    assert_int_equal(put_words(m, 256, 256, 256, &err), OK); /* not taken: the mailbox's to free */
+    mailbox_destroy(m);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(plans_name_the_cache),
     cmocka_unit_test(bad_plans_name_the_field),
@@ -615,6 +669,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(plans_are_compared),
     cmocka_unit_test(bad_submits_are_refused),
     cmocka_unit_test(submits_arrive_whole),
+    cmocka_unit_test(words_come_before_those_who_need_them),
     cmocka_unit_test(bad_terms_name_the_field),
     cmocka_unit_test(a_request_before_the_plan_is_refused),
     cmocka_unit_test(it_is_bounded_and_in_order),

@@ -1,0 +1,472 @@
+/* What an answer must be, byte by byte: see constraint.h. No state of its own. */
+#include "partition/constraint.h"
+
+#include <string.h>
+
+enum mode {
+    BEFORE,  /* white space, and then the object */
+    MAYBE,   /* the same, or <think> */
+    OPENING, /* `count` bytes of <think> */
+    THOUGHT, /* free; its last `count` bytes may be the end of it */
+    /* Of JSON: what follows is */
+    FIRST_KEY, /* a member's name, or the end of the object */
+    KEY,
+    COLON,
+    VALUE,
+    FIRST_VALUE, /* a value, or the end of the array */
+    AFTER,       /* a comma, or the end of what is innermost */
+    /* Inside a string: */
+    STRING,
+    ESCAPE,
+    HEX,       /* `pending` digits that may be any */
+    HEX_FIRST, /* a zero, or the letter that surrogates have, matter */
+    HEX_ZERO,  /* only zeros so far */
+    HEX_D,
+    HIGH,       /* of the first of two surrogates `pending` digits are missing */
+    LOW_ESCAPE, /* a backslash, */
+    LOW_U,      /* a u, */
+    LOW_D,      /* a d, */
+    LOW_SECOND, /* c to f, then two digits more */
+    BYTES,      /* `pending` bytes of a character */
+    BYTES_E0,   /* the second byte of a character whose first was this: */
+    BYTES_ED,   /* it must not be too long a form, a surrogate, or beyond U+10FFFF */
+    BYTES_F0,
+    BYTES_F4,
+    /* Inside a number: */
+    MINUS,
+    ZERO,
+    INTEGER,
+    POINT,
+    FRACTION,
+    EXPONENT,
+    EXPONENT_SIGN,
+    EXPONENT_DIGITS,
+    WORD, /* `count` bytes of true, false or null */
+    WHOLE,
+};
+
+static const char OPEN_TAG[] = "<think>", CLOSE_TAG[] = "</think>";
+enum { OPEN_BYTES = sizeof OPEN_TAG - 1, CLOSE_BYTES = sizeof CLOSE_TAG - 1 };
+
+static const char *const words[] = {"true", "false", "null"};
+
+static bool is_space(unsigned char b)
+{
+    return b == ' ' || b == '\n' || b == '\r' || b == '\t';
+}
+
+static bool is_digit(unsigned char b)
+{
+    return b >= '0' && b <= '9';
+}
+
+static bool is_hex(unsigned char b)
+{
+    return is_digit(b) || (b >= 'a' && b <= 'f') || (b >= 'A' && b <= 'F');
+}
+
+static bool go(struct constraint_state *s, enum mode mode)
+{
+    s->mode = (uint8_t)mode;
+    s->count = s->pending = s->word = 0;
+    return true;
+}
+
+static bool go_pending(struct constraint_state *s, enum mode mode, uint8_t pending)
+{
+    go(s, mode);
+    s->pending = pending;
+    return true;
+}
+
+static bool go_counting(struct constraint_state *s, enum mode mode, int count)
+{
+    go(s, mode);
+    s->count = (uint8_t)count;
+    return true;
+}
+
+void constraint_start(const struct constraint *c, struct constraint_state *out)
+{
+    static const enum mode first[] = {[CONSTRAINT_NO_THOUGHT] = BEFORE,
+                                      [CONSTRAINT_MAY_THINK] = MAYBE,
+                                      [CONSTRAINT_IN_THOUGHT] = THOUGHT};
+    memset(out, 0, sizeof *out);
+    out->mode = (uint8_t)first[c->thought];
+}
+
+/* --- objects and arrays -------------------------------------------------------------------------
+ */
+
+static bool open(struct constraint_state *s, bool array)
+{
+    if (s->depth == CONSTRAINT_DEPTH)
+        return false;
+    s->depth++;
+    s->levels = s->levels << 1 | array;
+    return go(s, array ? FIRST_VALUE : FIRST_KEY);
+}
+
+static bool close(struct constraint_state *s, bool array)
+{
+    if ((s->levels & 1) != array)
+        return false;
+    s->depth--;
+    s->levels >>= 1;
+    return go(s, s->depth == 0 ? WHOLE : AFTER);
+}
+
+static bool begin_string(struct constraint_state *s, bool key)
+{
+    s->key = key;
+    return go(s, STRING);
+}
+
+static bool value(struct constraint_state *s, unsigned char b)
+{
+    if (b == '{' || b == '[')
+        return open(s, b == '[');
+    if (b == '"')
+        return begin_string(s, false);
+    if (b == '-')
+        return go(s, MINUS);
+    if (is_digit(b))
+        return b == '0' ? go(s, ZERO) : go_counting(s, INTEGER, 1);
+    for (uint8_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (b == (unsigned char)words[i][0]) {
+            go_counting(s, WORD, 1);
+            s->word = i;
+            return true;
+        }
+    return false;
+}
+
+/* Between tokens of JSON. */
+static bool structure(struct constraint_state *s, unsigned char b)
+{
+    if (is_space(b))
+        return s->count++ < CONSTRAINT_SPACES;
+    switch (s->mode) {
+    case BEFORE:
+        return b == '{' && open(s, false);
+    case FIRST_KEY:
+        return b == '"' ? begin_string(s, true) : b == '}' && close(s, false);
+    case KEY:
+        return b == '"' && begin_string(s, true);
+    case COLON:
+        return b == ':' && go(s, VALUE);
+    case FIRST_VALUE:
+        return b == ']' ? close(s, true) : value(s, b);
+    case VALUE:
+        return value(s, b);
+    default: /* AFTER */
+        if (b == ',')
+            return go(s, s->levels & 1 ? VALUE : KEY);
+        return (b == '}' || b == ']') && close(s, b == ']');
+    }
+}
+
+/* --- strings ------------------------------------------------------------------------------------
+ */
+
+/* The first byte of a character, or what is none. (Unicode 15, table 3-7.) */
+static bool character(struct constraint_state *s, unsigned char b)
+{
+    if (b == '"') {
+        bool key = s->key;
+        s->key = 0;
+        return go(s, key ? COLON : AFTER);
+    }
+    if (b == '\\')
+        return go(s, ESCAPE);
+    if (b < 0x80)
+        return b >= 0x20;
+    if (b == 0xe0)
+        return go(s, BYTES_E0);
+    if (b == 0xed)
+        return go(s, BYTES_ED);
+    if (b == 0xf0)
+        return go(s, BYTES_F0);
+    if (b == 0xf4)
+        return go(s, BYTES_F4);
+    if (b < 0xc2 || b > 0xf4)
+        return false;
+    return go_pending(s, BYTES, b < 0xe0 ? 1 : b < 0xf0 ? 2 : 3);
+}
+
+/* The second byte of a character whose first left a range to it, then `more`. */
+static bool second(struct constraint_state *s, unsigned char b, int low, int high, uint8_t more)
+{
+    return b >= low && b <= high && go_pending(s, BYTES, more);
+}
+
+static bool hex_first(struct constraint_state *s, unsigned char b)
+{
+    if (b == '0')
+        return go_pending(s, HEX_ZERO, 3);
+    return b == 'd' || b == 'D' ? go(s, HEX_D) : is_hex(b) && go_pending(s, HEX, 3);
+}
+
+/* One more of `pending` digits; then `next`. */
+static bool hex(struct constraint_state *s, unsigned char b, enum mode next)
+{
+    if (!is_hex(b))
+        return false;
+    return --s->pending > 0 || go(s, next);
+}
+
+static bool hex_zero(struct constraint_state *s, unsigned char b)
+{
+    uint8_t left = (uint8_t)(s->pending - 1);
+    if (b == '0')
+        return left > 0 && go_pending(s, HEX_ZERO, left); /* not \u0000 */
+    return is_hex(b) && (left > 0 ? go_pending(s, HEX, left) : go(s, STRING));
+}
+
+static bool hex_d(struct constraint_state *s, unsigned char b)
+{
+    if (b >= '0' && b <= '7')
+        return go_pending(s, HEX, 2);
+    return (b == '8' || b == '9' || b == 'a' || b == 'A' || b == 'b' || b == 'B') &&
+           go_pending(s, HIGH, 2);
+}
+
+static bool string(struct constraint_state *s, unsigned char b)
+{
+    switch (s->mode) {
+    case STRING:
+        return character(s, b);
+    case ESCAPE:
+        return b == 'u' ? go(s, HEX_FIRST) : b && strchr("\"\\/bfnrt", b) && go(s, STRING);
+    case HEX_FIRST:
+        return hex_first(s, b);
+    case HEX_ZERO:
+        return hex_zero(s, b);
+    case HEX_D:
+        return hex_d(s, b);
+    case HEX:
+        return hex(s, b, STRING);
+    case HIGH:
+        return hex(s, b, LOW_ESCAPE);
+    case LOW_ESCAPE:
+        return b == '\\' && go(s, LOW_U);
+    case LOW_U:
+        return b == 'u' && go(s, LOW_D);
+    case LOW_D:
+        return (b == 'd' || b == 'D') && go(s, LOW_SECOND);
+    case LOW_SECOND:
+        return is_hex(b) && strchr("cdefCDEF", b) && go_pending(s, HEX, 2);
+    case BYTES_E0:
+        return second(s, b, 0xa0, 0xbf, 1);
+    case BYTES_ED:
+        return second(s, b, 0x80, 0x9f, 1);
+    case BYTES_F0:
+        return second(s, b, 0x90, 0xbf, 2);
+    case BYTES_F4:
+        return second(s, b, 0x80, 0x8f, 2);
+    default: /* BYTES */
+        return (b & 0xc0) == 0x80 && (--s->pending > 0 || go(s, STRING));
+    }
+}
+
+/* --- numbers and words --------------------------------------------------------------------------
+ */
+
+/* Behind a number that may end here. */
+static bool number_over(struct constraint_state *s, unsigned char b)
+{
+    go(s, AFTER);
+    return structure(s, b);
+}
+
+static bool integer_over(struct constraint_state *s, unsigned char b)
+{
+    if (b == '.')
+        return go(s, POINT);
+    return b == 'e' || b == 'E' ? go(s, EXPONENT) : number_over(s, b);
+}
+
+static bool number(struct constraint_state *s, unsigned char b)
+{
+    bool digit = is_digit(b);
+    switch (s->mode) {
+    case MINUS:
+        return digit && (b == '0' ? go(s, ZERO) : go_counting(s, INTEGER, 1));
+    case ZERO:
+        return !digit && integer_over(s, b);
+    case INTEGER:
+        return digit ? s->count++ < CONSTRAINT_DIGITS : integer_over(s, b);
+    case POINT:
+        return digit && go_counting(s, FRACTION, 1);
+    case FRACTION:
+        if (digit)
+            return s->count++ < CONSTRAINT_DIGITS;
+        return b == 'e' || b == 'E' ? go(s, EXPONENT) : number_over(s, b);
+    case EXPONENT:
+        if (b == '+' || b == '-')
+            return go(s, EXPONENT_SIGN);
+        return digit && go_counting(s, EXPONENT_DIGITS, 1);
+    case EXPONENT_SIGN:
+        return digit && go_counting(s, EXPONENT_DIGITS, 1);
+    default: /* EXPONENT_DIGITS */
+        return digit ? s->count++ < CONSTRAINT_EXPONENT_DIGITS : number_over(s, b);
+    }
+}
+
+static bool word(struct constraint_state *s, unsigned char b)
+{
+    const char *w = words[s->word];
+    if (b != (unsigned char)w[s->count])
+        return false;
+    s->count++;
+    return w[s->count] || go(s, AFTER);
+}
+
+/* --- before -------------------------------------------------------------------------------------
+ */
+
+static bool before(struct constraint_state *s, unsigned char b)
+{
+    if (s->mode == MAYBE && !is_space(b)) {
+        if (b == '<')
+            return go_counting(s, OPENING, 1);
+        go(s, BEFORE);
+    }
+    if (s->mode == OPENING) {
+        if (b != (unsigned char)OPEN_TAG[s->count])
+            return false;
+        return ++s->count < OPEN_BYTES || go(s, THOUGHT);
+    }
+    if (s->mode == THOUGHT) {
+        if (b != (unsigned char)CLOSE_TAG[s->count])
+            return go_counting(s, THOUGHT, b == '<');
+        return ++s->count < CLOSE_BYTES || go(s, BEFORE);
+    }
+    return structure(s, b);
+}
+
+bool constraint_take(struct constraint_state *s, unsigned char b)
+{
+    if (s->mode <= THOUGHT)
+        return before(s, b);
+    if (s->mode <= AFTER)
+        return structure(s, b);
+    if (s->mode <= BYTES_F4)
+        return string(s, b);
+    if (s->mode <= EXPONENT_DIGITS)
+        return number(s, b);
+    return s->mode == WORD && word(s, b);
+}
+
+/* --- what it takes to end ------------------------------------------------------------------------
+ */
+
+/* Bytes to the end of a character or escape. */
+static int32_t to_string(const struct constraint_state *s)
+{
+    static const uint8_t needs[] = {
+        [STRING] = 0,   [ESCAPE] = 1,   [HEX] = 0,        [HEX_FIRST] = 4,
+        [HEX_ZERO] = 0, [HEX_D] = 3,    [HIGH] = 6,       [LOW_ESCAPE] = 6,
+        [LOW_U] = 5,    [LOW_D] = 4,    [LOW_SECOND] = 3, [BYTES] = 0,
+        [BYTES_E0] = 2, [BYTES_ED] = 2, [BYTES_F0] = 3,   [BYTES_F4] = 3,
+    };
+    return needs[s->mode] + s->pending;
+}
+
+/* To AFTER, from inside a value or before one. */
+static int32_t to_after(const struct constraint_state *s)
+{
+    switch (s->mode) {
+    case FIRST_KEY: /* and FIRST_VALUE: what is innermost ends without any */
+    case FIRST_VALUE:
+    case AFTER:
+        return 0;
+    case KEY:
+        return 4; /* "":0 */
+    case COLON:
+        return 2;
+    case VALUE:
+        return 1;
+    case WORD:
+        return (int32_t)strlen(words[s->word]) - s->count;
+    case MINUS:
+    case POINT:
+    case EXPONENT:
+    case EXPONENT_SIGN:
+        return 1;
+    default:
+        return s->mode <= BYTES_F4 ? to_string(s) + (s->key ? 3 : 1) : 0;
+    }
+}
+
+int32_t constraint_closing(const struct constraint_state *s)
+{
+    switch (s->mode) {
+    case WHOLE:
+        return 0;
+    case BEFORE:
+    case MAYBE:
+        return 2; /* {} */
+    case OPENING:
+        return OPEN_BYTES - s->count + CLOSE_BYTES + 2;
+    case THOUGHT:
+        return CLOSE_BYTES - s->count + 2;
+    default:
+        return to_after(s) + s->depth;
+    }
+}
+
+bool constraint_is_free(const struct constraint_state *s)
+{
+    return s->mode <= THOUGHT;
+}
+
+enum constraint_run constraint_run(const struct constraint_state *s)
+{
+    return s->mode == STRING    ? CONSTRAINT_STRING
+           : s->mode == THOUGHT ? CONSTRAINT_THOUGHT
+                                : CONSTRAINT_NO_RUN;
+}
+
+bool constraint_runs_on(enum constraint_run run, const unsigned char *bytes, size_t len)
+{
+    struct constraint_state s = {.mode = STRING};
+    if (run == CONSTRAINT_THOUGHT)
+        return memchr(bytes, '<', len) == NULL && memchr(CLOSE_TAG, bytes[0], CLOSE_BYTES) == NULL;
+    for (size_t i = 0; i < len; i++)
+        if (bytes[i] == '"' || bytes[i] == '\\' || !constraint_take(&s, bytes[i]))
+            return false;
+    return s.mode == STRING;
+}
+
+int32_t constraint_least_tokens(const struct constraint *c)
+{
+    struct constraint_state s;
+    constraint_start(c, &s);
+    return constraint_closing(&s) + 1;
+}
+
+enum status constraint_check(const struct constraint *c, const struct shaping *s, bool ignore_eos,
+                             int32_t max_tokens, struct error *err)
+{
+    if (c->kind == CONSTRAINT_NONE)
+        return OK;
+    int32_t least = constraint_least_tokens(c);
+    if (max_tokens > 0 && max_tokens < least)
+        return error_set(err, ERR_INVALID,
+                         "max_tokens: expected at least %d, which a JSON object takes%s, found %d",
+                         least, c->thought == CONSTRAINT_IN_THOUGHT ? " behind a thought" : "",
+                         max_tokens);
+    if (ignore_eos || s->min_tokens > 0)
+        return error_set(err, ERR_INVALID,
+                         "%s: not with response_format json_object, whose answers end when the "
+                         "object does",
+                         ignore_eos ? "ignore_eos" : "min_tokens");
+    for (int32_t i = 0; i < s->bias_count; i++)
+        if (s->bias[i].bias == -100.0f)
+            return error_set(err, ERR_INVALID,
+                             "logit_bias: -100 forbids token %d: not with response_format "
+                             "json_object, which may have no other left",
+                             s->bias[i].id);
+    return OK;
+}

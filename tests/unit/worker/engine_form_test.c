@@ -1,0 +1,264 @@
+/*
+ * Answers that must be JSON objects, drawn by a model that knows none: each ends in time and
+ * parses, and each is what it is alone, whatever else is in the batch, in every layout, after it
+ * has given way to others, and where it goes on behind tokens that were drawn elsewhere.
+ */
+#include "tests/unit/unit.h"
+
+#include "base/log.h"
+#include "tests/unit/worker/made_words.h"
+#include "worker/engine.h"
+
+#include <jansson.h>
+
+enum { REQUESTS = 24, PROMPT = 60, MOST = 120, VOCAB = 384, KV_BLOCKS = 5 };
+
+static const int32_t ends[] = {381};
+
+struct heard {
+    int32_t ids[MOST];
+    int32_t count;
+    enum finish finish;
+};
+
+struct run {
+    struct layout layout;
+    bool together;
+    int32_t speculate, chunk;
+    int32_t answered; /* of the first run, tokens that each request goes on behind; at most all */
+    const struct heard *first;
+    struct heard heard[REQUESTS];
+    struct made_words words;
+    struct engine_stats stats;
+};
+
+static void on_token(void *user, int32_t token, enum finish finish)
+{
+    struct heard *h = user;
+    if (token >= 0)
+        h->ids[h->count++] = token;
+    h->finish = finish;
+}
+
+/* Every third is free, and stands between the others. */
+static bool is_free(int32_t i)
+{
+    return i % 3 == 2;
+}
+
+static struct request request_of(int32_t i, int32_t prompt[PROMPT])
+{
+    static const enum constraint_thought thoughts[] = {CONSTRAINT_NO_THOUGHT, CONSTRAINT_IN_THOUGHT,
+                                                       CONSTRAINT_MAY_THINK};
+    struct request r = {.prompt = prompt,
+                        .prompt_len = PROMPT - i % 7,
+                        .max_tokens = i == 0 ? 3 : 12 + i * 37 % (MOST - 12),
+                        .sampling = {.temperature = i % 5 ? 1.5f : 0.0f,
+                                     .top_p = i % 2 ? 0.9f : 1.0f,
+                                     .top_k = i % 4 ? 0 : 30,
+                                     .seed = (uint64_t)i},
+                        .shaping = {.presence_penalty = i % 6 == 1 ? 0.5f : 0.0f},
+                        .logprobs = i % 8 == 3,
+                        .on_token = on_token};
+    for (int32_t k = 0; k < PROMPT; k++)
+        prompt[k] = (i * 31 + k * 17 + 5) % 370;
+    r.ignore_eos = is_free(i);
+    if (!is_free(i))
+        r.constraint = (struct constraint){CONSTRAINT_JSON_OBJECT, thoughts[i / 3 % 3]};
+    return r;
+}
+
+static enum status submit(struct run *r, struct engine *e, int32_t i, struct error *err)
+{
+    int32_t prompt[PROMPT];
+    struct request q = request_of(i, prompt);
+    struct heard *h = &r->heard[i];
+    *h = (struct heard){0};
+    if (r->first) {
+        int32_t most = r->first[i].count - 1;
+        h->count = r->answered < most ? r->answered : most;
+        memcpy(h->ids, r->first[i].ids, (size_t)h->count * sizeof *h->ids);
+        q.answer = h->ids;
+        q.answer_len = h->count;
+    }
+    q.user = h;
+    return engine_submit(e, &q, NULL, err);
+}
+
+static enum status lead(struct run *r, struct engine *e, struct error *err)
+{
+    TRY(engine_words(e, made_create(&r->words), err));
+    for (int32_t i = 0; i < REQUESTS; i++) {
+        TRY(submit(r, e, i, err));
+        for (bool ran = true; ran && (!r->together || i == REQUESTS - 1);)
+            TRY(engine_step(e, &ran, err));
+    }
+    r->stats = *engine_stats(e);
+    return engine_stop(e, err);
+}
+
+static enum status rank_main(struct comm *world, void *arg, struct error *err)
+{
+    struct run *r = arg;
+    struct model *m = NULL;
+    struct engine *e = NULL;
+    enum engine_left why;
+    const struct model_options options = {
+        .dir = WITAN_SOURCE_DIR "/tests/golden/oracle/sharded",
+        .layout = r->layout,
+        .limits = {.max_rows = 64,
+                   .max_logits = 64,
+                   .max_seqs = 10,
+                   .context = 256,
+                   .kv_blocks = KV_BLOCKS,
+                   .threads = 1,
+                   .kv_dtype = KV_BF16},
+        .kernels = "auto",
+    };
+    const struct engine_options eo = {.chunk = r->chunk, .speculate = r->speculate};
+    TRY(model_create(&options, world, &m, err));
+    enum status st = engine_create(m, &eo, &e, err);
+    if (st == OK)
+        st = world->rank == 0 ? lead(r, e, err) : engine_follow(e, &why, err);
+    engine_destroy(e);
+    model_destroy(m);
+    return st;
+}
+
+static struct run *run_with(struct run with)
+{
+    struct error err;
+    struct run *r = check_calloc(1, sizeof *r);
+    *r = with;
+    r->words = made_words(VOCAB, ends, 1);
+    log_set_level(LOG_WARN);
+    if (comm_local_run(r->layout.pp * r->layout.w, rank_main, r, &err) != OK)
+        fail_msg("%s", err.msg);
+    return r;
+}
+
+static void release(struct run *r)
+{
+    made_free(&r->words);
+    free(r);
+}
+
+static void check_object(const struct run *r, int32_t i)
+{
+    const struct heard *h = &r->heard[i];
+    char text[MOST * MADE_MOST];
+    size_t len = 0;
+    assert_int_equal(h->finish, FINISH_STOP);
+    for (int32_t k = 0; k < h->count - 1; k++) {
+        memcpy(text + len, r->words.bytes[h->ids[k]], r->words.lengths[h->ids[k]]);
+        len += r->words.lengths[h->ids[k]];
+    }
+    const char *close = memmem(text, len, "</think>", 8);
+    int32_t prompt[PROMPT];
+    struct request q = request_of(i, prompt);
+    size_t from = q.constraint.thought == CONSTRAINT_IN_THOUGHT && close
+                      ? (size_t)(close - text) + 8
+                      : 0;
+    json_t *v = json_loadb(text + from, len - from, 0, NULL);
+    if (!json_is_object(v) && !memmem(text, len, "<think>", 7))
+        fail_msg("request %d: %.*s", i, (int)len, text);
+    json_decref(v);
+}
+
+static void check_same(const struct run *r, const struct run *alone)
+{
+    for (int32_t i = 0; i < REQUESTS; i++) {
+        const struct heard *a = &r->heard[i], *b = &alone->heard[i];
+        assert_int_equal(a->finish, b->finish);
+        assert_int_equal(a->count, b->count);
+        assert_memory_equal(a->ids, b->ids, (size_t)a->count * sizeof *a->ids);
+    }
+}
+
+static const struct layout one = {.pp = 1, .tp = 1, .ep = 1, .w = 1},
+                           two = {.pp = 1, .tp = 2, .ep = 2, .w = 2},
+                           stages = {.pp = 2, .tp = 1, .ep = 1, .w = 1};
+
+static void answers_are_objects_and_what_they_are_alone(void **state)
+{
+    (void)state;
+    struct run *alone = run_with((struct run){.layout = one});
+    for (int32_t i = 0; i < REQUESTS; i++)
+        if (!is_free(i))
+            check_object(alone, i);
+    const struct run others[] = {
+        {.layout = one, .together = true, .speculate = 3},
+        {.layout = two, .together = true, .chunk = 7},
+        {.layout = stages, .together = true},
+        {.layout = one, .together = true, .first = alone->heard, .answered = 5},
+        {.layout = two, .together = true, .first = alone->heard, .answered = MOST},
+    };
+    uint64_t gave_way = 0;
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        struct run *r = run_with(others[i]);
+        check_same(r, alone);
+        gave_way += r->stats.sched.preempted;
+        release(r);
+    }
+    assert_true(gave_way > 0);
+    release(alone);
+}
+
+/* --- refusals -----------------------------------------------------------------------------------
+ */
+
+static enum status refused(struct comm *world, void *arg, struct error *err)
+{
+    struct run *r = arg;
+    struct model *m = NULL;
+    struct engine *e = NULL;
+    int32_t prompt[PROMPT];
+    static const int32_t wrong[] = {'['};
+    const struct model_options options = {
+        .dir = WITAN_SOURCE_DIR "/tests/golden/oracle/sharded",
+        .layout = one,
+        .limits = {.max_rows = 64, .max_logits = 4, .max_seqs = 4, .context = 256, .threads = 1},
+        .kernels = "auto",
+    };
+    TRY(model_create(&options, world, &m, err));
+    TRY(engine_create(m, &(struct engine_options){0}, &e, err));
+    struct request q = request_of(0, prompt);
+    assert_int_equal(engine_submit(e, &q, NULL, err), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err->msg, "does not know the tokens' bytes"));
+    TRY(engine_words(e, made_create(&r->words), err));
+    TRY(engine_words(e, made_create(&r->words), err)); /* the first stay */
+    q.answer = wrong;
+    q.answer_len = 1;
+    assert_int_equal(engine_submit(e, &q, NULL, err), ERR_INVALID);
+    assert_non_null(strstr(err->msg, "answer: token 91"));
+    q.answer_len = 0;
+    q.max_tokens = 2;
+    assert_int_equal(engine_submit(e, &q, NULL, err), ERR_INVALID);
+    assert_non_null(strstr(err->msg, "max_tokens: expected at least 3"));
+    engine_destroy(e);
+    model_destroy(m);
+    return OK;
+}
+
+static void what_cannot_be_kept_is_refused(void **state)
+{
+    (void)state;
+    struct error err;
+    struct run r = {.words = made_words(VOCAB, ends, 1)};
+    log_set_level(LOG_WARN);
+    if (comm_local_run(1, refused, &r, &err) != OK)
+        fail_msg("%s", err.msg);
+    made_free(&r.words);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_are_objects_and_what_they_are_alone),
+        cmocka_unit_test(what_cannot_be_kept_is_refused),
+    };
+    (void)shared_path;
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
