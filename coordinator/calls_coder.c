@@ -11,7 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_SCHEMA_DEPTH = 8 };
+enum { MAX_SCHEMA_DEPTH = 8, MAX_SCHEMA_WIDTH = 64 };
 
 static const char function_open[] = "<function=", function_close[] = "</function>";
 static const char parameter_open[] = "<parameter=", parameter_close[] = "</parameter>";
@@ -153,7 +153,7 @@ static enum call_type type_of(const json_t *schema, int depth, bool *nullable);
 static enum call_type first_type(const json_t *all, int depth, bool *nullable)
 {
     enum call_type first = CALL_NULL;
-    for (size_t i = 0; i < json_array_size(all); i++) {
+    for (size_t i = 0; i < json_array_size(all) && i < MAX_SCHEMA_WIDTH; i++) {
         const json_t *v = json_array_get(all, i);
         enum call_type t = json_is_string(v) ? type_named(json_string_value(v))
                                              : type_of(v, depth + 1, nullable);

@@ -130,6 +130,8 @@ json_t *dialect_lossy(const char *s)
 json_t *dialect_arguments(const char *text, size_t len)
 {
     json_t *v = len > 0 ? json_loadb(text, len, JSON_ALLOW_NUL, NULL) : NULL;
+    if (!v && len > 0) /* an integer of more than 64 bits */
+        v = json_loadb(text, len, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, NULL);
     if (json_is_object(v))
         return v;
     json_decref(v);

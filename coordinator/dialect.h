@@ -90,7 +90,8 @@ enum status dialect_put_event(struct buf *b, const char *type, json_t *v, struct
 /* A string of text that may be cut anywhere: messages quote a body's bytes. NULL: no memory. */
 json_t *dialect_lossy(const char *s);
 
-/* A call's arguments as the object that they are; NULL: it broke off. */
+/* A call's arguments as the object that they are; NULL: it broke off, or holds what no reader takes
+ * (1e999, half a surrogate pair). */
 json_t *dialect_arguments(const char *text, size_t len);
 
 #endif

@@ -160,12 +160,13 @@ static enum status write_end(struct buf *b, const struct openai_head *h,
  */
 
 /* A call that broke off has no input, and nobody should run it: it is left out. */
-static void add_use(json_t *content, const struct openai_piece *c)
+static bool add_use(json_t *content, const struct openai_piece *c)
 {
     json_t *input = dialect_arguments(c->text, c->len);
     if (input)
         json_array_append_new(content, json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id",
                                                  c->id, "name", c->name, "input", input));
+    return input != NULL;
 }
 
 static enum status write_answer(struct buf *b, const struct openai_head *h,
@@ -181,10 +182,12 @@ static enum status write_answer(struct buf *b, const struct openai_head *h,
     if (c->content_len > 0)
         json_array_append_new(
             content, json_pack("{s:s, s:s%}", "type", "text", "text", c->content, c->content_len));
+    bool used = false;
     for (int32_t i = 0; i < c->call_count; i++)
-        add_use(content, &c->calls[i]);
-    return dialect_put(
-        b, message_of(h, content, stop_reason(h->telling, c->finish), usage_of(usage)), err);
+        used |= add_use(content, &c->calls[i]);
+    bool none = strcmp(c->finish, "tool_calls") == 0 && !used;
+    const char *reason = none ? "end_turn" : stop_reason(h->telling, c->finish);
+    return dialect_put(b, message_of(h, content, reason, usage_of(usage)), err);
 }
 
 /* --- errors ------------------------------------------------------------------------------------

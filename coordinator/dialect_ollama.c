@@ -130,6 +130,8 @@ static enum status put_call(struct buf *b, const struct openai_head *h,
     if (!p->end)
         return OK;
     json_t *call = call_of(t->id.data, t->name.data, t->text.data, t->text.len);
+    if (!call)
+        return OK;
     json_t *line = with_calls(line_of(h, true, NULL, 0, NULL, 0), json_pack("[o]", call));
     return put_line(b, joined(line, json_pack("{s:b}", "done", 0)), err);
 }

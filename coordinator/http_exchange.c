@@ -324,8 +324,10 @@ static void send_chunk(struct exchange *x, const char *data, size_t len)
 bool exchange_send(struct exchange *x, const char *data, size_t len)
 {
     struct conn *c = x->conn;
+    /* Of what was told before: the client had no time yet to read the rest. */
+    size_t unread = evbuffer_get_length(bufferevent_get_output(c->bev));
     send_chunk(x, data, len);
-    if (evbuffer_get_length(bufferevent_get_output(c->bev)) <= HTTP_MAX_UNSENT_BYTES)
+    if (unread <= HTTP_MAX_UNSENT_BYTES)
         return true;
     x->core->metrics.slow[METRICS_HTTP]++;
     log_info("http: %s: cut, its client left more than %d bytes unread", x->id,

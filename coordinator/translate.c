@@ -12,6 +12,8 @@
 /* --- taking ------------------------------------------------------------------------------------
  */
 
+enum { MAX_THOUGHTS_BYTES = 64 << 20 };
+
 void translate_path(char out[TRANSLATE_PATH_BYTES], const char *fmt, ...)
 {
     va_list ap;
@@ -169,31 +171,31 @@ void translate_turn_init(struct translate_turn *t, json_t *messages, bool assist
 {
     *t = (struct translate_turn){
         .messages = messages, .assistant = assistant, .parts = json_array(), .calls = json_array()};
+    buf_init(&t->thoughts, MAX_THOUGHTS_BYTES);
 }
 
 void translate_turn_fini(struct translate_turn *t)
 {
     json_decref(t->parts);
     json_decref(t->calls);
-    json_decref(t->thoughts);
+    buf_fini(&t->thoughts);
 }
 
 enum status translate_think(struct translate_turn *t, const json_t *text, struct error *err)
 {
-    const char *before = t->thoughts ? json_string_value(t->thoughts) : "";
-    json_t *joined = json_pack("s%+%", before, json_string_length(t->thoughts),
-                               json_string_value(text), json_string_length(text));
-    json_decref(t->thoughts);
-    t->thoughts = joined;
-    return joined ? OK : error_set(err, ERR_NO_MEMORY, "no memory for a thought");
+    t->thought = true;
+    return buf_append(&t->thoughts, json_string_value(text), json_string_length(text), err);
 }
 
 enum status translate_end_turn(struct translate_turn *t, struct error *err)
 {
-    if (json_array_size(t->parts) == 0 && json_array_size(t->calls) == 0 && !t->thoughts)
+    if (json_array_size(t->parts) == 0 && json_array_size(t->calls) == 0 && !t->thought)
         return OK;
-    json_t *m = json_pack("{s:s, s:O, s:O*}", "role", t->assistant ? "assistant" : "user",
-                          "content", t->parts, "reasoning_content", t->thoughts);
+    json_t *thoughts = t->thought
+                           ? json_stringn(t->thoughts.data ? t->thoughts.data : "", t->thoughts.len)
+                           : NULL;
+    json_t *m = json_pack("{s:s, s:O, s:o*}", "role", t->assistant ? "assistant" : "user",
+                          "content", t->parts, "reasoning_content", thoughts);
     if (json_array_size(t->calls) > 0 && json_object_set(m, "tool_calls", t->calls) != 0)
         return error_set(err, ERR_NO_MEMORY, "no memory for a message");
     json_t *messages = t->messages;

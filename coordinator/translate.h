@@ -10,7 +10,7 @@
 #ifndef WITAN_COORDINATOR_TRANSLATE_H
 #define WITAN_COORDINATOR_TRANSLATE_H
 
-#include "base/error.h"
+#include "base/buf.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -80,7 +80,8 @@ struct translate_turn {
     json_t *messages; /* of the chat body, borrowed */
     bool assistant;   /* else the user's */
     json_t *parts, *calls;
-    json_t *thoughts; /* a string; NULL: none */
+    struct buf thoughts; /* joined */
+    bool thought;        /* there was one, if empty */
 };
 
 void translate_turn_init(struct translate_turn *t, json_t *messages, bool assistant);

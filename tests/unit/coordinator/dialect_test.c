@@ -481,6 +481,39 @@ static void ollama_calls(void **state)
     assert_json(b.data, b.len, SAID(CALLS("call_1_0", "f", "{\"a\":1}")) ENDS("stop"));
 }
 
+/* What the scanner of calls lets pass and readers of JSON do not. */
+static void odd_arguments_break_no_answer(void **state)
+{
+    (void)state;
+    static const char large[] = "{\"a\": 123456789012345678901}", huge[] = "{\"a\": 1e999}";
+    static const struct openai_piece odd[] = {
+        {.call = 0,
+         .id = "call_1_0",
+         .name = "f",
+         .text = large,
+         .len = sizeof large - 1,
+         .end = true},
+        {.call = 1,
+         .id = "call_1_1",
+         .name = "g",
+         .text = huge,
+         .len = sizeof huge - 1,
+         .end = true},
+    };
+    static const char *const lines[] = {
+        SAID(CALLS("call_1_0", "f", "{\"a\":1.2345678901234568e20}")) GOES_ON,
+    };
+    struct error err;
+    struct openai_choice c = {.calls = odd + 1, .call_count = 1, .finish = "tool_calls"};
+    begin_timed();
+    assert_int_equal(dialect_ollama_chat.pieces(&b, &head, 0, odd, 2, NULL, &err), OK);
+    assert_lines(lines, COUNT_OF(lines));
+    begin("msg_1");
+    assert_int_equal(dialect_anthropic.answer(&b, &head, &c, 1, &usage, &err), OK);
+    assert_int_equal(buf_append(&b, "", 1, &err), OK);
+    assert_non_null(strstr(b.data, "\"end_turn\""));
+}
+
 static void ollama_answers_and_errors(void **state)
 {
     (void)state;
@@ -515,12 +548,19 @@ static void limits_are_kept(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(anthropic_streams),        cmocka_unit_test(anthropic_answers),
-    cmocka_unit_test(anthropic_errors),         cmocka_unit_test(responses_streams),
-    cmocka_unit_test(responses_answers),        cmocka_unit_test(responses_failures),
-    cmocka_unit_test(ollama_streams),           cmocka_unit_test(ollama_answers_and_errors),
-    cmocka_unit_test(anthropic_stop_sequences), cmocka_unit_test(anthropic_calls),
-    cmocka_unit_test(responses_calls),          cmocka_unit_test(ollama_calls),
+    cmocka_unit_test(anthropic_streams),
+    cmocka_unit_test(anthropic_answers),
+    cmocka_unit_test(anthropic_errors),
+    cmocka_unit_test(responses_streams),
+    cmocka_unit_test(responses_answers),
+    cmocka_unit_test(responses_failures),
+    cmocka_unit_test(ollama_streams),
+    cmocka_unit_test(ollama_answers_and_errors),
+    cmocka_unit_test(anthropic_stop_sequences),
+    cmocka_unit_test(anthropic_calls),
+    cmocka_unit_test(responses_calls),
+    cmocka_unit_test(ollama_calls),
+    cmocka_unit_test(odd_arguments_break_no_answer),
     cmocka_unit_test(limits_are_kept),
 };
 
