@@ -16,6 +16,7 @@ import pytest
 import server
 from terminal import Terminal
 
+pytestmark = pytest.mark.skipif(server.MODE != "direct", reason="the same in either mode: run with --direct")
 CHAT = server.BIN / "witan", "chat"
 UP = "\x1b[A"
 

@@ -12,6 +12,7 @@ import yaml
 
 import server
 
+pytestmark = pytest.mark.skipif(server.MODE != "direct", reason="the same in either mode: run with --direct")
 DOCUMENT = yaml.safe_load((server.TOP / "docs/openapi.yaml").read_text())
 RESOURCE = referencing.Resource(DOCUMENT, referencing.jsonschema.DRAFT202012)
 REGISTRY = referencing.Registry().with_resource("urn:openapi", RESOURCE)

@@ -10,6 +10,7 @@ import pytest
 import server
 from terminal import Terminal
 
+pytestmark = pytest.mark.skipif(server.MODE != "direct", reason="the same in either mode: run with --direct")
 RATE = re.compile(r"in all ([\d.]+|-) tokens/s, ([\d.]+|-) requests/s, \d+ waiting")
 STEPS = re.compile(r" +[\d.]+ steps/s, at most [\d.]+ ms each")
 LEAVE = b"\x1b[?25h\x1b[?1049l"
