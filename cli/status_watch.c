@@ -53,7 +53,7 @@ static void on_signal(int number)
 
 static void catch_signals(bool screen)
 {
-    static const int always[] = {SIGINT, SIGTERM, SIGHUP},
+    static const int always[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP},
                      of_screens[] = {SIGWINCH, SIGCONT, SIGTSTP};
     struct sigaction act = {.sa_handler = on_signal};
     for (size_t i = 0; i < COUNT_OF(always); i++)

@@ -10,6 +10,7 @@ import { copyButton, el } from "./dom.js";
 const MOST_DEPTH = 6; // of quotes and lists in each other, and of marks in a line
 const MOST_NODES = 8000; // of one text; what is left then is plain
 const MOST_ROWS = 400, MOST_CELLS = 40; // of a table
+const MOST_LANGUAGE = 100; // characters of a block of code's
 const LONG_LINE = 20000; // characters of a paragraph: longer ones are plain
 const PIECE = 10000; // characters of plain text in one node
 const FAR = 2000; // characters between the marks of a link
@@ -63,6 +64,13 @@ function link(address, children) {
 }
 
 /* --- in a line --------------------------------------------------------------------------------- */
+
+/** An address without the marks of the sentence around it. */
+function withoutTrail(words) {
+  let end = words.length;
+  while (end > 0 && ".,;:!?'*_~)]".includes(words[end - 1])) end--;
+  return words.slice(0, end);
+}
 
 /** One paragraph's text as nodes. */
 class Line {
@@ -159,7 +167,7 @@ class Line {
     const found = /^(https?:\/\/|mailto:)[^\s<>"`\u0000-\u001f]{1,2000}/i.exec(this.text.slice(from, from + FAR));
     if (!found || this.inLink) return at + 1;
     let words = found[0];
-    if (!bracket) words = words.replace(/[.,;:!?'*_~)\]]+$/, "");
+    if (!bracket) words = withoutTrail(words);
     else if (this.text[from + words.length] !== ">") return at + 1;
     const address = safeAddress(words);
     if (!address) return at + 1;
@@ -208,7 +216,7 @@ function inline(text, left, depth = 0, inLink = false) {
 
 /* --- blocks ------------------------------------------------------------------------------------ */
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]{0,100})$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})/;
 const HEADING = /^ {0,3}(#{1,6})[ \t]+(.*)$/;
 const RULE = /^ {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})$/;
 const QUOTE = /^ {0,3}> ?/;
@@ -219,10 +227,17 @@ const short = (line) => line.length <= LONG_LINE; // regular expressions see no 
 const is = (pattern, line) => short(line) && pattern.test(line);
 const indent = (line) => /^ */.exec(line.slice(0, 64))[0].length;
 
+/** What begins a block of code: [marks, language], else null. */
+function fenced(line) {
+  const found = short(line) && FENCE.exec(line);
+  const language = found ? line.slice(found[0].length).trim() : "`";
+  return language.length <= MOST_LANGUAGE && !language.includes("`") ? [found[1], language] : null;
+}
+
 /** Does this line begin a block of its own, whatever came before it? */
 function begins(lines, at) {
   const line = lines[at];
-  return is(FENCE, line) || is(HEADING, line) || is(RULE, line) || is(QUOTE, line) || is(ITEM, line) ||
+  return fenced(line) || is(HEADING, line) || is(RULE, line) || is(QUOTE, line) || is(ITEM, line) ||
     isTable(lines, at);
 }
 
@@ -235,9 +250,9 @@ function isTable(lines, at) {
 function measure(lines, at) {
   const line = lines[at];
   let end = at + 1;
-  const fence = short(line) && FENCE.exec(line);
+  const fence = fenced(line);
   if (fence) {
-    const closing = new RegExp(`^ {0,3}\\${fence[1][0]}{${fence[1].length},}\\s*$`);
+    const closing = new RegExp(`^ {0,3}\\${fence[0][0]}{${fence[0].length},}\\s*$`);
     while (end < lines.length && !is(closing, lines[end])) end++;
     return ["code", Math.min(end + 1, lines.length)];
   }
@@ -296,11 +311,11 @@ function tableBlock(lines, left) {
 }
 
 function codeBlock(lines) {
-  const [, fence, language] = FENCE.exec(lines[0]);
+  const [fence, language] = fenced(lines[0]);
   const closed = lines.length > 1 && lines.at(-1).trim().startsWith(fence) && !lines.at(-1).trim().replaceAll(fence[0], "");
   const text = lines.slice(1, closed ? -1 : undefined).join("\n");
   return el("figure", { class: "code" },
-    el("figcaption", {}, el("span", {}, plain(language.trim() || "code", { nodes: 9 })), copyButton(() => text)),
+    el("figcaption", {}, el("span", {}, plain(language || "code", { nodes: 9 })), copyButton(() => text)),
     el("pre", { tabindex: "0" }, el("code", {}, text.length > PIECE ? plainPieces(text) : plain(text, { nodes: 2000 }))));
 }
 

@@ -9,7 +9,6 @@ import struct
 import subprocess
 import termios
 import threading
-import time
 import unicodedata
 
 import server
@@ -135,16 +134,24 @@ class Terminal:
     def ended(self, code: int = 0):
         """It ends so, and leaves the terminal as it found it."""
         self.wait("the program has ended", lambda: self.child.poll() is not None)
-        time.sleep(0.05)  # its last words
+        found = termios.tcgetattr(self.side)
+        self.hang_up()
+        assert not self.reader.is_alive(), "something else holds the terminal"
         text = self.written().decode(errors="replace")
         assert self.child.returncode == code, f"{self.child.returncode}:\n{text}"
         assert not server.REPORT.search(text), text
-        assert termios.tcgetattr(self.side) == self.before
+        assert found == self.before
+
+    def hang_up(self):
+        """The reader has all when nobody can write any more."""
+        if self.side >= 0:
+            os.close(self.side)
+            self.side = -1
+        self.reader.join(30 * server.FACTOR)
 
     def close(self):
         if self.child.poll() is None:
             self.child.kill()
         self.child.wait()
-        os.close(self.side)
-        self.reader.join(5)
+        self.hang_up()
         os.close(self.main)

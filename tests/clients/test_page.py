@@ -50,9 +50,11 @@ HEAVY = {
     "rows": "|a|b|\n|-|-|\n" + "|1|2|\n" * 8_000,
     "columns": "|a" * 5_000 + "|\n" + "|-" * 5_000 + "|\n" + "|1" * 5_000 + "|\n",
     "fences": "```\n" * 3_000,
+    "languages": ("```" + " " * 19_000 + "`\n") * 20,
     "headings": "# " + " " * 200_000 + "x #" * 10,
     "rules": "* " * 100_000 + "x\n" + "- " * 9_000 + "x",
     "links": "http://" * 30_000 + " " + "http://a.b/" + ")" * 100_000,
+    "trails": (("http://a.b/" + ")" * 1_900 + "x ") * 10 + "\n\n") * 20,
     "entities": "<" * 300_000,
     "turns": "\u202e\u2066" * 30_000,
     "blank": "\n" * 300_000 + "end",
@@ -177,15 +179,20 @@ def test_the_chat_says_what_the_api_says(serve, chromium):
 
 
 def test_stop_frees_the_sequence(serve, chromium):
-    """At this temperature it would go on to the end of its context."""
+    """At this temperature it would go on to the end of its context, which may come before the click
+    where a machine stalls: then another is asked for."""
     url = f"http://{serve.http}"
-    fresh(chromium, url)
-    settle(chromium, temperature="1000", seed="3")
-    say(chromium, "Say much")
-    chromium.until("a first word", f"{LAST} && {WORDS}.length > 0")
-    assert chromium.value(f"{LAST}.classList.contains('streams')")
-    chromium.value("document.querySelector('#stop').click()")
-    chromium.until("it has stopped", f"{ENDED} && {LAST}.querySelector('.info').textContent.includes('stopped')")
+    for seed in range(3, 8):
+        fresh(chromium, url)
+        settle(chromium, temperature="1000", seed=str(seed))
+        say(chromium, "Say much")
+        chromium.until("a first word", f"{LAST} && {WORDS}.length > 0")
+        chromium.value("document.querySelector('#stop').click()")
+        chromium.until("it has ended", ENDED)
+        if "stopped" in chromium.value(f"{LAST}.querySelector('.info').textContent"):
+            break
+    else:
+        raise AssertionError("five answers ended, and none by the click")
     server.poll("the sequence is gone", 30, lambda: api(serve, "/admin/status")["requests"]["running"] == 0)
     assert chromium.value("document.querySelector('#send').hidden") is False
     alone(chromium, url)

@@ -42,7 +42,7 @@ def test_it_follows_a_killed_rank(watch, tmp_path):
         other.workers[0].child.kill()
         terminal.wait("a group that is not", lambda: not shows(terminal, "^group g0: ready") and
                       shows(terminal, "^group g0: "), 60)
-        assert shows(terminal, "^ +lost 1 time")
+        terminal.wait("how often", lambda: shows(terminal, "^ +lost 1 time"), 60)
         other.workers[0].wait(30)
         other.workers = [other.start_worker("another", other.pki)]
         terminal.wait("it is ready again", lambda: shows(terminal, "^group g0: ready"), 60)
@@ -92,13 +92,21 @@ def test_it_fits_the_window(watch, main):
     terminal.child.send_signal(signal.SIGWINCH)  # the shell's part
     terminal.wait("a smaller one", lambda: len(terminal.lines()) == 5 and
                   max(map(len, terminal.lines())) <= 40)
-    first = terminal.lines()[0]
-    assert "every 0.2 s" in first
+    terminal.wait("its first line", lambda: "every 0.2 s" in terminal.lines()[0])
     terminal.type("\x1b[B\x1b[B")
     terminal.wait("what lies below", lambda: "every 0.2 s" not in terminal.lines()[0])
     terminal.type("\x1b[5~")
     terminal.wait("the top", lambda: "every 0.2 s" in terminal.lines()[0])
     terminal.child.send_signal(signal.SIGTERM)
+    terminal.ended()
+    assert terminal.written().endswith(LEAVE)
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x1c"])  # Ctrl-C, Ctrl-\\
+def test_keys_that_end_it(watch, main, key):
+    terminal = watch(main.grpc)
+    terminal.wait("a page", lambda: shows(terminal, "^group g0: ready"))
+    terminal.type(key)
     terminal.ended()
     assert terminal.written().endswith(LEAVE)
 
