@@ -14,11 +14,7 @@ enum { MAX_WORDS = 64, MAX_WORD = 48 };
 /* A file's text or a name on the terminal. */
 static void say(const char *what, const char *text)
 {
-    struct buf clean;
-    buf_init(&clean, 8 * strlen(text) + 16);
-    terminal_clean(&clean, text, strlen(text), NULL);
-    fprintf(stderr, "%s%s\n", what, clean.len > 0 ? clean.data : "");
-    buf_fini(&clean);
+    terminal_say(stderr, what, text);
 }
 
 static void complain(enum status st, const struct error *err)

@@ -5,8 +5,10 @@
 #include "cli/chat_commands.h"
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/display.h"
 #include "cli/line_read.h"
 #include "cli/talk.h"
+#include "cli/terminal.h"
 
 #include "base/check.h"
 
@@ -46,6 +48,25 @@ static void on_interrupt(int number)
 {
     (void)number;
     talk_interrupted = 1;
+}
+
+/* What ends the process leaves the terminal as it was, in a line or in a thought. */
+static void on_end(int number)
+{
+    line_read_restore();
+    display_undim();
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void catch_signals(void)
+{
+    static const int ends[] = {SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction interrupt = {.sa_handler = on_interrupt}, end = {.sa_handler = on_end}, old;
+    sigaction(SIGINT, &interrupt, NULL);
+    for (size_t i = 0; i < COUNT_OF(ends); i++)
+        if (sigaction(ends[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) /* as of nohup */
+            sigaction(ends[i], &end, NULL);
 }
 
 /* --- the command line --------------------------------------------------------------------------
@@ -173,7 +194,7 @@ static void ask(struct chat *c, const char *text)
     if (st == ERR_CANCELLED)
         fputs("[stopped]\n", stderr);
     else if (st != OK)
-        fprintf(stderr, "witan chat: %s\n", err.msg);
+        terminal_say(stderr, "witan chat: ", err.msg);
 }
 
 /* Ctrl-C at the prompt begins the line again; a refused turn does not end the conversation. */
@@ -211,8 +232,12 @@ static void converse(struct chat *c)
 static enum status talk_on_terminal(struct chat *c, struct error *err)
 {
     enum status st = OK;
+    size_t skipped = 0;
     if (c->history_file)
-        st = line_history_read(&c->history, c->history_file, err);
+        st = line_history_read(&c->history, c->history_file, &skipped, err);
+    if (st == OK && skipped > 0)
+        fprintf(stderr, "witan chat: %s: left out %zu lines that are no JSON strings\n",
+                c->history_file, skipped);
     if (st == OK)
         converse(c);
     line_history_fini(&c->history);
@@ -254,8 +279,7 @@ int cmd_chat(int argc, char **argv)
     int code = parse(&c, argc, argv);
     if (code != 0)
         return code;
-    struct sigaction act = {.sa_handler = on_interrupt};
-    sigaction(SIGINT, &act, NULL);
+    catch_signals();
     enum status st = client_open(&c.where, &c.talk.client, &err);
     if (st == OK && c.prompt)
         st = talk_ask(&c.talk, c.prompt, &err);
@@ -264,7 +288,7 @@ int cmd_chat(int argc, char **argv)
     else if (st == OK)
         st = ask_input(&c, &err);
     if (st != OK)
-        fprintf(stderr, "witan chat: %s\n", err.msg);
+        terminal_say(stderr, "witan chat: ", err.msg);
     client_close(c.talk.client);
     talk_fini(&c.talk);
     return st == OK ? 0 : 1;

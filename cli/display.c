@@ -2,11 +2,13 @@
 #include "cli/display.h"
 #include "cli/terminal.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 static const char dim[] = "\033[2m", undim[] = "\033[0m\n\n";
+static volatile sig_atomic_t dimmed; /* standard output is a terminal, and it is */
 static const char begins[] = "(thinking) ", ends[] = "\n(answer) ";
 
 void display_init(struct display *d, size_t limit_bytes)
@@ -23,8 +25,11 @@ void display_fini(struct display *d)
 
 void display_thinking(struct display *d, bool thinking)
 {
-    if (d->thinking && d->terminal && d->begun)
+    if (d->thinking && d->terminal && d->begun) {
         fputs(d->styled ? undim : ends, stdout);
+        fflush(stdout);
+        dimmed = 0;
+    }
     d->thinking = thinking;
     d->begun = false;
 }
@@ -52,8 +57,10 @@ void display_text(struct display *d, const char *text, size_t len)
     if (len == 0)
         return;
     if (!d->thinking || d->terminal) {
-        if (!d->begun && d->thinking)
+        if (!d->begun && d->thinking) {
+            dimmed = d->styled;
             fputs(d->styled ? dim : begins, stdout);
+        }
         show(d, text, len);
         fflush(stdout);
     }
@@ -67,4 +74,11 @@ void display_end(struct display *d)
     display_thinking(d, false);
     fputc('\n', stdout);
     fflush(stdout);
+}
+
+void display_undim(void)
+{
+    static const char normal[] = "\033[0m";
+    if (dimmed && write(STDOUT_FILENO, normal, sizeof normal - 1) > 0)
+        dimmed = 0;
 }

@@ -28,4 +28,7 @@ void display_text(struct display *d, const char *text, size_t len);
 /* Ends the line. */
 void display_end(struct display *d);
 
+/* For a signal's handler: a terminal that is left dimmed by a thought is so no longer. */
+void display_undim(void);
+
 #endif

@@ -22,10 +22,13 @@ bool line_history_add(struct line_history *h, const char *line);
 void line_history_fini(struct line_history *h);
 
 /* Adds what a file holds: a JSON string a line. One that is absent is made, for its owner alone;
- * one that others may read is refused, and one that is no history. One that has grown long is cut
- * to what is kept in memory. */
-enum status line_history_read(struct line_history *h, const char *path, struct error *err);
-/* Appends one line to the file. */
+ * one that others may read is refused, and one that is no history: of several lines more than half
+ * are no such string. Fewer are left out, and *skipped says how many. One that has grown long is
+ * cut to what is kept in memory, and to 32 MiB. */
+enum status line_history_read(struct line_history *h, const char *path, size_t *skipped,
+                              struct error *err);
+/* Appends one line to the file, or nothing: a line over LINE_MAX_BYTES or that is no UTF-8 is left
+ * out, ERR_LIMIT where the file would pass 64 MiB, ERR_IO where not all of it could be written. */
 enum status line_history_append(const char *path, const char *line, struct error *err);
 
 #endif

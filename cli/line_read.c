@@ -28,7 +28,7 @@ static void put(const char *bytes, size_t len)
     }
 }
 
-static void restore(void)
+void line_read_restore(void)
 {
     if (!changed)
         return;
@@ -36,13 +36,6 @@ static void restore(void)
         put(mark_no_pastes, sizeof mark_no_pastes - 1);
     tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
     changed = 0;
-}
-
-static void on_end(int number)
-{
-    restore();
-    signal(number, SIG_DFL);
-    raise(number);
 }
 
 /* Keys as they come, and no signals by them; what is written stays as it is. */
@@ -73,16 +66,11 @@ void line_read_open(struct line_read *l, const struct line_history *history,
     line_edit_init(&l->edit, history);
     l->edits = terminal_moves(STDIN_FILENO) && isatty(STDERR_FILENO);
     l->marks_pastes = l->edits && terminal_styles(STDERR_FILENO);
-    if (!l->edits)
-        return;
-    struct sigaction act = {.sa_handler = on_end};
-    sigaction(SIGTERM, &act, NULL);
-    sigaction(SIGHUP, &act, NULL);
 }
 
 void line_read_close(struct line_read *l)
 {
-    restore();
+    line_read_restore();
     line_edit_fini(&l->edit);
     free(l->plain);
 }
@@ -144,7 +132,7 @@ static void complete(struct line_read *l)
 
 static enum line_event suspend(struct line_read *l)
 {
-    restore();
+    line_read_restore();
     put("\n", 1);
     raise(SIGTSTP);
     return change(l) ? LINE_EDITS : LINE_END;
@@ -180,7 +168,7 @@ enum line_event line_read_next(struct line_read *l, const char *prompt, const ch
     enum line_event event = edit(l, prompt);
     redraw(l, prompt, true);
     put("\n", 1);
-    restore();
+    line_read_restore();
     *line = l->edit.text.len > 0 ? l->edit.text.data : "";
     return event;
 }

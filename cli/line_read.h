@@ -24,4 +24,7 @@ void line_read_close(struct line_read *l);
  * (an interrupt, too) or LINE_END. The terminal is as it was before when this returns. */
 enum line_event line_read_next(struct line_read *l, const char *prompt, const char **line);
 
+/* For a signal's handler: the terminal as it was before, in the middle of a line too. */
+void line_read_restore(void);
+
 #endif

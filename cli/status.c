@@ -164,7 +164,7 @@ static int show_once(const struct status_source *s)
         fwrite(clean.data, 1, clean.len, stdout);
     fflush(stdout);
     if (code == STATUS_FAILED)
-        fprintf(stderr, "witan status: %s\n", err.msg);
+        terminal_say(stderr, "witan status: ", err.msg);
     buf_fini(&clean);
     free(text);
     return code;

@@ -191,7 +191,7 @@ static void sample(struct watch *w)
     if (code == STATUS_FAILED && !w->source->json)
         fprintf(page.f, "witan status: %s\n", err.msg);
     else if (code == STATUS_FAILED && !ended)
-        fprintf(stderr, "witan status: %s\n", err.msg);
+        terminal_say(stderr, "witan status: ", err.msg);
     if (code != STATUS_FAILED) {
         status_free(w->past.reply);
         w->past.reply = latest;

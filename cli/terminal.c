@@ -64,3 +64,13 @@ enum status terminal_clean(struct buf *out, const char *text, size_t len, struct
     }
     return OK;
 }
+
+void terminal_say(FILE *f, const char *before, const char *text)
+{
+    struct buf clean;
+    size_t len = strlen(text);
+    buf_init(&clean, 8 * len + 16); /* of a byte at most "\x1b" or U+FFFD come */
+    terminal_clean(&clean, text, len, NULL);
+    fprintf(f, "%s%s\n", before, clean.len > 0 ? clean.data : "");
+    buf_fini(&clean);
+}

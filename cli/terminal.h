@@ -8,6 +8,7 @@
 #include "base/buf.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 /* A terminal that takes escape sequences: neither a pipe nor TERM=dumb. */
 bool terminal_moves(int fd);
@@ -24,5 +25,8 @@ int terminal_width(uint32_t code_point);
  * characters (C0, DEL, C1) and those that reorder text are spelt, "\x1b", "\u202e"; a carriage
  * return is left out; what is not UTF-8 becomes U+FFFD. */
 enum status terminal_clean(struct buf *out, const char *text, size_t len, struct error *err);
+
+/* Writes `before` as it is, `text` made so, and a newline. */
+void terminal_say(FILE *f, const char *before, const char *text);
 
 #endif

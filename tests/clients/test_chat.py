@@ -61,8 +61,8 @@ def chat(main):
 class Liar(inference_pb2_grpc.InferenceServicer):
     """A server that says what it was told to, and then may never end."""
 
-    def __init__(self, thought: str, text: str, ends: bool = True):
-        self.thought, self.text, self.ends = thought, text, ends
+    def __init__(self, thought: str, text: str, ends: bool = True, pauses: bool = False):
+        self.thought, self.text, self.ends, self.pauses = thought, text, ends, pauses
         self.cancelled = threading.Event()
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
         inference_pb2_grpc.add_InferenceServicer_to_server(self, self.server)
@@ -74,6 +74,8 @@ class Liar(inference_pb2_grpc.InferenceServicer):
         if self.thought:
             yield inference_pb2.GenerateResponse(
                 delta=inference_pb2.Delta(reasoning=self.thought))
+        if self.pauses:
+            self.cancelled.wait(60 * server.FACTOR)
         yield inference_pb2.GenerateResponse(delta=inference_pb2.Delta(text=self.text))
         if not self.ends:
             self.cancelled.wait(60 * server.FACTOR)
@@ -244,6 +246,45 @@ def test_hostile_output_is_harmless_on_a_terminal(chat, liar):
     terminal.ended()
 
 
+class Refuses(inference_pb2_grpc.InferenceServicer, inference_pb2_grpc.AdminServicer):
+    """A server whose every answer is an error with hostile words."""
+
+    def __init__(self):
+        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+        inference_pb2_grpc.add_InferenceServicer_to_server(self, self.server)
+        inference_pb2_grpc.add_AdminServicer_to_server(self, self.server)
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server.start()
+
+    def Generate(self, request, context):
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, HOSTILE + "end")
+
+    GetStatus = Generate
+
+
+def test_hostile_errors_are_harmless_on_a_terminal(chat):
+    evil = Refuses()
+    try:
+        terminal = chat(address=evil.address)
+        assert "\\u009b31md" in terminal.say("Tell")[0]
+        terminal.type("\x04")
+        terminal.ended()
+        once = Terminal(*CHAT, "--address", evil.address, "Tell")
+        status = Terminal(server.BIN / "witan", "status", "--address", evil.address)
+        try:
+            once.ended(1)
+            status.ended(1)
+        finally:
+            once.close()
+            status.close()
+        for one in (terminal, once, status):
+            rest = KNOWN.sub(b"", one.written()).decode()
+            assert "\\u009b31md" in rest and "\\u202ej" in rest and "end" in rest
+            assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e]", rest), rest
+    finally:
+        evil.server.stop(0).wait()
+
+
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_sequence_where_none_is_wanted(chat, liar, plain):
     evil = liar(HOSTILE, HOSTILE + "end")
@@ -330,3 +371,19 @@ def test_a_kill_leaves_the_terminal_as_it_was(chat):
     terminal.child.send_signal(signal.SIGTERM)
     terminal.ended(-signal.SIGTERM)
     assert terminal.written().endswith(b"\x1b[?2004l")
+
+
+@pytest.mark.parametrize("words", [(), ("Tell",)])
+def test_a_kill_in_a_thought_leaves_no_dimmed_terminal(liar, words):
+    slow = liar("hmm", "yes", ends=False, pauses=True)
+    terminal = Terminal(*CHAT, "--address", slow.address, *words)
+    try:
+        if not words:
+            terminal.wait("a prompt", lambda: terminal.lines()[-1] == ">")
+            terminal.type("Tell\r")
+        terminal.wait("a thought", lambda: b"\x1b[2mhmm" in terminal.written())
+        terminal.child.send_signal(signal.SIGTERM)
+        terminal.ended(-signal.SIGTERM)
+        assert terminal.written().endswith(b"\x1b[2mhmm\x1b[0m")
+    finally:
+        terminal.close()

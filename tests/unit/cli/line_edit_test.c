@@ -4,9 +4,11 @@
 #include "cli/line_edit.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -231,36 +233,121 @@ static void history_in_a_file(void **state)
     set_up();
     struct error err;
     struct stat found;
+    size_t skipped;
     char path[] = "/tmp/witan-history-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     close(fd);
     unlink(path);
-    assert_int_equal(line_history_read(&history, path, &err), OK); /* makes it */
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK); /* makes it */
     assert_int_equal(stat(path, &found), 0);
     assert_int_equal(found.st_mode & 0777, 0600);
     assert_int_equal(line_history_append(path, "a \"b\"\nc\x1b", &err), OK);
     assert_int_equal(line_history_append(path, "d", &err), OK);
-    assert_int_equal(line_history_read(&history, path, &err), OK);
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK);
     assert_int_equal(history.count, 2);
     assert_string_equal(history.lines[0], "a \"b\"\nc\x1b");
     for (int i = 0; i < 2 * LINE_HISTORY; i++)
         assert_int_equal(line_history_append(path, i % 2 ? "e" : "f", &err), OK);
-    assert_int_equal(line_history_read(&history, path, &err), OK); /* and cuts it */
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK); /* and cuts it */
     line_history_fini(&history);
-    assert_int_equal(line_history_read(&history, path, &err), OK);
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK);
     assert_int_equal(history.count, LINE_HISTORY);
     assert_int_equal(stat(path, &found), 0);
     assert_int_equal(found.st_size, 4 * LINE_HISTORY);
     chmod(path, 0644);
-    assert_int_not_equal(line_history_read(&history, path, &err), OK);
+    assert_int_not_equal(line_history_read(&history, path, &skipped, &err), OK);
     chmod(path, 0600);
-    assert_int_equal(truncate(path, 3), 0);
-    fd = open(path, O_WRONLY | O_APPEND);
-    assert_int_equal(write(fd, "oops\n", 5), 5);
+    unlink(path);
+    tear_down();
+}
+
+static char *history_with(const char *text, size_t len)
+{
+    static char path[32];
+    strcpy(path, "/tmp/witan-history-XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, len), (ssize_t)len);
     close(fd);
-    assert_int_not_equal(line_history_read(&history, path, &err), OK);
-    assert_non_null(strstr(err.msg, "line 1"));
+    return path;
+}
+
+static off_t size_of(const char *path)
+{
+    struct stat found;
+    assert_int_equal(stat(path, &found), 0);
+    return found.st_size;
+}
+
+static void bad_lines_of_a_history(void **state)
+{
+    (void)state;
+    static const char some[] =
+        "\"a\"\n\n\"cut of\n\"b\xff\"\n\"\0\"\n3\n\"b\"\n\"c\"\n\"d\"\n\"e\"\n\"f",
+                      none[] = "Dear reader,\n\"a\"\nthis is\nno history";
+    set_up();
+    struct error err;
+    size_t skipped;
+    const char *path = history_with(some, sizeof some - 1);
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK);
+    assert_int_equal(skipped, 5);
+    assert_int_equal(history.count, 5);
+    assert_string_equal(history.lines[4], "e");
+    assert_int_equal(line_history_append(path, "g", &err), OK); /* not onto the "f" */
+    line_history_fini(&history);
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK);
+    assert_int_equal(history.count, 6);
+    assert_string_equal(history.lines[5], "g");
+    unlink(path);
+    path = history_with("\"cut", 4);
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK);
+    assert_int_equal(skipped, 1);
+    unlink(path);
+    path = history_with(none, sizeof none - 1);
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), ERR_INVALID);
+    assert_non_null(strstr(err.msg, "3 of 4 lines"));
+    assert_int_equal(size_of(path), sizeof none - 1);
+    unlink(path);
+    tear_down();
+}
+
+static void a_history_has_limits(void **state)
+{
+    (void)state;
+    set_up();
+    struct error err;
+    size_t skipped;
+    struct rlimit old, small = {.rlim_cur = 9};
+    const char *path = history_with("\"a\"\n", 4);
+    char *line = malloc(LINE_MAX_BYTES + 2);
+    assert_non_null(line);
+    memset(line, 'x', LINE_MAX_BYTES + 1);
+    line[LINE_MAX_BYTES + 1] = '\0';
+    assert_int_equal(line_history_append(path, line, &err), OK); /* left out */
+    assert_int_equal(line_history_append(path, "b\xff", &err), OK);
+    assert_int_equal(size_of(path), 4);
+    line[LINE_MAX_BYTES] = '\0';
+    assert_int_equal(line_history_append(path, line, &err), OK);
+    assert_int_equal(size_of(path), 4 + LINE_MAX_BYTES + 3);
+    free(line);
+    /* A line that is written in part is taken back. */
+    assert_int_equal(truncate(path, 4), 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small.rlim_max = old.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    enum status st = line_history_append(path, "does not fit", &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(st, ERR_IO);
+    assert_non_null(strstr(err.msg, "only 5 of a line's 15 bytes"));
+    assert_int_equal(size_of(path), 4);
+    /* A file at its limit takes no more, and is cut when it is read. */
+    assert_int_equal(truncate(path, (64 << 20) - 3), 0);
+    assert_int_equal(line_history_append(path, "b", &err), ERR_LIMIT);
+    assert_int_equal(line_history_read(&history, path, &skipped, &err), OK);
+    assert_int_equal(skipped, 1);
+    assert_int_equal(size_of(path), 4);
     unlink(path);
     tear_down();
 }
@@ -275,6 +362,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(draws),
     cmocka_unit_test(any_keys),
     cmocka_unit_test(history_in_a_file),
+    cmocka_unit_test(bad_lines_of_a_history),
+    cmocka_unit_test(a_history_has_limits),
 };
 
 UNIT_MAIN(tests)
