@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/calls.h"
 #include "coordinator/http_answer.h"
 
 #include <stdio.h>
@@ -478,17 +479,23 @@ static enum status start_prompt(struct answer *a, const struct openai_request *r
 {
     struct told_prompt *prompt = a->choices[first].prompt;
     struct generation_params p = params_of(a, r, prompt, thinking);
-    for (int32_t i = 0; i < a->best_of; i++) {
+    struct buf form;
+    buf_init(&form, 2 * CONSTRAINT_MAX_TEXT);
+    enum status st = OK;
+    if (r->tool_choice == OPENAI_TOOLS_REQUIRED || r->tool_choice == OPENAI_TOOLS_NAMED)
+        st = calls_must(p.calls, r->tools, r->tool_name, &form, &p.constraint, err);
+    for (int32_t i = 0; i < a->best_of && st == OK; i++) {
         struct choice *c = &a->choices[first + i];
         c->seed = p.sampling.seed = r->sampling.seed + (uint64_t)i;
         p.prompt_logprobs = i == 0 ? prompt->wanted : 0;
         p.accepted = c->index > 0; /* with the first */
         p.replaces = c->index == 0 && a->replaces;
         go_on(c, &p);
-        TRY(generation_start(a->core, &p, &sink, c, &c->generation, err));
-        a->running++;
+        st = generation_start(a->core, &p, &sink, c, &c->generation, err);
+        a->running += st == OK;
     }
-    return told_prompt_begin(prompt, err);
+    buf_fini(&form);
+    return st == OK ? told_prompt_begin(prompt, err) : st;
 }
 
 /* False: the answer is gone and its exchange answered. */

@@ -16,7 +16,8 @@ void journal_init(struct journal *j, const struct generation_params *params, int
     size_t biases = (size_t)s->bias_count * sizeof *s->bias;
     size_t prompt = (size_t)params->prompt_len * sizeof *params->prompt;
     size_t stops = (size_t)s->stop_id_count * sizeof *s->stop_ids;
-    char *at = check_calloc(1, biases + prompt + stops);
+    size_t form = params->constraint.text_len;
+    char *at = check_calloc(1, biases + prompt + stops + form);
     *j = (struct journal){.params = *params, .max_tokens = max_tokens, .memory = at};
     j->accepted = params->accepted || params->replaces;
     j->params.shaping.bias = (const struct logit_bias *)(const void *)at;
@@ -27,6 +28,11 @@ void journal_init(struct journal *j, const struct generation_params *params, int
     memcpy(at + biases, params->prompt, prompt);
     if (stops > 0)
         memcpy(at + biases + prompt, s->stop_ids, stops);
+    if (form > 0) {
+        char *text = at + biases + prompt + stops;
+        memcpy(text, params->constraint.text, form);
+        j->params.constraint.text = text;
+    }
     if (params->numerics_class)
         snprintf(j->class, sizeof j->class, "%s", params->numerics_class);
     j->params.numerics_class = NULL;
@@ -74,7 +80,7 @@ int64_t journal_bytes(const struct journal *j)
     const struct generation_params *p = &j->params;
     return ((int64_t)p->prompt_len + j->answer_cap + p->shaping.stop_id_count) *
                (int64_t)sizeof(int32_t) +
-           p->shaping.bias_count * (int64_t)sizeof *p->shaping.bias;
+           p->shaping.bias_count * (int64_t)sizeof *p->shaping.bias + p->constraint.text_len;
 }
 
 int64_t journal_left_ms(const struct journal *j, int64_t now_ns)

@@ -74,7 +74,7 @@ struct group {
     int64_t last_loss_ns;
     uint64_t incarnation;
     uint32_t protocol;     /* lowest version that one of its ranks speaks at most */
-    bool constraints;      /* its rank 0 can hold answers to a form, */
+    uint32_t constraints;  /* the highest enum constraint_kind that its rank 0 can keep, */
     bool words_sent;       /* and has been told the tokens' bytes for it */
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;

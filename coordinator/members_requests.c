@@ -65,6 +65,9 @@ void submit_fill(struct submit_parts *p, const struct journal *j, int64_t now_ns
         witan__cluster__v1__constraint__init(&p->constraint);
         p->constraint.kind = (Witan__Cluster__V1__ConstraintKind)params->constraint.kind;
         p->constraint.thought = (Witan__Cluster__V1__Thought)params->constraint.thought;
+        p->constraint.text.data = (uint8_t *)params->constraint.text; /* packed, not changed */
+        p->constraint.text.len = params->constraint.text_len;
+        p->constraint.heads = params->constraint.heads;
         out->constraint = &p->constraint;
     }
     out->logprobs = fill_logprobs(&p->logprobs, params->logprobs);

@@ -150,9 +150,10 @@ enum status openai_check_tools(const struct openai_request *r, struct error *err
                          "tool_choice.function.name: expected the name of one of the tools, found "
                          "\"%s\"",
                          shown(r->tool_name).s);
-    /* What forces a call is not there yet. */
-    return error_set(err, ERR_UNSUPPORTED,
-                     "tool_choice: not supported (only \"auto\" and \"none\" are)");
+    if (r->json_object)
+        return error_set(err, ERR_INVALID,
+                         "response_format: expected text where tool_choice demands a call");
+    return OK;
 }
 
 /* --- thinking ----------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ static bool better(const struct candidate *a, const struct candidate *b)
 /* Holding an answer to a form is for ranks that know how. */
 static bool keeps(const struct group *g, const struct journal *j)
 {
-    return g->constraints || j->params.constraint.kind == CONSTRAINT_NONE;
+    return (uint32_t)j->params.constraint.kind <= g->constraints;
 }
 
 static bool can_take(const struct group *g, const struct journal *j)
@@ -195,9 +195,11 @@ static enum status none_to_ask(struct members *m, const struct journal *j, struc
     for (uint32_t i = 0; i < m->count && !m->stopping; i++)
         if (group_takes_new(&m->groups[i]) && !keeps(&m->groups[i], j))
             return error_set(err, j->accepted ? ERR_PEER : ERR_UNSUPPORTED,
-                             "response_format: json_object is not supported by group %s, whose "
-                             "ranks compute on GPUs or are of an older release, and no other is "
-                             "ready",
+                             "%s is not supported by group %s, whose ranks compute on GPUs or are "
+                             "of an older release, and no other is ready",
+                             j->params.constraint.kind == CONSTRAINT_CALL
+                                 ? "tool_choice: a call that must be"
+                                 : "response_format: json_object",
                              m->groups[i].config->name);
     TRY(core_ready(m->core, err));
     return error_set(err, ERR_PEER, "no group is ready");

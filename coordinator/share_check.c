@@ -111,8 +111,12 @@ static struct constraint constraint_of(const Witan__Cluster__V1__Constraint *c)
                  (int)c->thought >= 0 && (int)c->thought < CONSTRAINT_THOUGHTS;
     if (!c)
         return (struct constraint){0};
-    return (struct constraint){known ? (enum constraint_kind)c->kind : CONSTRAINT_KINDS,
-                               known ? (enum constraint_thought)c->thought : 0};
+    known = known && c->text.len <= CONSTRAINT_MAX_TEXT && c->heads <= CONSTRAINT_MAX_HEADS;
+    return (struct constraint){.kind = known ? (enum constraint_kind)c->kind : CONSTRAINT_KINDS,
+                               .thought = known ? (enum constraint_thought)c->thought : 0,
+                               .text = c->text.len > 0 ? (const char *)c->text.data : NULL,
+                               .text_len = known ? (uint32_t)c->text.len : 0,
+                               .heads = known ? (uint16_t)c->heads : 0};
 }
 
 static enum status check_sampling_arrays(const Witan__Cluster__V1__Sampling *s, struct error *err)

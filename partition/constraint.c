@@ -4,10 +4,13 @@
 #include <string.h>
 
 enum mode {
-    BEFORE,  /* white space, and then the object */
+    BEFORE,  /* white space, and then a head, or the object */
     MAYBE,   /* the same, or <think> */
     OPENING, /* `count` bytes of <think> */
     THOUGHT, /* free; its last `count` bytes may be the end of it */
+    HEAD,    /* `at` bytes of those from `low` to `high` */
+    TAIL,    /* `at` bytes */
+    OBJECT,  /* it begins, and nothing stands before it */
     /* Of JSON: what follows is */
     FIRST_KEY, /* a member's name, or the end of the object */
     KEY,
@@ -93,6 +96,80 @@ void constraint_start(const struct constraint *c, struct constraint_state *out)
                                       [CONSTRAINT_IN_THOUGHT] = THOUGHT};
     memset(out, 0, sizeof *out);
     out->mode = (uint8_t)first[c->thought];
+    out->name = c->name;
+}
+
+/* --- heads and tail -----------------------------------------------------------------------------
+ */
+
+static const char *head_of(const struct constraint *c, int index)
+{
+    const char *s = c->text + strlen(c->text) + 1; /* behind the tail */
+    for (int i = 0; i < index; i++)
+        s += strlen(s) + 1;
+    return s;
+}
+
+static int32_t tail_bytes(const struct constraint *c)
+{
+    return c->text ? (int32_t)strlen(c->text) : 0;
+}
+
+/* The shortest of those that it may still be, from `at` on. */
+static int32_t head_left(const struct constraint *c, int low, int high, int at)
+{
+    int32_t least = c->heads == 0 ? 0 : INT32_MAX;
+    const char *s = low < high ? head_of(c, low) : NULL;
+    for (int i = low; i < high; i++, s += strlen(s) + 1) {
+        int32_t left = (int32_t)strlen(s) - at;
+        least = left < least ? left : least;
+    }
+    return least;
+}
+
+static bool head(const struct constraint *c, struct constraint_state *s, unsigned char b)
+{
+    uint16_t low = s->low, high = s->high;
+    const char *h = head_of(c, low);
+    while (low < high && (unsigned char)h[s->at] != b) {
+        h += strlen(h) + 1;
+        low++;
+    }
+    if (low == high)
+        return false;
+    bool over = h[s->at + 1] == '\0';
+    s->low = low;
+    while (low < high && (unsigned char)h[s->at] == b) {
+        h += strlen(h) + 1;
+        low++;
+    }
+    s->high = low;
+    s->at++;
+    if (over) {
+        s->low = s->high = s->at = 0;
+        go(s, OBJECT);
+    }
+    return true;
+}
+
+/* The first byte of one. */
+static bool begin_head(const struct constraint *c, struct constraint_state *s, unsigned char b)
+{
+    go(s, HEAD);
+    s->low = 0;
+    s->high = c->heads;
+    return head(c, s, b);
+}
+
+static bool tail(const struct constraint *c, struct constraint_state *s, unsigned char b)
+{
+    const char *t = c->text;
+    if ((unsigned char)t[s->at] != b)
+        return false;
+    if (t[++s->at])
+        return true;
+    s->at = 0;
+    return go(s, WHOLE);
 }
 
 /* --- objects and arrays -------------------------------------------------------------------------
@@ -107,13 +184,13 @@ static bool open(struct constraint_state *s, bool array)
     return go(s, array ? FIRST_VALUE : FIRST_KEY);
 }
 
-static bool close(struct constraint_state *s, bool array)
+static bool close(const struct constraint *c, struct constraint_state *s, bool array)
 {
     if ((s->levels & 1) != array)
         return false;
     s->depth--;
     s->levels >>= 1;
-    return go(s, s->depth == 0 ? WHOLE : AFTER);
+    return go(s, s->depth > 0 ? AFTER : tail_bytes(c) > 0 ? TAIL : WHOLE);
 }
 
 static bool begin_string(struct constraint_state *s, bool key)
@@ -142,27 +219,29 @@ static bool value(struct constraint_state *s, unsigned char b)
 }
 
 /* Between tokens of JSON. */
-static bool structure(struct constraint_state *s, unsigned char b)
+static bool structure(const struct constraint *c, struct constraint_state *s, unsigned char b)
 {
     if (is_space(b))
         return s->count++ < CONSTRAINT_SPACES;
     switch (s->mode) {
     case BEFORE:
+        return c->heads > 0 ? begin_head(c, s, b) : b == '{' && open(s, false);
+    case OBJECT:
         return b == '{' && open(s, false);
     case FIRST_KEY:
-        return b == '"' ? begin_string(s, true) : b == '}' && close(s, false);
+        return b == '"' ? begin_string(s, true) : b == '}' && close(c, s, false);
     case KEY:
         return b == '"' && begin_string(s, true);
     case COLON:
         return b == ':' && go(s, VALUE);
     case FIRST_VALUE:
-        return b == ']' ? close(s, true) : value(s, b);
+        return b == ']' ? close(c, s, true) : value(s, b);
     case VALUE:
         return value(s, b);
     default: /* AFTER */
         if (b == ',')
             return go(s, s->levels & 1 ? VALUE : KEY);
-        return (b == '}' || b == ']') && close(s, b == ']');
+        return (b == '}' || b == ']') && close(c, s, b == ']');
     }
 }
 
@@ -273,35 +352,35 @@ static bool string(struct constraint_state *s, unsigned char b)
  */
 
 /* Behind a number that may end here. */
-static bool number_over(struct constraint_state *s, unsigned char b)
+static bool number_over(const struct constraint *c, struct constraint_state *s, unsigned char b)
 {
     go(s, AFTER);
-    return structure(s, b);
+    return structure(c, s, b);
 }
 
-static bool integer_over(struct constraint_state *s, unsigned char b)
+static bool integer_over(const struct constraint *c, struct constraint_state *s, unsigned char b)
 {
     if (b == '.')
         return go(s, POINT);
-    return b == 'e' || b == 'E' ? go(s, EXPONENT) : number_over(s, b);
+    return b == 'e' || b == 'E' ? go(s, EXPONENT) : number_over(c, s, b);
 }
 
-static bool number(struct constraint_state *s, unsigned char b)
+static bool number(const struct constraint *c, struct constraint_state *s, unsigned char b)
 {
     bool digit = is_digit(b);
     switch (s->mode) {
     case MINUS:
         return digit && (b == '0' ? go(s, ZERO) : go_counting(s, INTEGER, 1));
     case ZERO:
-        return !digit && integer_over(s, b);
+        return !digit && integer_over(c, s, b);
     case INTEGER:
-        return digit ? s->count++ < CONSTRAINT_DIGITS : integer_over(s, b);
+        return digit ? s->count++ < CONSTRAINT_DIGITS : integer_over(c, s, b);
     case POINT:
         return digit && go_counting(s, FRACTION, 1);
     case FRACTION:
         if (digit)
             return s->count++ < CONSTRAINT_DIGITS;
-        return b == 'e' || b == 'E' ? go(s, EXPONENT) : number_over(s, b);
+        return b == 'e' || b == 'E' ? go(s, EXPONENT) : number_over(c, s, b);
     case EXPONENT:
         if (b == '+' || b == '-')
             return go(s, EXPONENT_SIGN);
@@ -309,7 +388,7 @@ static bool number(struct constraint_state *s, unsigned char b)
     case EXPONENT_SIGN:
         return digit && go_counting(s, EXPONENT_DIGITS, 1);
     default: /* EXPONENT_DIGITS */
-        return digit ? s->count++ < CONSTRAINT_EXPONENT_DIGITS : number_over(s, b);
+        return digit ? s->count++ < CONSTRAINT_EXPONENT_DIGITS : number_over(c, s, b);
     }
 }
 
@@ -325,36 +404,45 @@ static bool word(struct constraint_state *s, unsigned char b)
 /* --- before -------------------------------------------------------------------------------------
  */
 
-static bool before(struct constraint_state *s, unsigned char b)
+/* Inside <think>, or a head that begins alike. */
+static bool opening(const struct constraint *c, struct constraint_state *s, unsigned char b)
+{
+    uint8_t count = s->count;
+    if (b == (unsigned char)OPEN_TAG[count])
+        return ++s->count < OPEN_BYTES || go(s, THOUGHT);
+    bool fits = c->heads > 0 && begin_head(c, s, (unsigned char)OPEN_TAG[0]);
+    for (uint8_t i = 1; fits && i < count; i++)
+        fits = head(c, s, (unsigned char)OPEN_TAG[i]);
+    return fits && s->mode == HEAD && head(c, s, b);
+}
+
+static bool before(const struct constraint *c, struct constraint_state *s, unsigned char b)
 {
     if (s->mode == MAYBE && !is_space(b)) {
         if (b == '<')
             return go_counting(s, OPENING, 1);
         go(s, BEFORE);
     }
-    if (s->mode == OPENING) {
-        if (b != (unsigned char)OPEN_TAG[s->count])
-            return false;
-        return ++s->count < OPEN_BYTES || go(s, THOUGHT);
-    }
+    if (s->mode == OPENING)
+        return opening(c, s, b);
     if (s->mode == THOUGHT) {
         if (b != (unsigned char)CLOSE_TAG[s->count])
             return go_counting(s, THOUGHT, b == '<');
         return ++s->count < CLOSE_BYTES || go(s, BEFORE);
     }
-    return structure(s, b);
+    return s->mode == HEAD ? head(c, s, b) : s->mode == TAIL ? tail(c, s, b) : structure(c, s, b);
 }
 
-bool constraint_take(struct constraint_state *s, unsigned char b)
+bool constraint_take(const struct constraint *c, struct constraint_state *s, unsigned char b)
 {
-    if (s->mode <= THOUGHT)
-        return before(s, b);
+    if (s->mode <= TAIL)
+        return before(c, s, b);
     if (s->mode <= AFTER)
-        return structure(s, b);
+        return structure(c, s, b);
     if (s->mode <= BYTES_F4)
         return string(s, b);
     if (s->mode <= EXPONENT_DIGITS)
-        return number(s, b);
+        return number(c, s, b);
     return s->mode == WORD && word(s, b);
 }
 
@@ -399,26 +487,46 @@ static int32_t to_after(const struct constraint_state *s)
     }
 }
 
-int32_t constraint_closing(const struct constraint_state *s)
+/* By a thought, or by a head that has begun alike. */
+static int32_t opening_closes(const struct constraint *c, const struct constraint_state *s)
 {
+    int32_t thought = OPEN_BYTES - s->count + CLOSE_BYTES + head_left(c, 0, c->heads, 0);
+    int low = 0, high = c->heads;
+    while (low < high && strncmp(head_of(c, low), OPEN_TAG, s->count) != 0)
+        low++;
+    while (high > low && strncmp(head_of(c, high - 1), OPEN_TAG, s->count) != 0)
+        high--;
+    int32_t own = low < high ? head_left(c, low, high, s->count) : INT32_MAX;
+    return own < thought ? own : thought;
+}
+
+int32_t constraint_closing(const struct constraint *c, const struct constraint_state *s)
+{
+    int32_t tail = tail_bytes(c), object = 2 + tail; /* {} */
     switch (s->mode) {
     case WHOLE:
         return 0;
+    case TAIL:
+        return tail - s->at;
+    case OBJECT:
+        return object;
     case BEFORE:
     case MAYBE:
-        return 2; /* {} */
+        return head_left(c, 0, c->heads, 0) + object;
+    case HEAD:
+        return head_left(c, s->low, s->high, s->at) + object;
     case OPENING:
-        return OPEN_BYTES - s->count + CLOSE_BYTES + 2;
+        return opening_closes(c, s) + object;
     case THOUGHT:
-        return CLOSE_BYTES - s->count + 2;
+        return CLOSE_BYTES - s->count + head_left(c, 0, c->heads, 0) + object;
     default:
-        return to_after(s) + s->depth;
+        return to_after(s) + s->depth + tail;
     }
 }
 
 bool constraint_is_free(const struct constraint_state *s)
 {
-    return s->mode <= THOUGHT;
+    return s->mode <= TAIL;
 }
 
 enum constraint_run constraint_run(const struct constraint_state *s)
@@ -430,11 +538,12 @@ enum constraint_run constraint_run(const struct constraint_state *s)
 
 bool constraint_runs_on(enum constraint_run run, const unsigned char *bytes, size_t len)
 {
+    static const struct constraint none;
     struct constraint_state s = {.mode = STRING};
     if (run == CONSTRAINT_THOUGHT)
         return memchr(bytes, '<', len) == NULL && memchr(CLOSE_TAG, bytes[0], CLOSE_BYTES) == NULL;
     for (size_t i = 0; i < len; i++)
-        if (bytes[i] == '"' || bytes[i] == '\\' || !constraint_take(&s, bytes[i]))
+        if (bytes[i] == '"' || bytes[i] == '\\' || !constraint_take(&none, &s, bytes[i]))
             return false;
     return s.mode == STRING;
 }
@@ -443,7 +552,30 @@ int32_t constraint_least_tokens(const struct constraint *c)
 {
     struct constraint_state s;
     constraint_start(c, &s);
-    return constraint_closing(&s) + 1;
+    return constraint_closing(c, &s) + 1;
+}
+
+/* What came over a wire: strings in order, none the beginning of the next. */
+static enum status check_text(const struct constraint *c, struct error *err)
+{
+    int strings = c->kind == CONSTRAINT_CALL ? c->heads + 1 : 0, found = 0;
+    if (c->kind == CONSTRAINT_CALL && (c->heads < 1 || c->heads > CONSTRAINT_MAX_HEADS))
+        return error_set(err, ERR_INVALID, "constraint: expected 1 to %d heads, found %d",
+                         (int)CONSTRAINT_MAX_HEADS, c->heads);
+    for (size_t i = 0; i < c->text_len; i++)
+        found += c->text[i] == '\0';
+    bool ends = c->text_len == 0 || c->text[c->text_len - 1] == '\0';
+    if (found != strings || !ends || c->text_len > CONSTRAINT_MAX_TEXT)
+        return error_set(err, ERR_INVALID,
+                         "constraint: expected %d strings of at most %d bytes, found %d of %u",
+                         strings, (int)CONSTRAINT_MAX_TEXT, found, c->text_len);
+    for (int i = 0; i < c->heads; i++) {
+        const char *a = head_of(c, i), *b = i + 1 < c->heads ? head_of(c, i + 1) : NULL;
+        if (!*a || (b && (strcmp(a, b) >= 0 || strncmp(a, b, strlen(a)) == 0)))
+            return error_set(err, ERR_INVALID,
+                             "constraint: expected heads in order, none the beginning of another");
+    }
+    return OK;
 }
 
 enum status constraint_check(const struct constraint *c, const struct shaping *s, bool ignore_eos,
@@ -451,22 +583,23 @@ enum status constraint_check(const struct constraint *c, const struct shaping *s
 {
     if (c->kind == CONSTRAINT_NONE)
         return OK;
+    TRY(check_text(c, err));
+    bool call = c->kind == CONSTRAINT_CALL;
+    const char *field = call ? "tool_choice" : "response_format json_object";
     int32_t least = constraint_least_tokens(c);
     if (max_tokens > 0 && max_tokens < least)
-        return error_set(err, ERR_INVALID,
-                         "max_tokens: expected at least %d, which a JSON object takes%s, found %d",
-                         least, c->thought == CONSTRAINT_IN_THOUGHT ? " behind a thought" : "",
-                         max_tokens);
+        return error_set(
+            err, ERR_INVALID, "max_tokens: expected at least %d, which a %s may take%s, found %d",
+            least, call ? "tool call" : "JSON object",
+            c->thought == CONSTRAINT_IN_THOUGHT ? " behind a thought" : "", max_tokens);
     if (ignore_eos || s->min_tokens > 0)
-        return error_set(err, ERR_INVALID,
-                         "%s: not with response_format json_object, whose answers end when the "
-                         "object does",
-                         ignore_eos ? "ignore_eos" : "min_tokens");
+        return error_set(err, ERR_INVALID, "%s: not with %s, whose answers end when they are whole",
+                         ignore_eos ? "ignore_eos" : "min_tokens", field);
     for (int32_t i = 0; i < s->bias_count; i++)
         if (s->bias[i].bias == -100.0f)
             return error_set(err, ERR_INVALID,
-                             "logit_bias: -100 forbids token %d: not with response_format "
-                             "json_object, which may have no other left",
-                             s->bias[i].id);
+                             "logit_bias: -100 forbids token %d: not with %s, which may have no "
+                             "other left",
+                             s->bias[i].id, field);
     return OK;
 }

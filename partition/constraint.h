@@ -17,7 +17,12 @@
 
 #include <stddef.h>
 
-enum constraint_kind { CONSTRAINT_NONE, CONSTRAINT_JSON_OBJECT, CONSTRAINT_KINDS };
+enum constraint_kind {
+    CONSTRAINT_NONE,
+    CONSTRAINT_JSON_OBJECT,
+    CONSTRAINT_CALL, /* one of the heads, an object, and the tail */
+    CONSTRAINT_KINDS,
+};
 
 /* What may come before: a thought is free, but for its end. */
 enum constraint_thought {
@@ -32,11 +37,19 @@ enum {
     CONSTRAINT_SPACES = 32, /* bytes of white space between two tokens of JSON */
     CONSTRAINT_DIGITS = 18, /* of an integer or a fraction */
     CONSTRAINT_EXPONENT_DIGITS = 2,
+    CONSTRAINT_MAX_HEADS = 512,
+    CONSTRAINT_MAX_TEXT = 128 << 10, /* of heads and tail, each with a NUL */
 };
 
 struct constraint {
     enum constraint_kind kind;
     enum constraint_thought thought;
+    /* Of CONSTRAINT_CALL: the tail, then `heads` strings, none empty, none the beginning of
+     * another, in strcmp's order, each with its NUL behind it. */
+    const char *text;
+    uint32_t text_len;
+    uint16_t heads;
+    uint32_t name; /* of this text among those that one engine knows; 0 where there is none */
 };
 
 struct constraint_state {
@@ -47,18 +60,20 @@ struct constraint_state {
     uint8_t pending; /* hex digits or bytes of a character that are still to come */
     uint8_t word;    /* true, false, null: which */
     uint8_t key;     /* 1: the string is a member's name */
-    uint8_t reserved[2];
+    uint16_t at;     /* bytes of head or tail so far */
+    uint16_t low, high; /* heads that it may still be */
+    uint32_t name;      /* of the constraint's text */
 };
 
 void constraint_start(const struct constraint *c, struct constraint_state *out);
 
 /* Takes one byte. False: it cannot stand here, and the state is void. */
-bool constraint_take(struct constraint_state *s, unsigned char byte);
+bool constraint_take(const struct constraint *c, struct constraint_state *s, unsigned char byte);
 
 /* The fewest bytes with which the answer is whole: 0 when it is. Each of them can be taken. */
-int32_t constraint_closing(const struct constraint_state *s);
+int32_t constraint_closing(const struct constraint *c, const struct constraint_state *s);
 
-/* In a thought, or before one: text of added tokens stands there like any other. */
+/* Outside the object: text of added tokens stands there like any other. */
 bool constraint_is_free(const struct constraint_state *s);
 
 /* Where most texts may follow, and all of them lead to one state. */
@@ -72,7 +87,7 @@ bool constraint_runs_on(enum constraint_run run, const unsigned char *bytes, siz
 int32_t constraint_least_tokens(const struct constraint *c);
 
 /* Can it be kept? ERR_INVALID names what stands against it: max_tokens (0: not known), and what
- * else forbids tokens or goes on behind the end. */
+ * else forbids tokens or goes on behind the end, or heads that are none. */
 enum status constraint_check(const struct constraint *c, const struct shaping *s, bool ignore_eos,
                              int32_t max_tokens, struct error *err);
 

@@ -90,7 +90,8 @@ static struct kept *find(struct masks *m, const struct constraint_state *s, int3
 }
 
 /* In the place of the one that has not been asked for the longest. */
-static struct kept *make(struct masks *m, const struct constraint_state *s, int32_t most)
+static struct kept *make(struct masks *m, const struct constraint *c,
+                         const struct constraint_state *s, int32_t most)
 {
     struct kept *k = m->kept;
     for (struct kept *other = m->kept; other < m->kept + MASKS_KEPT; other++)
@@ -99,36 +100,39 @@ static struct kept *make(struct masks *m, const struct constraint_state *s, int3
     uint64_t *row = row_of(m, k);
     memset(row, 0, (size_t)masks_row(m->vocab) * sizeof *row);
     *k = (struct kept){.state = *s, .most = most, .name = ++m->made};
-    k->greatest = words_allowed(m->words, s, most, m->vocab, row);
+    k->greatest = words_allowed(m->words, c, s, most, m->vocab, row);
     return k;
 }
 
-static struct kept *get(struct masks *m, const struct constraint_state *s, int32_t most)
+static struct kept *get(struct masks *m, const struct constraint *c,
+                        const struct constraint_state *s, int32_t most)
 {
     struct kept *k = find(m, s, most);
-    k = k ? k : make(m, s, most);
+    k = k ? k : make(m, c, s, most);
     k->used = ++m->calls;
     return k;
 }
 
-struct mask masks_of(struct masks *m, const struct constraint_state *s, int32_t left)
+struct mask masks_of(struct masks *m, const struct constraint *c, const struct constraint_state *s,
+                     int32_t left)
 {
     int32_t most = left - 2; /* this token and the end of the sequence */
-    if (constraint_closing(s) == 0)
+    if (constraint_closing(c, s) == 0)
         return (struct mask){m->ends, UINT64_MAX};
-    struct kept *k = get(m, s, ANY);
+    struct kept *k = get(m, c, s, ANY);
     if (k->greatest > most) /* near the end, not all that it has leaves room for it */
-        k = get(m, s, most);
+        k = get(m, c, s, most);
     return (struct mask){row_of(m, k), k->name};
 }
 
-bool masks_take(const struct masks *m, int32_t token, struct constraint_state *s)
+bool masks_take(const struct masks *m, const struct constraint *c, int32_t token,
+                struct constraint_state *s)
 {
     if (token < 0 || token >= m->vocab)
         return false;
-    if (constraint_closing(s) == 0)
+    if (constraint_closing(c, s) == 0)
         return m->ends[token / 64] >> (token % 64) & 1;
-    return words_take(m->words, token, s);
+    return words_take(m->words, c, token, s);
 }
 
 uint64_t masks_made(const struct masks *m)

@@ -38,10 +38,12 @@ size_t masks_bytes(const struct masks *m); /* that it takes in memory, its words
 
 /* What may be drawn in state `s` where the answer has room for `left` tokens more, this one
  * counted: only what leaves room to end it. */
-struct mask masks_of(struct masks *m, const struct constraint_state *s, int32_t left);
+struct mask masks_of(struct masks *m, const struct constraint *c, const struct constraint_state *s,
+                     int32_t left);
 
 /* A token that was drawn. False: the form does not have it. */
-bool masks_take(const struct masks *m, int32_t token, struct constraint_state *s);
+bool masks_take(const struct masks *m, const struct constraint *c, int32_t token,
+                struct constraint_state *s);
 
 /* Times that a mask was not kept and had to be made. */
 uint64_t masks_made(const struct masks *m);

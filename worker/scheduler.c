@@ -138,9 +138,9 @@ static enum status replay(const struct scheduler *s, struct sequence *q, struct 
 {
     const struct request *r = &q->request;
     for (int32_t i = 0; i < r->answer_len && r->constraint.kind != CONSTRAINT_NONE; i++)
-        if (!masks_take(s->masks, r->answer[i], &q->form))
+        if (!masks_take(s->masks, &r->constraint, r->answer[i], &q->form))
             return error_set(err, ERR_INVALID,
-                             "answer: token %d, its %d., cannot stand there in a JSON object",
+                             "answer: token %d, its %d., is not one that its form has there",
                              r->answer[i], i + 1);
     return OK;
 }
@@ -150,7 +150,9 @@ enum status sched_submit(struct scheduler *s, const struct request *request, uin
 {
     TRY(admissible(s, request, err));
     struct sequence *q = NULL;
-    TRY(sequence_create(request, s->eos, s->eos_count, &q, err));
+    struct request r = *request;
+    r.constraint.name = r.constraint.text_len > 0 ? (uint32_t)s->next_id : 0;
+    TRY(sequence_create(&r, s->eos, s->eos_count, &q, err));
     enum status st = replay(s, q, err);
     if (st != OK) {
         sequence_destroy(q);
@@ -425,7 +427,8 @@ static void feed_mask(struct scheduler *s, struct step *step, const struct seque
 {
     if (q->request.constraint.kind == CONSTRAINT_NONE)
         return;
-    struct mask mask = masks_of(s->masks, &q->form, q->request.max_tokens - index);
+    struct mask mask = masks_of(s->masks, &q->request.constraint, &q->form,
+                                q->request.max_tokens - index);
     step_masked(step, &mask);
 }
 

@@ -34,7 +34,7 @@ static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t a
         if (q->edits)
             edits_drew(q->edits, token);
         if (q->request.constraint.kind != CONSTRAINT_NONE)
-            CHECK(masks_take(s->masks, token, &q->form),
+            CHECK(masks_take(s->masks, &q->request.constraint, token, &q->form),
                   "token %d was drawn, which its form does not have", token);
         if (stops(s, &q->request, token))
             f = FINISH_STOP;

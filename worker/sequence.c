@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The arrays of r->shaping behind what else a sequence has. */
+/* The arrays of r->shaping, and the constraint's text, behind what else a sequence has. */
 static void copy_shaping(struct sequence *q, const struct request *r, char *at)
 {
     struct shaping *s = &q->request.shaping;
@@ -17,6 +17,9 @@ static void copy_shaping(struct sequence *q, const struct request *r, char *at)
         memcpy(at, r->shaping.bias, biases);
     if (ids > 0)
         memcpy(at + biases, r->shaping.stop_ids, ids);
+    if (r->constraint.text_len > 0)
+        q->request.constraint.text = memcpy(at + biases + ids, r->constraint.text,
+                                            r->constraint.text_len);
 }
 
 /* What was drawn and told elsewhere stands as if it had been here. */
@@ -38,7 +41,7 @@ enum status sequence_create(const struct request *r, const int32_t *ends, int32_
     size_t tokens = (size_t)r->prompt_len + (size_t)r->max_tokens;
     size_t blocks = (size_t)sequence_blocks((int64_t)tokens);
     size_t shaping = (size_t)r->shaping.bias_count * sizeof(struct logit_bias) +
-                     (size_t)r->shaping.stop_id_count * sizeof(int32_t);
+                     (size_t)r->shaping.stop_id_count * sizeof(int32_t) + r->constraint.text_len;
     struct sequence *q = calloc(1, sizeof *q + (tokens + blocks) * sizeof(int32_t) + shaping);
     if (!q)
         return error_set(err, ERR_NO_MEMORY, "no memory for a request of %zu tokens", tokens);

@@ -240,7 +240,8 @@ size_t words_bytes(const struct words *w)
 /* --- use ----------------------------------------------------------------------------------------
  */
 
-bool words_take(const struct words *w, int32_t token, struct constraint_state *s)
+bool words_take(const struct words *w, const struct constraint *c, int32_t token,
+                struct constraint_state *s)
 {
     size_t len;
     if (token < 0 || token >= w->count || w->kinds[token] == WORD_NEVER)
@@ -249,20 +250,21 @@ bool words_take(const struct words *w, int32_t token, struct constraint_state *s
         return false;
     const unsigned char *bytes = bytes_of(w, token, &len);
     for (size_t i = 0; i < len; i++)
-        if (!constraint_take(s, bytes[i]))
+        if (!constraint_take(c, s, bytes[i]))
             return false;
     return true;
 }
 
 /* What is being gathered. */
 struct gathering {
+    const struct constraint *c;
     int32_t most, vocab, greatest;
     uint64_t *allowed;
 };
 
 static void offer(struct gathering *g, int32_t id, const struct constraint_state *s)
 {
-    int32_t needs = constraint_closing(s);
+    int32_t needs = constraint_closing(g->c, s);
     if (needs > g->most || id >= g->vocab)
         return;
     g->allowed[id / 64] |= UINT64_C(1) << (id % 64);
@@ -283,7 +285,7 @@ static void walk(const struct words *w, const struct order *o, const struct cons
         const unsigned char *bytes = bytes_of(w, o->ids[i], &len);
         for (taken = o->shared[i]; taken < len; taken++) {
             at[taken + 1] = at[taken];
-            if (!constraint_take(&at[taken + 1], bytes[taken]))
+            if (!constraint_take(g->c, &at[taken + 1], bytes[taken]))
                 break;
         }
         if (taken == len)
@@ -299,8 +301,8 @@ static void take_run(const struct words *w, const struct run *r, const struct co
     int32_t whole = g->vocab / 64, words = (w->count + 63) / 64, last = g->vocab % 64;
     if (r->one < 0)
         return;
-    CHECK(words_take(w, r->one, &after), "token %d does not follow in its run", r->one);
-    int32_t needs = constraint_closing(&after);
+    CHECK(words_take(w, g->c, r->one, &after), "token %d does not follow in its run", r->one);
+    int32_t needs = constraint_closing(g->c, &after);
     if (needs > g->most)
         return;
     for (int32_t i = 0; i < words && i < whole; i++)
@@ -310,10 +312,11 @@ static void take_run(const struct words *w, const struct run *r, const struct co
     g->greatest = needs;
 }
 
-int32_t words_allowed(const struct words *w, const struct constraint_state *s, int32_t most,
-                      int32_t vocab, uint64_t *allowed)
+int32_t words_allowed(const struct words *w, const struct constraint *c,
+                      const struct constraint_state *s, int32_t most, int32_t vocab,
+                      uint64_t *allowed)
 {
-    struct gathering g = {most, vocab, -1, allowed};
+    struct gathering g = {c, most, vocab, -1, allowed};
     const struct run *r = &w->runs[constraint_run(s)];
     bool runs = r != &w->runs[CONSTRAINT_NO_RUN];
     if (runs)
@@ -321,7 +324,7 @@ int32_t words_allowed(const struct words *w, const struct constraint_state *s, i
     walk(w, runs ? &r->rest : &w->all, s, &g);
     for (int32_t i = 0; constraint_is_free(s) && i < w->added_count; i++) {
         struct constraint_state after = *s;
-        if (words_take(w, w->added[i], &after))
+        if (words_take(w, c, w->added[i], &after))
             offer(&g, w->added[i], &after);
     }
     return g.greatest;

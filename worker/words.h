@@ -36,12 +36,14 @@ void words_destroy(struct words *w); /* NULL is fine */
 size_t words_bytes(const struct words *w); /* that it takes in memory */
 
 /* Takes a token's bytes. False: they cannot stand here, or there is no such token. */
-bool words_take(const struct words *w, int32_t token, struct constraint_state *s);
+bool words_take(const struct words *w, const struct constraint *c, int32_t token,
+                struct constraint_state *s);
 
 /* Sets in `allowed`, [(vocab + 63) / 64] words of zeros, the bit of each token below `vocab` that
  * may follow in state `s` and after which at most `most` bytes end the answer. Returns the most
  * that any of these needs, -1: there are none. */
-int32_t words_allowed(const struct words *w, const struct constraint_state *s, int32_t most,
-                      int32_t vocab, uint64_t *allowed);
+int32_t words_allowed(const struct words *w, const struct constraint *c,
+                      const struct constraint_state *s, int32_t most, int32_t vocab,
+                      uint64_t *allowed);
 
 #endif

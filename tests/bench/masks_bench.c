@@ -75,19 +75,20 @@ static int by_time(const void *a, const void *b)
  */
 static void time_state(struct words *w, int32_t vocab, const char *text)
 {
-    const struct constraint c = {CONSTRAINT_JSON_OBJECT,
-                                 *text == '<' ? CONSTRAINT_MAY_THINK : CONSTRAINT_NO_THOUGHT};
+    const struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT,
+                                 .thought = *text == '<' ? CONSTRAINT_MAY_THINK
+                                                         : CONSTRAINT_NO_THOUGHT};
     uint64_t *row = check_calloc((size_t)masks_row(vocab), sizeof *row);
     struct constraint_state s;
     int64_t times[ROUNDS];
     int32_t allowed = 0;
     constraint_start(&c, &s);
     for (const char *p = text; *p; p++)
-        CHECK(constraint_take(&s, (unsigned char)*p), "%s", text);
+        CHECK(constraint_take(&c, &s, (unsigned char)*p), "%s", text);
     for (int i = 0; i < ROUNDS; i++) {
         memset(row, 0, (size_t)masks_row(vocab) * sizeof *row);
         int64_t start = clock_now_ns();
-        words_allowed(w, &s, INT32_MAX, vocab, row);
+        words_allowed(w, &c, &s, INT32_MAX, vocab, row);
         times[i] = clock_now_ns() - start;
     }
     for (int32_t i = 0; i < masks_row(vocab); i++)
@@ -101,18 +102,18 @@ static void time_state(struct words *w, int32_t vocab, const char *text)
 static void time_kept(struct words *w, int32_t vocab)
 {
     const int32_t end = vocab - 1;
-    const struct constraint c = {CONSTRAINT_JSON_OBJECT, CONSTRAINT_NO_THOUGHT};
+    const struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT, .thought = CONSTRAINT_NO_THOUGHT};
     struct masks *m = NULL;
     struct error err;
     struct constraint_state s;
     CHECK(masks_create(w, vocab, &end, 1, &m, &err) == OK, "%s", err.msg);
     constraint_start(&c, &s);
     for (const char *p = "{\"a\": \"x"; *p; p++)
-        CHECK(constraint_take(&s, (unsigned char)*p), "a string");
-    struct mask mask = masks_of(m, &s, 1000);
+        CHECK(constraint_take(&c, &s, (unsigned char)*p), "a string");
+    struct mask mask = masks_of(m, &c, &s, 1000);
     int64_t start = clock_now_ns();
     for (int i = 0; i < 100000; i++)
-        mask = masks_of(m, &s, 1000);
+        mask = masks_of(m, &c, &s, 1000);
     printf("a mask that is kept: %.2f us\n", (double)(clock_now_ns() - start) * 1e-8);
     float *row = check_calloc((size_t)vocab, sizeof *row);
     float *copy = check_calloc((size_t)vocab, sizeof *copy);

@@ -128,3 +128,29 @@ def test_it_goes_on_where_its_group_was_lost(tmp_path, entries):
                 running.workers.append(running.start_worker("another", running.pki))
         assert told == whole
     running.stop()
+
+
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+         for name in ("weather", "weather_now", "ask")]
+
+
+@pytest.mark.parametrize("choice, names", [
+    ("required", {"weather", "weather_now", "ask"}),
+    ({"type": "function", "function": {"name": "weather"}}, {"weather"}),
+])
+def test_a_call_that_must_be_is_one(client, entries, choice, names):
+    """Whatever the model would say, and however short it must be: one call of a tool, whose arguments parse."""
+    found = set()
+    for i, most in enumerate((85, 100, 120)):
+        asked = {"model": "lexicon", "messages": messages(entries[i]), "tools": TOOLS,
+                 "tool_choice": choice, "max_tokens": most, "seed": i, "n": 3, **WILD}
+        answer = client.chat.completions.create(extra_body={"top_k": 0}, **asked)
+        for c in answer.choices:
+            call, = c.message.tool_calls
+            assert c.finish_reason == "tool_calls" and not c.message.content
+            assert isinstance(json.loads(call.function.arguments), dict)
+            found.add(call.function.name)
+    assert found <= names
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{**asked, "max_tokens": 12})
+    assert refused.value.param == "max_tokens"

@@ -13,12 +13,13 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* The byte that brings a state one nearer to its end. */
-static unsigned char nearer(struct constraint_state *s)
+static unsigned char nearer(const struct constraint *c, struct constraint_state *s)
 {
-    int32_t left = constraint_closing(s);
+    int32_t left = constraint_closing(c, s);
     for (int b = 0; b < 256; b++) {
         struct constraint_state next = *s;
-        if (constraint_take(&next, (unsigned char)b) && constraint_closing(&next) == left - 1) {
+        if (constraint_take(c, &next, (unsigned char)b) &&
+            constraint_closing(c, &next) == left - 1) {
             *s = next;
             return (unsigned char)b;
         }
@@ -31,27 +32,29 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
-    const struct constraint c = {CONSTRAINT_JSON_OBJECT, data[0] % CONSTRAINT_THOUGHTS};
+    const struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT,
+                                 .thought = data[0] % CONSTRAINT_THOUGHTS};
     struct constraint_state s;
     constraint_start(&c, &s);
     char *text = check_calloc(1, size + 256);
     size_t len = 0, object = 0;
     for (size_t i = 1; i < size; i++) {
         struct constraint_state next = s;
-        int32_t before = constraint_closing(&s);
-        if (!constraint_take(&next, data[i]))
+        int32_t before = constraint_closing(&c, &s);
+        if (!constraint_take(&c, &next, data[i]))
             break;
-        CHECK(constraint_closing(&next) >= before - 1, "%d after %d", constraint_closing(&next),
-              before);
+        CHECK(constraint_closing(&c, &next) >= before - 1, "%d after %d",
+              constraint_closing(&c, &next), before);
         s = next;
         text[len++] = (char)data[i];
         object = constraint_is_free(&s) ? len : object;
     }
-    for (int32_t left = constraint_closing(&s); left > 0; left--) {
-        text[len++] = (char)nearer(&s);
+    for (int32_t left = constraint_closing(&c, &s); left > 0; left--) {
+        text[len++] = (char)nearer(&c, &s);
         object = constraint_is_free(&s) ? len : object;
     }
-    CHECK(constraint_closing(&s) == 0 && !constraint_take(&s, ' '), "the end is not the end");
+    CHECK(constraint_closing(&c, &s) == 0 && !constraint_take(&c, &s, ' '),
+          "the end is not the end");
     json_error_t error;
     json_t *v = json_loadb(text + object, len - object, 0, &error);
     CHECK(json_is_object(v), "%.*s: %s", (int)(len - object), text + object, error.text);

@@ -195,7 +195,15 @@ static enum status take_constraint(const Witan__Cluster__V1__Constraint *c, stru
                          "constraint: expected a kind below %d and a thought below %d, found %d "
                          "and %d",
                          (int)CONSTRAINT_KINDS, (int)CONSTRAINT_THOUGHTS, kind, thought);
-    *out = (struct constraint){(enum constraint_kind)kind, (enum constraint_thought)thought};
+    if (c && (c->text.len > CONSTRAINT_MAX_TEXT || c->heads > CONSTRAINT_MAX_HEADS))
+        return error_set(err, ERR_INVALID,
+                         "constraint: expected at most %d bytes and %d heads, found %zu and %u",
+                         (int)CONSTRAINT_MAX_TEXT, (int)CONSTRAINT_MAX_HEADS, c->text.len,
+                         c->heads);
+    *out = (struct constraint){.kind = (enum constraint_kind)kind,
+                               .thought = (enum constraint_thought)thought,
+                               .text_len = c ? (uint32_t)c->text.len : 0,
+                               .heads = c ? (uint16_t)c->heads : 0};
     return OK;
 }
 
@@ -241,7 +249,8 @@ static enum status copy_arrays(const Witan__Cluster__V1__Submit *s, struct comma
     size_t answer = s->n_answer * sizeof *out->answer;
     size_t stops = p->n_stop_ids * sizeof *out->shaping.stop_ids;
     size_t biases = p->n_bias_ids * sizeof *out->shaping.bias;
-    out->prompt = malloc(prompt + answer + stops + biases);
+    size_t form = out->constraint.text_len;
+    out->prompt = malloc(prompt + answer + stops + biases + form);
     if (!out->prompt)
         return error_set(err, ERR_NO_MEMORY, "no memory for a prompt of %zu tokens", s->n_prompt);
     int32_t *drawn = out->prompt + s->n_prompt, *stop_ids = drawn + s->n_answer;
@@ -253,6 +262,11 @@ static enum status copy_arrays(const Witan__Cluster__V1__Submit *s, struct comma
         memcpy(stop_ids, p->stop_ids, stops);
     for (size_t i = 0; i < p->n_bias_ids; i++)
         bias[i] = (struct logit_bias){p->bias_ids[i], p->biases[i]};
+    if (form > 0) {
+        char *text = (char *)(bias + p->n_bias_ids);
+        memcpy(text, s->constraint->text.data, form);
+        out->constraint.text = text;
+    }
     out->answer = drawn;
     out->shaping.stop_ids = stop_ids;
     out->shaping.stop_id_count = (int32_t)p->n_stop_ids;

@@ -1,6 +1,7 @@
 /* The first message: see hello.h. */
 #include "worker/control/hello.h"
 #include "base/pool.h"
+#include "partition/constraint.h"
 #include "proto/versions.h"
 #include "worker/cpu/ops.h"
 #include "worker/cuda/plugin.h"
@@ -84,7 +85,7 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
     m->region = text(o->region);
     m->numerics_class = out->class;
     m->hardware = &out->hardware;
-    m->constraints = !o->device; /* struct kernels' masks */
+    m->constraints = o->device ? CONSTRAINT_NONE : CONSTRAINT_KINDS - 1; /* struct kernels' masks */
     return OK;
 }
 

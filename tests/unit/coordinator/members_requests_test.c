@@ -53,7 +53,7 @@ static void submits_say_all_that_is_wanted(void **state)
         .priority = -1,
         .deadline_ms = 7,
         .ignore_eos = true,
-        .constraint = {CONSTRAINT_JSON_OBJECT, CONSTRAINT_IN_THOUGHT},
+        .constraint = {.kind = CONSTRAINT_JSON_OBJECT, .thought = CONSTRAINT_IN_THOUGHT},
     };
     const int32_t answer[] = {31, 32};
     struct journal j;

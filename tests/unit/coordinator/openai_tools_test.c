@@ -141,8 +141,15 @@ static void choices_fit_the_tools(void **state)
             NULL);
     refused(TWO ",\"tool_choice\":{\"type\":\"allowed_tools\"}", ERR_UNSUPPORTED,
             "tool_choice.type", NULL);
-    refused(TWO ",\"tool_choice\":\"required\"", ERR_UNSUPPORTED, "tool_choice", NULL);
-    refused(TWO "," NAMED("g"), ERR_UNSUPPORTED, "tool_choice", NULL);
+    refused(TWO ",\"tool_choice\":\"required\",\"response_format\":{\"type\":\"json_object\"}",
+            ERR_INVALID, "response_format", NULL);
+    struct openai_request r = taken(TWO ",\"tool_choice\":\"required\"");
+    assert_int_equal(r.tool_choice, OPENAI_TOOLS_REQUIRED);
+    openai_request_fini(&r);
+    r = taken(TWO "," NAMED("g"));
+    assert_int_equal(r.tool_choice, OPENAI_TOOLS_NAMED);
+    assert_string_equal(r.tool_name, "g");
+    openai_request_fini(&r);
     refused(TWO ",\"parallel_tool_calls\":1", ERR_INVALID, "parallel_tool_calls", NULL);
 }
 

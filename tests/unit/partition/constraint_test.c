@@ -7,7 +7,8 @@
 #include <jansson.h>
 #include <string.h>
 
-static const struct constraint object = {CONSTRAINT_JSON_OBJECT, CONSTRAINT_NO_THOUGHT};
+static const struct constraint object = {.kind = CONSTRAINT_JSON_OBJECT,
+                                         .thought = CONSTRAINT_NO_THOUGHT};
 
 /* --- the oracle ---------------------------------------------------------------------------------
  */
@@ -26,7 +27,7 @@ static bool takes(const struct constraint *c, const char *text, size_t len,
 {
     constraint_start(c, s);
     for (size_t i = 0; i < len; i++)
-        if (!constraint_take(s, (unsigned char)text[i]))
+        if (!constraint_take(c, s, (unsigned char)text[i]))
             return false;
     return true;
 }
@@ -34,7 +35,7 @@ static bool takes(const struct constraint *c, const char *text, size_t len,
 static bool is_whole(const char *text, size_t len)
 {
     struct constraint_state s;
-    return takes(&object, text, len, &s) && constraint_closing(&s) == 0;
+    return takes(&object, text, len, &s) && constraint_closing(&object, &s) == 0;
 }
 
 /* Longer than the automaton's bounds have it, of which jansson knows nothing. */
@@ -57,14 +58,16 @@ static bool beyond_bounds(const char *text, size_t len)
 }
 
 /* Appends the shortest ending, byte by byte. */
-static size_t close_text(struct constraint_state *s, char *text, size_t len, size_t cap)
+static size_t close_text(const struct constraint *c, struct constraint_state *s, char *text,
+                         size_t len, size_t cap)
 {
-    for (int32_t left = constraint_closing(s); left > 0; left--) {
+    for (int32_t left = constraint_closing(c, s); left > 0; left--) {
         struct constraint_state next = *s;
         int b = 0;
         for (; b < 256; b++) {
             next = *s;
-            if (constraint_take(&next, (unsigned char)b) && constraint_closing(&next) == left - 1)
+            if (constraint_take(c, &next, (unsigned char)b) &&
+                constraint_closing(c, &next) == left - 1)
                 break;
         }
         assert_true(b < 256 && len < cap);
@@ -153,29 +156,101 @@ static void what_has_no_end_is_bounded(void **state)
     memset(text, '[', sizeof text);
     memcpy(text, "{\"a\":", 5);
     assert_true(takes(&object, text, 5 + CONSTRAINT_DEPTH - 1, &s));
-    assert_int_equal(constraint_closing(&s), CONSTRAINT_DEPTH);
+    assert_int_equal(constraint_closing(&object, &s), CONSTRAINT_DEPTH);
     assert_false(takes(&object, text, 5 + CONSTRAINT_DEPTH, &s));
 }
 
 static void a_thought_comes_before(void **state)
 {
     (void)state;
-    static const struct constraint may = {CONSTRAINT_JSON_OBJECT, CONSTRAINT_MAY_THINK};
-    static const struct constraint in = {CONSTRAINT_JSON_OBJECT, CONSTRAINT_IN_THOUGHT};
+    static const struct constraint may = {.kind = CONSTRAINT_JSON_OBJECT,
+                                          .thought = CONSTRAINT_MAY_THINK};
+    static const struct constraint in = {.kind = CONSTRAINT_JSON_OBJECT,
+                                         .thought = CONSTRAINT_IN_THOUGHT};
     struct constraint_state s;
 #define TAKES(c, text) takes(&(c), text, sizeof(text) - 1, &s)
-    assert_true(TAKES(may, "{}") && constraint_closing(&s) == 0);
+    assert_true(TAKES(may, "{}") && constraint_closing(&may, &s) == 0);
     assert_true(TAKES(may, "\n<think>\nso {\xff < </ </think>\n\n{}") &&
-                constraint_closing(&s) == 0);
+                constraint_closing(&may, &s) == 0);
     assert_false(TAKES(may, "<thin{"));
     assert_false(TAKES(may, "<think></think><think>"));
-    assert_true(TAKES(in, "a<</think>{\"a\":1}") && constraint_closing(&s) == 0);
-    assert_true(TAKES(in, "{}") && constraint_closing(&s) == 10 && constraint_is_free(&s));
-    assert_true(TAKES(in, "x</thi") && constraint_closing(&s) == 5);
+    assert_true(TAKES(in, "a<</think>{\"a\":1}") && constraint_closing(&in, &s) == 0);
+    assert_true(TAKES(in, "{}") && constraint_closing(&in, &s) == 10 && constraint_is_free(&s));
+    assert_true(TAKES(in, "x</thi") && constraint_closing(&in, &s) == 5);
     assert_false(TAKES(in, "</think>no"));
     assert_int_equal(constraint_least_tokens(&object), 3);
     assert_int_equal(constraint_least_tokens(&in), 11);
 #undef TAKES
+}
+
+static const char call_text[] =
+    "}\n</tool_call>\0<tool_call>\n{\"name\": \"add\", \"arguments\": \0"
+    "<tool_call>\n{\"name\": \"adder\", \"arguments\": \0"
+    "<tool_call>\n{\"name\": \"sum\", \"arguments\": ";
+
+static struct constraint call_of(enum constraint_thought thought)
+{
+    return (struct constraint){.kind = CONSTRAINT_CALL,
+                               .thought = thought,
+                               .text = call_text,
+                               .text_len = sizeof call_text,
+                               .heads = 3};
+}
+
+static void a_call_is_a_head_an_object_and_the_tail(void **state)
+{
+    (void)state;
+    const struct constraint c = call_of(CONSTRAINT_NO_THOUGHT);
+    struct constraint_state s;
+    char text[200];
+#define CALL(name, behind) "<tool_call>\n{\"name\": \"" name "\", \"arguments\": " behind
+#define TAKES(text) takes(&c, text, sizeof(text) - 1, &s)
+    assert_true(TAKES(CALL("add", "{}}\n</tool_call>")) && constraint_closing(&c, &s) == 0);
+    assert_true(TAKES("\n" CALL("adder", "{\"a\": [1]}}\n</tool_call>")));
+    assert_true(TAKES(CALL("sum", "{\"a\": \"}\"}}\n")) && constraint_is_free(&s));
+    assert_false(TAKES(CALL("su", "")));
+    assert_false(TAKES(CALL("added", "")));
+    assert_false(TAKES(CALL("add", "[]")));
+    assert_false(TAKES(CALL("add", "{}\n")));
+    assert_false(TAKES("{}"));
+    assert_false(TAKES(CALL("add", "{}}\n</tool_call>\n")));
+#undef TAKES
+    static const enum constraint_thought thoughts[] = {CONSTRAINT_NO_THOUGHT, CONSTRAINT_MAY_THINK,
+                                                       CONSTRAINT_IN_THOUGHT};
+    static const char *const begins[] = {
+        "", "<", "<t", "<to", "<th", "<tool_call>\n{\"name\": \"a", CALL("sum", "{\"x\": [\"")};
+    for (size_t i = 0; i < COUNT_OF(thoughts); i++)
+        for (size_t k = 0; k < COUNT_OF(begins); k++) {
+            const struct constraint with = call_of(thoughts[i]);
+            size_t len = strlen(begins[k]);
+            if (!takes(&with, begins[k], len, &s))
+                continue;
+            memcpy(text, begins[k], len);
+            len = close_text(&with, &s, text, len, sizeof text);
+            assert_memory_equal(text + len - 14, "}\n</tool_call>", 14);
+        }
+#undef CALL
+}
+
+static void heads_that_are_none_are_refused(void **state)
+{
+    (void)state;
+    struct error err;
+    const struct shaping none = {0};
+    struct constraint c = call_of(CONSTRAINT_NO_THOUGHT);
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), OK);
+    c.heads = 2;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    c.heads = 0;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    c = call_of(CONSTRAINT_NO_THOUGHT);
+    c.text_len--;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    c = (struct constraint){.kind = CONSTRAINT_CALL, .text = "}\0b\0a", .text_len = 6, .heads = 2};
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    c.text = "}\0a\0ab";
+    c.text_len = 7;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
 }
 
 /* --- random texts -------------------------------------------------------------------------------
@@ -292,17 +367,17 @@ static void every_state_can_be_closed(void **state)
         constraint_start(&object, &s);
         for (int n = random_int(&seed, 0, 200), tries = 0; n > 0 && tries < 4000; tries++) {
             struct constraint_state next = s;
-            int32_t before = constraint_closing(&s);
+            int32_t before = constraint_closing(&object, &s);
             char b = (char)random_int(&seed, 0, 255);
-            if (!constraint_take(&next, (unsigned char)b) ||
-                (constraint_closing(&next) == 0 && n > 1))
+            if (!constraint_take(&object, &next, (unsigned char)b) ||
+                (constraint_closing(&object, &next) == 0 && n > 1))
                 continue;
-            assert_true(constraint_closing(&next) >= before - 1);
+            assert_true(constraint_closing(&object, &next) >= before - 1);
             t.bytes[t.len++] = b;
             s = next;
             n--;
         }
-        t.len = close_text(&s, t.bytes, t.len, sizeof t.bytes);
+        t.len = close_text(&object, &s, t.bytes, t.len, sizeof t.bytes);
         if (!parses(t.bytes, t.len))
             fail_msg("%.*s", (int)t.len, t.bytes);
     }
@@ -317,7 +392,7 @@ static void what_cannot_be_kept_is_named(void **state)
                          bans = {.bias = &ban, .bias_count = 1};
     assert_int_equal(constraint_check(&object, &none, false, 3, &err), OK);
     assert_int_equal(constraint_check(&object, &none, false, 2, &err), ERR_INVALID);
-    assert_string_equal(err.msg, "max_tokens: expected at least 3, which a JSON object takes, "
+    assert_string_equal(err.msg, "max_tokens: expected at least 3, which a JSON object may take, "
                                  "found 2");
     assert_int_equal(constraint_check(&object, &none, true, 0, &err), ERR_INVALID);
     assert_non_null(strstr(err.msg, "ignore_eos: "));
@@ -333,6 +408,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(objects_are_taken_and_nothing_else),
         cmocka_unit_test(what_has_no_end_is_bounded),
         cmocka_unit_test(a_thought_comes_before),
+        cmocka_unit_test(a_call_is_a_head_an_object_and_the_tail),
+        cmocka_unit_test(heads_that_are_none_are_refused),
         cmocka_unit_test(random_texts_are_as_jansson_has_them),
         cmocka_unit_test(every_state_can_be_closed),
         cmocka_unit_test(what_cannot_be_kept_is_named),

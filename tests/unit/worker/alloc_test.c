@@ -125,7 +125,8 @@ static enum status submit(struct engine *e, struct told *told, struct error *err
                 .temperature = 1.0f, .top_p = 0.9f, .min_p = 0.01f, .top_k = 40, .seed = 7};
         if (i % 4 == 3) {
             q.ignore_eos = false;
-            q.constraint = (struct constraint){CONSTRAINT_JSON_OBJECT, CONSTRAINT_IN_THOUGHT};
+            q.constraint = (struct constraint){.kind = CONSTRAINT_JSON_OBJECT,
+                                               .thought = CONSTRAINT_IN_THOUGHT};
         }
         TRY(engine_submit(e, &q, NULL, err));
     }

@@ -64,7 +64,8 @@ static struct request request_of(int32_t i, int32_t prompt[PROMPT])
         prompt[k] = (i * 31 + k * 17 + 5) % 370;
     r.ignore_eos = is_free(i);
     if (!is_free(i))
-        r.constraint = (struct constraint){CONSTRAINT_JSON_OBJECT, thoughts[i / 3 % 3]};
+        r.constraint = (struct constraint){.kind = CONSTRAINT_JSON_OBJECT,
+                                           .thought = thoughts[i / 3 % 3]};
     return r;
 }
 

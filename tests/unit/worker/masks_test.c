@@ -24,30 +24,30 @@ static bool has(const struct mask *m, int32_t id)
 }
 
 /* What the definition says of one token. */
-static bool may_follow(const struct made_words *made, const struct constraint_state *s, int32_t id,
-                       int32_t left)
+static bool may_follow(const struct made_words *made, const struct constraint *c,
+                       const struct constraint_state *s, int32_t id, int32_t left)
 {
     struct constraint_state after = *s;
-    if (constraint_closing(s) == 0)
+    if (constraint_closing(c, s) == 0)
         return made_is_end(ends, ENDS, id);
     if (id >= LIMIT || made->kinds[id] == WORD_NEVER ||
         (made->kinds[id] == WORD_ADDED && !constraint_is_free(s)))
         return false;
     for (uint32_t i = 0; i < made->lengths[id]; i++)
-        if (!constraint_take(&after, (unsigned char)made->bytes[id][i]))
+        if (!constraint_take(c, &after, (unsigned char)made->bytes[id][i]))
             return false;
-    return constraint_closing(&after) <= left - 2;
+    return constraint_closing(c, &after) <= left - 2;
 }
 
-static void check_mask(const struct made_words *made, struct masks *m,
+static void check_mask(const struct made_words *made, struct masks *m, const struct constraint *c,
                        const struct constraint_state *s, int32_t left, struct mask *out)
 {
-    *out = masks_of(m, s, left);
+    *out = masks_of(m, c, s, left);
     for (int32_t id = 0; id < masks_row(LIMIT) * 64; id++) {
-        bool expected = id < VOCAB && may_follow(made, s, id, left);
+        bool expected = id < VOCAB && may_follow(made, c, s, id, left);
         if (has(out, id) != expected)
             fail_msg("token %d with %d left, closing %d: expected it %s", id, left,
-                     constraint_closing(s), expected ? "allowed" : "forbidden");
+                     constraint_closing(c, s), expected ? "allowed" : "forbidden");
     }
 }
 
@@ -69,8 +69,9 @@ static void random_answers_are_objects(void **state)
     struct made_words made = made_words(VOCAB, ends, ENDS);
     struct masks *m = masks_over(&made);
     for (int32_t trial = 0; trial < 400; trial++) {
-        const struct constraint c = {CONSTRAINT_JSON_OBJECT,
-                                     (enum constraint_thought)(trial % CONSTRAINT_THOUGHTS)};
+        const struct constraint c = {
+            .kind = CONSTRAINT_JSON_OBJECT,
+            .thought = (enum constraint_thought)(trial % CONSTRAINT_THOUGHTS)};
         int32_t least = constraint_least_tokens(&c);
         int32_t most = trial % 4 ? random_int(&seed, least, 60) : least, left = most;
         struct constraint_state s;
@@ -80,9 +81,9 @@ static void random_answers_are_objects(void **state)
         for (;; left--) {
             struct mask mask;
             assert_true(left > 0);
-            check_mask(&made, m, &s, left, &mask);
+            check_mask(&made, m, &c, &s, left, &mask);
             int32_t id = draw(&mask, &seed);
-            assert_true(masks_take(m, id, &s));
+            assert_true(masks_take(m, &c, id, &s));
             if (made_is_end(ends, ENDS, id))
                 break;
             memcpy(text + len, made.bytes[id], made.lengths[id]);
@@ -109,13 +110,13 @@ static void masks_of_one_name_are_equal(void **state)
     (void)state;
     struct made_words made = made_words(VOCAB, ends, ENDS);
     struct masks *m = masks_over(&made);
-    const struct constraint c = {CONSTRAINT_JSON_OBJECT, CONSTRAINT_NO_THOUGHT};
+    const struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT, .thought = CONSTRAINT_NO_THOUGHT};
     struct constraint_state s;
     constraint_start(&c, &s);
-    uint64_t name = masks_of(m, &s, 50).name;
-    assert_true(masks_of(m, &s, 500).name == name);
+    uint64_t name = masks_of(m, &c, &s, 50).name;
+    assert_true(masks_of(m, &c, &s, 500).name == name);
     assert_int_equal(masks_made(m), 1);
-    assert_true(masks_of(m, &s, 3).name != name); /* nothing but the shortest */
+    assert_true(masks_of(m, &c, &s, 3).name != name); /* nothing but the shortest */
     assert_true(masks_bytes(m) > MASKS_KEPT * LIMIT / 8);
     masks_destroy(m);
     made_free(&made);
