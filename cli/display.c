@@ -2,13 +2,13 @@
 #include "cli/display.h"
 #include "cli/terminal.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 static const char dim[] = "\033[2m", undim[] = "\033[0m\n\n";
-static volatile sig_atomic_t dimmed; /* standard output is a terminal, and it is */
+static atomic_bool dimmed; /* the terminal; a handler reads it on any thread */
 static const char begins[] = "(thinking) ", ends[] = "\n(answer) ";
 
 void display_init(struct display *d, size_t limit_bytes)
