@@ -265,8 +265,22 @@ static void await_group(struct generation *g, const struct error *why)
     g->end.err = *why;
 }
 
-/* What may come before content of a form: a thought, unless nobody tells it apart or the prompt has
- * just closed one. */
+/* Was the model that is served taught to think? What a model of no known template does is open. */
+static bool may_think(const struct core *core)
+{
+    switch (core->served.text->template) {
+    case TEMPLATE_QWEN3_INSTRUCT_2507:
+    case TEMPLATE_QWEN3_CODER:
+    case TEMPLATE_QWEN2_5:
+    case TEMPLATE_QWEN3GUARD_GEN:
+        return false;
+    default:
+        return core->served.text->think_close != UINT32_MAX;
+    }
+}
+
+/* What may come before content of a form: a thought, unless nobody tells it apart, the model has
+ * none, or the prompt has just closed one. */
 static enum constraint_thought thought_before(const struct core *core,
                                               const struct generation_params *p)
 {
@@ -276,7 +290,7 @@ static enum constraint_thought thought_before(const struct core *core,
     for (int32_t i = p->prompt_len - 1; i >= 0 && i >= p->prompt_len - 2; i--)
         if ((uint32_t)p->prompt[i] == close)
             return CONSTRAINT_NO_THOUGHT;
-    return CONSTRAINT_MAY_THINK;
+    return may_think(core) ? CONSTRAINT_MAY_THINK : CONSTRAINT_NO_THOUGHT;
 }
 
 enum status generation_start(struct core *core, const struct generation_params *params,

@@ -139,6 +139,11 @@ enum status openai_read_tool_choice(struct openai_request *r, json_t *v, struct 
 enum status openai_check_tools(const struct openai_request *r, struct error *err)
 {
     bool known = r->tool_choice != OPENAI_TOOLS_NAMED;
+    if (r->json_object && r->tools && r->tool_choice == OPENAI_TOOLS_AUTO)
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "response_format: json_object is not supported with tools (with tool_choice "
+            "none it is)");
     if (r->tool_choice == OPENAI_TOOLS_AUTO || r->tool_choice == OPENAI_TOOLS_NONE)
         return OK;
     if (!r->tools)

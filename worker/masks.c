@@ -101,6 +101,8 @@ static struct kept *make(struct masks *m, const struct constraint *c,
     memset(row, 0, (size_t)masks_row(m->vocab) * sizeof *row);
     *k = (struct kept){.state = *s, .most = most, .name = ++m->made};
     k->greatest = words_allowed(m->words, c, s, most, m->vocab, row);
+    for (int64_t i = 0; i < (int64_t)masks_row(m->vocab); i++)
+        row[i] &= ~m->ends[i]; /* a model may end its sequences by an ordinary token */
     return k;
 }
 
@@ -130,8 +132,9 @@ bool masks_take(const struct masks *m, const struct constraint *c, int32_t token
 {
     if (token < 0 || token >= m->vocab)
         return false;
-    if (constraint_closing(c, s) == 0)
-        return m->ends[token / 64] >> (token % 64) & 1;
+    bool end = m->ends[token / 64] >> (token % 64) & 1;
+    if (end || constraint_closing(c, s) == 0)
+        return end && constraint_closing(c, s) == 0;
     return words_take(m->words, c, token, s);
 }
 

@@ -142,6 +142,14 @@ static enum status replay(const struct scheduler *s, struct sequence *q, struct 
             return error_set(err, ERR_INVALID,
                              "answer: token %d, its %d., is not one that its form has there",
                              r->answer[i], i + 1);
+    int32_t closing = r->constraint.kind != CONSTRAINT_NONE
+                          ? constraint_closing(&r->constraint, &q->form)
+                          : 0;
+    if (closing > 0 && r->max_tokens > 0 && closing > r->max_tokens - r->answer_len - 1)
+        return error_set(err, ERR_INVALID,
+                         "answer: %d bytes would end its form, and max_tokens leaves %d tokens for "
+                         "them and the end",
+                         closing, r->max_tokens - r->answer_len);
     return OK;
 }
 

@@ -143,7 +143,13 @@ static void choices_fit_the_tools(void **state)
             "tool_choice.type", NULL);
     refused(TWO ",\"tool_choice\":\"required\",\"response_format\":{\"type\":\"json_object\"}",
             ERR_INVALID, "response_format", NULL);
-    struct openai_request r = taken(TWO ",\"tool_choice\":\"required\"");
+    refused(TWO ",\"response_format\":{\"type\":\"json_object\"}", ERR_UNSUPPORTED,
+            "response_format", NULL);
+    struct openai_request r = taken(
+        TWO ",\"tool_choice\":\"none\",\"response_format\":{\"type\":\"json_object\"}");
+    assert_true(r.json_object);
+    openai_request_fini(&r);
+    r = taken(TWO ",\"tool_choice\":\"required\"");
     assert_int_equal(r.tool_choice, OPENAI_TOOLS_REQUIRED);
     openai_request_fini(&r);
     r = taken(TWO "," NAMED("g"));

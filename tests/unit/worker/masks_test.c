@@ -105,6 +105,31 @@ static void random_answers_are_objects(void **state)
     made_free(&made);
 }
 
+/* One that says something, too: it ends an answer, and stands in none. */
+static void an_ordinary_token_may_be_an_end(void **state)
+{
+    (void)state;
+    enum { PLAIN = 400 };
+    const int32_t with_plain[] = {3, PLAIN};
+    struct made_words made = made_words(VOCAB, ends, ENDS);
+    struct masks *m;
+    struct error err;
+    const struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT};
+    struct constraint_state s;
+    made.lengths[PLAIN] = 1;
+    made.bytes[PLAIN][0] = '{';
+    assert_int_equal(masks_create(made_create(&made), LIMIT, with_plain, 2, &m, &err), OK);
+    constraint_start(&c, &s);
+    struct mask mask = masks_of(m, &c, &s, 60);
+    assert_false(has(&mask, PLAIN));
+    assert_false(masks_take(m, &c, PLAIN, &s));
+    assert_true(constraint_take(&c, &s, '{') && constraint_take(&c, &s, '}'));
+    mask = masks_of(m, &c, &s, 60);
+    assert_true(has(&mask, PLAIN) && masks_take(m, &c, PLAIN, &s));
+    masks_destroy(m);
+    made_free(&made);
+}
+
 static void masks_of_one_name_are_equal(void **state)
 {
     (void)state;
@@ -147,6 +172,7 @@ static void what_does_not_fit_together_is_refused(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_ordinary_token_may_be_an_end),
         cmocka_unit_test(random_answers_are_objects),
         cmocka_unit_test(masks_of_one_name_are_equal),
         cmocka_unit_test(what_does_not_fit_together_is_refused),
