@@ -110,24 +110,26 @@ def test_grpc_refuses_what_it_does_not_know(inference):
 def test_it_goes_on_where_its_group_was_lost(tmp_path, entries):
     """The tokens told before are taken through the form again: the answer is what it would have been."""
     running = server.Direct(tmp_path)
-    with openai.OpenAI(base_url=f"http://{running.http}/v1", api_key="none", max_retries=0,
-                       timeout=120 * server.FACTOR) as asks:
-        for seed in range(30):  # one that does not end at once
-            asked = {"prompt": question(entries[0]), "max_tokens": 150, "seed": seed,
-                     "stream": True, **WILD}
-            whole = completion_text(complete(asks, {"top_k": 0}, **asked))
-            assert isinstance(json.loads(whole), dict)
-            if len(whole) > 150:
-                break
-        assert len(whole) > 150
-        stream, told = complete(asks, {"top_k": 0}, **asked), ""
-        for chunk in stream:
-            told += chunk.choices[0].text
-            if len(told) > 20 and len(running.workers) == 1 and running.workers[0].name == "worker":
-                running.workers.pop().child.kill()
-                running.workers.append(running.start_worker("another", running.pki))
-        assert told == whole
-    running.stop()
+    try:
+        with openai.OpenAI(base_url=f"http://{running.http}/v1", api_key="none", max_retries=0,
+                           timeout=120 * server.FACTOR) as asks:
+            for seed in range(30):  # one that does not end at once
+                asked = {"prompt": question(entries[0]), "max_tokens": 150, "seed": seed,
+                         "stream": True, **WILD}
+                whole = completion_text(complete(asks, {"top_k": 0}, **asked))
+                assert isinstance(json.loads(whole), dict)
+                if len(whole) > 150:
+                    break
+            assert len(whole) > 150
+            stream, told = complete(asks, {"top_k": 0}, **asked), ""
+            for chunk in stream:
+                told += chunk.choices[0].text
+                if len(told) > 20 and len(running.workers) == 1 and running.workers[0].name == "worker":
+                    running.workers.pop().child.kill()
+                    running.workers.append(running.start_worker("another", running.pki))
+            assert told == whole
+    finally:
+        running.stop()
 
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
