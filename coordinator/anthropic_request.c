@@ -178,19 +178,6 @@ static enum status add_tool(json_t *tools, const json_t *tool, size_t i, struct 
     return translate_add(tools, translate_tool(name, description, schema), err);
 }
 
-static enum status add_tools(const json_t *body, json_t *out, struct error *err)
-{
-    const json_t *list;
-    TRY(translate_get(body, "", "tools", TRANSLATE_ARRAY, &list, err));
-    if (json_array_size(list) == 0)
-        return OK;
-    json_t *tools = json_array();
-    TRY(translate_put(out, "tools", tools, err));
-    for (size_t i = 0; i < json_array_size(list); i++)
-        TRY(add_tool(tools, json_array_get(list, i), i, err));
-    return OK;
-}
-
 static enum status add_choice(const json_t *body, json_t *out, struct error *err)
 {
     const json_t *choice, *type, *alone, *name;
@@ -286,7 +273,7 @@ static enum status translate(const json_t *body, enum openai_kind kind, json_t *
     static const struct translate_field model[] = {{"model", TRANSLATE_STRING, "model"}, {0}};
     TRY(translate_fields(body, "", model, out, err));
     TRY(refuse_others(body, err));
-    TRY(add_tools(body, out, err));
+    TRY(translate_tools(body, add_tool, out, err));
     if (kind == OPENAI_CHAT) {
         TRY(add_choice(body, out, err));
         TRY(add_sampling(body, out, err));

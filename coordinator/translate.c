@@ -164,6 +164,22 @@ json_t *translate_tool(const json_t *name, const json_t *description, const json
                      "description", description, "parameters", parameters);
 }
 
+enum status translate_tools(const json_t *body,
+                            enum status (*add)(json_t *tools, const json_t *tool, size_t i,
+                                               struct error *err),
+                            json_t *out, struct error *err)
+{
+    const json_t *list;
+    TRY(translate_get(body, "", "tools", TRANSLATE_ARRAY, &list, err));
+    if (json_array_size(list) == 0)
+        return OK;
+    json_t *tools = json_array();
+    TRY(translate_put(out, "tools", tools, err));
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(add(tools, json_array_get(list, i), i, err));
+    return OK;
+}
+
 /* --- messages ----------------------------------------------------------------------------------
  */
 

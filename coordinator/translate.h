@@ -75,6 +75,12 @@ json_t *translate_call(const json_t *id, const json_t *name, const json_t *argum
 /* {"type": "function", "function": {...}} with what is not NULL. */
 json_t *translate_tool(const json_t *name, const json_t *description, const json_t *parameters);
 
+/* out.tools of body.tools: add(tools, body.tools[i], i) for each; none where there are none. */
+enum status translate_tools(const json_t *body,
+                            enum status (*add)(json_t *tools, const json_t *tool, size_t i,
+                                               struct error *err),
+                            json_t *out, struct error *err);
+
 /* A message that is being made of pieces. */
 struct translate_turn {
     json_t *messages; /* of the chat body, borrowed */
