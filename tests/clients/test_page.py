@@ -161,10 +161,10 @@ def test_the_chat_says_what_the_api_says(serve, chromium):
     shown = ask(chromium, question)
     said = api(serve, "/v1/chat/completions", {
         "messages": [{"role": "user", "content": question}], "temperature": 1.3, "seed": 7,
-        "max_tokens": 60})["choices"][0]["message"]
-    assert shown == said["content"].strip()
+        "max_tokens": 60})
+    assert shown == said["choices"][0]["message"]["content"].strip()
     info = chromium.value(f"{LAST}.querySelector('.info').textContent")
-    assert "tokens/s" in info and "seed 7" in info
+    assert f"{said['usage']['completion_tokens']} tokens" in info and "seed 7" in info
     # The second turn is asked with the first.
     more = ask(chromium, "And a river?")
     assert more and chromium.value("document.querySelectorAll('.message').length") == 4
@@ -216,6 +216,7 @@ def scripted(serve):
         "call": whole(calls(name="weather", arguments='{"town": "<b>'), calls(arguments='Ulm"}'),
                       finish="tool_calls"),
         "slow": lambda: slowly(10_000),
+        "paced": lambda: slowly(5),
         "full": (429, {"Retry-After": "2"}, "limits.waiting is reached"),
         "closed": (503, {"Retry-After": "5"}, "group g0 is loading"),
         "locked": (401, {}, "no API key"),
@@ -272,6 +273,13 @@ def test_parts_of_an_answer(scripted, chromium):
     asked = scripted.asked[-1]
     assert [m["role"] for m in asked["messages"]] == ["user", "assistant"] * 3 + ["user"]
     assert asked["stream"] is True and "temperature" not in asked
+    alone(chromium, scripted.url)
+
+
+def test_an_answer_in_many_pieces_has_a_rate(scripted, chromium):
+    fresh(chromium, scripted.url)
+    ask(chromium, "paced")
+    assert "tokens/s" in chromium.value(f"{LAST}.querySelector('.info').textContent")
     alone(chromium, scripted.url)
 
 
