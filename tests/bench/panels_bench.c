@@ -5,6 +5,8 @@
  * matrix as the stages do; the quickest of many short bursts each.
  *
  *   panels_bench [SET...]    sets of worker/cpu/choose.c; default: all that this processor runs
+ *   panels_bench --limits N  only what the machine can do with N threads and the set that is chosen
+ *                            by itself, for programs
  */
 #include "base/check.h"
 #include "base/clock.h"
@@ -258,24 +260,56 @@ static void *room(size_t bytes)
     return p;
 }
 
-static void measure_set(struct work *w, const char *name, int threads)
+/* Bytes and multiply-adds a second of so many threads, which are kept: NULL where the set does not
+ * run here. */
+static struct pool *measure_limits(struct work *w, const char *name, int threads, double *read,
+                                   double *most)
 {
     struct error err;
     struct pool *pool;
     if (cpu_ops_choose(name, &w->ops, &err) != OK) {
         fprintf(stderr, "%s\n", err.msg);
-        return;
+        return NULL;
     }
     CHECK(pool_create(threads, true, &pool, &err) == OK, "%s", err.msg);
     w->threads = threads;
     w->fn = read_memory;
-    double read = ((double)READ_MIB * (1 << 20)) / measure(pool, w), most = peak(pool, w);
+    *read = ((double)READ_MIB * (1 << 20)) / measure(pool, w);
+    *most = peak(pool, w);
+    return pool;
+}
+
+static void say_limits(struct work *w, int threads)
+{
+    double read, most;
+    struct pool *pool = measure_limits(w, "auto", threads, &read, &most);
+    CHECK(pool, "no set of kernels");
+    printf("{\"kernels\": \"%s\", \"read_bytes_per_s\": %.0f, \"multiply_adds_per_s\": %.0f}\n",
+           w->ops->name, read, most);
+    pool_destroy(pool);
+}
+
+static void measure_set(struct work *w, const char *name, int threads)
+{
+    double read, most;
+    struct pool *pool = measure_limits(w, name, threads, &read, &most);
+    if (!pool)
+        return;
     printf("%s, %d threads: reads %.2f GB/s; in registers %.1f G multiply-adds/s\n", name, threads,
            read * 1e-9, most * 1e-9);
     for (w->bits = 8; w->bits >= 4; w->bits -= 4)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             measure_shape(pool, w, &shapes[i], read, most);
     pool_destroy(pool);
+}
+
+static void measure_all(struct work *w, int count, char *const *names)
+{
+    printf("%-10s %-2s %-18s %s %5s %10s %8s %5s %9s %5s\n", "set", "T", "shape", "b", "rows", "us",
+           "GB/s", "share", "G/s", "share");
+    for (int threads = 1; threads <= THREADS; threads++)
+        for (int i = 0; i < count; i++)
+            measure_set(w, names[i], threads);
 }
 
 int main(int argc, char **argv)
@@ -291,11 +325,10 @@ int main(int argc, char **argv)
     for (int i = 0; i < THREADS; i++)
         w.scratch[i] = room(panel_scratch_bytes(MAX_COLS));
     fill(&w);
-    printf("%-10s %-2s %-18s %s %5s %10s %8s %5s %9s %5s\n", "set", "T", "shape", "b", "rows", "us",
-           "GB/s", "share", "G/s", "share");
-    for (int threads = 1; threads <= THREADS; threads++)
-        for (int i = 0; i < count; i++)
-            measure_set(&w, names[i], threads);
+    if (argc == 3 && strcmp(argv[1], "--limits") == 0)
+        say_limits(&w, atoi(argv[2]) == 1 ? 1 : THREADS);
+    else
+        measure_all(&w, count, names);
     free(w.pool);
     free(w.x.code);
     free(w.x.scale);
