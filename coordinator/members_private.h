@@ -74,8 +74,9 @@ struct group {
     int64_t last_loss_ns;
     uint64_t incarnation;
     uint32_t protocol;     /* lowest version that one of its ranks speaks at most */
-    uint32_t constraints;  /* the highest enum constraint_kind that its rank 0 can keep, */
-    bool words_sent;       /* and has been told the tokens' bytes for it */
+    uint32_t constraints;  /* the highest enum constraint_kind that its rank 0 can keep, or could */
+    bool words_sent;       /* and it has been told the tokens' bytes for it */
+    bool heard;            /* some rank 0 has said so */
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;
     uint64_t wake;  /* highest generation that rank 0 asked for */

@@ -126,6 +126,21 @@ static bool keeps(const struct group *g, const struct journal *j)
     return (uint32_t)j->params.constraint.kind <= g->constraints;
 }
 
+/* A group that is not ready, and that may be able to once it is. */
+static bool may_keep(const struct group *g, const struct journal *j)
+{
+    return !group_takes_new(g) && (g->heard ? keeps(g, j) : !config_cuda(g->members->core->config));
+}
+
+/* One that can keep the request's form is not ready, or may be one that can. */
+static bool others_may_keep(const struct members *m, const struct journal *j)
+{
+    for (uint32_t i = 0; i < m->count; i++)
+        if (may_keep(&m->groups[i], j))
+            return true;
+    return false;
+}
+
 static bool can_take(const struct group *g, const struct journal *j)
 {
     int64_t tokens = (int64_t)j->params.prompt_len + j->max_tokens;
@@ -194,7 +209,7 @@ static enum status none_to_ask(struct members *m, const struct journal *j, struc
                              j->class, m->groups[i].config->name, m->groups[i].class);
     for (uint32_t i = 0; i < m->count && !m->stopping; i++)
         if (group_takes_new(&m->groups[i]) && !keeps(&m->groups[i], j))
-            return error_set(err, j->accepted ? ERR_PEER : ERR_UNSUPPORTED,
+            return error_set(err, j->accepted || others_may_keep(m, j) ? ERR_PEER : ERR_UNSUPPORTED,
                              "%s is not supported by group %s, whose ranks compute on GPUs or are "
                              "of an older release, and no other is ready",
                              j->params.constraint.kind == CONSTRAINT_CALL

@@ -23,6 +23,12 @@ static enum word_kind word_of(const struct tokenizer *t, uint32_t id, const char
     return tokenizer_is_added(t, id) ? WORD_KIND_ADDED : WORD_KIND_PLAIN;
 }
 
+/*
+ * A stream brings them once. What it took it delivers, or ends: then rank 0 says hello anew, and
+ * they are sent anew. A rank has room for them whatever else waits there
+ * (worker/control/mailbox.c). One that cannot use them, as they do not fit its model, could not the
+ * second time either; it refuses what asks for a form, and its log says why.
+ */
 enum status words_send(struct group *g, const Witan__Cluster__V1__Submit *q, struct error *err)
 {
     const struct served *s = &g->members->core->served;

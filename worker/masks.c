@@ -11,7 +11,7 @@ enum { ANY = INT32_MAX };
 struct kept {
     struct constraint_state state;
     int32_t most;     /* bytes to the end after its tokens, at most; ANY: as many as they need */
-    int32_t greatest; /* that one of its tokens needs */
+    int32_t greatest; /* that a token which may follow needs, one that it leaves out too */
     uint64_t name;    /* 0: none is kept here */
     uint64_t used;    /* when, in masks_of's calls */
 };
@@ -89,7 +89,8 @@ static struct kept *find(struct masks *m, const struct constraint_state *s, int3
     return NULL;
 }
 
-/* In the place of the one that has not been asked for the longest. */
+/* In the place of the one that has not been asked for the longest. One that leaves nothing out for
+ * `most` is as good for any. */
 static struct kept *make(struct masks *m, const struct constraint *c,
                          const struct constraint_state *s, int32_t most)
 {
@@ -99,19 +100,11 @@ static struct kept *make(struct masks *m, const struct constraint *c,
             k = other;
     uint64_t *row = row_of(m, k);
     memset(row, 0, (size_t)masks_row(m->vocab) * sizeof *row);
-    *k = (struct kept){.state = *s, .most = most, .name = ++m->made};
+    *k = (struct kept){.state = *s, .name = ++m->made};
     k->greatest = words_allowed(m->words, c, s, most, m->vocab, row);
+    k->most = k->greatest > most ? most : ANY;
     for (int64_t i = 0; i < (int64_t)masks_row(m->vocab); i++)
         row[i] &= ~m->ends[i]; /* a model may end its sequences by an ordinary token */
-    return k;
-}
-
-static struct kept *get(struct masks *m, const struct constraint *c,
-                        const struct constraint_state *s, int32_t most)
-{
-    struct kept *k = find(m, s, most);
-    k = k ? k : make(m, c, s, most);
-    k->used = ++m->calls;
     return k;
 }
 
@@ -121,9 +114,11 @@ struct mask masks_of(struct masks *m, const struct constraint *c, const struct c
     int32_t most = left - 2; /* this token and the end of the sequence */
     if (constraint_closing(c, s) == 0)
         return (struct mask){m->ends, UINT64_MAX};
-    struct kept *k = get(m, c, s, ANY);
-    if (k->greatest > most) /* near the end, not all that it has leaves room for it */
-        k = get(m, c, s, most);
+    struct kept *k = find(m, s, ANY);
+    if (!k || k->greatest > most) /* near the end, not all that may follow leaves room for it */
+        k = find(m, s, most);
+    k = k ? k : make(m, c, s, most);
+    k->used = ++m->calls;
     return (struct mask){row_of(m, k), k->name};
 }
 

@@ -13,6 +13,7 @@ struct making {
     struct step *step;
     struct flight *flight;
     int32_t rows, logits;
+    int32_t masks;       /* that the step may have, those it has counted */
     int32_t prompt_rows; /* of rows, those that prompts may have */
     int32_t guesses;     /* rows with logits that nobody else decodes in */
 };
@@ -410,7 +411,7 @@ static void count_rows(struct scheduler *s, struct making *m, const struct seque
 static bool has_room_for_draw(const struct making *m, const struct sequence *q)
 {
     int32_t room;
-    if (q->request.constraint.kind != CONSTRAINT_NONE && !step_has_mask_room(m->step))
+    if (q->request.constraint.kind != CONSTRAINT_NONE && m->step->header.masks >= m->masks)
         return false;
     if (!q->edits)
         return true;
@@ -514,19 +515,25 @@ static int32_t rows_for_guesses(const struct scheduler *s, const struct making *
     return rows;
 }
 
-/* In turn by slots, where not all can. */
+/* In turn by slots, where not all can: the first that is passed over is the first of the next step.
+ * Whose edits or mask find no room holds up nobody else. */
 static void feed_decoding(struct scheduler *s, struct making *m)
 {
     int32_t start = s->turn;
+    bool passed = false;
     m->guesses = rows_for_guesses(s, m);
     for (int32_t i = 0; i < s->limits.max_seqs; i++) {
         int32_t slot = (start + i) % s->limits.max_seqs;
         struct sequence *q = s->by_slot[slot];
         if (!turn_to_decode(s, q) || secure(s, q, 1) < 1)
             continue;
-        if (m->rows < 1 || m->logits < 1 || !has_room_for_draw(m, q)) {
-            s->turn = slot;
-            return;
+        bool full = m->rows < 1 || m->logits < 1;
+        if (full || !has_room_for_draw(m, q)) {
+            s->turn = passed ? s->turn : slot;
+            passed = true;
+            if (full)
+                return;
+            continue;
         }
         int32_t guesses = guess(s, m, q);
         m->guesses -= guesses;
@@ -647,10 +654,16 @@ bool sched_next(struct scheduler *s, struct step *step, int32_t vocab_limit, int
     secure_all(s);
     int32_t rows = share_of_prompts(s, s->limits.max_rows, PROMPT_SHARE_ROWS);
     int32_t logits = share_of_prompts(s, s->limits.max_logits, 1);
-    struct making m = {step, f, s->limits.max_rows - rows, s->limits.max_logits - logits, 0, 0};
+    int32_t masks = share_of_prompts(s, step->max_masks, 1);
+    struct making m = {.step = step,
+                       .flight = f,
+                       .rows = s->limits.max_rows - rows,
+                       .logits = s->limits.max_logits - logits,
+                       .masks = step->max_masks - masks};
     feed_decoding(s, &m);
     m.rows += rows;
     m.logits += logits;
+    m.masks += masks;
     m.prompt_rows = f->count > 0 ? pace_prompt_rows(&s->pace, m.rows) : m.rows;
     feed_prompts(s, &m);
     feed_decoding(s, &m); /* where prompts have left rows */

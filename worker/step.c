@@ -101,11 +101,6 @@ void step_edited(struct step *s, int32_t edits, float repetition_penalty)
     h->edits += edits;
 }
 
-bool step_has_mask_room(const struct step *s)
-{
-    return s->header.masks < s->max_masks;
-}
-
 void step_masked(struct step *s, const struct mask *mask)
 {
     struct step_header *h = &s->header;

@@ -81,7 +81,7 @@ static inline int32_t step_drawn_token(int32_t index)
     return -1 - index;
 }
 
-enum { STEP_MAX_MASKS = 64 }; /* of one step; sequences beyond wait for the next */
+enum { STEP_MAX_MASKS = 64 }; /* of one step; sequences beyond wait for their turn */
 
 /* Masks are of tokens below `vocab`. */
 enum status step_init(struct step *s, const struct engine_limits *limits, int32_t vocab,
@@ -99,8 +99,7 @@ void step_add(struct step *s, const struct step_seq *seq, const int32_t *tokens,
 struct logit_edit *step_edits(struct step *s, int32_t *room);
 void step_edited(struct step *s, int32_t edits, float repetition_penalty);
 
-/* Room for one more mask; then the last sequence's, copied unless the step has one of its name. */
-bool step_has_mask_room(const struct step *s);
+/* The last sequence's mask, copied unless the step has one of its name; max_masks of them fit. */
 void step_masked(struct step *s, const struct mask *mask);
 
 /* From rank 0 to all ranks of `world`. Collective. */

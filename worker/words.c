@@ -265,10 +265,11 @@ struct gathering {
 static void offer(struct gathering *g, int32_t id, const struct constraint_state *s)
 {
     int32_t needs = constraint_closing(g->c, s);
-    if (needs > g->most || id >= g->vocab)
+    if (id >= g->vocab)
         return;
-    g->allowed[id / 64] |= UINT64_C(1) << (id % 64);
     g->greatest = needs > g->greatest ? needs : g->greatest;
+    if (needs <= g->most)
+        g->allowed[id / 64] |= UINT64_C(1) << (id % 64);
 }
 
 /* Tokens in order: each is taken from where it parts from the one before, and where that one was
@@ -303,13 +304,13 @@ static void take_run(const struct words *w, const struct run *r, const struct co
         return;
     CHECK(words_take(w, g->c, r->one, &after), "token %d does not follow in its run", r->one);
     int32_t needs = constraint_closing(g->c, &after);
+    g->greatest = needs;
     if (needs > g->most)
         return;
     for (int32_t i = 0; i < words && i < whole; i++)
         g->allowed[i] |= r->bits[i];
     if (last > 0 && whole < words)
         g->allowed[whole] |= r->bits[whole] & ((UINT64_C(1) << last) - 1);
-    g->greatest = needs;
 }
 
 int32_t words_allowed(const struct words *w, const struct constraint *c,

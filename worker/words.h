@@ -41,7 +41,7 @@ bool words_take(const struct words *w, const struct constraint *c, int32_t token
 
 /* Sets in `allowed`, [(vocab + 63) / 64] words of zeros, the bit of each token below `vocab` that
  * may follow in state `s` and after which at most `most` bytes end the answer. Returns the most
- * that any of these needs, -1: there are none. */
+ * that any which may follow needs, those beyond `most` too; -1: there are none. */
 int32_t words_allowed(const struct words *w, const struct constraint *c,
                       const struct constraint_state *s, int32_t most, int32_t vocab,
                       uint64_t *allowed);

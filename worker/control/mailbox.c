@@ -6,10 +6,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+enum { RING = MAILBOX_COMMANDS + 1 }; /* room is kept for the tokens' bytes */
+
 struct mailbox {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    struct command *ring; /* [MAILBOX_COMMANDS] */
+    struct command *ring; /* [RING] */
     int32_t first, count;
     int32_t submits;    /* of them */
     int64_t prompt_ids; /* theirs */
@@ -23,7 +25,7 @@ struct mailbox {
 enum status mailbox_create(struct mailbox **out, struct error *err)
 {
     struct mailbox *m = calloc(1, sizeof *m);
-    struct command *ring = calloc(MAILBOX_COMMANDS, sizeof *ring);
+    struct command *ring = calloc(RING, sizeof *ring);
     if (!m || !ring) {
         free(m);
         free(ring);
@@ -45,7 +47,7 @@ void mailbox_destroy(struct mailbox *m)
     if (!m)
         return;
     for (int32_t i = 0; i < m->count; i++)
-        command_fini(&m->ring[(m->first + i) % MAILBOX_COMMANDS]);
+        command_fini(&m->ring[(m->first + i) % RING]);
     pthread_cond_destroy(&m->changed);
     pthread_mutex_destroy(&m->mutex);
     free(m->ring);
@@ -70,7 +72,7 @@ static enum status put_plan(struct mailbox *m, const Witan__Cluster__V1__Plan *p
 
 static void append(struct mailbox *m, const struct command *c)
 {
-    m->ring[(m->first + m->count++) % MAILBOX_COMMANDS] = *c;
+    m->ring[(m->first + m->count++) % RING] = *c;
 }
 
 static enum status put_submit(struct mailbox *m, const Witan__Cluster__V1__Submit *s,
@@ -79,7 +81,7 @@ static enum status put_submit(struct mailbox *m, const Witan__Cluster__V1__Submi
     struct command c;
     if (!m->planned)
         return error_set(err, ERR_INVALID, "a request before the plan");
-    if (m->submits == MAILBOX_SUBMITS || m->count == MAILBOX_COMMANDS)
+    if (m->submits == MAILBOX_SUBMITS || m->count >= MAILBOX_COMMANDS)
         return error_set(err, ERR_LIMIT, "%d requests have not been looked at yet", m->submits);
     if (m->prompt_ids + (int64_t)(s->n_prompt + s->n_answer) > MAILBOX_PROMPT_IDS)
         return error_set(err, ERR_LIMIT, "%lld prompt tokens have not been looked at yet",
@@ -91,10 +93,11 @@ static enum status put_submit(struct mailbox *m, const Witan__Cluster__V1__Submi
     return OK;
 }
 
-/* A stream brings them once; `c` is made. */
+/* A stream brings them once, and does not say them again: room for them is never another's. `c` is
+ * made. */
 static enum status put_words(struct mailbox *m, struct command *c, struct error *err)
 {
-    if (m->count == MAILBOX_COMMANDS) {
+    if (m->count == RING) {
         command_fini(c);
         return error_set(err, ERR_LIMIT, "%d commands have not been looked at yet", m->count);
     }
@@ -106,7 +109,7 @@ static void put_cancel(struct mailbox *m, const Witan__Cluster__V1__Cancel *c)
 {
     if (!m->planned || c->epoch != m->plan.epoch)
         return;
-    if (m->count == MAILBOX_COMMANDS) {
+    if (m->count >= MAILBOX_COMMANDS) {
         log_warn("a cancellation is dropped: %d commands wait", m->count);
         return;
     }
@@ -188,7 +191,7 @@ static int64_t deadline(int64_t wait_ns)
 static void take_first(struct mailbox *m, struct command *out)
 {
     *out = m->ring[m->first];
-    m->first = (m->first + 1) % MAILBOX_COMMANDS;
+    m->first = (m->first + 1) % RING;
     m->count--;
     if (out->kind == COMMAND_SUBMIT) {
         m->submits--;
@@ -278,7 +281,7 @@ void mailbox_reopen(struct mailbox *m)
 {
     pthread_mutex_lock(&m->mutex);
     for (int32_t i = 0; i < m->count; i++)
-        command_fini(&m->ring[(m->first + i) % MAILBOX_COMMANDS]);
+        command_fini(&m->ring[(m->first + i) % RING]);
     m->first = m->count = m->submits = 0;
     m->prompt_ids = 0;
     m->planned = m->refused = m->ended = false;

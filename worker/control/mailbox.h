@@ -13,7 +13,7 @@
 
 enum {
     MAILBOX_SUBMITS = 4096,        /* waiting; the leader takes them all at each step */
-    MAILBOX_COMMANDS = 8192,       /* with cancels */
+    MAILBOX_COMMANDS = 8192,       /* with cancels; Words, which come once, besides */
     MAILBOX_PROMPT_IDS = 16 << 20, /* of all submits that wait */
 };
 

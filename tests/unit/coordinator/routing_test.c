@@ -216,13 +216,13 @@ static void forms_go_to_those_who_can_keep_them(void **state)
     (void)state;
     struct cluster c;
     struct fake_rank r[2];
-    static struct asked a[3] = {{.json = true}, {.json = true}, {.json = true}};
+    static struct asked a[4] = {{.json = true}, {.json = true}, {.json = true}, {.json = true}};
     struct cluster *both[2] = {&c, NULL};
     cluster_start(&c, "groups: [{name: g0}, {name: g1}]\nlimits: {context: 2048}\n");
     fake_serve(&c, &r[0]);
     cluster_wait_ready(&c, true);
     ask(&c, &a[0], 0, 70);
-    assert_int_equal(a[0].started, ERR_UNSUPPORTED);
+    assert_int_equal(a[0].started, ERR_PEER); /* nobody knows what the other can */
     assert_non_null(strstr(a[0].err.msg, "response_format: json_object is not supported by group"));
     fake_serve_with(&c, &r[1], (struct fake_hello){.group = "g1", .constraints = true}, "");
     while (!both[1])
@@ -241,7 +241,40 @@ static void forms_go_to_those_who_can_keep_them(void **state)
     }
     on_loop(&c, cancel, &a[1]);
     on_loop(&c, cancel, &a[2]);
+    fake_release(&r[1]); /* it may come again, */
+    for (both[1] = &c; both[1];)
+        on_loop(&c, ask_both_ready, both);
+    ask(&c, &a[3], 0, 70);
+    assert_int_equal(a[3].started, ERR_PEER);
+    fake_serve_with(&c, &r[1], (struct fake_hello){.group = "g1"}, ""); /* but as another */
+    while (!both[1])
+        on_loop(&c, ask_both_ready, both);
+    ask(&c, &a[3], 0, 70);
+    assert_int_equal(a[3].started, ERR_UNSUPPORTED);
     end(&c, r);
+}
+
+/* Told the words, lost, and back again: it is told anew. */
+static void words_are_said_on_each_stream(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    static struct asked a[2] = {{.json = true}, {.json = true}};
+    cluster_start(&c, "limits: {context: 2048}\n");
+    for (int i = 0; i < 2; i++) {
+        fake_serve_with(&c, &r, (struct fake_hello){.constraints = true}, "");
+        cluster_wait_ready(&c, true);
+        ask(&c, &a[i], 0, 70);
+        assert_int_equal(fake_next(&r)->body_case,
+                         WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_WORDS);
+        assert_int_equal(fake_next(&r)->body_case,
+                         WITAN__CLUSTER__V1__COORDINATOR_MESSAGE__BODY_SUBMIT);
+        on_loop(&c, cancel, &a[i]);
+        fake_release(&r);
+        cluster_wait_ready(&c, false);
+    }
+    cluster_stop(&c);
 }
 
 static const struct CMUnitTest tests[] = {
@@ -250,6 +283,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(long_prompts_weigh_until_they_are_computed),
     cmocka_unit_test(a_lost_group_is_forgotten),
     cmocka_unit_test(forms_go_to_those_who_can_keep_them),
+    cmocka_unit_test(words_are_said_on_each_stream),
 };
 
 UNIT_MAIN(tests)

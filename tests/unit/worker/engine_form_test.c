@@ -205,6 +205,148 @@ static void answers_are_objects_and_what_they_are_alone(void **state)
     release(alone);
 }
 
+/* --- more forms than a step has room for --------------------------------------------------------
+ */
+
+enum { CALLERS = 85, CROWD = 100, LATE = 10, LATE_FROM = 8, CALL_MOST = 60, HEAD = 23 };
+
+/* Calls of as many tools as there are requests, so that no two share a mask; the others are free.
+ * The last of both come when all the others draw. */
+struct crowd {
+    bool together;
+    struct engine *e;
+    struct made_words words;
+    struct voice {
+        struct crowd *crowd;
+        int32_t ids[CALL_MOST], count;
+        enum finish finish;
+        uint64_t last, wait, gap; /* steps: last told; to the first token, and the longest behind */
+    } voices[CROWD];
+};
+
+static bool is_caller(int32_t i)
+{
+    return i < CALLERS - LATE / 2 || i >= CROWD - LATE / 2;
+}
+
+static void on_crowd(void *user, int32_t token, enum finish finish)
+{
+    struct voice *v = user;
+    uint64_t step = engine_stats(v->crowd->e)->steps;
+    uint64_t *most = v->count == 0 ? &v->wait : &v->gap;
+    *most = step - v->last > *most ? step - v->last : *most;
+    v->last = step;
+    v->ids[v->count++] = token;
+    v->finish = finish;
+}
+
+static enum status submit_crowd(struct crowd *c, int32_t i, struct error *err)
+{
+    int32_t prompt[] = {i % 90, 7, i / 3, 40, 2};
+    char text[64];
+    struct voice *v = &c->voices[i];
+    int tail = snprintf(text, sizeof text, "</call>");
+    int head = snprintf(text + tail + 1, sizeof text - (size_t)tail - 1, "<call tool%03d of many >",
+                        i);
+    struct request q = {.prompt = prompt,
+                        .prompt_len = (int32_t)COUNT_OF(prompt),
+                        .max_tokens = CALL_MOST,
+                        .sampling = {.temperature = 1.5f, .top_p = 1, .seed = (uint64_t)i},
+                        .ignore_eos = !is_caller(i),
+                        .on_token = on_crowd,
+                        .user = v};
+    assert_int_equal(head, HEAD);
+    if (is_caller(i))
+        q.constraint = (struct constraint){.kind = CONSTRAINT_CALL,
+                                           .text = text,
+                                           .text_len = (uint32_t)(tail + head + 2),
+                                           .heads = 1};
+    v->crowd = c;
+    v->last = engine_stats(c->e)->steps;
+    return engine_submit(c->e, &q, NULL, err);
+}
+
+static enum status run_crowd(struct crowd *c, struct error *err)
+{
+    bool ran = true;
+    int32_t came = 0;
+    TRY(engine_words(c->e, made_create(&c->words), err));
+    for (int32_t step = 0; ran || came < CROWD; step++) {
+        int32_t now = !c->together       ? came + !ran + (step == 0)
+                      : step < LATE_FROM ? CROWD - LATE
+                                         : CROWD;
+        for (; came < now && came < CROWD; came++)
+            TRY(submit_crowd(c, came, err));
+        TRY(engine_step(c->e, &ran, err));
+    }
+    return engine_stop(c->e, err);
+}
+
+static enum status crowd_main(struct comm *world, void *arg, struct error *err)
+{
+    struct crowd *c = arg;
+    struct model *m = NULL;
+    const struct model_options options = {
+        .dir = WITAN_SOURCE_DIR "/tests/golden/oracle/sharded",
+        .layout = one,
+        .limits = {.max_rows = 512,
+                   .max_logits = CROWD,
+                   .max_seqs = CROWD,
+                   .context = 256,
+                   .kv_blocks = 2 * CROWD,
+                   .threads = 1,
+                   .kv_dtype = KV_BF16},
+        .kernels = "auto",
+    };
+    TRY(model_create(&options, world, &m, err));
+    enum status st = engine_create(m, &(struct engine_options){0}, &c->e, err);
+    if (st == OK)
+        st = run_crowd(c, err);
+    engine_destroy(c->e);
+    model_destroy(m);
+    return st;
+}
+
+static struct crowd *crowd_with(bool together)
+{
+    struct error err;
+    struct crowd *c = check_calloc(1, sizeof *c);
+    c->together = together;
+    c->words = made_words(VOCAB, ends, 1);
+    log_set_level(LOG_WARN);
+    if (comm_local_run(1, crowd_main, c, &err) != OK)
+        fail_msg("%s", err.msg);
+    return c;
+}
+
+static void release_crowd(struct crowd *c)
+{
+    made_free(&c->words);
+    free(c);
+}
+
+/* 80 of them draw at once, each by a mask of its own, and a step has 64. Nobody who is free waits,
+ * each of them gets on at every other step, and of those that have still to begin one does at each.
+ */
+static void forms_take_turns_and_hold_up_nobody(void **state)
+{
+    (void)state;
+    struct crowd *alone = crowd_with(false), *all = crowd_with(true);
+    for (int32_t i = 0; i < CROWD; i++) {
+        const struct voice *a = &all->voices[i], *b = &alone->voices[i];
+        assert_int_equal(a->count, b->count);
+        assert_memory_equal(a->ids, b->ids, (size_t)a->count * sizeof *a->ids);
+        assert_int_equal(a->finish, b->finish);
+        assert_int_equal(a->finish, is_caller(i) ? FINISH_STOP : FINISH_LENGTH);
+        assert_true(!is_caller(i) || a->count > HEAD / MADE_MOST);
+        if (a->wait > (is_caller(i) ? CALLERS - 64 + 2 : 1) || a->gap > (is_caller(i) ? 2 : 1))
+            fail_msg("request %d waited for %llu steps, then %llu", i, (unsigned long long)a->wait,
+                     (unsigned long long)a->gap);
+    }
+    release_crowd(alone);
+    release_crowd(all);
+}
+
 /* --- refusals -----------------------------------------------------------------------------------
  */
 
@@ -256,6 +398,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_objects_and_what_they_are_alone),
+        cmocka_unit_test(forms_take_turns_and_hold_up_nobody),
         cmocka_unit_test(what_cannot_be_kept_is_refused),
     };
     (void)shared_path;

@@ -147,6 +147,26 @@ static void masks_of_one_name_are_equal(void **state)
     made_free(&made);
 }
 
+/* Near the end of an answer too, where a mask leaves out what has no room. */
+static void a_mask_is_made_once(void **state)
+{
+    (void)state;
+    struct made_words made = made_words(VOCAB, ends, ENDS);
+    struct masks *m = masks_over(&made);
+    const struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT, .thought = CONSTRAINT_NO_THOUGHT};
+    struct constraint_state s;
+    constraint_start(&c, &s);
+    uint64_t name = masks_of(m, &c, &s, 3).name;
+    assert_int_equal(masks_made(m), 1);
+    assert_true(masks_of(m, &c, &s, 3).name == name);
+    assert_int_equal(masks_made(m), 1);
+    assert_true(masks_of(m, &c, &s, 50).name != name);
+    assert_true(masks_of(m, &c, &s, 3).name == name); /* both are kept */
+    assert_int_equal(masks_made(m), 2);
+    masks_destroy(m);
+    made_free(&made);
+}
+
 static void what_does_not_fit_together_is_refused(void **state)
 {
     (void)state;
@@ -175,6 +195,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_ordinary_token_may_be_an_end),
         cmocka_unit_test(random_answers_are_objects),
         cmocka_unit_test(masks_of_one_name_are_equal),
+        cmocka_unit_test(a_mask_is_made_once),
         cmocka_unit_test(what_does_not_fit_together_is_refused),
     };
     (void)shared_path;

@@ -662,6 +662,29 @@ static void words_come_before_those_who_need_them(void **state)
     mailbox_destroy(m);
 }
 
+/* Nobody says them again. */
+static void words_find_room_in_a_full_mailbox(void **state)
+{
+    (void)state;
+    struct mailbox *m = mailbox_with_plan();
+    struct error err;
+    struct command c;
+    for (int turn = 0; turn < 2; turn++) {
+        for (uint64_t i = 0; i <= MAILBOX_COMMANDS; i++)
+            put_cancel(m, i, 5);
+        assert_int_equal(put_words(m, 256, 256, 256, &err), OK);
+        assert_int_equal(put_words(m, 256, 256, 256, &err), ERR_LIMIT);
+        put_cancel(m, 1, 5);
+        for (uint64_t i = 0; i <= MAILBOX_COMMANDS; i++) {
+            assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
+            assert_int_equal(c.kind, i < MAILBOX_COMMANDS ? COMMAND_CANCEL : COMMAND_WORDS);
+            command_fini(&c);
+        }
+        assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_NONE);
+    }
+    mailbox_destroy(m);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(plans_name_the_cache),
     cmocka_unit_test(bad_plans_name_the_field),
@@ -670,6 +693,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(bad_submits_are_refused),
     cmocka_unit_test(submits_arrive_whole),
     cmocka_unit_test(words_come_before_those_who_need_them),
+    cmocka_unit_test(words_find_room_in_a_full_mailbox),
     cmocka_unit_test(bad_terms_name_the_field),
     cmocka_unit_test(a_request_before_the_plan_is_refused),
     cmocka_unit_test(it_is_bounded_and_in_order),
