@@ -7,6 +7,7 @@
 #define WITAN_WORKER_MODEL_H
 
 #include "transport/transport.h"
+#include "worker/expert_counts.h"
 #include "worker/kernels.h"
 #include "worker/progress.h"
 
@@ -69,7 +70,8 @@ struct model {
     /* In the collectives of model_forward, waiting for other ranks included; next to nothing where
      * they run on a device's stream. */
     int64_t collective_ns;
-    struct rank_progress *progress; /* options', or: */
+    struct expert_counts *expert_counts; /* NULL: this rank counts none, as none on a device does */
+    struct rank_progress *progress;      /* options', or: */
     struct rank_progress unwatched;
 };
 

@@ -23,6 +23,9 @@ enum status ffn_forward(struct model *m, const struct layer_weights *w, bool moe
     if (moe) {
         k->router(m->backend, rows, &r, &w->router, c->top_k, c->norm_topk_prob, m->rank->experts,
                   ws->router, &ws->route);
+        if (m->expert_counts)
+            expert_counts_add(m->expert_counts, (int32_t)(w - m->weights->layers), route->chosen,
+                              rows * c->top_k);
     } else {
         k->add_norm(m->backend, rows, r.hidden, r.sum, r.x, r.norm, r.eps, r.xn);
     }

@@ -391,6 +391,8 @@ static enum status allocate_rest(struct model *m, struct error *err)
 {
     TRY(m->kernels->prepare(m->backend, m->weights, err));
     TRY(allocate_workspace(m, err));
+    if (m->memory->host) /* a device's routes stay there */
+        TRY(expert_counts_create(&m->config, m->plan, m->rank, &m->expert_counts, err));
     return allocate_rope(m, err);
 }
 
@@ -650,6 +652,7 @@ void model_destroy(struct model *m)
     if (!m)
         return;
     weights_destroy(m->weights);
+    expert_counts_destroy(m->expert_counts);
     kv_fini(&m->kv);
     struct workspace *ws = &m->ws;
     void *owned[] = {ws->x,    ws->xn,     ws->sum, ws->q,     ws->kv,           ws->attn,

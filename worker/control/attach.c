@@ -52,6 +52,10 @@ struct attach {
     struct rpc_call *call; /* a reference; NULL between two streams */
     bool has_figures;
     struct engine_figures figures;
+    const struct expert_counts *experts; /* NULL: there are none to tell */
+    uint64_t *expert_tokens;             /* a copy of them; owned */
+    uint64_t expert_sum;                 /* of those last told */
+    int64_t experts_ns;                  /* when last looked at; 0: not told on this stream */
 };
 
 /* --- the rpc thread --------------------------------------------------------------------------- */
@@ -135,12 +139,44 @@ static void send_heartbeat(struct attach *a, int64_t now)
     pthread_mutex_unlock(&a->lock);
 }
 
+/* Under the lock; `call` is open. */
+static void tell_experts(struct attach *a, int64_t now)
+{
+    Witan__Cluster__V1__ExpertLoad load = WITAN__CLUSTER__V1__EXPERT_LOAD__INIT;
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    uint64_t sum = expert_counts_read(a->experts, a->expert_tokens);
+    bool told = a->experts_ns != 0 && sum == a->expert_sum;
+    a->experts_ns = now;
+    if (told)
+        return;
+    load.first_layer = (uint32_t)a->experts->layers.begin;
+    load.experts = (uint32_t)a->experts->experts;
+    load.n_tokens = (size_t)expert_counts_size(a->experts);
+    load.tokens = a->expert_tokens;
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_EXPERT_LOAD;
+    m.expert_load = &load;
+    struct error ignored; /* as of heartbeats */
+    rpc_send(a->call, &m.base, &ignored);
+    a->expert_sum = sum;
+}
+
+static void send_experts(struct attach *a, int64_t now)
+{
+    const int64_t every = (int64_t)ATTACH_EXPERTS_MS * 1000000;
+    pthread_mutex_lock(&a->lock);
+    if (a->experts && a->call && atomic_load(&a->heartbeat_ms) != 0 &&
+        (a->experts_ns == 0 || now - a->experts_ns >= every))
+        tell_experts(a, now);
+    pthread_mutex_unlock(&a->lock);
+}
+
 static void on_tick(void *arg)
 {
     struct attach *a = arg;
     int64_t now = clock_now_ns(), every = atomic_load(&a->heartbeat_ms);
     log_set_rank(a->options.rank);
     watch(a, now);
+    send_experts(a, now);
     if (every == 0 || now - atomic_load(&a->heartbeat_ns) < every * 1000000)
         return;
     atomic_store(&a->heartbeat_ns, now);
@@ -222,6 +258,7 @@ static void replace_call(struct attach *a, struct rpc_call *call)
     pthread_mutex_lock(&a->lock);
     struct rpc_call *old = a->call;
     a->call = call;
+    a->experts_ns = 0;
     pthread_mutex_unlock(&a->lock);
     if (old)
         rpc_call_unref(old);
@@ -529,6 +566,7 @@ void attach_close(struct attach *a, const struct error *failed)
     pki_files_fini(&a->files);
     mailbox_destroy(a->mailbox);
     pthread_mutex_destroy(&a->lock);
+    free(a->expert_tokens);
     free(a);
 }
 
@@ -562,6 +600,16 @@ void attach_figures(struct attach *a, const struct engine_figures *figures)
     pthread_mutex_lock(&a->lock);
     a->figures = *figures;
     a->has_figures = true;
+    pthread_mutex_unlock(&a->lock);
+}
+
+void attach_experts(struct attach *a, const struct expert_counts *counts)
+{
+    if (!counts)
+        return;
+    pthread_mutex_lock(&a->lock);
+    a->expert_tokens = check_calloc((size_t)expert_counts_size(counts), sizeof *a->expert_tokens);
+    a->experts = counts;
     pthread_mutex_unlock(&a->lock);
 }
 

@@ -34,6 +34,7 @@ enum {
     ATTACH_GATHER_FIRST_MS = 30000,
     ATTACH_CLOSE_MS = 2000, /* the coordinator's time to take a rank's last words */
     ATTACH_TICK_MS = 50,
+    ATTACH_EXPERTS_MS = 3000, /* between two messages of what experts were given */
 };
 
 struct attach;
@@ -91,6 +92,9 @@ struct attach_load {
 void attach_load(struct attach *a, const struct attach_load *load);
 /* Copied; to be told after each step. */
 void attach_figures(struct attach *a, const struct engine_figures *figures);
+
+/* Of the engine thread's model, NULL where it counts none; once, and it outlives this. */
+void attach_experts(struct attach *a, const struct expert_counts *counts);
 
 /* Each queues one message. ERR_LIMIT when the coordinator has not read for long; ERR_CANCELLED when
  * the stream has ended. */

@@ -172,7 +172,9 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
     attach_phase(r->attach, WITAN__CLUSTER__V1__PHASE__PHASE_LOADING);
     pool_size(r->ranks_here, &options.limits.threads, &options.spin);
     TRY(model_create(&options, r->world, &r->model, err));
-    return engine_create(r->model, &eo, &r->engine, err);
+    TRY(engine_create(r->model, &eo, &r->engine, err));
+    attach_experts(r->attach, r->model->expert_counts);
+    return OK;
 }
 
 static enum status say_ready(struct rank *r, bool reattached, struct error *err)

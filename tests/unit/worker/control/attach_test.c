@@ -32,11 +32,8 @@ static struct attach *attach_to(const struct fake *f, const char *nvml)
     return a;
 }
 
-/* Heartbeats begin with the plan. */
-static void give_plan(struct fake *f, struct attach *a)
+static void send_plan(struct fake *f)
 {
-    struct assignment plan;
-    struct error err;
     const struct rank_plan rank = {.layers = {0, 1}};
     const struct fake_plan p = {.dir = "none",
                                 .layout = {1, 1, 1, 1},
@@ -44,8 +41,25 @@ static void give_plan(struct fake *f, struct attach *a)
                                 .context = 64,
                                 .rows = 1,
                                 .reattach_timeout_s = 60};
-    FAKE_WAIT(f, f->ranks[0].hello);
     fake_send_plan(f, &p, &rank, false);
+}
+
+/* Of a second stream, while the rank waits for it. */
+static void *plan_again(void *arg)
+{
+    struct fake *f = arg;
+    FAKE_WAIT(f, f->ranks[0].hellos == 2);
+    send_plan(f);
+    return NULL;
+}
+
+/* Heartbeats begin with the plan. */
+static void give_plan(struct fake *f, struct attach *a)
+{
+    struct assignment plan;
+    struct error err;
+    FAKE_WAIT(f, f->ranks[0].hello);
+    send_plan(f);
     if (attach_wait_plan(a, &plan, &err) != OK)
         fail_msg("%s", err.msg);
 }
@@ -112,10 +126,45 @@ static void the_end_of_a_long_step_is_no_hang(void **state)
     fake_end(f);
 }
 
+/* Counts are told at once, then as they grow, and whole on each stream. */
+static void experts_are_told_where_they_grow(void **state)
+{
+    (void)state;
+    static atomic_ullong tokens[3 * 4];
+    const struct expert_counts counts = {{2, 5}, 4, tokens};
+    const int32_t chosen[] = {0, 3, 3, 1};
+    struct error err;
+    struct assignment plan;
+    struct fake *f = fake_start();
+    struct attach *a = attach_to(f, "/nowhere/libnvidia-ml.so.1");
+    const struct fake_rank *r = &f->ranks[0];
+    give_plan(f, a);
+    FAKE_WAIT(f, r->heartbeats >= 2);
+    assert_int_equal(r->expert_loads, 0); /* a rank that counts none */
+    attach_experts(a, &counts);
+    FAKE_WAIT(f, r->expert_loads == 1 && r->first_layer == 2 && r->experts == 4 &&
+                     r->expert_counts == 12 && r->expert_sum == 0);
+    expert_counts_add((struct expert_counts *)(uintptr_t)&counts, 2, chosen, 4);
+    FAKE_WAIT(f, r->expert_loads == 2 && r->expert_sum == 4);
+    assert_int_equal(tokens[2 * 4 + 3], 2);
+    fake_cut(f, 0, RPC_ABORTED);
+    assert_true(mailbox_wait_end(attach_mailbox(a), -1));
+    error_set(&err, ERR_IO, "the test has cut the stream");
+    pthread_t waits;
+    assert_int_equal(pthread_create(&waits, NULL, plan_again, f), 0);
+    if (attach_again(a, 60, &plan, &err) != OK)
+        fail_msg("%s", err.msg);
+    pthread_join(waits, NULL);
+    FAKE_WAIT(f, r->hellos == 2 && r->expert_loads == 3 && r->expert_sum == 4);
+    attach_close(a, NULL);
+    fake_end(f);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(heartbeats_tell_of_the_gpu),
     cmocka_unit_test(no_library_no_figures),
     cmocka_unit_test(the_end_of_a_long_step_is_no_hang),
+    cmocka_unit_test(experts_are_told_where_they_grow),
 };
 
 UNIT_MAIN(tests)

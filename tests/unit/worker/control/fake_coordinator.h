@@ -54,7 +54,11 @@ struct fake_rank {
     bool has[9];
     double figure[9];
     uint64_t xid_count;
-    uint32_t xid; /* the last */
+    uint32_t xid;     /* the last */
+    int expert_loads; /* messages, of all streams; what the last one said: */
+    uint32_t first_layer, experts;
+    size_t expert_counts;
+    uint64_t expert_sum;
 };
 
 struct fake {
@@ -187,6 +191,17 @@ static inline void fake_beat(struct fake_rank *r, const Witan__Cluster__V1__Hear
     }
 }
 
+static inline void fake_expert_load(struct fake_rank *r, const Witan__Cluster__V1__ExpertLoad *m)
+{
+    r->expert_loads++;
+    r->first_layer = m->first_layer;
+    r->experts = m->experts;
+    r->expert_counts = m->n_tokens;
+    r->expert_sum = 0;
+    for (size_t i = 0; i < m->n_tokens; i++)
+        r->expert_sum += m->tokens[i];
+}
+
 static inline void fake_take_tokens(struct fake *f, const Witan__Cluster__V1__Tokens *m)
 {
     f->messages++;
@@ -249,6 +264,8 @@ static inline void fake_on_message(struct rpc_call *call, void *user,
         fake_forward(f, r, m->wake_peers->generation);
     else if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_FAILED)
         FAKE_COPY(r->failed, m->failed->message);
+    else if (m->body_case == WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_EXPERT_LOAD)
+        fake_expert_load(r, m->expert_load);
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->mutex);
 }

@@ -192,6 +192,26 @@ static void heartbeats_tell_of_the_engine(void **state)
     fake_end(f);
 }
 
+/* The first rank alone, for the whole group: 2 layers, 3 of 10 experts a token. */
+static void the_first_rank_tells_of_experts(void **state)
+{
+    (void)state;
+    struct group g;
+    struct fake *f = group_up(&g, two);
+    const struct fake_request q = {
+        .id = 1, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
+    fake_submit(f, &q);
+    FAKE_WAIT(f, fake_ended(f, 1));
+    FAKE_WAIT(f, f->ranks[0].expert_sum == (PROMPT + ANSWER - 1) * 2 * 3);
+    assert_int_equal(f->ranks[0].first_layer, 0);
+    assert_int_equal(f->ranks[0].experts, 10);
+    assert_int_equal(f->ranks[0].expert_counts, 2 * 10);
+    assert_int_equal(f->ranks[1].expert_loads, 0);
+    fake_stop(f, 2);
+    group_wait(&g, OK);
+    fake_end(f);
+}
+
 static void a_plan_that_differs_is_refused(void **state)
 {
     (void)state;
@@ -367,6 +387,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(one_message_a_step),
     cmocka_unit_test(two_ranks_park_and_wake),
     cmocka_unit_test(heartbeats_tell_of_the_engine),
+    cmocka_unit_test(the_first_rank_tells_of_experts),
     cmocka_unit_test(a_plan_that_differs_is_refused),
     cmocka_unit_test(an_unreadable_model_is_told),
     cmocka_unit_test(bad_requests_are_answered),
