@@ -52,7 +52,7 @@ static enum status add_use(struct translate_turn *t, const json_t *block, const 
     const json_t *id, *name, *input;
     TRY(translate_need(block, path, "id", TRANSLATE_STRING, &id, err));
     TRY(translate_need(block, path, "name", TRANSLATE_STRING, &name, err));
-    TRY(translate_need(block, path, "input", TRANSLATE_OBJECT, &input, err));
+    TRY(translate_arguments(block, path, "input", &input, err));
     return translate_add(t->calls, translate_call(id, name, input), err);
 }
 

@@ -1,5 +1,6 @@
 /* What dialects share: see dialect.h. No state. */
 #include "coordinator/dialect.h"
+#include "coordinator/text/json_text.h"
 #include "coordinator/text/utf8.h"
 
 #include <stdio.h>
@@ -65,6 +66,22 @@ static enum status read_translated(const struct dialect *d, enum openai_kind *ki
     return OK;
 }
 
+/* A body whose calls hold what we gave, deeper or larger than bodies may be: as strings. */
+static enum status parse_body(const struct dialect *d, const char *body, size_t len, json_t **root,
+                              struct error *err)
+{
+    struct buf quoted;
+    enum status st = openai_body_parse(body, len, root, err);
+    if (st == OK || !d->arguments)
+        return st;
+    buf_init(&quoted, 2 * len + 64);
+    if (json_text_quote_members(body, len, d->arguments, &quoted, NULL) == OK &&
+        openai_body_parse(quoted.data, quoted.len, root, NULL) == OK)
+        st = OK;
+    buf_fini(&quoted);
+    return st;
+}
+
 enum status dialect_read(const struct dialect *d, enum openai_kind *kind, const char *body,
                          size_t len, const struct generation_config *defaults,
                          struct openai_request *out, struct error *err)
@@ -73,7 +90,7 @@ enum status dialect_read(const struct dialect *d, enum openai_kind *kind, const 
     if (!d->translate)
         return openai_request_parse(*kind, body, len, defaults, out, err);
     *out = (struct openai_request){0};
-    TRY(openai_body_parse(body, len, &root, err));
+    TRY(parse_body(d, body, len, &root, err));
     enum status st = read_translated(d, kind, root, defaults, out, err);
     json_decref(root);
     return st;
@@ -130,8 +147,8 @@ json_t *dialect_lossy(const char *s)
 json_t *dialect_arguments(const char *text, size_t len)
 {
     json_t *v = len > 0 ? json_loadb(text, len, JSON_ALLOW_NUL, NULL) : NULL;
-    if (!v && len > 0) /* an integer of more than 64 bits */
-        v = json_loadb(text, len, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, NULL);
+    if (!v && len > 0)
+        v = json_text_load_near(text, len);
     if (json_is_object(v))
         return v;
     json_decref(v);

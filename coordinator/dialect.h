@@ -45,7 +45,8 @@ struct dialect {
     enum status (*translate)(const json_t *body, enum openai_kind *kind, json_t **out,
                              struct error *err);
     const struct dialect_name *names;
-    bool flat_tools; /* tools[0].name is what chat calls tools[0].function.name */
+    bool flat_tools;       /* tools[0].name is what chat calls tools[0].function.name */
+    const char *arguments; /* what holds a call's arguments as an object; NULL: nothing does */
     enum status (*first)(struct buf *b, const struct openai_head *h, int32_t index,
                          struct error *err);
     enum status (*text)(struct buf *b, const struct openai_head *h, int32_t index, bool reasoning,
@@ -90,8 +91,8 @@ enum status dialect_put_event(struct buf *b, const char *type, json_t *v, struct
 /* A string of text that may be cut anywhere: messages quote a body's bytes. NULL: no memory. */
 json_t *dialect_lossy(const char *s);
 
-/* A call's arguments as the object that they are; NULL: it broke off, or holds what no reader takes
- * (1e999, half a surrogate pair). */
+/* A call's arguments as the object that they are, or as near as json_text_load_near comes to it;
+ * NULL: it broke off. */
 json_t *dialect_arguments(const char *text, size_t len);
 
 #endif

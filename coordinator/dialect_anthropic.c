@@ -245,6 +245,7 @@ const struct dialect dialect_anthropic = {
     .translate = anthropic_translate,
     .names = names,
     .flat_tools = true,
+    .arguments = "input",
     .first = write_first,
     .text = write_text,
     .pieces = write_pieces,

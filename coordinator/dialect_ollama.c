@@ -244,6 +244,7 @@ const struct dialect dialect_ollama_chat = {
     .latest = true,
     .translate = ollama_translate_chat,
     .names = names,
+    .arguments = "arguments",
     .first = write_first,
     .text = chat_text,
     .pieces = chat_pieces,

@@ -16,7 +16,7 @@ static enum status add_call(json_t *calls, const json_t *call, const char *path,
     TRY(translate_need(call, path, "function", TRANSLATE_OBJECT, &function, err));
     translate_path(at, "%s.function", path);
     TRY(translate_need(function, at, "name", TRANSLATE_STRING, &name, err));
-    TRY(translate_need(function, at, "arguments", TRANSLATE_OBJECT, &arguments, err));
+    TRY(translate_arguments(function, at, "arguments", &arguments, err));
     return translate_add(calls, translate_call(id, name, arguments), err);
 }
 

@@ -158,6 +158,13 @@ json_t *translate_call(const json_t *id, const json_t *name, const json_t *argum
                      "arguments", string, "id", id);
 }
 
+enum status translate_arguments(const json_t *obj, const char *path, const char *key,
+                                const json_t **out, struct error *err)
+{
+    *out = json_object_get(obj, key);
+    return json_is_string(*out) ? OK : translate_need(obj, path, key, TRANSLATE_OBJECT, out, err);
+}
+
 json_t *translate_tool(const json_t *name, const json_t *description, const json_t *parameters)
 {
     return json_pack("{s:s, s:{s:O, s:O*, s:O*}}", "type", "function", "function", "name", name,

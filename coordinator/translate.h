@@ -72,6 +72,9 @@ json_t *translate_part(const json_t *text);
 /* {"id", "type": "function", "function": {"name", "arguments"}}; `arguments` is a string, or an
  * object, which becomes one. `id` may be NULL. */
 json_t *translate_call(const json_t *id, const json_t *name, const json_t *arguments);
+/* obj.KEY: an object, or a string that holds one. */
+enum status translate_arguments(const json_t *obj, const char *path, const char *key,
+                                const json_t **out, struct error *err);
 /* {"type": "function", "function": {...}} with what is not NULL. */
 json_t *translate_tool(const json_t *name, const json_t *description, const json_t *parameters);
 

@@ -95,8 +95,9 @@ enum status template_in_gguf(const struct gguf_words *w, enum template_kind *kin
  * content, reasoning or a name of another type; content parts that are not text; `arguments` other
  * than an object or a string; in the coder's tools a `function` that is no object. ERR_INVALID
  * names the path: `messages[2].tool_calls[0].function.name: expected a string, found nothing`.
- * Integers beyond 64 bits and reals beyond a double never get here: jansson refuses them while it
- * parses. On failure *out is empty.
+ * In string `arguments` integers beyond 64 bits, reals beyond a double and halves of surrogate
+ * pairs stay as they are written; elsewhere jansson refuses them while it parses. On failure *out
+ * is empty.
  */
 enum status template_render(enum template_kind kind, const json_t *messages, const json_t *tools,
                             const json_t *kwargs, size_t limit_bytes, struct template_rendered *out,
@@ -106,7 +107,8 @@ void template_rendered_fini(struct template_rendered *r);
 
 /* What chat clients send, made plain for every template: a new array in which null or missing
  * content is "", text parts are one string, and every call's `arguments` is an object (strings are
- * parsed; null, missing or "" is {}). The same errors as template_render; json_decref(*out). */
+ * parsed; null, missing or "" is {}), or a string where it holds an object that jansson does not.
+ * The same errors as template_render; json_decref(*out). */
 enum status template_normalise(const json_t *messages, json_t **out, struct error *err);
 
 /* Does the prompt end inside a <think> block, so that the answer starts as reasoning? */

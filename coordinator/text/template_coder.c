@@ -4,6 +4,7 @@
  * A tool's fields are printed by type: objects and arrays as JSON, everything else as Python's
  * str() has it, so booleans read True and null None.
  */
+#include "coordinator/text/json_text.h"
 #include "coordinator/text/template_family.h"
 
 #include <stdio.h>
@@ -173,6 +174,17 @@ static enum status write_system(const struct template_input *in, struct template
 
 /* ---- turns ---- */
 
+/* `value` NULL: its text as it is. */
+static enum status write_argument(struct template_out *o, struct template_text name,
+                                  const json_t *value, struct template_text text, struct error *err)
+{
+    TRY(template_literal(o, "<parameter=", err));
+    TRY(template_plain(o, name, err));
+    TRY(template_literal(o, ">\n", err));
+    TRY(value ? write_field_value(o, value, err) : template_plain(o, text, err));
+    return template_literal(o, "\n</parameter>\n", err);
+}
+
 static enum status write_arguments(struct template_out *o, const json_t *arguments,
                                    struct error *err)
 {
@@ -180,13 +192,31 @@ static enum status write_arguments(struct template_out *o, const json_t *argumen
     json_t *value;
     json_object_foreach((json_t *)arguments, name, value)
     {
-        TRY(template_literal(o, "<parameter=", err));
-        TRY(template_plain(o, key_text(name), err));
-        TRY(template_literal(o, ">\n", err));
-        TRY(write_field_value(o, value, err));
-        TRY(template_literal(o, "\n</parameter>\n", err));
+        TRY(write_argument(o, key_text(name), value, (struct template_text){"", 0}, err));
     }
     return OK;
+}
+
+/* Of an object that jansson does not hold: those members that it does not are written as they are,
+ * strings near to what they are. */
+static enum status write_text_arguments(struct template_out *o, struct template_text object,
+                                        struct error *err)
+{
+    struct json_span name, value;
+    enum status st = OK;
+    for (size_t at = 0; st == OK && json_text_member((struct json_span){object.data, object.len},
+                                                     &at, &name, &value);) {
+        json_t *key = json_text_load_near(name.data, name.len);
+        json_t *v = json_loadb(value.data, value.len, JSON_ALLOW_NUL | JSON_DECODE_ANY, NULL);
+        if (!v && *value.data == '"')
+            v = json_text_load_near(value.data, value.len);
+        st = key ? write_argument(o, template_text_of(key), v,
+                                  (struct template_text){value.data, value.len}, err)
+                 : error_set(err, ERR_NO_MEMORY, "no memory for a parameter");
+        json_decref(key);
+        json_decref(v);
+    }
+    return st;
 }
 
 static enum status write_call(const struct template_input *in, size_t i, size_t j,
@@ -200,9 +230,12 @@ static enum status write_call(const struct template_input *in, size_t i, size_t 
     TRY(template_plain(o, template_text_of(call.name), err));
     TRY(template_literal(o, ">\n", err));
     json_t *parsed = NULL;
-    if (json_is_string(call.arguments))
+    bool text = json_is_string(call.arguments);
+    if (text)
         TRY(template_call_parse(&call, &parsed, err));
-    enum status st = write_arguments(o, parsed ? parsed : call.arguments, err);
+    enum status st = text && !parsed
+                         ? write_text_arguments(o, template_text_of(call.arguments), err)
+                         : write_arguments(o, parsed ? parsed : call.arguments, err);
     json_decref(parsed);
     if (st != OK) {
         error_prefix(err, "%s.arguments: ", call.path);

@@ -139,6 +139,20 @@ static void split_reasoning(struct template_text *content, struct template_text 
     *content = template_lstrip_newlines(tail_from(*content, last + strlen("</think>")));
 }
 
+static enum status write_arguments(const struct hermes *h, const struct template_call *call,
+                                   struct error *err)
+{
+    json_t *held = NULL;
+    bool quoted = h->rules->quoted_strings;
+    if (!json_is_string(call->arguments))
+        return template_json(h->o, call->arguments, err);
+    if (quoted && template_call_parse(call, &held, NULL) == OK && !held)
+        quoted = false; /* an object that template_normalise left as it is */
+    json_decref(held);
+    return quoted ? template_json(h->o, call->arguments, err)
+                  : template_plain(h->o, template_text_of(call->arguments), err);
+}
+
 static enum status write_call(const struct hermes *h, size_t i, size_t j, struct error *err)
 {
     struct template_call call;
@@ -147,9 +161,7 @@ static enum status write_call(const struct hermes *h, size_t i, size_t j, struct
     TRY(template_literal(h->o, "<tool_call>\n{\"name\": \"", err));
     TRY(template_plain(h->o, template_text_of(call.name), err));
     TRY(template_literal(h->o, "\", \"arguments\": ", err));
-    enum status st = json_is_string(call.arguments) && !h->rules->quoted_strings
-                         ? template_plain(h->o, template_text_of(call.arguments), err)
-                         : template_json(h->o, call.arguments, err);
+    enum status st = write_arguments(h, &call, err);
     if (st != OK) {
         error_prefix(err, "%s.arguments: ", call.path);
         return st;

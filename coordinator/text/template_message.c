@@ -1,6 +1,7 @@
 /* A conversation checked and taken apart: see template_message.h. No state. */
 #include "coordinator/text/template_message.h"
 #include "base/json.h"
+#include "coordinator/text/json_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,20 +209,21 @@ enum status template_call_parse(const struct template_call *call, json_t **out, 
     json_error_t je;
     json_t *v = t.len ? json_loadb(t.data, t.len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &je)
                       : json_object();
+    bool held = v != NULL;
+    if (!held && t.len)
+        v = json_text_load_near(t.data, t.len);
     if (!v && t.len && je.line >= 0) /* without memory jansson names no line */
         return error_set(err, ERR_INVALID,
                          "%s.arguments: expected an object or a JSON string: line %d column %d: %s",
                          call->path, je.line, je.column, je.text);
     if (!v)
         return error_set(err, ERR_NO_MEMORY, "%s.arguments: no memory to parse them", call->path);
-    if (!json_is_object(v)) {
-        enum status st = mistyped_in_call(call, "arguments", "an object in the JSON string", v,
-                                          err);
-        json_decref(v);
-        return st;
-    }
-    *out = v;
-    return OK;
+    enum status st = OK;
+    if (!json_is_object(v))
+        st = mistyped_in_call(call, "arguments", "an object in the JSON string", v, err);
+    *out = st == OK && held ? json_incref(v) : NULL;
+    json_decref(v);
+    return st;
 }
 
 /* ---- normalising ---- */
@@ -237,7 +239,7 @@ static enum status put(json_t *object, const char *key, json_t *value, struct er
     return json_object_set_new(object, key, value) == 0 ? OK : no_memory(err);
 }
 
-/* A copy of call `j` with an object as arguments. */
+/* A copy of call `j` with an object as arguments, or their text where jansson cannot hold them. */
 static enum status normal_call(const struct template_conversation *c, size_t i, size_t j,
                                json_t *calls, struct error *err)
 {
@@ -246,9 +248,10 @@ static enum status normal_call(const struct template_conversation *c, size_t i, 
     json_t *arguments = NULL;
     if (json_is_string(call.arguments))
         TRY(template_call_parse(&call, &arguments, err));
-    else
-        arguments = json_is_object(call.arguments) ? json_incref((json_t *)call.arguments)
-                                                   : json_object();
+    if (!arguments)
+        arguments = call.arguments && !json_is_null(call.arguments)
+                        ? json_incref((json_t *)call.arguments)
+                        : json_object();
     json_t *outer = json_copy(json_array_get(c->messages[i].calls, j));
     bool wrapped = call.function != json_array_get(c->messages[i].calls, j);
     json_t *function = wrapped ? json_copy((json_t *)call.function) : json_incref(outer);

@@ -53,7 +53,7 @@ enum status template_call_get(const struct template_conversation *c, size_t i, s
 enum status template_call_need_arguments(const struct template_call *call, struct error *err);
 
 /* The object that the string `arguments` of `call` holds, {} for an empty one; json_decref(*out).
- */
+ * NULL: an object that jansson does not hold (json_text.h); its text serves as it is. */
 enum status template_call_parse(const struct template_call *call, json_t **out, struct error *err);
 
 /* ERR_INVALID "PATH: expected WORDS, found a string". */

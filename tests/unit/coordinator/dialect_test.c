@@ -485,7 +485,8 @@ static void ollama_calls(void **state)
 static void odd_arguments_break_no_answer(void **state)
 {
     (void)state;
-    static const char large[] = "{\"a\": 123456789012345678901}", huge[] = "{\"a\": 1e999}";
+    static const char large[] = "{\"a\": 123456789012345678901}",
+                      huge[] = "{\"a\": 1e999, \"b\": \"x\\ud83c\"}";
     static const struct openai_piece odd[] = {
         {.call = 0,
          .id = "call_1_0",
@@ -502,6 +503,7 @@ static void odd_arguments_break_no_answer(void **state)
     };
     static const char *const lines[] = {
         SAID(CALLS("call_1_0", "f", "{\"a\":1.2345678901234568e20}")) GOES_ON,
+        SAID(CALLS("call_1_1", "g", "{\"a\":1e308,\"b\":\"x\\ufffd\"}")) GOES_ON,
     };
     struct error err;
     struct openai_choice c = {.calls = odd + 1, .call_count = 1, .finish = "tool_calls"};
@@ -511,7 +513,7 @@ static void odd_arguments_break_no_answer(void **state)
     begin("msg_1");
     assert_int_equal(dialect_anthropic.answer(&b, &head, &c, 1, &usage, &err), OK);
     assert_int_equal(buf_append(&b, "", 1, &err), OK);
-    assert_non_null(strstr(b.data, "\"end_turn\""));
+    assert_non_null(strstr(b.data, "\"tool_use\",\"id\":\"call_1_1\""));
 }
 
 static void ollama_answers_and_errors(void **state)

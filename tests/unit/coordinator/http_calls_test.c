@@ -174,6 +174,58 @@ static void what_is_asked_is_passed_on(void **state)
     finish();
 }
 
+/* Arguments as models write them, beyond what jansson holds, at each door and for each template:
+ * the prompt has them, and it is one and the same. */
+static void what_was_given_comes_back(void **state)
+{
+    (void)state;
+#define USER "{\"role\":\"user\",\"content\":\"hi\"}"
+#define OBJECT "{\"a\":[123456789012345678901234567890],\"b\":\"\\ud83c\"}"
+#define STRING "\"{\\\"a\\\":[123456789012345678901234567890],\\\"b\\\":\\\"\\\\ud83c\\\"}\""
+    static const struct {
+        const char *path, *body;
+    } doors[] = {
+        {CHAT, "{\"max_tokens\":2,\"messages\":[" USER
+               ",{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"type\":"
+               "\"function\",\"function\":{\"name\":\"f\",\"arguments\":" STRING
+               "}}]},{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"2\"}]}"},
+        {"/v1/responses",
+         "{\"max_output_tokens\":2,\"input\":[" USER
+         ",{\"type\":\"function_call\",\"call_id\":\"1\",\"name\":\"f\",\"arguments\":" STRING
+         "},{\"type\":\"function_call_output\",\"call_id\":\"1\",\"output\":\"2\"}]}"},
+        {"/v1/messages",
+         "{\"max_tokens\":2,\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":1024},"
+         "\"messages\":[" USER
+         ",{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"1\",\"name\":\"f\","
+         "\"input\":" OBJECT "}]},{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\","
+         "\"tool_use_id\":\"1\",\"content\":\"2\"}]}]}"},
+        {"/api/chat",
+         "{\"options\":{\"num_predict\":2},\"messages\":[" USER
+         ",{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":"
+         "\"f\",\"arguments\":" OBJECT
+         "}}]},{\"role\":\"tool\",\"tool_name\":\"f\",\"content\":\"2\"}]}"},
+    };
+    static const enum template_kind kinds[] = {TEMPLATE_QWEN3, TEMPLATE_QWEN2_5,
+                                               TEMPLATE_QWEN3_CODER};
+    begin();
+    for (size_t k = 0; k < COUNT_OF(kinds); k++) {
+        int first = 0;
+        core.served.text->template = kinds[k];
+        for (size_t i = 0; i < COUNT_OF(doors); i++) {
+            call("POST", doors[i].path, "", doors[i].body);
+            if (answer.code != 200)
+                fail_msg("%s: %d %s", doors[i].path, answer.code, answer.body.data);
+            first = i == 0 ? fake_prompt_len : first;
+            assert_true(first > 30);
+            assert_int_equal(fake_prompt_len, first);
+        }
+    }
+    finish();
+#undef USER
+#undef OBJECT
+#undef STRING
+}
+
 /* The schemas of the request are what its values are converted by. */
 static void the_template_chooses_the_format(void **state)
 {
@@ -200,6 +252,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_stream),
     cmocka_unit_test(positions_are_of_steps),
     cmocka_unit_test(what_is_asked_is_passed_on),
+    cmocka_unit_test(what_was_given_comes_back),
 };
 
 UNIT_MAIN(tests)

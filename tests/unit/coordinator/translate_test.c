@@ -168,8 +168,8 @@ static void anthropic_refusals(void **state)
             SAYS("[{\"type\":\"tool_result\",\"tool_use_id\":\"1\",\"content\":[{\"type\":"
                  "\"image\"}]}]"),
             ERR_UNSUPPORTED, "messages[0].content[0].content[0].type: \"image\"");
-    refused(d, SAID("[{\"type\":\"tool_use\",\"id\":\"1\",\"name\":\"f\",\"input\":\"\"}]"),
-            ERR_INVALID, "messages[0].content[0].input: expected an object, found a string");
+    refused(d, SAID("[{\"type\":\"tool_use\",\"id\":\"1\",\"name\":\"f\",\"input\":3}]"),
+            ERR_INVALID, "messages[0].content[0].input: expected an object, found an integer");
     refused(d, SAID("[{\"type\":\"thinking\"}]"), ERR_INVALID,
             "messages[0].content[0].thinking: expected a string");
     refused(d, "{" CLAUDE ",\"messages\":[{\"role\":\"assistant\",\"content\":\"So\"}]}",
@@ -377,9 +377,9 @@ static void ollama_refusals(void **state)
             "messages[0].images: not supported");
     refused(d,
             SAYS("{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\","
-                 "\"arguments\":\"{}\"}}]}"),
+                 "\"arguments\":[]}}]}"),
             ERR_INVALID,
-            "messages[0].tool_calls[0].function.arguments: expected an object, found a string");
+            "messages[0].tool_calls[0].function.arguments: expected an object, found an array");
     refused(d, WITH("\"options\":{\"top_k\":\"x\"}"), ERR_INVALID,
             "options.top_k: expected an integer, found a string");
     refused(d, WITH("\"options\":{\"repeat_penalty\":99}"), ERR_INVALID,
@@ -402,6 +402,52 @@ static void ollama_refusals(void **state)
             "context: not supported");
 #undef WITH
 #undef SAYS
+}
+
+/* --- what was given comes back -----------------------------------------------------------------
+ */
+
+#define LARGE "{\"a\":123456789012345678901234567890,\"b\":\"\\ud83c\",\"c\":\"\\u0000\"}"
+#define EIGHT(s) s s s s s s s s
+#define DEEP "{\"a\":" EIGHT("[[[[[[[[") EIGHT("]]]]]]]]") "}"
+
+/* The arguments of the first message's first call are this text. */
+static void arguments_are(const struct dialect *d, const char *before, const char *arguments,
+                          const char *behind)
+{
+    struct openai_request r;
+    enum openai_kind kind;
+    char body[2048];
+    snprintf(body, sizeof body, "%s%s%s", before, arguments, behind);
+    taken(d, body, &kind, &r);
+    const json_t *message = json_array_get(r.messages, 0);
+    const json_t *call = json_array_get(json_object_get(message, "tool_calls"), 0);
+    const json_t *text = json_object_get(json_object_get(call, "function"), "arguments");
+    assert_string_equal(json_string_value(text), arguments);
+    openai_request_fini(&r);
+}
+
+static void arguments_come_back(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"{\"a\":[1,\"x\"]}", LARGE, DEEP};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        arguments_are(&dialect_anthropic,
+                      "{" CLAUDE ",\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":"
+                      "\"tool_use\",\"id\":\"1\",\"name\":\"f\",\"input\":",
+                      texts[i], "}]},{\"role\":\"user\",\"content\":\"\"}]}");
+        arguments_are(&dialect_ollama_chat,
+                      "{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{"
+                      "\"function\":{\"name\":\"f\",\"arguments\":",
+                      texts[i], "}}]},{\"role\":\"user\",\"content\":\"\"}]}");
+    }
+    refused(&dialect_anthropic,
+            "{" CLAUDE ",\"messages\":[{\"role\":\"user\",\"content\":\"\\ud83c\"}]}", ERR_INVALID,
+            "body: line 1");
+    refused(&dialect_ollama_chat,
+            "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"\"}],\"options\":{"
+            "\"seed\":123456789012345678901234567890}}",
+            ERR_INVALID, "body: line 1");
 }
 
 static void ollama_loads(void **state)
@@ -428,11 +474,12 @@ static void ollama_loads(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(ollama_bodies),      cmocka_unit_test(ollama_refusals),
-    cmocka_unit_test(ollama_loads),       cmocka_unit_test(anthropic_bodies),
-    cmocka_unit_test(anthropic_blocks),   cmocka_unit_test(anthropic_tools),
-    cmocka_unit_test(anthropic_refusals), cmocka_unit_test(responses_bodies),
-    cmocka_unit_test(responses_items),    cmocka_unit_test(responses_refusals),
+    cmocka_unit_test(ollama_bodies),       cmocka_unit_test(ollama_refusals),
+    cmocka_unit_test(arguments_come_back), cmocka_unit_test(ollama_loads),
+    cmocka_unit_test(anthropic_bodies),    cmocka_unit_test(anthropic_blocks),
+    cmocka_unit_test(anthropic_tools),     cmocka_unit_test(anthropic_refusals),
+    cmocka_unit_test(responses_bodies),    cmocka_unit_test(responses_items),
+    cmocka_unit_test(responses_refusals),
 };
 
 UNIT_MAIN(tests)
