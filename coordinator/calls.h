@@ -63,6 +63,7 @@ struct call_coder {
     bool nullable;
     bool in_value, at_begin; /* nothing of the value is read */
     bool quoted;             /* it is told as it comes */
+    bool crlf;               /* it began with a newline of windows, and may end before one */
     int32_t parameters;
 };
 

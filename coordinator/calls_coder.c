@@ -99,24 +99,34 @@ static enum calls_match followed(struct view v, const char *const *words, bool e
 }
 
 static const char *const inside_function[] = {parameter_open, function_close, calls_close, NULL};
+static const char *const behind_parameter[] = {parameter_open, function_close, calls_close,
+                                               calls_open, NULL};
 static const char *const behind_function[] = {calls_close, calls_open, function_open, NULL};
 static const char *const behind_call[] = {calls_open, function_open, NULL};
 
+/* Behind one newline, that of windows only where `crlf`. False: more text decides. */
+static bool newline(struct view *v, bool crlf)
+{
+    const char *end = v->text[v->at] == '\r' && crlf ? "\r\n" : "\n";
+    enum calls_match m = calls_match_word(v->text + v->at, v->len - v->at, end);
+    if (m == CALLS_YES)
+        v->at += strlen(end);
+    return v->at < v->len && m != CALLS_MAYBE;
+}
+
 /* Does the value end here? *skip: bytes up to the tag that is read next. */
-static enum calls_match ends_value(const struct view *from, size_t *skip)
+static enum calls_match ends_value(const struct view *from, bool crlf, size_t *skip)
 {
     struct view v = *from, tag;
     size_t name, len;
-    if (v.text[v.at] == '\n')
-        v.at++;
-    if (v.at == v.len)
+    if (!newline(&v, crlf))
         return settled(&v, CALLS_MAYBE);
     *skip = v.at - from->at;
     tag = v;
     enum calls_match m = word(&tag, parameter_close);
     if (m == CALLS_YES) {
         *skip = tag.at - from->at;
-        return followed(tag, inside_function, true);
+        return followed(tag, behind_parameter, true);
     }
     enum calls_match other = named(&tag, parameter_open, &name, &len);
     if (other == CALLS_NO && (other = word(&tag, function_close)) == CALLS_YES)
@@ -266,8 +276,14 @@ static enum status read_tag(struct calls *c, bool last, struct error *err)
         calls_take(c, v.at);
         return OK;
     }
-    word(&v, function_close); /* else it is the close of the whole call */
+    word(&v, function_close); /* else the whole call ends, or the next one begins */
     return calls_tell_end(c, end, v.at, err);
+}
+
+/* Is it the begin of null? Or of None, which models see for it in their prompts. */
+static bool may_be_null(const char *s, size_t n)
+{
+    return n <= 4 && (memcmp(s, "null", n) == 0 || memcmp(s, "None", n) == 0);
 }
 
 /* Is the text a value of its schema's type? *json, *len: as it is told. */
@@ -275,16 +291,20 @@ static bool converts(const struct call_coder *k, const char **json, size_t *len)
 {
     const char *s = *json;
     size_t n = *len;
-    if (k->type == CALL_TEXT) /* which may have been told as it came */
-        return k->nullable && n == 4 && memcmp(s, "null", 4) == 0;
+    if (k->type == CALL_TEXT) { /* which may have been told as it came */
+        *json = "null";
+        return k->nullable && n == 4 && may_be_null(s, n);
+    }
     while (n > 0 && calls_is_space(*s))
         s++, n--;
     while (n > 0 && calls_is_space(s[n - 1]))
         n--;
     *json = s;
     *len = n;
-    if ((k->nullable || k->type == CALL_NULL) && n == 4 && memcmp(s, "null", 4) == 0)
+    if ((k->nullable || k->type == CALL_NULL) && n == 4 && may_be_null(s, n)) {
+        *json = "null";
         return true;
+    }
     if (k->type == CALL_BOOLEAN) {
         bool yes = n == 4 && strncasecmp(s, "true", 4) == 0;
         *json = yes ? "true" : "false";
@@ -316,8 +336,7 @@ static enum status tell_value(struct calls *c, bool whole, struct error *err)
 static enum status tell_more(struct calls *c, struct error *err)
 {
     struct call_coder *k = &c->coder;
-    if (k->type == CALL_TEXT && !k->quoted && c->at > 0 &&
-        !(c->at <= 4 && memcmp(calls_text(c), "null", c->at) == 0)) {
+    if (k->type == CALL_TEXT && !k->quoted && c->at > 0 && !may_be_null(calls_text(c), c->at)) {
         k->quoted = true;
         TRY(say(c, "\"", err));
     }
@@ -328,19 +347,32 @@ static enum status tell_more(struct calls *c, struct error *err)
     return OK;
 }
 
+/* Behind the newline that a value begins with. False: more text decides. */
+static bool begin_text(struct calls *c, bool last)
+{
+    const char *text = calls_text(c);
+    enum calls_match m = calls_match_word(text, calls_len(c), "\r\n");
+    if (m == CALLS_MAYBE && !last)
+        return false;
+    c->coder.at_begin = false;
+    c->coder.crlf = m == CALLS_YES;
+    if (m == CALLS_YES || (calls_len(c) > 0 && *text == '\n'))
+        calls_take(c, m == CALLS_YES ? 2 : 1);
+    return true;
+}
+
 static enum status read_value(struct calls *c, bool last, bool *on, struct error *err)
 {
     size_t skip = 0;
     enum calls_match m = CALLS_NO;
-    if (c->coder.at_begin && calls_len(c) > 0) {
-        c->coder.at_begin = false;
-        if (*calls_text(c) == '\n')
-            calls_take(c, 1);
+    if (c->coder.at_begin && !begin_text(c, last)) {
+        *on = false;
+        return OK;
     }
     while (c->at < calls_len(c) && m == CALLS_NO) {
         struct view v = view_of(c, last);
-        if (strchr("\n<", v.text[v.at]))
-            m = ends_value(&v, &skip);
+        if (strchr("\r\n<", v.text[v.at]))
+            m = ends_value(&v, c->coder.crlf, &skip);
         c->at += m == CALLS_NO;
     }
     if (m == CALLS_YES || last) {

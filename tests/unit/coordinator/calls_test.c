@@ -6,72 +6,9 @@
 #include "coordinator/calls.h"
 #include "coordinator/reasoning.h"
 #include "tests/unit/coordinator/calls_cases.h"
+#include "tests/unit/coordinator/calls_telling.h"
 
 #include <stdbool.h>
-
-static const char tools_text[] =
-    "[{\"type\": \"function\", \"function\": {\"name\": \"g\"}}, {\"type\": \"function\", "
-    "\"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\", \"properties\": {"
-    "\"s\": {\"type\": \"string\"}, \"i\": {\"type\": \"integer\"}, \"n\": {\"type\": \"number\"}, "
-    "\"b\": {\"type\": \"boolean\"}, \"o\": {\"type\": \"object\"}, \"a\": {\"type\": \"array\"}, "
-    "\"ns\": {\"type\": [\"string\", \"null\"]}, "
-    "\"ni\": {\"anyOf\": [{\"type\": \"null\"}, {\"type\": \"integer\"}]}, "
-    "\"any\": {\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"string\"}]}}}}}]";
-
-static json_t *tools(void)
-{
-    static json_t *all;
-    if (!all)
-        all = json_loads(tools_text, 0, NULL);
-    assert_non_null(all);
-    return all;
-}
-
-/* What is told, written as calls_cases.h has it. A call that is open is closed by `mend`. */
-struct telling {
-    char text[8192];
-    size_t len;
-    int32_t open; /* the call, -1: none */
-};
-
-static void say(struct telling *t, const char *text, size_t len)
-{
-    assert_true(t->len + len < sizeof t->text);
-    memcpy(t->text + t->len, text, len);
-    t->len += len;
-    t->text[t->len] = '\0';
-}
-
-static void mend(struct telling *t)
-{
-    if (t->open >= 0)
-        say(t, "~~", 2);
-    t->open = -1;
-}
-
-static void take(struct telling *t, struct calls *c)
-{
-    for (size_t i = 0; i < c->count; i++) {
-        const struct call_piece *p = &c->pieces[i];
-        if (p->index != t->open)
-            mend(t);
-        if (p->index >= 0 && p->named) {
-            assert_int_not_equal(p->index, t->open);
-            say(t, "{{", 2);
-            say(t, c->out.data + p->name, strlen(c->out.data + p->name));
-            say(t, "|", 1);
-        } else if (p->index >= 0) {
-            assert_int_equal(p->index, t->open); /* never without its name before */
-        }
-        t->open = p->index;
-        say(t, c->out.data + p->begin, p->len);
-        if (p->end) {
-            say(t, "}}", 2);
-            t->open = -1;
-        }
-    }
-    calls_clear(c);
-}
 
 /* Told of the text in pieces: of 1 to `most` bytes where there is a source of them, else whole. */
 static void run(enum call_format format, const char *text, size_t len, uint64_t *random, int most,
@@ -79,18 +16,18 @@ static void run(enum call_format format, const char *text, size_t len, uint64_t 
 {
     struct calls c;
     struct error err;
-    *t = (struct telling){.open = -1};
-    calls_init(&c, format, tools(), false);
+    telling_init(t);
+    calls_init(&c, format, telling_tools(), false);
     for (size_t at = 0, n; at < len; at += n) {
         n = random ? (size_t)random_int(random, 1, most) : len;
         n = n < len - at ? n : len - at;
         assert_int_equal(calls_push(&c, text + at, n, &err), OK);
-        take(t, &c);
+        telling_take(t, &c);
     }
     if (flush) {
         assert_int_equal(calls_flush(&c, &err), OK);
-        take(t, &c);
-        mend(t);
+        telling_take(t, &c);
+        telling_mend(t);
     }
     calls_fini(&c);
 }
@@ -314,12 +251,13 @@ static void schemas_outlive_their_request(void **state)
     static const char text[] = FUNCTION("f", PARAMETER("i", "12"));
     struct calls c;
     struct error err;
-    struct telling t = {.open = -1};
-    json_t *own = json_deep_copy(tools());
+    struct telling t;
+    telling_init(&t);
+    json_t *own = json_deep_copy(telling_tools());
     calls_init(&c, CALLS_CODER, own, false);
     json_decref(own);
     assert_int_equal(calls_push(&c, text, strlen(text), &err), OK);
-    take(&t, &c);
+    telling_take(&t, &c);
     assert_string_equal(t.text, "{{f|{\"i\": 12}}}");
     calls_fini(&c);
 }
@@ -331,12 +269,13 @@ static void the_first_call_may_be_the_last(void **state)
         CALL("{\"name\":\"g\",\"arguments\":{}}") "b";
     struct calls c;
     struct error err;
-    struct telling t = {.open = -1};
+    struct telling t;
+    telling_init(&t);
     calls_init(&c, CALLS_HERMES, NULL, true);
     for (size_t i = 0; i < strlen(text); i++)
         assert_int_equal(calls_push(&c, text + i, 1, &err), OK);
     assert_int_equal(calls_flush(&c, &err), OK);
-    take(&t, &c);
+    telling_take(&t, &c);
     assert_true(c.over);
     assert_int_equal(c.whole, 1);
     assert_string_equal(t.text, "a{{f|{}}}");
