@@ -555,6 +555,13 @@ int32_t constraint_least_tokens(const struct constraint *c)
     return constraint_closing(c, &s) + 1;
 }
 
+/* Would an answer that begins so begin a thought? */
+static bool opens_alike(const char *head)
+{
+    size_t len = strlen(head);
+    return strncmp(head, OPEN_TAG, len < OPEN_BYTES ? len : OPEN_BYTES) == 0;
+}
+
 /* What came over a wire: strings in order, none the beginning of the next. */
 static enum status check_text(const struct constraint *c, struct error *err)
 {
@@ -569,8 +576,17 @@ static enum status check_text(const struct constraint *c, struct error *err)
         return error_set(err, ERR_INVALID,
                          "constraint: expected %d strings of at most %d bytes, found %d of %u",
                          strings, (int)CONSTRAINT_MAX_TEXT, found, c->text_len);
+    for (int i = 0; i < strings; i++)
+        if (strlen(i == 0 ? c->text : head_of(c, i - 1)) > UINT16_MAX)
+            return error_set(err, ERR_INVALID, "constraint: expected strings of at most %d bytes",
+                             UINT16_MAX);
     for (int i = 0; i < c->heads; i++) {
         const char *a = head_of(c, i), *b = i + 1 < c->heads ? head_of(c, i + 1) : NULL;
+        if (is_space((unsigned char)*a) || opens_alike(a))
+            return error_set(err, ERR_INVALID,
+                             "constraint: expected heads without white space before them, and none "
+                             "that begins %s or begins with it",
+                             OPEN_TAG);
         if (!*a || (b && (strcmp(a, b) >= 0 || strncmp(a, b, strlen(a)) == 0)))
             return error_set(err, ERR_INVALID,
                              "constraint: expected heads in order, none the beginning of another");

@@ -45,7 +45,8 @@ struct constraint {
     enum constraint_kind kind;
     enum constraint_thought thought;
     /* Of CONSTRAINT_CALL: the tail, then `heads` strings, none empty, none the beginning of
-     * another, in strcmp's order, each with its NUL behind it. */
+     * another, none beginning with white space, <think> or a part of it alone, in strcmp's order;
+     * each of at most UINT16_MAX bytes, with its NUL behind it. */
     const char *text;
     uint32_t text_len;
     uint16_t heads;

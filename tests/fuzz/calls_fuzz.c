@@ -1,11 +1,12 @@
 /*
  * Any bytes as an answer that may hold tool calls, in any pieces. Beside the sanitizers it checks
  * that pieces make no difference, also to what is told before the end; that a call that is told as
- * whole has arguments that are one JSON object, and one that broke off has none; and that without a
- * call all of the text is content.
+ * whole has arguments that are one JSON object, and one that broke off has none; that what was told
+ * as whole is taken back by every template; and that without a call all of the text is content.
  */
 #include "base/check.h"
 #include "coordinator/calls.h"
+#include "coordinator/text/template.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -25,7 +26,31 @@ struct words {
     int32_t open; /* -1: content */
     struct buf arguments;
     bool called;
+    bool checks; /* that calls are taken back */
 };
+
+/* A whole call as an earlier one of a conversation. Text that is no UTF-8 never gets here. */
+static void check_taken(const char *json, size_t len)
+{
+    static const enum template_kind kinds[] = {TEMPLATE_QWEN3, TEMPLATE_QWEN2_5,
+                                               TEMPLATE_QWEN3_CODER};
+    struct error err;
+    json_t *arguments = json_stringn(json, len), *normal = NULL;
+    if (!arguments)
+        return;
+    json_t *messages = json_pack("[{s:s, s:s}, {s:s, s:[{s:s, s:o}]}]", "role", "user", "content",
+                                 "u", "role", "assistant", "tool_calls", "name", "f", "arguments",
+                                 arguments);
+    CHECK(template_normalise(messages, &normal, &err) == OK, "%s", err.msg);
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        struct template_rendered r;
+        CHECK(template_render(kinds[i], normal, NULL, NULL, LIMIT_BYTES, &r, &err) == OK, "%s",
+              err.msg);
+        template_rendered_fini(&r);
+    }
+    json_decref(normal);
+    json_decref(messages);
+}
 
 static void close_call(struct words *w, bool whole)
 {
@@ -33,6 +58,8 @@ static void close_call(struct words *w, bool whole)
     bool object = w->arguments.len > 0 && *json == '{' &&
                   json_scan_text(json, w->arguments.len, false);
     CHECK(object == whole, "call %d", w->open);
+    if (whole && w->checks)
+        check_taken(json, w->arguments.len);
     buf_clear(&w->arguments);
     w->open = -1;
 }
@@ -67,7 +94,7 @@ static void tell(enum call_format format, const json_t *schema, const char *text
     struct calls c;
     struct error err;
     bool whole = seed == 0;
-    *w = (struct words){.open = -1};
+    *w = (struct words){.open = -1, .checks = whole && flush};
     buf_init(&w->text, LIMIT_BYTES);
     buf_init(&w->arguments, LIMIT_BYTES);
     calls_init(&c, format, schema, false);

@@ -160,6 +160,7 @@ static void what_has_no_end_is_bounded(void **state)
     assert_false(takes(&object, text, 5 + CONSTRAINT_DEPTH, &s));
 }
 
+/* vllm 18819 and 50948: the constraint begins behind the thought. */
 static void a_thought_comes_before(void **state)
 {
     (void)state;
@@ -251,6 +252,24 @@ static void heads_that_are_none_are_refused(void **state)
     c.text = "}\0a\0ab";
     c.text_len = 7;
     assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    /* heads that no answer could begin with */
+    c.text = "}\0\na\0b";
+    c.text_len = 7;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    c = (struct constraint){
+        .kind = CONSTRAINT_CALL, .text = "}\0<think>a", .text_len = 11, .heads = 1};
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    c.text = "}\0<t";
+    c.text_len = 5;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    static char large[UINT16_MAX + 4] = "}";
+    memset(large + 2, 'a', UINT16_MAX + 1);
+    c.text = large;
+    c.text_len = sizeof large;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), ERR_INVALID);
+    large[UINT16_MAX + 2] = '\0';
+    c.text_len--;
+    assert_int_equal(constraint_check(&c, &none, false, 0, &err), OK);
 }
 
 /* --- random texts -------------------------------------------------------------------------------
