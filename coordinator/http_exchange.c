@@ -115,13 +115,19 @@ static bool all_of(const char *s, int (*is)(int c), const char *others)
     return true;
 }
 
+/* Of no other does evhttp read the body: it would be taken for the next request. */
+enum {
+    HAVE_BODY = EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH |
+                EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS
+};
+
 /* What two readers of one byte stream could understand differently is refused, and the connection
  * closed: RFC 9112, sections 5.1, 6.1 and 6.3. NULL when there is nothing. */
 static const char *framing_fault(const struct evhttp_request *req)
 {
     const struct evkeyval *h;
     int lengths = 0, encodings = 0;
-    bool may_have_body = !(req->type & (EVHTTP_REQ_HEAD | EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT));
+    bool may_have_body = req->type & HAVE_BODY;
     TAILQ_FOREACH(h, req->input_headers, next)
     {
         if (!all_of(h->key, isalnum, "!#$%&'*+-.^_`|~"))
@@ -358,10 +364,16 @@ void exchange_end(struct exchange *x)
 /* --- routing -----------------------------------------------------------------------------------
  */
 
+/* A row for all paths that begin so and have none of their own. */
+static bool is_pattern(const struct http_route *r)
+{
+    return r->path[strlen(r->path) - 1] == '*';
+}
+
 static bool matches(const struct http_route *r, const char *path)
 {
     size_t len = strlen(r->path);
-    if (r->path[len - 1] == '*')
+    if (is_pattern(r))
         return strncmp(path, r->path, len - 1) == 0 && path[len - 1];
     return strcmp(path, r->path) == 0;
 }

@@ -92,6 +92,7 @@ static void doubtful_framing_is_refused(void **state)
         "POST /tokenize HTTP/1.1\r\nContent-Length: +2\r\n\r\n{}",
         "POST /tokenize HTTP/1.1\r\nContent-Length: -2\r\n\r\n{}",
         "HEAD / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        "TRACE / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
         "GET / HTTP/0.9\r\n\r\n",
         "GET / HTTP/1.-1\r\n\r\n",
         "GET / HTTP/2.0\r\n\r\n",
@@ -110,6 +111,28 @@ static void doubtful_framing_is_refused(void **state)
             fail_msg("%s: no answer", bad[i]);
         if (answer.code < 400 || answer.code >= 500)
             fail_msg("%s: %d", bad[i], answer.code);
+        assert_true(is_closed(r.fd));
+        close(r.fd);
+    }
+    finish();
+}
+
+/* Found by schemathesis: QUERY's body was read as the next request on the connection. */
+static void bodies_of_unknown_methods_are_no_requests(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "QUERY / HTTP/1.1\r\nContent-Length: 29\r\n\r\n",
+        "BREW / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    };
+    begin();
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct reader r = {.fd = dial()};
+        put(r.fd, bad[i]);
+        put(r.fd, "GET /health/live HTTP/1.1\r\n\r\n");
+        assert_true(read_answer(&r, &answer, true));
+        assert_int_equal(answer.code, 400);
+        assert_non_null(strstr(answer.body.data, "bad_framing"));
         assert_true(is_closed(r.fd));
         close(r.fd);
     }
@@ -373,6 +396,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(endless_chunk_lines_are_cut),
     cmocka_unit_test(large_headers_are_refused),
     cmocka_unit_test(doubtful_framing_is_refused),
+    cmocka_unit_test(bodies_of_unknown_methods_are_no_requests),
     cmocka_unit_test(slow_requests_are_cut),
     cmocka_unit_test(requests_in_pieces_are_taken),
     cmocka_unit_test(expecting_clients_are_told_to_go_on),
