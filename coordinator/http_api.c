@@ -222,6 +222,17 @@ static void detokenize(struct exchange *x)
     reply(x, &b, st, &err);
 }
 
+/* --- what other servers have and this one has not ----------------------------------------------
+ */
+
+/* 404 as for any other path, and not 501, which OpenAI's clients would try again. */
+static void not_offered(struct exchange *x)
+{
+    exchange_fail(x, 404, "unsupported",
+                  "embeddings, audio and images are not offered: this server answers text with "
+                  "text (GET / lists what there is)");
+}
+
 /* --- health and the front page -----------------------------------------------------------------
  */
 
@@ -314,6 +325,9 @@ const struct http_route http_routes[] = {
     {HTTP_POST, "/api/*", AUTH_GENERATE, http_ollama_refuse, &dialect_ollama_chat},
     {HTTP_GET, "/v1/models", AUTH_GENERATE, models, NULL},
     {HTTP_GET, "/v1/models/*", AUTH_GENERATE, model, NULL},
+    {HTTP_POST, "/v1/embeddings", AUTH_GENERATE, not_offered, NULL},
+    {HTTP_POST, "/v1/audio/*", AUTH_GENERATE, not_offered, NULL},
+    {HTTP_POST, "/v1/images/*", AUTH_GENERATE, not_offered, NULL},
     {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize, NULL},
     {HTTP_POST, "/detokenize", AUTH_GENERATE, detokenize, NULL},
     {HTTP_GET, "/health/live", 0, live, NULL},

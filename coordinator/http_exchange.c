@@ -386,7 +386,7 @@ static const struct http_route *find(const char *path, enum evhttp_cmd_type meth
     for (size_t i = 0; i < http_route_count; i++) {
         const struct http_route *r = &http_routes[i];
         bool get = r->method == HTTP_GET;
-        if (!matches(r, path))
+        if (!matches(r, path) || (*allow && is_pattern(r)))
             continue;
         if (get ? method == EVHTTP_REQ_GET || method == EVHTTP_REQ_HEAD : method == EVHTTP_REQ_POST)
             return r;
@@ -465,9 +465,8 @@ static void route(struct exchange *x, const char *path)
         exchange_fail(x, 503, "stopping", "the server is being stopped");
         return;
     }
-    size_t len = strlen(r->path);
-    if (r->path[len - 1] == '*') {
-        x->rest = evhttp_uridecode(path + len - 1, 0, NULL);
+    if (is_pattern(r)) {
+        x->rest = evhttp_uridecode(path + strlen(r->path) - 1, 0, NULL);
         CHECK(x->rest, "no memory for a path");
     }
     if (authorised(x, r))

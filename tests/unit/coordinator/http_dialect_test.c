@@ -175,6 +175,11 @@ static void ollama_routes(void **state)
     assert_int_equal(call("GET", "/api/version", "", "")->code, 200);
     assert_int_equal(call("POST", "/api/pull", "", "{\"model\":\"tiny\"}")->code, 501);
     assert_int_equal(call("GET", "/api/nothing", "", "")->code, 405);
+    /* A path of its own is not one of those that are refused, whatever the method. */
+    assert_int_equal(call("POST", "/api/tags", "", "{}")->code, 405);
+    assert_string_equal(header(&answer, "allow"), "GET, HEAD, OPTIONS");
+    assert_int_equal(call("OPTIONS", "/api/tags", "", "")->code, 204);
+    assert_string_equal(header(&answer, "allow"), "GET, HEAD, OPTIONS");
     assert_int_equal(call("POST", "/api/chat", "", "{" HI "\"options\":{\"seed\":400}}")->code,
                      200);
     assert_non_null(strstr(answer.body.data, "\n{\"error\":\"group g0 was lost\"}\n"));

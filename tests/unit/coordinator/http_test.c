@@ -393,6 +393,10 @@ static void wrong_urls_and_methods(void **state)
     assert_refused(call("OPTIONS", "*", "", ""), 404, NULL, NULL);
     call("CONNECT", "x:1", "", "");
     assert_int_equal(answer.code / 100, 4);
+    assert_refused(call("POST", "/v1/embeddings", "", "{}"), 404, NULL, "unsupported");
+    assert_refused(call("POST", "/v1/audio/speech", "", ""), 404, NULL, "unsupported");
+    assert_refused(call("POST", "/v1/images/generations", "", ""), 404, NULL, "unsupported");
+    assert_non_null(strstr(answer.body.data, "images are not offered"));
     finish();
 }
 
