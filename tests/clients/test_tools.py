@@ -7,7 +7,7 @@ import pytest
 
 import scripted
 import server
-import test_openapi as document
+import document
 
 CALLS = ["<think>", "\nI need the ", "weather of two.\n", "</think>", "\n\nLet me ", "look.\n",
          "<tool_call>", "\n{\"na", "me\": \"get_weather\", ", "\"arguments\": {\"ci", "ty\": \"Os",

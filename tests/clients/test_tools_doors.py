@@ -3,10 +3,12 @@
 import json
 
 import anthropic
+import httpx2
 import ollama
 import openai
 import pytest
 
+import document
 import scripted
 import server
 from test_tools import ANSWER, BROKEN, CALLS, TOOLS
@@ -97,3 +99,28 @@ def test_ollama(running):
     talk = [*QUESTION, whole.message, {"role": "tool", "content": "3 degrees", "tool_name": "now"}]
     assert client.chat(**{**asked, "messages": talk}).done
     assert "tools" in client.show("scripted").capabilities
+
+
+# A thought, a text and two calls, and later a call that breaks off.
+DOORS = {
+    "/v1/chat/completions": {"messages": QUESTION, "tools": TOOLS, "temperature": 0},
+    "/v1/responses": {"input": QUESTION, "tools": RESPONSES_TOOLS, "temperature": 0},
+    "/v1/messages": {"messages": QUESTION, "tools": ANTHROPIC_TOOLS, "temperature": 0, "max_tokens": 500,
+                     "thinking": {"type": "adaptive"}},
+    "/api/chat": {"model": "scripted", "messages": QUESTION, "tools": TOOLS, "think": True,
+                  "options": {"temperature": 0}},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", DOORS)
+def test_all_of_it_is_documented(running, path, stream):
+    """Every kind of block, item, line and event fits docs/openapi.yaml."""
+    asked = {**DOORS[path], "stream": stream}
+    document.check(document.body_schema(path, "post"), asked)
+    answer = httpx2.post(f"http://{running.http}{path}", json=asked, timeout=60 * server.FACTOR)
+    kind = answer.headers["content-type"].partition(";")[0]
+    values = document.check_answer(path, "post", answer.status_code, answer.headers, kind, answer.text)
+    assert answer.status_code == 200 and len(values) > (8 if stream and path != "/api/chat" else 0)
+    for words in ("I need the ", "get_weather", '"now"'):
+        assert words in answer.text
