@@ -62,6 +62,16 @@ static void put_losses_json(const group *g, json_t *out)
     json_object_set_new(out, "last_loss_seconds_ago", json_real(g->last_loss_seconds_ago));
 }
 
+/* null: too little is known. */
+static json_t *experts_json(const Witan__Inference__V1__ExpertUse *e)
+{
+    if (!e)
+        return json_null();
+    return json_pack("{s:f, s:f, s:o, s:o, s:o}", "mean", e->mean, "worst", e->worst, "worst_layer",
+                     number(e->worst_layer), "worst_expert", number(e->worst_expert), "shares",
+                     e->shares > 0 ? json_real(e->shares) : json_null());
+}
+
 static json_t *group_json(const group *g)
 {
     json_t *ranks = json_array();
@@ -87,6 +97,7 @@ json_t *status_json(const reply *r, json_t *serve)
     for (size_t i = 0; i < r->n_groups; i++) {
         json_t *o = group_json(r->groups[i]);
         put_losses_json(r->groups[i], o);
+        json_object_set_new(o, "experts", experts_json(r->groups[i]->experts));
         json_array_append_new(groups, o);
     }
     json_t *manifest = r->manifest ? json_pack("{s:s, s:s}", "digest", r->manifest->digest,

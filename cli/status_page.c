@@ -170,6 +170,19 @@ static void show_losses(const struct status_page *p, const group *g)
     free(words);
 }
 
+static void show_experts(const struct status_page *p, const Witan__Inference__V1__ExpertUse *e)
+{
+    if (!e)
+        return;
+    fprintf(p->f,
+            "  a layer's busiest expert has %.1f times the mean of its layer (in layer %" PRIu32
+            " expert %" PRIu32 ": %.1f)",
+            e->mean, e->worst_layer, e->worst_expert, e->worst);
+    if (e->shares > 0)
+        fprintf(p->f, ", its busiest share of experts %.1f", e->shares);
+    fputc('\n', p->f);
+}
+
 static void show_group(const struct status_page *p, const group *g)
 {
     fprintf(p->f, "\ngroup %.40s: %.20s, %.40s", g->name, g->state, g->layout);
@@ -195,6 +208,7 @@ static void show_group(const struct status_page *p, const group *g)
         fputs("not yet proven\n", p->f);
     else
         fprintf(p->f, "proven %.1f s ago\n", g->proven_seconds_ago);
+    show_experts(p, g->experts);
     for (size_t i = 0; i < g->n_ranks; i++)
         show_rank(p, g->name, g->ranks[i]);
 }

@@ -282,6 +282,21 @@ static void operator_status(struct exchange *x)
     reply(x, &b, st, &err);
 }
 
+static void experts(struct exchange *x)
+{
+    struct buf b;
+    struct error err;
+    buf_init(&b, STATUS_JSON_MAX_BYTES);
+    exchange_header(x, "Cache-Control", "no-store");
+    enum status st = status_experts(x->core, x->rest, &b, &err);
+    if (st == ERR_NOT_FOUND) {
+        exchange_fail(x, 404, "not_found", err.msg);
+        buf_fini(&b);
+        return;
+    }
+    reply(x, &b, st, &err);
+}
+
 /* The page for browsers, words for everyone else. */
 static void front(struct exchange *x)
 {
@@ -300,6 +315,7 @@ static void front(struct exchange *x)
                                 "GET  /health/ready          does the model answer\n"
                                 "GET  /metrics               figures for Prometheus\n"
                                 "GET  /admin/status          groups and ranks as JSON\n"
+                                "GET  /admin/experts/GROUP   how experts are used, as JSON\n"
                                 "GET  /                      in a browser: a page to chat and to "
                                 "look at groups\n";
     exchange_header(x, "Vary", "Accept");
@@ -334,6 +350,7 @@ const struct http_route http_routes[] = {
     {HTTP_GET, "/health/ready", 0, ready, NULL},
     {HTTP_GET, "/metrics", AUTH_ADMIN, metrics, NULL},
     {HTTP_GET, "/admin/status", AUTH_ADMIN, operator_status, NULL},
+    {HTTP_GET, "/admin/experts/*", AUTH_ADMIN, experts, NULL},
     {HTTP_GET, "/page/*", 0, page_file, NULL},
     {HTTP_GET, "/", 0, front, NULL},
 };

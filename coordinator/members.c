@@ -117,6 +117,7 @@ static void reset(struct group *g)
     g->proven_ns = g->probe_ns = 0;
     g->tokens = 0;
     g->running = g->waiting = g->kv_blocks_free = g->kv_blocks = 0;
+    experts_forget(&g->experts);
     if (g->prefixes)
         prefixes_forget(g->prefixes);
     g->deployment.limits.kv_blocks = g->members->core->config->limits.kv_blocks;
@@ -390,6 +391,15 @@ static void on_wake_peers(struct member *r, const Witan__Cluster__V1__WakePeers 
         member_send(g->ranks[i], &message);
 }
 
+/* Figures are not worth a group: what does not hold together is left out. */
+static void on_expert_load(struct member *r, const Witan__Cluster__V1__ExpertLoad *load)
+{
+    struct group *g = r->group;
+    const struct rank_plan *plan = &g->deployment.plan->ranks[r->hello->rank];
+    if (plan->rank % g->deployment.plan->layout.w == 0)
+        experts_heard(&g->experts, plan, load, clock_now_ns());
+}
+
 static void on_failed(struct member *r, Witan__Cluster__V1__Failed *f)
 {
     char who[320], why[1000];
@@ -417,6 +427,9 @@ static void take_message(struct member *r, rank_message *message)
         break;
     case WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_FAILED:
         on_failed(r, message->failed);
+        break;
+    case WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_EXPERT_LOAD:
+        on_expert_load(r, message->expert_load);
         break;
     default:
         break; /* a later release's: what it says is not needed by this one */
@@ -542,6 +555,7 @@ static enum status create_groups(struct members *m, struct error *err)
         g->since_ns = clock_now_ns();
         st = deployment_init(&g->deployment, &core->served.config, inv, c, g->config,
                              core->served.context, err);
+        experts_init(&g->experts, &core->served.config);
         g->backlog.step_tokens = c->limits.step_tokens;
         g->backlog.slots = c->limits.sequences;
         if (st == OK)
@@ -594,6 +608,7 @@ void members_destroy(struct members *m)
     for (uint32_t i = 0; i < m->count; i++) {
         deployment_fini(&m->groups[i].deployment);
         prefixes_destroy(m->groups[i].prefixes);
+        experts_fini(&m->groups[i].experts);
         free(m->groups[i].ranks);
     }
     free(m->groups);

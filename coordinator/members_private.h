@@ -4,6 +4,7 @@
 
 #include "coordinator/deployment.h"
 #include "coordinator/events.h"
+#include "coordinator/experts.h"
 #include "coordinator/gpus.h"
 #include "coordinator/hang.h"
 #include "coordinator/members.h"
@@ -89,6 +90,7 @@ struct group {
     int64_t proven_ns; /* 0: never */
     int64_t probe_ns;  /* when the probe that is under way was sent; 0: none */
     uint32_t running, waiting, kv_blocks_free, kv_blocks;
+    struct experts experts;
     /* A group that is served through a peer is ready without ranks here. */
     struct share_link *via; /* NULL: it is not */
     uint64_t via_start;     /* GroupState.start there */

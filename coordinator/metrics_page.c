@@ -119,6 +119,26 @@ static void write_blocks(struct metrics_page *p, const struct members *m)
     }
 }
 
+/* Of the last minute or so, and left out where it would tell of chance alone. */
+static void write_experts(struct metrics_page *p, const struct members *m)
+{
+    metrics_family(
+        p, "witan_expert_imbalance_ratio", METRICS_GAUGE,
+        "Tokens of a layer's busiest expert to the mean of its experts, of late: mean of "
+        "the layers, their worst, and the same of the shares of expert parallelism.");
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct group *g = &m->groups[i];
+        struct experts_summary s;
+        experts_summary(&g->experts, g->deployment.plan, clock_now_ns(), &s);
+        if (!s.enough)
+            continue;
+        write_labelled(p, g, "of", "layers", s.mean);
+        write_labelled(p, g, "of", "worst_layer", s.worst);
+        if (s.shares > 0)
+            write_labelled(p, g, "of", "shares", s.shares);
+    }
+}
+
 static void write_rows(struct metrics_page *p, const struct members *m)
 {
     metrics_family(p, "witan_step_rows_total", METRICS_COUNTER,
@@ -355,6 +375,7 @@ enum status metrics_page(const struct core *core, struct buf *out, struct error 
     write_hangs(&p, m);
     write_blocks(&p, m);
     write_rows(&p, m);
+    write_experts(&p, m);
     write_group_histograms(&p, m);
     write_ranks(&p, m);
     write_gpus(&p, m);

@@ -110,6 +110,21 @@ static void put_engine(const struct group *g, Witan__Inference__V1__Group *out)
         out->prefix_hit_rate = (double)e->prefix_found / (double)e->prefix_asked;
 }
 
+static void put_experts(const struct group *g, Witan__Inference__V1__Group *out)
+{
+    struct experts_summary s;
+    experts_summary(&g->experts, g->deployment.plan, clock_now_ns(), &s);
+    if (!s.enough)
+        return;
+    out->experts = check_calloc(1, sizeof *out->experts);
+    witan__inference__v1__expert_use__init(out->experts);
+    out->experts->mean = s.mean;
+    out->experts->worst = s.worst;
+    out->experts->worst_layer = (uint32_t)s.worst_layer;
+    out->experts->worst_expert = (uint32_t)s.worst_expert;
+    out->experts->shares = s.shares;
+}
+
 /* What its message says no longer when it is ready again. */
 static void put_losses(const struct group *g, Witan__Inference__V1__Group *out)
 {
@@ -151,6 +166,7 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
     out->waiting_tokens = (uint64_t)backlog_tokens(&g->backlog);
     out->wait_seconds = backlog_wait_s(&g->backlog, 0, clock_now_ns());
     put_engine(g, out);
+    put_experts(g, out);
     put_losses(g, out);
     out->proven_seconds_ago = g->proven_ns ? seconds_since(g->proven_ns) : -1;
     out->ranks = check_calloc((size_t)group_world(g), sizeof(Witan__Inference__V1__Rank *));

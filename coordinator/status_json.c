@@ -1,6 +1,7 @@
 /* The operator's status as JSON: see status_json.h. No state. */
 #include "coordinator/status_json.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "coordinator/inference_admin.h"
 #include "coordinator/members_private.h"
 #include "coordinator/text/utf8.h"
@@ -187,6 +188,32 @@ static void put_load(const group_message *g, bool heard, json_t *o)
     put(o, "tokens", number_if(heard, g->tokens));
 }
 
+/* How evenly experts are used; null for a model without experts. */
+static json_t *experts_summary_json(const struct group *from)
+{
+    struct experts_summary s;
+    experts_summary(&from->experts, from->deployment.plan, clock_now_ns(), &s);
+    if (s.layers == 0)
+        return json_null();
+    bool any = s.worst > 0;
+    json_t *o = json_object(), *worst = any ? json_object() : json_null();
+    if (any) {
+        put(worst, "layer", json_integer(s.worst_layer));
+        put(worst, "expert", json_integer(s.worst_expert));
+        put(worst, "ratio", json_real(s.worst));
+    }
+    put(o, "count", json_integer(from->experts.config->experts));
+    put(o, "top_k", json_integer(from->experts.config->top_k));
+    put(o, "layers", json_integer(s.layers));
+    put(o, "layers_known", json_integer(s.known));
+    put(o, "recent_tokens", real_if(s.known > 0, s.tokens));
+    put(o, "enough", json_boolean(s.enough));
+    put(o, "imbalance", real_if(any, s.mean));
+    put(o, "share_imbalance", real_if(any && s.shares > 0, s.shares));
+    put(o, "worst", worst);
+    return o;
+}
+
 static json_t *group_json(const group_message *g, const struct group *from)
 {
     json_t *o = json_object(), *ranks = json_array();
@@ -212,6 +239,7 @@ static json_t *group_json(const group_message *g, const struct group *from)
     put(o, "proven_seconds_ago", real_if(g->proven_seconds_ago >= 0, g->proven_seconds_ago));
     put_load(g, g->kv_blocks > 0, o);
     put_engine(g, from->ranks[0] ? from->ranks[0]->engine : NULL, o);
+    put(o, "experts", experts_summary_json(from));
     put(o, "ranks", ranks);
     return o;
 }
@@ -303,4 +331,15 @@ enum status status_json(const struct core *core, struct buf *out, struct error *
     enum status st = buf_puts(out, words, err);
     free(words);
     return st;
+}
+
+enum status status_experts(const struct core *core, const char *group, struct buf *out,
+                           struct error *err)
+{
+    const struct group *g = members_find(core->members, group);
+    if (!g)
+        return error_set(err, ERR_NOT_FOUND, "no group of this name; GET /admin/status has all");
+    if (g->experts.config->experts == 0)
+        return error_set(err, ERR_NOT_FOUND, "this model has no experts");
+    return experts_json(&g->experts, g->deployment.plan, g->config->name, clock_now_ns(), out, err);
 }

@@ -4,6 +4,7 @@
 import { getJson } from "./api.js";
 import { byId, el, setText, speak } from "./dom.js";
 import { bar, COLOURS, LayoutDrawing, Spark, swatch, Tile } from "./draw.js";
+import { ExpertsView } from "./experts.js";
 import { openSettings } from "./settings.js";
 
 const EVERY_MS = 1000, PATIENCE_MS = 5000;
@@ -175,12 +176,14 @@ class GroupView {
     this.layout = new LayoutDrawing(g.name, g.layout);
     this.ranks = new RankTable(g.layout.ranks);
     this.memory = new MemoryView();
+    this.experts = new ExpertsView(g.name);
     const tiles = Object.values(this.tiles).map((t) => t.root);
     this.root = el("section", { class: "group", "aria-label": `Group ${g.name}` },
       el("div", { class: "line" }, el("h2", {}, `Group ${g.name}`), this.badge, this.facts),
       this.message, this.losses, el("dl", { class: "tiles four" }, tiles),
       el("h3", {}, "Layout"), el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Layout" }, this.layout.root),
-      el("h3", {}, "Ranks"), this.ranks.root, el("h3", {}, "Memory by purpose"), this.memory.root);
+      el("h3", {}, "Ranks"), this.ranks.root, el("h3", {}, "Memory by purpose"), this.memory.root,
+      this.experts.root);
   }
 
   update(g) {
@@ -193,6 +196,7 @@ class GroupView {
     this.layout.update(ranks);
     this.ranks.update(ranks);
     this.memory.update(ranks);
+    this.experts.update(g);
   }
 
   tell(g) {

@@ -111,8 +111,10 @@ class Browser:
         self.ask("Input.insertText", text=text)
 
     def press(self, key: str, shift: bool = False):
-        """Enter, Escape, Tab or Space, by the keyboard."""
-        code, text = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), " ": (32, " ")}[key]
+        """Enter, Escape, Tab, Space or an arrow, by the keyboard."""
+        code, text = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), " ": (32, " "),
+                      "ArrowLeft": (37, ""), "ArrowUp": (38, ""), "ArrowRight": (39, ""),
+                      "ArrowDown": (40, "")}[key]
         what = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code,
                 "modifiers": 8 if shift else 0}
         self.ask("Input.dispatchKeyEvent", type="keyDown", **what, **({"text": text} if text else {}))

@@ -22,9 +22,11 @@ def whole(*deltas: dict, finish: str = "stop", tokens: int = 8) -> list[str]:
 class Scripted(contextlib.AbstractContextManager):
     """`script` maps the last message of a chat to events (an iterable of texts), or to (status,
     headers, message) of an error. `asked` has all requests' bodies, `left` counts clients that went
-    away. `status` is what /admin/status answers; None: it asks for a key."""
+    away. `status` is what /admin/status answers; None: it asks for a key; `experts` what
+    /admin/experts answers, by its group."""
 
     def __init__(self, real: str, script: dict):
+        self.experts = {}
         self.script, self.asked, self.keys, self.left, self.status = script, [], [], 0, None
         outer = self
 
@@ -59,6 +61,8 @@ class Scripted(contextlib.AbstractContextManager):
                     self.tell(200, outer.status)
                 elif self.path == "/admin/status":
                     self.refuse(401, "no API key")
+                elif (group := self.path.removeprefix("/admin/experts/")) in outer.experts:
+                    self.tell(200, outer.experts[group])
                 else:
                     self.pass_on()
 

@@ -424,32 +424,30 @@ LOOKS = [("light", {"width": 1200, "height": 850}), ("dark", {"width": 1200, "he
          ("phone", {"width": 360, "height": 740}), ("phone-dark", {"width": 360, "height": 740, "dark": True})]
 
 
-def proven(chromium, rules: bool = True):
+def proven(chromium):
     """No finding of axe's that matters, nothing off the side."""
-    if rules:
-        chromium.value(Path(os.environ["WITAN_AXE"]).read_text() + "; 0")
-        assert chromium.value(SERIOUS) == []
+    chromium.value(Path(os.environ["WITAN_AXE"]).read_text() + "; 0")
+    assert chromium.value(SERIOUS) == []
     assert chromium.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @pytest.mark.parametrize("name,looks", LOOKS)
 def test_the_chat_looks_right(scripted, chromium, name, looks):
     fresh(chromium, scripted.url, **looks)
-    rules = "phone" not in name  # they are the same there
     picture(chromium, f"empty-{name}")
-    proven(chromium, rules)
+    proven(chromium)
     ask(chromium, "shown")
     chromium.value(f"{LAST}.querySelector('details.thinking').open = true")
     chromium.value("document.querySelector('.log').scrollTop = 0")
     assert browser.drawn_share(chromium.screenshot()) > 0.01
     picture(chromium, f"chat-{name}")
-    proven(chromium, rules)
+    proven(chromium)
     ask(chromium, "closed")
     picture(chromium, f"error-{name}")
-    proven(chromium, rules)
+    proven(chromium)
     chromium.value("document.querySelector('#open-settings').click()")
     picture(chromium, f"settings-{name}")
-    proven(chromium, rules)
+    proven(chromium)
 
 
 # --- the operator's view -------------------------------------------------------------------------
@@ -474,7 +472,7 @@ def test_the_operator_sees_the_cluster(serve, chromium, name, looks):
     assert "query heads 0-7" in chromium.value(f"{OPERATOR}.querySelector('.layout').textContent")
     assert chromium.value(f"{OPERATOR}.querySelectorAll('.bar').length") == 2
     picture(chromium, f"operator-{name}")
-    proven(chromium, "phone" not in name)
+    proven(chromium)
     alone(chromium, url)
 
 
@@ -494,6 +492,159 @@ def test_the_operators_view_is_live_and_pauses(serve, chromium):
     alone(chromium, url)
 
 
+EXPERTS = "document.querySelector('#operator .experts')"
+HEAT = "document.querySelector('#operator canvas.heat')"
+# The map's cells as rows of colours, of a point near each cell's middle; where a device's pixel is one.
+CELLS = """(([layers, experts]) => {
+    const canvas = document.querySelector('#operator canvas.heat');
+    const all = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    const width = Math.min(26, Math.max(4, Math.floor(760 / experts)));
+    const height = Math.min(18, Math.max(5, Math.floor(480 / layers)));
+    return Array.from({length: layers}, (_, l) => Array.from({length: experts}, (_, e) => {
+        const at = Math.floor(18 + (l + 0.5) * height - 1) * canvas.width + Math.floor(34 + (e + 0.5) * width - 1);
+        return [...all.slice(4 * at, 4 * at + 3)].join();
+    }));
+})"""
+
+
+def work_experts(serve):
+    """Until what they were given of late says something."""
+    def enough():
+        words = "What is a river? And a lighthouse, a king, a bridge, the winter, bread? " * 3
+        api(serve, "/v1/chat/completions", {"messages": [{"role": "user", "content": words + str(time.time())}]})
+        return api(serve, "/admin/status")["groups"][0]["experts"]["enough"]
+    server.poll("enough tokens", 60, enough)
+
+
+def test_the_map_of_experts_follows_traffic(serve, chromium):
+    url = f"http://{serve.http}"
+    work_experts(serve)
+    told = server.witan("status", "--address", serve.grpc).stdout
+    assert "a layer's busiest expert has " in told
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60 * server.FACTOR) as answer:
+        figures = answer.read().decode()
+    assert all(f'witan_expert_imbalance_ratio{{group="g0",of="{of}"}} ' in figures for of in ("layers", "worst_layer"))
+    open_operator(chromium, url)
+    chromium.until("it is known", f"{OPERATOR}.textContent.includes('The busiest expert of a layer has')")
+    chromium.until("the map", f"{HEAT}?.getAttribute('aria-label')?.includes('4 layers of 16 experts. The busiest')")
+    cells = chromium.value(f"{CELLS}([4, 16])")
+    assert all(len(set(row)) > 2 for row in cells), "layers of one colour"
+    # The table has what the API has, and every token goes to two experts of each layer.
+    before = api(serve, "/admin/experts/g0")
+    assert [layer["layer"] for layer in before["layers"]] == [0, 1, 2, 3]
+    assert len({sum(layer["total"]) for layer in before["layers"]}) == 1
+    assert sum(before["layers"][0]["total"]) % 2 == 0
+    chromium.value(f"{EXPERTS}.querySelector('select').value = 'total'; "
+                   f"{EXPERTS}.querySelector('select').dispatchEvent(new Event('change'))")
+    body = f"[...{EXPERTS}.querySelectorAll('tbody tr')].map(r => [...r.children].slice(0, 3).map(c => c.textContent))"
+
+    def told():
+        layers = api(serve, "/admin/experts/g0")["layers"]
+        return [[str(x["layer"]), str(x["total"].index(max(x["total"]))), f"{max(x['total']):,}"] for x in layers]
+    server.poll("the table says what the API says", 30, lambda: chromium.value(body) == told())
+    api(serve, "/v1/chat/completions", {"messages": [{"role": "user", "content": "What is a bridge?"}]})
+    server.poll("more tokens are told", 30, lambda: sum(api(serve, "/admin/experts/g0")["layers"][0]["total"])
+                > sum(before["layers"][0]["total"]))
+    server.poll("the page has them", 30, lambda: chromium.value(body) == told())
+    # Closed it is not asked for.
+    asked = "/admin/experts/g0"
+    chromium.value(f"{EXPERTS}.querySelector('summary').click()")
+    count = len([r for r in chromium.requests() if r.endswith(asked)])
+    time.sleep(4)
+    assert len([r for r in chromium.requests() if r.endswith(asked)]) <= count + 1
+    alone(chromium, url)
+
+
+def test_the_map_by_keyboard(serve, chromium):
+    url = f"http://{serve.http}"
+    open_operator(chromium, url, width=360, height=740)
+    chromium.until("the map", f"{HEAT}?.getAttribute('aria-label') ?? ''")
+    chromium.value(f"{HEAT}.focus()")
+    said = f"{EXPERTS}.querySelector('[aria-live]').textContent"
+    assert "arrow keys" in chromium.value(said)
+    for key, at in (("ArrowRight", "Layer 0, expert 0 (share 1 of 2): "), ("ArrowDown", "Layer 1, expert 0 (share 1 of 2): "),
+                    ("ArrowRight", "Layer 1, expert 1 (share 1 of 2): "), ("ArrowUp", "Layer 0, expert 1 (share 1 of 2): "),
+                    ("ArrowUp", "Layer 0, expert 1 (share 1 of 2): "), ("ArrowLeft", "Layer 0, expert 0 (share 1 of 2): ")):
+        chromium.press(key)
+        assert chromium.value(said).startswith(at) and "the mean of its layer" in chromium.value(said)
+    for _ in range(20):
+        chromium.press("ArrowRight")
+    assert "expert 15 (share 2 of 2): " in chromium.value(said)
+    assert chromium.value(f"{HEAT}.parentElement.scrollLeft > 0")  # it comes into view
+    proven(chromium)
+    alone(chromium, url)
+
+
+def busy(layers: int, experts: int, ep: int) -> dict:
+    """A large model's: one expert of layer 7 has a third of its tokens, one layer is not known."""
+    def count(layer, expert):
+        uneven = 1 + ((layer * 37 + expert * 101) % 97) / 40
+        return round(100 * uneven) + (6000 if (layer, expert) == (7, 93 % experts) else 0)
+    rows = [{"layer": i, "recent": [count(i, e) for e in range(experts)],
+             "total": [50 * count(i, experts - 1 - e) for e in range(experts)]} for i in range(layers)]
+    rows[11] |= {"recent": None, "total": None}
+    return {"group": "g0", "experts": experts, "top_k": 8, "ep": ep, "half_life_seconds": 30, "layers": rows}
+
+
+@pytest.mark.parametrize("name,looks", LOOKS)
+def test_the_map_of_a_large_model(serve, scripted, chromium, name, looks):
+    status = api(serve, "/admin/status")
+    g = status["groups"][0]
+    g["experts"] = {"count": 128, "top_k": 8, "layers": 94, "layers_known": 93, "recent_tokens": 3512.5, "enough": True,
+                    "imbalance": 1.934, "share_imbalance": 1.08, "worst": {"layer": 7, "expert": 93, "ratio": 23.4}}
+    scripted.status, scripted.experts = status, {"g0": busy(94, 128, 4)}
+    fresh(chromium, scripted.url, **looks)
+    chromium.value("location.hash = '#operator'")
+    chromium.until("the map", f"{HEAT}?.getAttribute('aria-label')?.includes('94 layers of 128 experts')")
+    text = chromium.value(f"{OPERATOR}.textContent")
+    for words in ("The busiest expert of a layer has 1.9 × the mean of its layer; the most uneven is layer 7, where expert 93 "
+                  "has 23 ×.", "The busiest share of experts has 1.1 ×", "Known of 93 of 94 layers."):
+        assert words in text
+    cells = chromium.value(f"{CELLS}([94, 128])")
+    assert len(set(cells[3])) > 20 and cells[7].count(cells[7][93]) == 1
+    chromium.value(f"{HEAT}.scrollIntoView()")
+    picture(chromium, f"experts-{name}")
+    proven(chromium)
+    chromium.value(f"{EXPERTS}.querySelector('details').open = true")
+    chromium.value(f"{EXPERTS}.querySelector('details').scrollIntoView()")
+    rows = chromium.value(f"[...{EXPERTS}.querySelectorAll('tbody tr')].map(r => r.textContent)")
+    assert len(rows) == 94 and rows[11] == "11not known" and rows[7].startswith("793")
+    picture(chromium, f"experts-table-{name}")
+    proven(chromium)
+    alone(chromium, scripted.url)
+
+
+def test_experts_that_are_not_known(serve, scripted, chromium):
+    """On GPUs, at another coordinator, before anything was computed, of a model without any."""
+    status = api(serve, "/admin/status")
+    g = status["groups"][0]
+    known = g["experts"]
+    assert known["count"] == 16 and known["top_k"] == 2 and known["layers"] == 4
+    nothing = known | {"layers_known": 0, "recent_tokens": None, "imbalance": None, "worst": None}
+    few = known | {"layers_known": 4, "recent_tokens": 3.4, "enough": False, "imbalance": 4.25, "share_imbalance": None,
+                   "worst": {"layer": 2, "expert": 5, "ratio": 8.0}}
+    gpus = [r | {"device": {"name": "a GPU"}, "gpu": {}} for r in g["ranks"]]
+    words = f"[...{OPERATOR}.querySelectorAll('.group > div:not([hidden]) > p.soft')].map(p => p.textContent).join()"
+    for what, expected in (
+            ({"experts": nothing, "ranks": gpus}, "Not known: ranks on GPUs do not count it."),
+            ({"experts": nothing, "through": "10.0.0.7:7000"}, "the coordinator 10.0.0.7:7000 has its ranks."),
+            ({"experts": nothing, "ranks": []}, "Not known: no rank is there."),
+            ({"experts": nothing}, "Not known: no rank has told it."),
+            ({"experts": nothing | {"layers_known": 4}}, "No token was computed"),
+            ({"experts": few}, "has 8 ×. That is of about 3 tokens: so few are uneven by chance alone."),
+            ({"experts": None}, None)):
+        status["groups"] = [g | what]
+        scripted.status, scripted.experts = status, {"g0": busy(94, 128, 1)}
+        fresh(chromium, scripted.url)
+        chromium.value("location.hash = '#operator'")
+        chromium.until("a group", f"{OPERATOR}.querySelector('section.group .badge') !== null")
+        if expected:
+            chromium.until(expected, f"{words}.includes({json.dumps(expected)})")
+        else:
+            assert chromium.value(f"{EXPERTS}.parentElement.hidden")
+    alone(chromium, scripted.url)
+
+
 def test_an_operator_without_a_key_is_told(scripted, chromium):
     fresh(chromium, scripted.url)
     chromium.value("location.hash = '#operator'")
@@ -509,6 +660,7 @@ def test_what_is_not_known_is_no_zero(serve, scripted, chromium):
     g["name"] = "<img src=x onerror=window.ran=1>"
     g |= {"state": "waiting for ranks", "ranks": [], "through": None, "last_loss": "<b>x</b>", "losses": 1,
           "last_loss_seconds_ago": 2, "steps": {"prompt": None, "decode": None, "overhead": None},
+          "experts": g["experts"] | {"layers_known": 0, "recent_tokens": None, "imbalance": None, "worst": None},
           **dict.fromkeys(("running", "waiting", "kv_blocks", "kv_blocks_free", "kv_blocks_cached", "tokens",
                            "prefix_hit_rate", "prefix_asked_tokens", "wait_seconds", "proven_seconds_ago"))}
     scripted.status = status

@@ -92,6 +92,8 @@ static void the_pages_files(void **state)
         assert_refused(call("GET", none[i], "", ""), 404, NULL, "not_found");
     assert_int_equal(call("POST", "/page/app.js", "", "")->code, 405);
     assert_int_equal(call("GET", "/admin/status", "", "")->code, 200);
+    assert_int_equal(call("GET", "/admin/experts/g0", "", "")->code, 200);
+    assert_int_equal(call("GET", "/admin/experts/g1", "", "")->code, 404);
     assert_string_equal(header(&answer, "cache-control"), "no-store");
     json_decref(body_of(&answer));
     finish();

@@ -4,6 +4,8 @@
 
 #include "coordinator/status_json.h"
 
+#include <math.h>
+
 struct ask {
     const struct cluster *c;
     json_t *root;
@@ -152,6 +154,106 @@ static void what_a_rank_says_is_told(void **state)
     cluster_stop(&c);
 }
 
+/* --- experts: lexicon has 4 layers of 16, and 2 are chosen --- */
+
+enum { LAYERS = 4, EXPERTS = 16 };
+
+static void say_experts(struct fake_rank *r, uint64_t each, uint64_t first)
+{
+    Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    Witan__Cluster__V1__ExpertLoad load = WITAN__CLUSTER__V1__EXPERT_LOAD__INIT;
+    uint64_t tokens[LAYERS * EXPERTS];
+    for (int i = 0; i < LAYERS * EXPERTS; i++)
+        tokens[i] = each + (i == 2 * EXPERTS + 5 ? first : 0);
+    load.experts = EXPERTS;
+    load.tokens = tokens;
+    load.n_tokens = COUNT_OF(tokens);
+    m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_EXPERT_LOAD;
+    m.expert_load = &load;
+    fake_send(r, &m);
+}
+
+static json_t *wait_for_experts(struct cluster *c)
+{
+    for (int i = 0; i < 3000; i++) {
+        json_t *root = status_of(c);
+        if (json_is_object(at(root, "groups.0.experts.worst")))
+            return root;
+        json_decref(root);
+        usleep(1000);
+    }
+    fail_msg("no load of experts was heard");
+    return NULL;
+}
+
+struct experts_ask {
+    const struct cluster *c;
+    const char *group;
+    enum status st;
+    struct error err;
+    json_t *root;
+};
+
+static void take_experts(void *arg)
+{
+    struct experts_ask *a = arg;
+    struct buf b;
+    buf_init(&b, STATUS_JSON_MAX_BYTES);
+    a->st = status_experts(a->c->core, a->group, &b, &a->err);
+    if (a->st == OK && json_parse("experts", b.data, b.len, &a->root, &a->err) != OK)
+        fail_msg("%s", a->err.msg);
+    buf_fini(&b);
+}
+
+static void experts_are_told(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    cluster_start(&c, "");
+    json_t *root = status_of(&c);
+    assert_int_equal(number_at(root, "groups.0.experts.count"), EXPERTS);
+    assert_int_equal(number_at(root, "groups.0.experts.layers_known"), 0);
+    assert_unknown(root, "groups.0.experts.imbalance");
+    assert_unknown(root, "groups.0.experts.recent_tokens");
+    json_decref(root);
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    say_experts(&r, 1000, 0);
+    say_experts(&r, 1100, 300);
+    root = wait_for_experts(&c);
+    assert_int_equal(number_at(root, "groups.0.experts.layers_known"), LAYERS);
+    assert_int_equal(number_at(root, "groups.0.experts.worst.layer"), 2);
+    assert_int_equal(number_at(root, "groups.0.experts.worst.expert"), 5);
+    double worst = 400.0 * EXPERTS / (EXPERTS * 100 + 300);
+    assert_true(fabs(json_real_value(at(root, "groups.0.experts.worst.ratio")) - worst) < 1e-6);
+    assert_true(fabs(json_real_value(at(root, "groups.0.experts.imbalance")) - (3 + worst) / 4) <
+                1e-6);
+    assert_unknown(root, "groups.0.experts.share_imbalance");
+    json_decref(root);
+    struct experts_ask a = {.c = &c, .group = "g0"};
+    on_loop(&c, take_experts, &a);
+    assert_int_equal(a.st, OK);
+    assert_int_equal(json_array_size(at(a.root, "layers")), LAYERS);
+    assert_int_equal(number_at(a.root, "layers.2.total.5"), 1400);
+    json_decref(a.root);
+    a.group = "g1";
+    on_loop(&c, take_experts, &a);
+    assert_int_equal(a.st, ERR_NOT_FOUND);
+    fake_release(&r);
+    cluster_wait_ready(&c, false);
+    for (int i = 0; i < 3000; i++) { /* they went with the rank */
+        root = status_of(&c);
+        int64_t known = number_at(root, "groups.0.experts.layers_known");
+        json_decref(root);
+        if (known == 0)
+            break;
+        usleep(1000);
+        assert_int_not_equal(i, 2999);
+    }
+    cluster_stop(&c);
+}
+
 static bool has_event(const json_t *root, const char *what)
 {
     const json_t *e;
@@ -193,6 +295,7 @@ static void losses_and_starts_are_events(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(what_is_not_known_is_null),
     cmocka_unit_test(what_a_rank_says_is_told),
+    cmocka_unit_test(experts_are_told),
     cmocka_unit_test(losses_and_starts_are_events),
 };
 

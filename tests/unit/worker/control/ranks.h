@@ -102,7 +102,7 @@ static inline struct fake *group_up(struct group *g, struct layout layout)
 {
     struct fake *f = fake_start();
     struct fake_plan p = plan_for(layout);
-    group_start(g, f, layout.w);
+    group_start(g, f, layout.pp * layout.w);
     fake_bring_up(f, &p);
     return f;
 }

@@ -192,24 +192,49 @@ static void heartbeats_tell_of_the_engine(void **state)
     fake_end(f);
 }
 
-/* The first rank alone, for the whole group: 2 layers, 3 of 10 experts a token. */
-static void the_first_rank_tells_of_experts(void **state)
+/* A request of a group with this layout: 2 layers, 3 of 10 experts a token. */
+static struct fake *run_one(struct group *g, struct layout layout)
 {
-    (void)state;
-    struct group g;
-    struct fake *f = group_up(&g, two);
+    struct fake *f = group_up(g, layout);
     const struct fake_request q = {
         .id = 1, .prompt = prompt, .prompt_len = PROMPT, .max_tokens = ANSWER};
     fake_submit(f, &q);
     FAKE_WAIT(f, fake_ended(f, 1));
+    return f;
+}
+
+static void end_two(struct group *g, struct fake *f)
+{
+    fake_stop(f, 2);
+    group_wait(g, OK);
+    fake_end(f);
+}
+
+static void the_first_rank_tells_of_experts(void **state)
+{
+    (void)state;
+    struct group g;
+    struct fake *f = run_one(&g, two);
     FAKE_WAIT(f, f->ranks[0].expert_sum == (PROMPT + ANSWER - 1) * 2 * 3);
     assert_int_equal(f->ranks[0].first_layer, 0);
     assert_int_equal(f->ranks[0].experts, 10);
     assert_int_equal(f->ranks[0].expert_counts, 2 * 10);
     assert_int_equal(f->ranks[1].expert_loads, 0);
-    fake_stop(f, 2);
-    group_wait(&g, OK);
-    fake_end(f);
+    end_two(&g, f);
+}
+
+static void each_stage_tells_of_its_experts(void **state)
+{
+    (void)state;
+    struct group g;
+    struct fake *f = run_one(&g, (struct layout){2, 1, 1, 1});
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct fake_rank *r = &f->ranks[i];
+        FAKE_WAIT(f, r->expert_sum == (PROMPT + ANSWER - 1) * 3);
+        assert_int_equal(r->first_layer, i);
+        assert_int_equal(r->expert_counts, 10);
+    }
+    end_two(&g, f);
 }
 
 static void a_plan_that_differs_is_refused(void **state)
@@ -388,6 +413,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(two_ranks_park_and_wake),
     cmocka_unit_test(heartbeats_tell_of_the_engine),
     cmocka_unit_test(the_first_rank_tells_of_experts),
+    cmocka_unit_test(each_stage_tells_of_its_experts),
     cmocka_unit_test(a_plan_that_differs_is_refused),
     cmocka_unit_test(an_unreadable_model_is_told),
     cmocka_unit_test(bad_requests_are_answered),
