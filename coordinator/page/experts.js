@@ -51,7 +51,7 @@ function sentence(g) {
     if (g.ranks.some((r) => r.device)) return "Not known: ranks on GPUs do not count it.";
     return "Not known: no rank has told it.";
   }
-  if (x.imbalance === null) return "No token was computed since its ranks were loaded.";
+  if (x.imbalance === null) return "No token was computed of late.";
   const words = [`The busiest expert of a layer has ${ratioWords(x.imbalance)} the mean of its layer; the most uneven is layer `
     + `${x.worst.layer}, where expert ${x.worst.expert} has ${ratioWords(x.worst.ratio)}.`];
   if (x.share_imbalance !== null) words.push(`The busiest share of experts has ${ratioWords(x.share_imbalance)} the mean of the shares.`);
@@ -116,19 +116,15 @@ class HeatMap {
     pen.textAlign = "right";
     for (let row = 0; row < this.layers.length; row += rows) {
       pen.fillText(String(this.layers[row].layer), LEFT - 6, TOP + row * height + Math.min(height, 14) / 2 + 4);
-      if (!this.layers[row].counts) this.word(pen, row, "not known");
     }
     pen.textAlign = "left";
+    this.layers.forEach((l, row) => {
+      if (!l.counts && height >= 11) pen.fillText("not known", LEFT + 4, TOP + row * height + height / 2 + 4);
+    });
     for (let e = 0; e < this.map.experts; e += columns) pen.fillText(String(e), LEFT + e * width, TOP - 6);
     pen.fillStyle = style.getPropertyValue("--ink");
     const share = this.map.experts / this.map.ep;
     for (let s = 1; s < this.map.ep; s++) pen.fillRect(LEFT + s * share * width - 1, TOP - 4, 1, this.layers.length * height + 4);
-  }
-
-  word(pen, row, text) {
-    pen.textAlign = "left";
-    pen.fillText(text, LEFT + 4, TOP + row * this.cell.height + Math.min(this.cell.height, 14) / 2 + 4);
-    pen.textAlign = "right";
   }
 
   frame(pen) {
@@ -184,7 +180,7 @@ class HeatMap {
   }
 }
 
-const TABLE = [["Layer"], ["Busiest expert", "number"], ["Its tokens", "number"], ["To the mean", "number"], ["Without any", "number"]];
+const TABLE = [["Layer"], ["Busiest expert", "number"], ["Its tokens", "number"], ["To the mean", "number"], ["Without tokens", "number"]];
 
 /** The same in numbers: the busiest expert of each layer. */
 class ExpertTable {
