@@ -200,6 +200,9 @@ def test_answers_without_a_group_fit(tmp_path):
             told = send(bare, "get", path)
             assert told[0] == (503 if path == "/health/ready" else 200)
             check_answer(path, "get", *told)
+        told = send(bare, "get", "/admin/experts/g0")
+        assert told[0] == 200
+        check_answer("/admin/experts/{group}", "get", *told)
     finally:
         bare.stop()
 
@@ -212,6 +215,8 @@ def test_the_other_routes_fit(ask_door, main):
     assert ask_door("get", "/health/ready")[0] == 200
     assert ask_door("get", "/metrics")[0] == 200
     assert ask_door("get", "/admin/status")[0] == 200
+    assert ask_door("get", "/admin/experts/{group}", at="/admin/experts/g0")[0] == 200
+    assert ask_door("get", "/admin/experts/{group}", at="/admin/experts/absent")[0] == 404
     assert ask_door("get", "/")[0] == 200
     assert ask_door("get", "/", Accept="text/html")[0] == 200
     assert ask_door("get", "/page/{file}", at="/page/absent")[0] == 404
