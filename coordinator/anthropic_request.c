@@ -209,10 +209,23 @@ static enum status add_choice(const json_t *body, json_t *out, struct error *err
 /* --- the body ----------------------------------------------------------------------------------
  */
 
-/* Without `thinking` there is none, as in Anthropic's API. The budget is not a bound here. */
+/* Of a thought that may be: some tokens, and fewer than the answer may have. */
+static enum status add_budget(const json_t *body, const json_t *budget, json_t *out,
+                              struct error *err)
+{
+    const json_t *most = json_object_get(body, "max_tokens"); /* absent where tokens are counted */
+    if (json_is_integer(most) && json_integer_value(budget) >= json_integer_value(most))
+        return error_set(err, ERR_INVALID,
+                         "thinking.budget_tokens: expected fewer than max_tokens, %lld, found %lld",
+                         (long long)json_integer_value(most),
+                         (long long)json_integer_value(budget));
+    return translate_put(out, "thinking_budget", json_incref((json_t *)budget), err);
+}
+
+/* Without `thinking` there is none, as in Anthropic's API. */
 static enum status add_mode(const json_t *body, json_t *out, struct error *err)
 {
-    const json_t *thinking, *type = NULL, *budget;
+    const json_t *thinking, *type = NULL, *budget = NULL;
     TRY(translate_get(body, "", "thinking", TRANSLATE_OBJECT, &thinking, err));
     if (thinking) {
         TRY(translate_need(thinking, "thinking", "type", TRANSLATE_STRING, &type, err));
@@ -223,6 +236,8 @@ static enum status add_mode(const json_t *body, json_t *out, struct error *err)
         return error_set(err, ERR_INVALID,
                          "thinking.type: expected enabled, adaptive or disabled, found \"%s\"",
                          shown(json_string_value(type)).s);
+    if (thinks && budget)
+        TRY(add_budget(body, budget, out, err));
     return translate_put(out, "enable_thinking", json_boolean(thinks), err);
 }
 

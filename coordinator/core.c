@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -31,6 +32,37 @@ static enum status open_manifest(struct served *s, const struct config *c, struc
     return OK;
 }
 
+/* Ends a thought in the model's own stead, in the words that Qwen gives for it (Qwen3 technical
+ * report, 4.3). */
+static void set_thinking(struct served *s)
+{
+    static const char before[] = "\n\nConsidering the limited time by the user, I have to give the "
+                                 "solution based on the thinking directly now.\n",
+                      behind[] = "\n\n";
+    const struct chat_text *t = s->text;
+    struct token_ids ids;
+    struct error err;
+    if (t->think_open >= (uint32_t)s->vocab || t->think_close >= (uint32_t)s->vocab)
+        return;
+    token_ids_init(&ids, THINKING_MAX_END);
+    enum status st = tokenizer_encode(t->tokenizer, t->scratch, before, sizeof before - 1,
+                                      TOKENIZER_PLAIN, &ids, &err);
+    if (st == OK)
+        st = token_ids_append(&ids, &t->think_close, 1, &err);
+    if (st == OK)
+        st = tokenizer_encode(t->tokenizer, t->scratch, behind, sizeof behind - 1, TOKENIZER_PLAIN,
+                              &ids, &err);
+    if (st == OK) {
+        s->thinking.count = (int32_t)ids.len;
+        s->thinking.open = (int32_t)t->think_open;
+        s->thinking.close = (int32_t)t->think_close;
+        memcpy(s->thinking.ids, ids.data, ids.len * sizeof *ids.data);
+    } else {
+        log_warn("thinking_budget will be refused: %s", err.msg);
+    }
+    token_ids_fini(&ids);
+}
+
 static enum status load_served(struct served *s, const struct config *c, struct error *err)
 {
     TRY(open_manifest(s, c, err));
@@ -40,6 +72,7 @@ static enum status load_served(struct served *s, const struct config *c, struct 
     s->vocab = chat_vocab(s->text);
     if (s->vocab > s->config.vocab)
         s->vocab = s->config.vocab;
+    set_thinking(s);
     s->context = c->limits.context;
     if (s->context == 0)
         s->context = s->config.max_position < DEFAULT_CONTEXT ? s->config.max_position

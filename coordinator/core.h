@@ -17,6 +17,7 @@
 #include "partition/inventory.h"
 #include "partition/manifest.h"
 #include "partition/sampling.h"
+#include "partition/thinking.h"
 
 struct members; /* the worker groups: members.h */
 
@@ -31,6 +32,8 @@ struct served {
     int32_t context;          /* most tokens of a sequence, prompt and answer */
     int32_t vocab;            /* ids below this exist */
     int64_t created;          /* unix time, for /v1/models */
+    struct thinking
+        thinking; /* what ends a thought; without a bound. None: its words have no tags */
     /* What fixes an answer's bits: the arithmetic of the ranks that attached last, what weights
      * have become there and what K and V are kept in ("cpu-1", "cpu-1-int4", "cuda-1-sm90-kv8");
      * "": none has attached. */
@@ -88,6 +91,9 @@ struct generation_params {
     struct shaping shaping; /* arrays are copied */
     /* What its content must be; what comes before is for generation_start to say. */
     struct constraint constraint;
+    /* 1 + the most tokens of a thought, with split_reasoning; 0: there is no bound. */
+    int32_t thinking_budget;
+    struct thinking thinking; /* what becomes of it: generation_start's to say */
     /* Where wanted, 1 + how many of the likeliest tokens to list beside; 0: none are. */
     int32_t logprobs, prompt_logprobs;
     uint64_t tenant;        /* whose it is: tenants get equal shares */

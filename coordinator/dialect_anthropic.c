@@ -234,6 +234,7 @@ static const struct dialect_name names[] = {
     {"tool_choice.function.name", "tool_choice.name"},
     {"stop", "stop_sequences"},
     {"enable_thinking", "thinking"},
+    {"thinking_budget", "thinking.budget_tokens"},
     {"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"},
     {0},
 };

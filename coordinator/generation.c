@@ -215,6 +215,7 @@ enum status generation_check(const struct core *core, const struct generation_pa
     if (p->constraint.kind < CONSTRAINT_NONE || p->constraint.kind >= CONSTRAINT_KINDS)
         return error_set(err, ERR_UNSUPPORTED, "response_format: not one that this release knows");
     TRY(constraint_check(&p->constraint, &p->shaping, p->ignore_eos, p->max_tokens, err));
+    TRY(thinking_check(&p->thinking, &p->constraint, core->served.vocab, p->max_tokens, err));
     TRY(check_wanted("logprobs", p->logprobs, err));
     TRY(check_wanted("prompt_logprobs", p->prompt_logprobs, err));
     if (p->priority < -1 || p->priority > 1)
@@ -293,6 +294,36 @@ static enum constraint_thought thought_before(const struct core *core,
     return may_think(core) ? CONSTRAINT_MAY_THINK : CONSTRAINT_NO_THOUGHT;
 }
 
+/* Where the answer's thought is ended, if it comes to that: never where there is none, or where
+ * max_tokens ends the answer before. What an answer must be keeps its room behind the thought. */
+static enum status bound_thought(const struct core *core, int32_t max_tokens,
+                                 struct generation_params *p, struct error *err)
+{
+    if (p->thinking_budget == 0 || p->prompt_only || !may_think(core))
+        return OK;
+    if (core->served.thinking.count == 0)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "thinking_budget: not supported for this model, whose words have no tag "
+                         "that ends a thought");
+    enum constraint_thought thought = thought_before(core, p);
+    if (thought == CONSTRAINT_NO_THOUGHT)
+        return OK;
+    struct thinking t = core->served.thinking;
+    t.most = p->thinking_budget - 1;
+    t.inside = thought == CONSTRAINT_IN_THOUGHT;
+    int32_t room = thinking_room(&t, &p->constraint, max_tokens);
+    if (room < 0 && p->constraint.kind != CONSTRAINT_NONE)
+        return error_set(err, ERR_INVALID,
+                         "max_tokens: expected at least %d, with room behind a thought that "
+                         "thinking_budget ends for what the answer must be, found %d",
+                         max_tokens - room, max_tokens);
+    if (t.most > room && p->constraint.kind == CONSTRAINT_NONE)
+        return OK; /* max_tokens ends it before */
+    t.most = t.most > room ? room : t.most;
+    p->thinking = t;
+    return OK;
+}
+
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,
                              struct generation **out, struct error *err)
@@ -303,6 +334,7 @@ enum status generation_start(struct core *core, const struct generation_params *
         p.constraint.thought = thought_before(core, params);
     params = &p;
     TRY(check(core, params, &max_tokens, err));
+    TRY(bound_thought(core, max_tokens, &p, err));
     struct generation *g = allocate(core, params, max_tokens);
     g->sink = sink;
     g->user = user;

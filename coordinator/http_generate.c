@@ -447,6 +447,7 @@ static struct generation_params params_of(const struct answer *a, const struct o
         .sampling = r->sampling,
         .shaping = r->shaping,
         .constraint.kind = r->json_object ? CONSTRAINT_JSON_OBJECT : CONSTRAINT_NONE,
+        .thinking_budget = r->thinking_budget,
         .logprobs = scored ? 1 : r->logprobs,
         .tenant = a->x->tenant,
         .prefix_domain = config_prefix_domain(a->core->config, a->x->tenant),

@@ -434,6 +434,10 @@ static enum status check_request(struct session *s, const generate_request *q, s
         return error_set(err, ERR_INVALID,
                          "response_format: expected \"text\" or \"json_object\", found \"%s\"",
                          shown(q->response_format).s);
+    if (q->thinking_budget &&
+        (q->thinking_budget->value < 0 || q->thinking_budget->value == INT32_MAX))
+        return error_set(err, ERR_INVALID, "thinking_budget: expected 0 to %d, found %d",
+                         INT32_MAX - 1, q->thinking_budget->value);
     if (auth_check_priority(s->scopes, q->priority, err) != OK) {
         finish(s, RPC_PERMISSION_DENIED, err->msg);
         return err->code;
@@ -464,6 +468,7 @@ static enum status start(struct session *s, generate_request *q, struct token_id
         .deadline_ms = rpc_deadline_ms(s->call),
         .constraint.kind = strcmp(q->response_format, "json_object") == 0 ? CONSTRAINT_JSON_OBJECT
                                                                           : CONSTRAINT_NONE,
+        .thinking_budget = q->thinking_budget ? 1 + q->thinking_budget->value : 0,
         .ignore_eos = q->ignore_eos,
         .replaces = replaces,
         .split_reasoning = q->input_case ==

@@ -210,6 +210,7 @@ static void on_hello(struct member *r, rank_message *message)
         backlog_attached(&g->backlog);
         g->constraints = r->hello->constraints;
         g->words_sent = false;
+        g->thinking = r->hello->thinking;
         g->heard = true;
     }
     log_info("group %s: rank %u attached%s from %s (%s, %u cores, %s)", g->config->name,

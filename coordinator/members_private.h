@@ -77,7 +77,8 @@ struct group {
     uint32_t protocol;     /* lowest version that one of its ranks speaks at most */
     uint32_t constraints;  /* the highest enum constraint_kind that its rank 0 can keep, or could */
     bool words_sent;       /* and it has been told the tokens' bytes for it */
-    bool heard;            /* some rank 0 has said so */
+    bool thinking;         /* it can end thoughts */
+    bool heard;            /* some rank 0 has said all this */
     struct member **ranks; /* [world]; owned */
     int32_t attached, loaded;
     uint64_t wake;  /* highest generation that rank 0 asked for */
@@ -130,6 +131,7 @@ struct submit_parts {
     Witan__Cluster__V1__Sampling sampling;
     Witan__Cluster__V1__LogprobsWanted logprobs, prompt_logprobs;
     Witan__Cluster__V1__Constraint constraint;
+    Witan__Cluster__V1__Thinking thinking;
     int32_t bias_ids[SAMPLING_MAX_BIASES];
     float biases[SAMPLING_MAX_BIASES];
 };

@@ -70,6 +70,17 @@ void submit_fill(struct submit_parts *p, const struct journal *j, int64_t now_ns
         p->constraint.heads = params->constraint.heads;
         out->constraint = &p->constraint;
     }
+    if (params->thinking.count > 0) {
+        const struct thinking *t = &params->thinking;
+        witan__cluster__v1__thinking__init(&p->thinking);
+        p->thinking.most = t->most;
+        p->thinking.inside = t->inside;
+        p->thinking.open = t->open;
+        p->thinking.close = t->close;
+        p->thinking.ids = (int32_t *)t->ids; /* packed, not changed */
+        p->thinking.n_ids = (size_t)t->count;
+        out->thinking = &p->thinking;
+    }
     out->logprobs = fill_logprobs(&p->logprobs, params->logprobs);
     out->prompt_logprobs = fill_logprobs(&p->prompt_logprobs, params->prompt_logprobs);
 }

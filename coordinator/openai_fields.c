@@ -91,7 +91,6 @@ static const struct {
     {"audio", CHAT, ONLY_NULL},
     {"modalities", CHAT, ONLY_AS_TEXT},
     {"prediction", CHAT, ONLY_NULL},
-    {"thinking_budget", CHAT, ONLY_NULL},
     {"verbosity", CHAT, ONLY_NULL},
     {"web_search_options", CHAT, ONLY_NULL},
     {"enable_search", CHAT, ONLY_FALSE},

@@ -178,6 +178,18 @@ static enum status read_effort(struct reading *in, const char *name, json_t *v, 
     return OK;
 }
 
+/* Alibaba's name goes before vLLM's. */
+static enum status read_budget(struct reading *in, const char *name, json_t *v, struct error *err)
+{
+    int32_t most = 0;
+    TRY(openai_read_int32(name, v, 0, INT32_MAX - 1, &most, err));
+    bool own = strcmp(name, "thinking_budget") == 0;
+    if (own || json_is_null(json_object_get(in->r->root, "thinking_budget")) ||
+        !json_object_get(in->r->root, "thinking_budget"))
+        in->r->thinking_budget = most + 1;
+    return OK;
+}
+
 static enum status read_tools(struct reading *in, const char *name, json_t *v, struct error *err)
 {
     (void)name;
@@ -334,6 +346,8 @@ static const struct {
     {"chat_template_kwargs", CHAT | TOKENIZE, read_kwargs},
     {"enable_thinking", CHAT | TOKENIZE, read_thinking},
     {"reasoning_effort", CHAT | TOKENIZE, read_effort},
+    {"thinking_budget", CHAT, read_budget},
+    {"thinking_token_budget", CHAT, read_budget},
     {"tools", CHAT | TOKENIZE, read_tools},
     {"tool_choice", CHAT, read_tool_choice},
     {"parallel_tool_calls", CHAT, read_parallel},

@@ -72,8 +72,9 @@ struct openai_request {
     bool default_max_tokens; /* it was not asked for: cut to what fits */
     struct sampling sampling;
     bool has_seed;
-    bool json_object;       /* response_format: the answer is to be one */
-    struct shaping shaping; /* of arrays below; ids are not checked against a vocabulary */
+    bool json_object;        /* response_format: the answer is to be one */
+    int32_t thinking_budget; /* 1 + most tokens of a thought; 0: no bound */
+    struct shaping shaping;  /* of arrays below; ids are not checked against a vocabulary */
     struct logit_bias *bias;
     int32_t *stop_ids;
     int32_t logprobs;        /* 1 + how many of the likeliest beside each drawn token; 0: none */

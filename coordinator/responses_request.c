@@ -277,7 +277,8 @@ static enum status translate(const json_t *body, json_t *out, struct error *err)
         {"max_output_tokens", TRANSLATE_INTEGER, "max_tokens"},
         {"temperature", TRANSLATE_NUMBER, "temperature"},
         {"top_p", TRANSLATE_NUMBER, "top_p"},
-        {"seed", TRANSLATE_INTEGER, "seed"}, /* ours: the API has none */
+        {"seed", TRANSLATE_INTEGER, "seed"},                       /* ours: the API has none */
+        {"thinking_budget", TRANSLATE_INTEGER, "thinking_budget"}, /* likewise */
         {"parallel_tool_calls", TRANSLATE_BOOL, "parallel_tool_calls"},
         {"store", TRANSLATE_BOOL, NULL},
         {"metadata", TRANSLATE_OBJECT, NULL},

@@ -120,16 +120,24 @@ static bool better(const struct candidate *a, const struct candidate *b)
     return a->cost < b->cost;
 }
 
-/* Holding an answer to a form is for ranks that know how. */
-static bool keeps(const struct group *g, const struct journal *j)
+/* Holding an answer to a form, and ending a thought in it, is for ranks that know how. */
+static bool keeps_form(const struct group *g, const struct journal *j)
 {
     return (uint32_t)j->params.constraint.kind <= g->constraints;
+}
+
+static bool keeps(const struct group *g, const struct journal *j)
+{
+    return keeps_form(g, j) && (j->params.thinking.count == 0 || g->thinking);
 }
 
 /* A group that is not ready, and that may be able to once it is. */
 static bool may_keep(const struct group *g, const struct journal *j)
 {
-    return !group_takes_new(g) && (g->heard ? keeps(g, j) : !config_cuda(g->members->core->config));
+    return !group_takes_new(g) &&
+           (g->heard                                       ? keeps(g, j)
+            : j->params.constraint.kind != CONSTRAINT_NONE ? !config_cuda(g->members->core->config)
+                                                           : true);
 }
 
 /* One that can keep the request's form is not ready, or may be one that can. */
@@ -210,12 +218,14 @@ static enum status none_to_ask(struct members *m, const struct journal *j, struc
     for (uint32_t i = 0; i < m->count && !m->stopping; i++)
         if (group_takes_new(&m->groups[i]) && !keeps(&m->groups[i], j))
             return error_set(err, j->accepted || others_may_keep(m, j) ? ERR_PEER : ERR_UNSUPPORTED,
-                             "%s is not supported by group %s, whose ranks compute on GPUs or are "
-                             "of an older release, and no other is ready",
-                             j->params.constraint.kind == CONSTRAINT_CALL
+                             "%s is not supported by group %s, whose ranks %sare of an older "
+                             "release, and no other is ready",
+                             keeps_form(&m->groups[i], j) ? "thinking_budget"
+                             : j->params.constraint.kind == CONSTRAINT_CALL
                                  ? "tool_choice: a call that must be"
                                  : "response_format: json_object",
-                             m->groups[i].config->name);
+                             m->groups[i].config->name,
+                             keeps_form(&m->groups[i], j) ? "" : "compute on GPUs or ");
     TRY(core_ready(m->core, err));
     return error_set(err, ERR_PEER, "no group is ready");
 }

@@ -119,6 +119,23 @@ static struct constraint constraint_of(const Witan__Cluster__V1__Constraint *c)
                                .heads = known ? (uint16_t)c->heads : 0};
 }
 
+/* More ids than there may be are none that generation_check lets pass. */
+static struct thinking thinking_of(const Witan__Cluster__V1__Thinking *t)
+{
+    struct thinking out = {0};
+    if (!t)
+        return out;
+    bool fits = t->n_ids > 0 && t->n_ids <= THINKING_MAX_END;
+    out.count = fits ? (int32_t)t->n_ids : -1;
+    out.most = t->most;
+    out.open = t->open;
+    out.close = t->close;
+    out.inside = t->inside;
+    if (fits)
+        memcpy(out.ids, t->ids, t->n_ids * sizeof *t->ids);
+    return out;
+}
+
 static enum status check_sampling_arrays(const Witan__Cluster__V1__Sampling *s, struct error *err)
 {
     if (s->n_bias_ids != s->n_biases || s->n_bias_ids > SAMPLING_MAX_BIASES)
@@ -174,6 +191,7 @@ static void fill_params(const submit *q, struct logit_bias *bias, struct generat
                     .stop_id_count = (int32_t)s->n_stop_ids,
                     .stop_ids = s->stop_ids},
         .constraint = constraint_of(q->constraint),
+        .thinking = thinking_of(q->thinking),
         .ignore_eos = q->ignore_eos,
         .logprobs = wanted_of(q->logprobs),
         .prompt_logprobs = wanted_of(q->prompt_logprobs),

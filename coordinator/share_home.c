@@ -125,6 +125,7 @@ static void fill_ready(const struct share_stream *st, const struct group *g,
     out->numerics_class = (char *)g->class; /* packed, not changed */
     out->protocol = g->protocol;
     out->constraints = g->constraints;
+    out->thinking = g->thinking;
     out->max_seqs = (uint32_t)g->deployment.limits.max_seqs;
     out->context = (uint32_t)g->members->core->served.context;
     out->running = g->running;

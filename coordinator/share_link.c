@@ -52,6 +52,7 @@ static void apply(struct group *g, const group_state_message *said)
     g->others = (int32_t)(said->others < most ? said->others : most);
     g->protocol = said->protocol;
     g->constraints = said->constraints;
+    g->thinking = said->thinking;
     g->heard = true;
     g->running = said->running;
     g->waiting = said->waiting;

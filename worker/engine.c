@@ -321,6 +321,8 @@ enum status engine_submit(struct engine *e, const struct request *request, uint6
     TRY(check_shaping(e, &request->shaping, err));
     TRY(constraint_check(&request->constraint, &request->shaping, request->ignore_eos,
                          request->max_tokens, err));
+    TRY(thinking_check(&request->thinking, &request->constraint, e->model->config.vocab,
+                       request->max_tokens, err));
     bool keeps = request->on_logits || request->logprobs > 0 || request->prompt_logprobs > 0;
     if (keeps && !model_logits_in_place(e->model))
         TRY(reserve_logits(e, err));

@@ -134,18 +134,38 @@ static bool may_guess(const struct request *r)
            !shaping_needs_history(&r->shaping);
 }
 
-/* Its form after the tokens that were drawn elsewhere. */
+bool sched_take(const struct scheduler *s, struct sequence *q, int32_t at, int32_t token)
+{
+    const struct request *r = &q->request;
+    int32_t index = at - r->prompt_len;
+    if (r->constraint.kind != CONSTRAINT_NONE &&
+        !masks_take(s->masks, &r->constraint, token, &q->form))
+        return false;
+    q->thinks = thinking_after(&r->thinking, q->thinks, index, token);
+    /* A form knows bytes: there a thought may be over without its token. */
+    if (r->constraint.kind != CONSTRAINT_NONE && index < thinking_end(&r->thinking))
+        q->thinks = q->thinks && constraint_run(&q->form) == CONSTRAINT_THOUGHT;
+    return true;
+}
+
+/* What its answer must be after the tokens that were drawn elsewhere. */
 static enum status replay(const struct scheduler *s, struct sequence *q, struct error *err)
 {
     const struct request *r = &q->request;
-    for (int32_t i = 0; i < r->answer_len && r->constraint.kind != CONSTRAINT_NONE; i++)
-        if (!masks_take(s->masks, &r->constraint, r->answer[i], &q->form))
+    for (int32_t i = 0, at = r->prompt_len; i < r->answer_len; i++, at++) {
+        int32_t token = r->answer[i];
+        if (sched_token(q, at, token) != token)
             return error_set(err, ERR_INVALID,
-                             "answer: token %d, its %d., is not one that its form has there",
-                             r->answer[i], i + 1);
-    int32_t closing = r->constraint.kind != CONSTRAINT_NONE
-                          ? constraint_closing(&r->constraint, &q->form)
-                          : 0;
+                             "answer: token %d, its %d., stands where its thought is ended", token,
+                             i + 1);
+        if (!sched_take(s, q, at, token))
+            return error_set(err, ERR_INVALID,
+                             "answer: token %d, its %d., is not one that its form has there", token,
+                             i + 1);
+    }
+    /* What ends a thought, and what comes behind, thinking_check has found room for. */
+    bool counts = r->constraint.kind != CONSTRAINT_NONE && !q->thinks;
+    int32_t closing = counts ? constraint_closing(&r->constraint, &q->form) : 0;
     if (closing > 0 && r->max_tokens > 0 && closing > r->max_tokens - r->answer_len - 1)
         return error_set(err, ERR_INVALID,
                          "answer: %d bytes would end its form, and max_tokens leaves %d tokens for "
@@ -350,12 +370,19 @@ static void find_prefix(struct scheduler *s, struct sequence *q)
 
 /* --- making a step --- */
 
+/* Is its last token perhaps one of those that end its thought? Then it may not be what is drawn. */
+static bool may_end_thought(const struct sequence *q)
+{
+    return q->thinks && q->length - q->request.prompt_len > thinking_end(&q->request.thinking);
+}
+
 /* Tokens that the next step may feed; what is drawn last of all is fed no more. */
 static int32_t unfed(const struct sequence *q)
 {
     int32_t drawn = q->request.max_tokens > 0 ? q->request.max_tokens - 1 : 0;
     int32_t last = min_of(q->request.prompt_len + drawn, q->length);
-    bool wait = (q->needs_history || q->guess.tries > 0) && q->known < q->length;
+    bool wait = (q->needs_history || q->guess.tries > 0 || may_end_thought(q)) &&
+                q->known < q->length;
     return sched_leaves(q) || wait ? 0 : last - q->computed;
 }
 
@@ -478,6 +505,19 @@ static void feed(struct scheduler *s, struct making *m, struct sequence *q, int3
     sched_keep_blocks(s, q);
 }
 
+/* Of a sequence that may think: what ends the thought is known, and what stands before it must not
+ * be guessed beyond. */
+static int32_t guess_end(struct sequence *q, int32_t most)
+{
+    const struct thinking *t = &q->request.thinking;
+    int32_t at = q->known - q->request.prompt_len - thinking_end(t);
+    if (at < 0) /* the last guess is followed by a draw */
+        return guess_next(q->tokens, q->known, min_of(most, -at - 1));
+    most = min_of(most, t->count - at);
+    memcpy(q->tokens + q->known, t->ids + at, (size_t)most * sizeof *t->ids);
+    return most;
+}
+
 /* Writes guesses behind a decoding sequence's last token and returns how many it has blocks for. */
 static int32_t guess(struct scheduler *s, const struct making *m, struct sequence *q)
 {
@@ -486,7 +526,7 @@ static int32_t guess(struct scheduler *s, const struct making *m, struct sequenc
     int32_t most = min_of(min_of(q->guess.tries, m->guesses), left);
     if (most < 1 || q->known < q->length || q->known - r->prompt_len < r->shaping.min_tokens)
         return 0;
-    int32_t count = guess_next(q->tokens, q->known, most);
+    int32_t count = q->thinks ? guess_end(q, most) : guess_next(q->tokens, q->known, most);
     if (count == 0)
         guess_note(&q->guess, 0, 0);
     return secure(s, q, 1 + count) - 1;

@@ -15,6 +15,7 @@
 #ifndef WITAN_WORKER_SCHEDULER_H
 #define WITAN_WORKER_SCHEDULER_H
 
+#include "partition/thinking.h"
 #include "worker/step.h"
 
 enum finish {
@@ -51,6 +52,7 @@ struct request {
     struct sampling sampling;
     struct shaping shaping;       /* its arrays are copied */
     struct constraint constraint; /* what the answer must be; needs sched_masks */
+    struct thinking thinking;     /* where a thought in it is ended */
     /* Where wanted, 1 + how many of the likeliest tokens to list beside; 0: none are. */
     int32_t logprobs;
     int32_t prompt_logprobs;

@@ -21,10 +21,12 @@ static bool stops(const struct scheduler *s, const struct request *r, int32_t to
            is_one_of(r->shaping.stop_ids, r->shaping.stop_id_count, token);
 }
 
-/* Takes in the token drawn for position `at` (-1: none could be drawn) and tells the request. */
-static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t at, int32_t token)
+/* Takes in what stands at position `at`, where `drawn` was drawn (-1: none could be), and tells the
+ * request. */
+static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t at, int32_t drawn)
 {
     enum finish f = FINISH_NONE;
+    int32_t token = sched_token(q, at, drawn);
     if (token < 0) {
         f = FINISH_ERROR;
     } else {
@@ -33,9 +35,8 @@ static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t a
         s->stats.drawn++;
         if (q->edits)
             edits_drew(q->edits, token);
-        if (q->request.constraint.kind != CONSTRAINT_NONE)
-            CHECK(masks_take(s->masks, &q->request.constraint, token, &q->form),
-                  "token %d was drawn, which its form does not have", token);
+        CHECK(sched_take(s, q, at, token), "token %d was drawn, which its form does not have",
+              token);
         if (stops(s, &q->request, token))
             f = FINISH_STOP;
         else if (q->known == q->request.prompt_len + q->request.max_tokens)
@@ -57,7 +58,7 @@ static enum finish take_tokens(struct scheduler *s, const struct flight_part *pa
         enum finish f = take_token(s, q, first + right, drawn[right]);
         if (f != FINISH_NONE)
             return f;
-        more = right < guesses && drawn[right] == guessed;
+        more = right < guesses && q->tokens[first + right] == guessed;
     }
     s->stats.guessed += (uint64_t)guesses;
     s->stats.guessed_right += (uint64_t)right;
@@ -98,7 +99,7 @@ static void tell_logprobs(const struct flight *f, const struct flight_part *part
     int32_t wanted = !prompt                           ? r->logprobs
                      : part->logits == STEP_LOGITS_ALL ? r->prompt_logprobs
                                                        : 0;
-    int32_t token = prompt ? q->tokens[pos] : drawn;
+    int32_t token = prompt ? q->tokens[pos] : sched_token(q, pos, drawn);
     if (wanted == 0 || !r->on_logprobs || token < 0)
         return;
     if (token < f->vocab_limit)

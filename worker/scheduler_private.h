@@ -50,6 +50,17 @@ static inline bool sched_leaves(const struct sequence *q)
     return q->ended || q->preempted;
 }
 
+/* What stands as its token at `at`, which follows the known ones, where `token` was drawn; below 0:
+ * none could be. */
+static inline int32_t sched_token(const struct sequence *q, int32_t at, int32_t token)
+{
+    const struct request *r = &q->request;
+    return token < 0 ? token : thinking_token(&r->thinking, q->thinks, at - r->prompt_len, token);
+}
+
+/* Takes it into what its answer must be. False: its form does not have it. */
+bool sched_take(const struct scheduler *s, struct sequence *q, int32_t at, int32_t token);
+
 /* Its request has been told. What is in flight still writes to its blocks. */
 void sched_end(struct scheduler *s, struct sequence *q);
 

@@ -49,6 +49,7 @@ enum status sequence_create(const struct request *r, const int32_t *ends, int32_
     q->all_rows = r->all_logits || r->prompt_logprobs > 0;
     q->needs_history = shaping_needs_history(&r->shaping) || r->constraint.kind != CONSTRAINT_NONE;
     constraint_start(&r->constraint, &q->form);
+    q->thinks = r->thinking.count > 0;
     q->blocks = q->tokens + tokens;
     memcpy(q->tokens, r->prompt, (size_t)r->prompt_len * sizeof *q->tokens);
     q->request.prompt = q->tokens;

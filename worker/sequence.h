@@ -18,6 +18,7 @@ struct sequence {
     struct tenant *tenant;
     struct edits *edits;            /* of its logits; NULL: none, ever */
     struct constraint_state form;   /* with a constraint: after the known tokens */
+    bool thinks;                    /* what ends a thought may come behind them, or its rest */
     struct sequence *next, *before; /* of its class and tenant, by id; and */
     struct sequence *newer, *older; /* of all, by when they came; both while it waits */
     int32_t slot;

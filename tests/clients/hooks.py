@@ -29,8 +29,13 @@ def mend(body: dict):
     if isinstance(body.get("tool_choice"), dict) or not body.get("tools"):
         body.pop("tool_choice", None)
     if body.get("response_format") or body.get("format") or body.get("text"):
-        for name in ("tools", "tool_choice", "min_tokens", "ignore_eos", "logit_bias", "stop_token_ids"):
+        for name in ("tools", "tool_choice", "min_tokens", "ignore_eos", "logit_bias", "stop_token_ids",
+                     "thinking_budget", "thinking_token_budget"):
             body.pop(name, None)
+    if body.get("tool_choice") or isinstance(body.get("thinking"), dict):
+        for part, name in ((body, "thinking_budget"), (body, "thinking_token_budget"),
+                           (body.get("thinking") or {}, "budget_tokens")):
+            part.pop(name, None)
     for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
         if body.get(name):
             body[name] = 24

@@ -33,7 +33,7 @@ def running(tmp_path_factory):
 
 
 def test_anthropic(running):
-    asked = {"model": "scripted", "max_tokens": 500, "messages": QUESTION, "tools": ANTHROPIC_TOOLS,
+    asked = {"model": "scripted", "max_tokens": 1500, "messages": QUESTION, "tools": ANTHROPIC_TOOLS,
              "thinking": {"type": "enabled", "budget_tokens": 1024}, **GREEDY}
     with anthropic.Anthropic(base_url=f"http://{running.http}", api_key="none", max_retries=0,
                              timeout=60 * server.FACTOR) as client:

@@ -241,6 +241,7 @@ enum status answers_submit(struct answers *a, struct engine *e, const struct com
         .sampling = c->sampling,
         .shaping = c->shaping,
         .constraint = c->constraint,
+        .thinking = c->thinking,
         .logprobs = c->logprobs,
         .prompt_logprobs = c->prompt_logprobs,
         .tenant = c->tenant,

@@ -207,6 +207,25 @@ static enum status take_constraint(const Witan__Cluster__V1__Constraint *c, stru
     return OK;
 }
 
+/* Whether it holds together engine_submit sees, which knows the vocabulary. */
+static enum status take_thinking(const Witan__Cluster__V1__Thinking *t, struct thinking *out,
+                                 struct error *err)
+{
+    *out = (struct thinking){0};
+    if (!t)
+        return OK;
+    if (t->n_ids < 1 || t->n_ids > THINKING_MAX_END)
+        return error_set(err, ERR_INVALID, "thinking: expected 1 to %d ids, found %zu",
+                         (int)THINKING_MAX_END, t->n_ids);
+    out->count = (int32_t)t->n_ids;
+    out->most = t->most;
+    out->open = t->open;
+    out->close = t->close;
+    out->inside = t->inside;
+    memcpy(out->ids, t->ids, t->n_ids * sizeof *t->ids);
+    return OK;
+}
+
 /* Numbers alone; what is copied comes after. */
 static enum status take_terms(const Witan__Cluster__V1__Submit *s, struct command *out,
                               struct error *err)
@@ -216,6 +235,7 @@ static enum status take_terms(const Witan__Cluster__V1__Submit *s, struct comman
     if (s->priority < -1 || s->priority > 1)
         return error_set(err, ERR_INVALID, "priority: expected -1 to 1, found %d", s->priority);
     TRY(take_constraint(s->constraint, &out->constraint, err));
+    TRY(take_thinking(s->thinking, &out->thinking, err));
     out->priority = s->priority;
     out->tenant = s->tenant;
     out->prefix_domain = s->prefix_domain;

@@ -10,7 +10,7 @@
 
 #include "partition/manifest.h"
 #include "partition/plan.h"
-#include "partition/sampling.h"
+#include "partition/thinking.h"
 #include "proto/cluster.pb-c.h"
 #include "worker/words.h"
 
@@ -88,6 +88,7 @@ struct command {
     struct sampling sampling;
     struct shaping shaping;
     struct constraint constraint;
+    struct thinking thinking;
     int32_t logprobs, prompt_logprobs; /* as in struct request */
     uint64_t tenant, prefix_domain;
     int32_t priority;

@@ -284,6 +284,7 @@ struct fake_hello {
     const char *host;   /* NULL: "test" */
     bool loaded;
     bool constraints; /* it can hold answers to a form */
+    bool thinking;    /* it can end thoughts */
 };
 
 static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
@@ -319,6 +320,7 @@ static void fake_say_hello(struct fake_rank *r, struct fake_hello h)
     hello.hardware = &hw;
     hello.loaded = h.loaded;
     hello.constraints = h.constraints;
+    hello.thinking = h.thinking;
     hello.coordinators = h.coordinators;
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_HELLO;
     m.hello = &hello;

@@ -54,6 +54,7 @@ static void submits_say_all_that_is_wanted(void **state)
         .deadline_ms = 7,
         .ignore_eos = true,
         .constraint = {.kind = CONSTRAINT_JSON_OBJECT, .thought = CONSTRAINT_IN_THOUGHT},
+        .thinking = {.count = 2, .most = 9, .open = 4, .close = 5, .inside = true, .ids = {5, 6}},
     };
     const int32_t answer[] = {31, 32};
     struct journal j;
@@ -68,6 +69,9 @@ static void submits_say_all_that_is_wanted(void **state)
     assert_int_equal(s->constraint->kind,
                      WITAN__CLUSTER__V1__CONSTRAINT_KIND__CONSTRAINT_JSON_OBJECT);
     assert_int_equal(s->constraint->thought, WITAN__CLUSTER__V1__THOUGHT__THOUGHT_OPEN);
+    assert_true(s->thinking->n_ids == 2 && s->thinking->ids[0] == 5 && s->thinking->ids[1] == 6);
+    assert_true(s->thinking->most == 9 && s->thinking->open == 4 && s->thinking->close == 5 &&
+                s->thinking->inside);
     assert_true(s->tenant == 3 && s->prefix_domain == UINT64_MAX && s->priority == -1 &&
                 s->deadline_ms == 7);
     assert_int_equal(s->logprobs->top, 20);
@@ -84,8 +88,9 @@ static void submits_say_all_that_is_wanted(void **state)
     assert_true(s->prompt_told == 2 && s->deadline_ms == 1);
     j.params.logprobs = j.params.prompt_logprobs = 0;
     j.params.constraint.kind = CONSTRAINT_NONE;
+    j.params.thinking.count = 0;
     submit_fill(&p, &j, 1000);
-    assert_true(!s->logprobs && !s->prompt_logprobs && !s->constraint);
+    assert_true(!s->logprobs && !s->prompt_logprobs && !s->constraint && !s->thinking);
     journal_fini(&j);
 }
 

@@ -266,6 +266,31 @@ static void bad_prompts_are_named(void **state)
             "tokens: expected an array of token ids, found a string", "tokens");
 }
 
+static void takes_a_bound_of_thoughts(void **state)
+{
+    (void)state;
+    struct openai_request r = taken(OPENAI_CHAT, chat("\"thinking_budget\":0"));
+    assert_int_equal(r.thinking_budget, 1);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"thinking_token_budget\":9,\"thinking_budget\":7"));
+    assert_int_equal(r.thinking_budget, 8);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"thinking_budget\":7,\"thinking_token_budget\":9"));
+    assert_int_equal(r.thinking_budget, 8);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"thinking_budget\":null,\"thinking_token_budget\":9"));
+    assert_int_equal(r.thinking_budget, 10);
+    openai_request_fini(&r);
+    r = taken(OPENAI_CHAT, chat("\"thinking_budget\":null"));
+    assert_int_equal(r.thinking_budget, 0);
+    openai_request_fini(&r);
+    refused(OPENAI_CHAT, chat("\"thinking_budget\":-1"), ERR_INVALID,
+            "thinking_budget: expected 0 to 2147483646, found -1", "thinking_budget");
+    refused(OPENAI_CHAT, chat("\"thinking_budget\":2.5"), ERR_INVALID, NULL, "thinking_budget");
+    refused(OPENAI_CHAT, chat("\"thinking_token_budget\":true"), ERR_INVALID, NULL,
+            "thinking_token_budget");
+}
+
 static void what_is_not_done_is_refused_by_name(void **state)
 {
     (void)state;
@@ -278,7 +303,6 @@ static void what_is_not_done_is_refused_by_name(void **state)
         {"audio", "null", "{}"},
         {"modalities", "[\"text\"]", "[\"text\",\"audio\"]"},
         {"prediction", "null", "{}"},
-        {"thinking_budget", "null", "100"},
         {"guided_json", "null", "{}"},
         {"enable_search", "false", "true"},
         {"continue_final_message", "false", "true"},
@@ -535,6 +559,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(unknown_fields_are_passed_over),
     cmocka_unit_test(bad_messages_are_named),
     cmocka_unit_test(bad_prompts_are_named),
+    cmocka_unit_test(takes_a_bound_of_thoughts),
     cmocka_unit_test(what_is_not_done_is_refused_by_name),
     cmocka_unit_test(takes_what_shapes_sampling),
     cmocka_unit_test(takes_what_completions_add),

@@ -14,6 +14,7 @@ struct asked {
     int32_t len;
     uint64_t domain;
     bool json;     /* it is to be an object */
+    int32_t most;  /* tokens of its thought and 1; 0: no bound */
     int32_t group; /* that it went to */
 };
 
@@ -39,6 +40,9 @@ static void start(void *arg)
                                   .max_tokens = 4,
                                   .prefix_domain = a->domain,
                                   .sampling = {.top_p = 1}};
+    p.thinking_budget = a->most;
+    p.split_reasoning = p.in_reasoning = a->most > 0;
+    p.max_tokens = a->most > 0 ? 90 : 4;
     p.constraint.kind = a->json ? CONSTRAINT_JSON_OBJECT : CONSTRAINT_NONE;
     int32_t before = m->groups[0].active;
     a->started = generation_start(a->c->core, &p, &sink, a, &a->g, &a->err);
@@ -60,7 +64,7 @@ static int32_t ask(struct cluster *c, struct asked *a, int32_t same, int32_t own
     for (int32_t i = 0; i < a->len; i++)
         a->prompt[i] = i < same ? 100 + i % 50 : unlike % 90;
     on_loop(c, start, a);
-    if (a->started != OK && !a->json)
+    if (a->started != OK && !a->json && !a->most)
         fail_msg("%s", a->err.msg);
     return a->group;
 }
@@ -254,6 +258,51 @@ static void forms_go_to_those_who_can_keep_them(void **state)
     end(&c, r);
 }
 
+static void bounded_thoughts_go_to_those_who_can_end_them(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r;
+    static struct asked none = {.most = 8}, some = {.most = 8}, much = {.most = 91},
+                        tight = {.most = 1000, .json = true};
+    cluster_start(&c, "limits: {context: 2048}\n");
+    fake_serve(&c, &r);
+    cluster_wait_ready(&c, true);
+    ask(&c, &none, 0, 70);
+    assert_int_equal(none.started, ERR_UNSUPPORTED);
+    assert_string_equal(none.err.msg, "thinking_budget is not supported by group g0, whose ranks "
+                                      "are of an older release, and no other is ready");
+    fake_release(&r);
+    cluster_wait_ready(&c, false);
+    fake_serve_with(&c, &r, (struct fake_hello){.thinking = true, .constraints = true}, "");
+    cluster_wait_ready(&c, true);
+    ask(&c, &some, 0, 70);
+    assert_int_equal(some.started, OK);
+    const Witan__Cluster__V1__Thinking *t = fake_next(&r)->submit->thinking;
+    const struct thinking *own = &c.core->served.thinking;
+    assert_true(t && t->most == 7 && t->inside && t->open == own->open && t->close == own->close);
+    assert_true(own->count > 10 && t->n_ids == (size_t)own->count);
+    assert_memory_equal(t->ids, own->ids, t->n_ids * sizeof *t->ids);
+    ask(&c, &much, 0, 70); /* max_tokens ends it before */
+    assert_int_equal(much.started, OK);
+    assert_true(fake_next(&r)->submit->thinking->most == 90);
+    on_loop(&c, cancel, &much);
+    much.most = 92;
+    fake_next(&r); /* the cancel */
+    ask(&c, &much, 0, 70);
+    assert_int_equal(much.started, OK);
+    assert_null(fake_next(&r)->submit->thinking);
+    ask(&c, &tight, 0, 70); /* {} and the end have room behind it */
+    assert_int_equal(tight.started, OK);
+    fake_next(&r); /* the words */
+    assert_int_equal(fake_next(&r)->submit->thinking->most, 90 - own->count - 3);
+    on_loop(&c, cancel, &some);
+    on_loop(&c, cancel, &much);
+    on_loop(&c, cancel, &tight);
+    fake_release(&r);
+    cluster_stop(&c);
+}
+
 /* Told the words, lost, and back again: it is told anew. */
 static void words_are_said_on_each_stream(void **state)
 {
@@ -283,6 +332,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(long_prompts_weigh_until_they_are_computed),
     cmocka_unit_test(a_lost_group_is_forgotten),
     cmocka_unit_test(forms_go_to_those_who_can_keep_them),
+    cmocka_unit_test(bounded_thoughts_go_to_those_who_can_end_them),
     cmocka_unit_test(words_are_said_on_each_stream),
 };
 

@@ -227,6 +227,10 @@ static int32_t wrong_id = -5;
 SPOILS(bad_answer, (q->answer = &wrong_id, q->n_answer = 1))
 static Witan__Cluster__V1__LogprobsWanted too_many = WITAN__CLUSTER__V1__LOGPROBS_WANTED__INIT;
 SPOILS(many_logprobs, (too_many.top = 21, q->logprobs = &too_many))
+static Witan__Cluster__V1__Thinking thought = WITAN__CLUSTER__V1__THINKING__INIT;
+SPOILS(endless_thought, (thought.n_ids = 0, q->thinking = &thought))
+SPOILS(many_ends, (thought.ids = many, thought.n_ids = 129, q->thinking = &thought))
+SPOILS(bad_end, (thought.ids = &wrong_id, thought.n_ids = 1, q->thinking = &thought))
 
 static void what_would_not_be_let_in_fails(void **state)
 {
@@ -253,6 +257,9 @@ static void what_would_not_be_let_in_fails(void **state)
         {bad_answer, "answer[0]: expected a token id"},
         {bad_told, "prompt_told"},
         {many_logprobs, "logprobs"},
+        {endless_thought, "thinking: expected at most 128 ids"},
+        {many_ends, "thinking: expected at most 128 ids"},
+        {bad_end, "thinking: ids[0]: expected a token below"},
     };
     struct cluster c;
     struct fake_rank r;

@@ -73,11 +73,12 @@ static void anthropic_bodies(void **state)
     taken(d,
           "{" CLAUDE
           ",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"thinking\":{\"type\":"
-          "\"enabled\",\"budget_tokens\":1024},\"system\":null,\"tools\":[]}",
+          "\"enabled\",\"budget_tokens\":8},\"system\":null,\"tools\":[]}",
           &kind, &r);
     assert_int_equal(r.max_tokens, 9);
     assert_true(r.default_max_tokens); /* cut to what fits */
     assert_true(json_is_true(json_object_get(r.kwargs, "enable_thinking")));
+    assert_int_equal(r.thinking_budget, 1 + 8);
     openai_request_fini(&r);
 }
 
@@ -183,6 +184,8 @@ static void anthropic_refusals(void **state)
     refused(d, WITH("\"thinking\":{\"type\":\"x\"}"), ERR_INVALID, "thinking.type: expected enab");
     refused(d, WITH("\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":\"1\"}"), ERR_INVALID,
             "thinking.budget_tokens: expected an integer");
+    refused(d, WITH("\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":9}"), ERR_INVALID,
+            "thinking.budget_tokens: expected fewer than max_tokens, 9, found 9");
     refused(d, WITH("\"tools\":[{\"name\":\"f\"}]"), ERR_INVALID,
             "tools[0].input_schema: expected an object, found nothing");
     refused(d, WITH("\"tools\":[{\"type\":\"bash_20250124\",\"name\":\"bash\"}]"), ERR_UNSUPPORTED,

@@ -46,6 +46,19 @@ static bool is_free(int32_t i)
     return i % 3 == 2;
 }
 
+/* Thoughts that an answer begins in are ended, of some requests of each kind. */
+static struct thinking thinking_of(int32_t i)
+{
+    enum { TAG = 256 };
+    bool bound = is_free(i) ? i % 2 : i / 3 % 3 == 1;
+    return (struct thinking){.count = bound ? 5 : 0,
+                             .most = i % 5,
+                             .open = 300,
+                             .close = TAG,
+                             .inside = true,
+                             .ids = {'O', 'k', TAG, '\n', '\n'}};
+}
+
 static struct request request_of(int32_t i, int32_t prompt[PROMPT])
 {
     static const enum constraint_thought thoughts[] = {CONSTRAINT_NO_THOUGHT, CONSTRAINT_IN_THOUGHT,
@@ -59,6 +72,7 @@ static struct request request_of(int32_t i, int32_t prompt[PROMPT])
                                      .seed = (uint64_t)i},
                         .shaping = {.presence_penalty = i % 6 == 1 ? 0.5f : 0.0f},
                         .logprobs = i % 8 == 3,
+                        .thinking = thinking_of(i),
                         .on_token = on_token};
     for (int32_t k = 0; k < PROMPT; k++)
         prompt[k] = (i * 31 + k * 17 + 5) % 370;
@@ -166,6 +180,19 @@ static void check_object(const struct run *r, int32_t i)
     json_decref(v);
 }
 
+/* It is ended at its bound, if the model has not done so before. */
+static bool check_thought(const struct run *r, int32_t i)
+{
+    const struct heard *h = &r->heard[i];
+    const struct thinking t = thinking_of(i);
+    for (int32_t k = 0; k <= t.most && k < h->count; k++)
+        if (h->ids[k] == t.close)
+            return false;
+    for (int32_t k = 0; k < t.count && t.most + k < h->count; k++)
+        assert_int_equal(h->ids[t.most + k], t.ids[k]);
+    return t.count > 0;
+}
+
 static void check_same(const struct run *r, const struct run *alone)
 {
     for (int32_t i = 0; i < REQUESTS; i++) {
@@ -184,9 +211,13 @@ static void answers_are_objects_and_what_they_are_alone(void **state)
 {
     (void)state;
     struct run *alone = run_with((struct run){.layout = one});
-    for (int32_t i = 0; i < REQUESTS; i++)
+    int32_t ended = 0;
+    for (int32_t i = 0; i < REQUESTS; i++) {
         if (!is_free(i))
             check_object(alone, i);
+        ended += check_thought(alone, i);
+    }
+    assert_true(ended > REQUESTS / 4);
     const struct run others[] = {
         {.layout = one, .together = true, .speculate = 3},
         {.layout = two, .together = true, .chunk = 7},

@@ -14,6 +14,7 @@
 #include "tests/unit/random.h"
 #include "worker/scheduler.h"
 
+enum { OPEN = 8, CLOSE = 9, END_FIRST = 10, MOST_END = 9 }; /* of thoughts */
 enum { REQUESTS = 60, EOS = 7, FIRST_TOKEN = 16, TOKENS = 4000, VOCAB = 4, CONTEXT = 400 };
 
 struct client {
@@ -23,8 +24,10 @@ struct client {
     int32_t answered; /* of max_tokens, those that another scheduler has drawn */
     int32_t eos_at;   /* draws EOS as its n-th token; 0: never */
     bool ignore_eos, all_logits, history, no_logits;
-    int32_t repeats; /* what it draws is mostly what stood so far back; 0: never */
-    int32_t text;    /* which beginning it shares with others */
+    struct thinking thinking; /* its count: where a thought is ended; 0: nowhere */
+    int32_t close_at;         /* draws CLOSE as its n-th token; 0: never */
+    int32_t repeats;          /* what it draws is mostly what stood so far back; 0: never */
+    int32_t text;             /* which beginning it shares with others */
     int32_t shared;
     uint64_t tenant, domain;
     int32_t priority;
@@ -81,9 +84,27 @@ static int32_t token_of(const struct client *c, int32_t at, uint64_t read)
     read = fold(read, (uint64_t)c->index);
     if (c->eos_at > 0 && at - c->prompt_len + 1 == c->eos_at)
         return EOS;
+    if (c->close_at > 0 && at - c->prompt_len + 1 == c->close_at)
+        return CLOSE;
+    if (c->thinking.count > 0 && at == c->prompt_len && read % 4 != 0)
+        return OPEN;
     if (c->repeats > 0 && at >= c->repeats && read % 16 != 0)
         return c->tokens[at - c->repeats];
     return FIRST_TOKEN + (int32_t)(read % TOKENS);
+}
+
+/* Of an answer whose tokens before are known: what stands at `at`, where `drawn` is drawn. */
+static int32_t end_of_thought(const struct client *c, int32_t at, int32_t drawn)
+{
+    const struct thinking *t = &c->thinking;
+    int32_t index = at - c->prompt_len, from = t->most + (t->inside ? 0 : 1);
+    bool thinks = t->inside || (index > 0 && c->tokens[c->prompt_len] == OPEN);
+    for (int32_t i = 0; i < from && i < index; i++)
+        thinks = thinks && c->tokens[c->prompt_len + i] != CLOSE;
+    if (index > from)
+        thinks = thinks && c->tokens[c->prompt_len + from] == t->ids[0];
+    thinks = thinks && !(index == from && drawn == CLOSE);
+    return thinks && index >= from && index < from + t->count ? t->ids[index - from] : drawn;
 }
 
 /* The prompt, and what the model draws after it with nothing else about. */
@@ -95,7 +116,7 @@ static void run_alone(struct client *c)
             c->tokens[i] = FIRST_TOKEN +
                            (i < c->shared ? c->text * 100 + i % 90 : 1000 + c->index * 40 + i % 30);
         else
-            c->tokens[i] = token_of(c, i, values);
+            c->tokens[i] = end_of_thought(c, i, token_of(c, i, values));
         keys = fold(keys, fold((uint64_t)c->tokens[i], (uint64_t)i));
         values = fold(values, keys);
     }
@@ -188,6 +209,7 @@ static struct client *submit(struct bench *b, struct client with)
                         .all_logits = c->all_logits,
                         .sampling = {.top_p = 1.0f, .seed = (uint64_t)c->index},
                         .shaping = {.presence_penalty = c->history ? 1.0f : 0.0f},
+                        .thinking = c->thinking,
                         .tenant = c->tenant,
                         .prefix_domain = c->domain,
                         .priority = c->priority,

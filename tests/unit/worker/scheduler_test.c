@@ -2,6 +2,16 @@
  * case after the other. */
 #include "tests/unit/worker/scheduler_bench.h"
 
+/* A thought that ends by `count` tokens, one of them CLOSE. */
+static struct thinking thinking_of(bool inside, int32_t most, int32_t count)
+{
+    struct thinking t = {
+        .most = most, .count = count, .inside = inside, .open = OPEN, .close = CLOSE};
+    for (int32_t i = 0; i < count; i++)
+        t.ids[i] = i == count / 2 ? CLOSE : END_FIRST + i % 4;
+    return t;
+}
+
 static struct client random_client(uint64_t *rng, const struct bench *b)
 {
     int32_t prompt = random_int(rng, 0, 3) ? random_int(rng, 1, 200) : random_int(rng, 1, CONTEXT);
@@ -10,7 +20,13 @@ static struct client random_client(uint64_t *rng, const struct bench *b)
     int32_t max_tokens = random_int(rng, 0, most);
     bool resumed = max_tokens > 0 && random_int(rng, 0, 4) == 0;
     int32_t answered = resumed ? random_int(rng, 0, max_tokens - 1) : 0;
+    bool thinks = max_tokens > 0 && random_int(rng, 0, 1) == 0;
+    int32_t thought = random_int(rng, 0, max_tokens);
+    struct thinking t = thinking_of(random_int(rng, 0, 1), thought > 0 ? thought - 1 : 0,
+                                    thinks ? random_int(rng, 1, MOST_END) : 0);
     return (struct client){
+        .thinking = t,
+        .close_at = thinks && random_int(rng, 0, 2) == 0 ? random_int(rng, 1, thought + 12) : 0,
         .prompt_len = prompt,
         .max_tokens = max_tokens,
         .answered = answered,
@@ -35,7 +51,8 @@ static void check_ended(const struct client *c)
         assert_true(c->cancelled || c->deadline_ns > 0);
         return;
     }
-    bool stopped = c->eos_at > 0 && c->eos_at <= c->max_tokens;
+    bool stopped = c->eos_at > 0 && c->eos_at <= c->max_tokens &&
+                   c->tokens[c->prompt_len + c->eos_at - 1] == EOS;
     assert_int_equal(c->finish, stopped ? FINISH_STOP : FINISH_LENGTH);
     assert_int_equal(c->known - c->prompt_len, stopped ? c->eos_at : c->max_tokens);
     if (c->no_logits)
@@ -445,6 +462,46 @@ static void history_waits_for_its_token(void **state)
     bench_destroy(b);
 }
 
+/* Without guesses, with them, and where each step is made before the one before has run: what ends
+ * the thought is fed at once where it may be guessed, and nothing behind it is fed too early. */
+static void a_thought_ends_in_time(void **state)
+{
+    (void)state;
+    const struct engine_limits limits = {
+        .max_seqs = 6, .max_rows = 60, .max_logits = 60, .context = CONTEXT, .kv_blocks = 20};
+    for (int trial = 0; trial < 3; trial++) {
+        struct bench *b = bench_with(limits,
+                                     (struct sched_options){.speculate = trial == 1 ? 8 : 0});
+        b->ahead = trial == 2;
+        struct client *in = submit(b, (struct client){.prompt_len = 70,
+                                                      .max_tokens = 40,
+                                                      .no_logits = true,
+                                                      .thinking = thinking_of(true, 12, 8)});
+        struct client *none = submit(b, (struct client){.prompt_len = 3,
+                                                        .max_tokens = 40,
+                                                        .no_logits = true,
+                                                        .thinking = thinking_of(true, 0, 5)});
+        struct client *over = submit(b, (struct client){.prompt_len = 9,
+                                                        .max_tokens = 40,
+                                                        .no_logits = true,
+                                                        .close_at = 12,
+                                                        .thinking = thinking_of(true, 12, 8)});
+        struct client *cut = submit(b, (struct client){.prompt_len = 9,
+                                                       .max_tokens = 15,
+                                                       .no_logits = true,
+                                                       .thinking = thinking_of(true, 12, 8)});
+        run_out(b);
+        check_end(b);
+        assert_memory_equal(in->tokens + 70 + 12, in->thinking.ids, 8 * sizeof(int32_t));
+        assert_memory_equal(none->tokens + 3, none->thinking.ids, 5 * sizeof(int32_t));
+        assert_int_equal(over->tokens[9 + 11], CLOSE);
+        assert_true(over->tokens[9 + 12] != over->thinking.ids[0]);
+        assert_memory_equal(cut->tokens + 9 + 12, cut->thinking.ids, 3 * sizeof(int32_t));
+        assert_true(trial != 1 || in->rows < 70 + 2 * 40);
+        bench_destroy(b);
+    }
+}
+
 static void a_stop_id_ends_a_request(void **state)
 {
     (void)state;
@@ -563,6 +620,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(deadlines_a_step_are_bounded),
     cmocka_unit_test(prompts_keep_to_the_stall),
     cmocka_unit_test(history_waits_for_its_token),
+    cmocka_unit_test(a_thought_ends_in_time),
     cmocka_unit_test(a_stop_id_ends_a_request),
     cmocka_unit_test(a_row_without_a_token_ends_its_request),
     cmocka_unit_test(refusals_say_the_numbers),

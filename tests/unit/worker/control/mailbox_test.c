@@ -343,10 +343,15 @@ static void submits_arrive_whole(void **state)
     sampling.stop_ids = stop_ids, sampling.n_stop_ids = 3;
     int32_t answer[] = {41, 42};
     s.answer = answer, s.n_answer = 2, s.prompt_told = 10;
+    int32_t ends[THINKING_MAX_END + 1] = {7, 8};
+    Witan__Cluster__V1__Thinking thinking = WITAN__CLUSTER__V1__THINKING__INIT;
+    thinking.most = 5, thinking.inside = true, thinking.open = 6, thinking.close = 8;
+    thinking.ids = ends, thinking.n_ids = 2;
+    s.thinking = &thinking;
     int64_t before = clock_now_ns();
     assert_int_equal(put_submit(m, 1, &s, &err), OK);
     int64_t after = clock_now_ns();
-    answer[1] = bias_ids[0] = stop_ids[2] = -1; /* the message is gone */
+    answer[1] = bias_ids[0] = stop_ids[2] = ends[1] = -1; /* the message is gone */
     assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
     assert_int_equal(c.logprobs, 1);
     assert_int_equal(c.prompt_logprobs, 21);
@@ -367,11 +372,20 @@ static void submits_arrive_whole(void **state)
     assert_int_equal(c.prompt_len, 10);
     assert_true(c.answer_len == 2 && c.answer[0] == 41 && c.answer[1] == 42);
     assert_int_equal(c.prompt_told, 10);
+    assert_true(c.thinking.count == 2 && c.thinking.ids[0] == 7 && c.thinking.ids[1] == 8);
+    assert_true(c.thinking.most == 5 && c.thinking.inside && c.thinking.open == 6 &&
+                c.thinking.close == 8);
     command_fini(&c);
+    for (thinking.n_ids = 0; thinking.n_ids <= THINKING_MAX_END + 1;
+         thinking.n_ids += THINKING_MAX_END + 1) {
+        assert_int_equal(put_submit(m, 3, &s, &err), ERR_INVALID);
+        assert_non_null(strstr(err.msg, "thinking: expected 1 to 128 ids, found "));
+    }
     s = good_submit();
     assert_int_equal(put_submit(m, 2, &s, &err), OK);
     assert_int_equal(mailbox_take(m, 0, &c, &err), MAIL_COMMAND);
-    assert_true(c.logprobs == 0 && c.prompt_logprobs == 0 && c.deadline_ns == 0);
+    assert_true(c.logprobs == 0 && c.prompt_logprobs == 0 && c.deadline_ns == 0 &&
+                c.thinking.count == 0);
     command_fini(&c);
     mailbox_destroy(m);
 }
