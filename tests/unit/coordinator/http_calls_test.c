@@ -194,7 +194,7 @@ static void what_was_given_comes_back(void **state)
          ",{\"type\":\"function_call\",\"call_id\":\"1\",\"name\":\"f\",\"arguments\":" STRING
          "},{\"type\":\"function_call_output\",\"call_id\":\"1\",\"output\":\"2\"}]}"},
         {"/v1/messages",
-         "{\"max_tokens\":2,\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":1024},"
+         "{\"max_tokens\":2,\"thinking\":{\"type\":\"enabled\"},"
          "\"messages\":[" USER
          ",{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"1\",\"name\":\"f\","
          "\"input\":" OBJECT "}]},{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\","
