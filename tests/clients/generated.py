@@ -2,7 +2,8 @@
 answer as documented (hooks.py), and at the end nothing of them left in the server.
 
 Not a test by its name, since its packages are large: run by `tests/clients/run BIN_DIR --direct generated.py`.
-They are the same in each run."""
+They are the same in each run, unless
+WITAN_GENERATED_SEED asks for others."""
 
 import collections
 import json
@@ -17,6 +18,8 @@ import server
 # Those at the bounds of each field ("coverage", some 3,300), and random ones of each operation.
 PHASES = os.environ.get("WITAN_GENERATED_PHASES", "coverage,fuzzing")
 EXAMPLES = int(os.environ.get("WITAN_GENERATED_EXAMPLES", "10"))
+SEED = (["--seed", os.environ["WITAN_GENERATED_SEED"], "--generation-database", "none"]
+        if "WITAN_GENERATED_SEED" in os.environ else ["--generation-deterministic"])
 LEAST = int(os.environ.get("WITAN_GENERATED_LEAST", "3000"))
 # Short answers: what is asked for without a length ends at the context.
 LIMITS = {"context": 192, "requests": 1024}
@@ -36,7 +39,7 @@ def schemathesis(folder, address: str, log) -> str:
     words = [os.environ["WITAN_SCHEMATHESIS"], "--config-file", server.TOP / "tests/clients/schemathesis.toml",
              "run", server.TOP / "docs/openapi.yaml", "--url", f"http://{address}",
              "--phases", PHASES, "--mode", "all", "--max-examples", EXAMPLES,
-             "--generation-deterministic", "--no-shrink",
+             *SEED, "--no-shrink",
              "--continue-on-failure", "--checks", ",".join(CHECKS), "--warnings", "off",
              "--suppress-health-check", "all", "--request-timeout", int(60 * server.FACTOR), "--no-color"]
     done = subprocess.run([str(w) for w in words], cwd=folder, capture_output=True, text=True, check=False,
