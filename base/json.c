@@ -32,6 +32,14 @@ static enum status check_depth(const char *what, const char *text, size_t len, s
     return OK;
 }
 
+/* jansson's words, but where they tell its callers of a flag. */
+static const char *words_of(const json_error_t *e)
+{
+    enum json_error_code code = json_error_code(e);
+    bool nul = code == json_error_null_character || code == json_error_null_byte_in_key;
+    return nul ? "a string with \\u0000 in it, which is not supported" : e->text;
+}
+
 enum status json_parse(const char *what, const char *text, size_t len, json_t **root,
                        struct error *err)
 {
@@ -40,7 +48,7 @@ enum status json_parse(const char *what, const char *text, size_t len, json_t **
     json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
     if (!v)
         return error_set(err, ERR_INVALID, "%s: line %d column %d: %s", what, je.line, je.column,
-                         je.text);
+                         words_of(&je));
     *root = v;
     return OK;
 }

@@ -17,6 +17,8 @@ OPENAI_ERROR = document.whole({"$ref": "#/components/schemas/Error"})
 
 def mend(body: dict):
     """Makes of fields that are good one by one a body that is: what they ask of one another no schema says."""
+    if body.get("model", MODEL) is None:
+        body["model"] = MODEL
     if not body.get("stream"):
         body.pop("stream_options", None)
     if body.get("top_logprobs"):

@@ -523,6 +523,12 @@ static void bad_json_is_refused(void **state)
     struct error err;
     assert_int_equal(openai_request_parse(OPENAI_CHAT, "{\"n\":1\0}", 8, &defaults, &r, &err),
                      ERR_INVALID);
+    /* In words of ours: jansson's tell of a flag. */
+    static const char *const nul[] = {"{\"model\":\"\\u0000\"}", "{\"\\u0000\":1}"};
+    for (size_t i = 0; i < COUNT_OF(nul); i++) {
+        assert_int_equal(parse(OPENAI_CHAT, nul[i], &r, &err), ERR_INVALID);
+        assert_non_null(strstr(err.msg, ": a string with \\u0000 in it, which is not supported"));
+    }
 }
 
 static void params_are_found_in_messages(void **state)
