@@ -209,6 +209,16 @@ static enum status add_choice(const json_t *body, json_t *out, struct error *err
 /* --- the body ----------------------------------------------------------------------------------
  */
 
+/* Where tokens are counted too, and where there is to be no thought. */
+static enum status check_budget(const json_t *budget, struct error *err)
+{
+    json_int_t n = json_integer_value(budget);
+    if (!budget || (n >= 0 && n < INT32_MAX))
+        return OK;
+    return error_set(err, ERR_INVALID, "thinking.budget_tokens: expected 0 to %d, found %lld",
+                     (int)(INT32_MAX - 1), (long long)n);
+}
+
 /* Of a thought that may be: some tokens, and fewer than the answer may have. */
 static enum status add_budget(const json_t *body, const json_t *budget, json_t *out,
                               struct error *err)
@@ -231,6 +241,7 @@ static enum status add_mode(const json_t *body, json_t *out, struct error *err)
         TRY(translate_need(thinking, "thinking", "type", TRANSLATE_STRING, &type, err));
         TRY(translate_get(thinking, "thinking", "budget_tokens", TRANSLATE_INTEGER, &budget, err));
     }
+    TRY(check_budget(budget, err));
     bool thinks = translate_is(type, "enabled") || translate_is(type, "adaptive");
     if (type && !thinks && !translate_is(type, "disabled"))
         return error_set(err, ERR_INVALID,

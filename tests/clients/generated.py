@@ -40,7 +40,7 @@ def schemathesis(folder, address: str, log) -> str:
              "run", server.TOP / "docs/openapi.yaml", "--url", f"http://{address}",
              "--phases", PHASES, "--mode", "all", "--max-examples", EXAMPLES,
              *SEED, "--no-shrink",
-             "--continue-on-failure", "--checks", ",".join(CHECKS), "--warnings", "off",
+             "--continue-on-failure", "--checks", ",".join(CHECKS), "--warnings", "off", "--output-sanitize", "false",
              "--suppress-health-check", "all", "--request-timeout", int(60 * server.FACTOR), "--no-color"]
     done = subprocess.run([str(w) for w in words], cwd=folder, capture_output=True, text=True, check=False,
                           timeout=1500 * server.FACTOR,

@@ -186,6 +186,10 @@ static void anthropic_refusals(void **state)
             "thinking.budget_tokens: expected an integer");
     refused(d, WITH("\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":9}"), ERR_INVALID,
             "thinking.budget_tokens: expected fewer than max_tokens, 9, found 9");
+    refused(d, WITH("\"thinking\":{\"type\":\"disabled\",\"budget_tokens\":-1}"), ERR_INVALID,
+            "thinking.budget_tokens: expected 0 to 2147483646, found -1");
+    refused(d, WITH("\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":2147483647}"),
+            ERR_INVALID, "thinking.budget_tokens: expected 0 to 2147483646, found 2147483647");
     refused(d, WITH("\"tools\":[{\"name\":\"f\"}]"), ERR_INVALID,
             "tools[0].input_schema: expected an object, found nothing");
     refused(d, WITH("\"tools\":[{\"type\":\"bash_20250124\",\"name\":\"bash\"}]"), ERR_UNSUPPORTED,
