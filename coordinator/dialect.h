@@ -38,6 +38,7 @@ struct dialect {
     const char *id;          /* ids of answers begin so: "chatcmpl-" */
     const char *stream_type; /* content type of a stream */
     const char *quiet;       /* said in a stream that was quiet for long; NULL: nothing */
+    const char *request_id;  /* header that has what errors call request_id; NULL: none */
     bool positions;          /* its streams may be resumed inside: http_resume.h */
     bool latest;             /* "NAME:latest" is NAME */
     /* A body as one of a chat (*kind, as the route has it, may become another), a new object; NULL:
@@ -67,6 +68,9 @@ struct dialect {
     enum status (*answer)(struct buf *b, const struct openai_head *h,
                           const struct openai_choice *choices, int32_t count,
                           const struct openai_usage *usage, struct error *err);
+    /* The one model that is served, in a list and alone; of APIs that share a path for it. */
+    enum status (*models)(struct buf *b, const struct openai_model *m, struct error *err);
+    enum status (*model)(struct buf *b, const struct openai_model *m, struct error *err);
     /* An error instead of an answer, and in a stream that has begun. */
     enum status (*error)(struct buf *b, const struct openai_failure *f, struct error *err);
     enum status (*stream_error)(struct buf *b, const struct openai_head *h,

@@ -4,7 +4,9 @@
 #include "coordinator/anthropic_request.h"
 #include "coordinator/dialect.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* Clients send a thought back with its signature, and demand one; ours proves nothing. */
 static const char signature[] = "d2l0YW4=";
@@ -190,6 +192,35 @@ static enum status write_answer(struct buf *b, const struct openai_head *h,
     return dialect_put(b, message_of(h, content, reason, usage_of(usage)), err);
 }
 
+/* --- models ------------------------------------------------------------------------------------
+ */
+
+static json_t *model_of(const struct openai_model *m)
+{
+    char when[32];
+    struct tm utc;
+    time_t created = (time_t)m->created;
+    if (!gmtime_r(&created, &utc) || strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+        snprintf(when, sizeof when, "1970-01-01T00:00:00Z"); /* a date that no calendar has */
+    return json_pack("{s:s, s:o, s:o, s:s, s:s, s:i, s:i}", "type", "model", "id",
+                     dialect_lossy(m->id), "display_name", dialect_lossy(m->id), "created_at", when,
+                     "lifecycle", "active", "max_input_tokens", (int)m->max_model_len, "max_tokens",
+                     (int)m->max_model_len);
+}
+
+static enum status write_model(struct buf *b, const struct openai_model *m, struct error *err)
+{
+    return dialect_put(b, model_of(m), err);
+}
+
+static enum status write_models(struct buf *b, const struct openai_model *m, struct error *err)
+{
+    return dialect_put(b,
+                       json_pack("{s:[o], s:b, s:o, s:o}", "data", model_of(m), "has_more", false,
+                                 "first_id", dialect_lossy(m->id), "last_id", dialect_lossy(m->id)),
+                       err);
+}
+
 /* --- errors ------------------------------------------------------------------------------------
  */
 
@@ -243,6 +274,7 @@ const struct dialect dialect_anthropic = {
     .id = "msg_",
     .stream_type = "text/event-stream; charset=utf-8",
     .quiet = "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+    .request_id = "request-id",
     .translate = anthropic_translate,
     .names = names,
     .flat_tools = true,
@@ -253,6 +285,8 @@ const struct dialect dialect_anthropic = {
     .finish = write_finish,
     .end = write_end,
     .answer = write_answer,
+    .models = write_models,
+    .model = write_model,
     .error = write_error,
     .stream_error = write_stream_error,
 };

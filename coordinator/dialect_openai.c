@@ -21,8 +21,8 @@ static enum status write_stream_error(struct buf *b, const struct openai_head *h
         .id = (name), .stream_type = "text/event-stream; charset=utf-8", .quiet = ": waiting\n\n", \
         .positions = true, .first = openai_write_first, .text = openai_write_text,                 \
         .pieces = openai_write_pieces, .finish = openai_write_finish, .end = write_end,            \
-        .answer = openai_write_answer, .error = openai_write_error,                                \
-        .stream_error = write_stream_error,                                                        \
+        .answer = openai_write_answer, .models = openai_write_models, .model = openai_write_model, \
+        .error = openai_write_error, .stream_error = write_stream_error,                           \
     }
 
 const struct dialect dialect_openai_chat = OPENAI("chatcmpl-");

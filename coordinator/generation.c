@@ -88,26 +88,29 @@ static void release(struct generation *g)
     free(g);
 }
 
-/* Refuses what can never fit, with the numbers; *max_tokens: how many may be drawn. */
+/* Refuses what can never fit, with the numbers; *max_tokens: how many may be drawn. Clients know
+ * such a refusal by its words: "prompt is too long", "this model's maximum context length is". */
 static enum status check_room(struct core *core, const struct generation_params *p,
                               int32_t *max_tokens, struct error *err)
 {
     int64_t context = core->served.context, cache = members_capacity(core->members);
     bool small = cache > 0 && cache < context;
     int64_t most = small ? cache : context, room = most - p->prompt_len;
-    const char *what = small ? "the KV cache holds" : "prompt and answer may have";
+    const char *why = small ? " (the KV cache holds no more)" : "";
     *max_tokens = 0;
     if (p->prompt_only ? room < 0 : room < 1)
         return error_set(err, ERR_LIMIT,
-                         "context: the prompt has %d tokens, and %s %lld together%s", p->prompt_len,
-                         what, (long long)most, p->prompt_only ? "" : ", one of them drawn");
+                         "context: the prompt is too long: it has %d tokens, and this model's "
+                         "maximum context length is %lld tokens%s%s",
+                         p->prompt_len, (long long)most, why,
+                         p->prompt_only ? "" : ", the answer's with them");
     if (p->prompt_only)
         return OK;
     if (p->max_tokens > room && !p->default_max_tokens)
         return error_set(err, ERR_LIMIT,
-                         "context: the prompt has %d tokens and max_tokens is %d, and %s %lld "
-                         "together: at most %lld for the answer",
-                         p->prompt_len, p->max_tokens, what, (long long)most, (long long)room);
+                         "context: the prompt has %d tokens and max_tokens is %d, and this model's "
+                         "maximum context length is %lld tokens%s: at most %lld for the answer",
+                         p->prompt_len, p->max_tokens, (long long)most, why, (long long)room);
     *max_tokens = p->max_tokens == 0 || p->max_tokens > room ? (int32_t)room : p->max_tokens;
     return OK;
 }

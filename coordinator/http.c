@@ -127,8 +127,9 @@ static enum status start(struct http *h, struct error *err)
         TRY(http_tls_create(&config->listen.tls, &h->tls, err));
     h->evhttp = evhttp_new(base);
     h->meet = event_new(base, -1, 0, conn_meet, h);
+    h->reword = event_new(base, -1, 0, conn_reword, h);
     h->tick = event_new(base, -1, EV_PERSIST, on_tick, h);
-    if (!h->evhttp || !h->meet || !h->tick || event_add(h->tick, &tick) != 0)
+    if (!h->evhttp || !h->meet || !h->reword || !h->tick || event_add(h->tick, &tick) != 0)
         return error_set(err, ERR_NO_MEMORY, "no memory for the HTTP door");
     configure(h);
     return listen_on(h, config->listen.http, err);
@@ -197,6 +198,8 @@ void http_destroy(struct http *h)
         evhttp_free(h->evhttp); /* listener and connections too */
     if (h->meet)
         event_free(h->meet);
+    if (h->reword)
+        event_free(h->reword);
     if (h->tick)
         event_free(h->tick);
     SSL_CTX_free(h->tls);

@@ -138,7 +138,7 @@ static void models(struct exchange *x)
     struct error err;
     struct openai_model m = model_of(x);
     buf_init(&b, MAX_ANSWER_BYTES);
-    enum status st = openai_write_models(&b, &m, &err);
+    enum status st = x->dialect->models(&b, &m, &err);
     reply(x, &b, st, &err);
 }
 
@@ -150,7 +150,7 @@ static void model(struct exchange *x)
     if (!http_check_model(x, x->rest))
         return;
     buf_init(&b, MAX_ANSWER_BYTES);
-    enum status st = openai_write_model(&b, &m, &err);
+    enum status st = x->dialect->model(&b, &m, &err);
     reply(x, &b, st, &err);
 }
 
@@ -344,8 +344,8 @@ const struct http_route http_routes[] = {
     {HTTP_POST, "/v1/embeddings", AUTH_GENERATE, not_offered, NULL},
     {HTTP_POST, "/v1/audio/*", AUTH_GENERATE, not_offered, NULL},
     {HTTP_POST, "/v1/images/*", AUTH_GENERATE, not_offered, NULL},
-    {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize, NULL},
-    {HTTP_POST, "/detokenize", AUTH_GENERATE, detokenize, NULL},
+    {HTTP_POST, "/tokenize", AUTH_GENERATE, tokenize, &dialect_openai_chat},
+    {HTTP_POST, "/detokenize", AUTH_GENERATE, detokenize, &dialect_openai_chat},
     {HTTP_GET, "/health/live", 0, live, NULL},
     {HTTP_GET, "/health/ready", 0, ready, NULL},
     {HTTP_GET, "/metrics", AUTH_ADMIN, metrics, NULL},

@@ -111,6 +111,7 @@ static void on_closed(struct evhttp_connection *evcon, void *conn)
     if (c->x)
         exchange_lost(c->x);
     evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
+    evbuffer_remove_cb(bufferevent_get_output(c->bev), conn_on_output, c);
     if (h->tls)
         http_tls_goodbye(c->bev);
     h->by_fd[c->fd] = NULL;
@@ -142,6 +143,7 @@ static void adopt(struct conn *c, struct evhttp_connection *evcon)
     set_place(h, c->fd, c);
     evhttp_connection_set_closecb(evcon, on_closed, c);
     evbuffer_add_cb(bufferevent_get_input(c->bev), on_input, c);
+    evbuffer_add_cb(bufferevent_get_output(c->bev), conn_on_output, c);
     c->deadline_ns = clock_now_ns() + h->timeout_ns;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     set_watermark(c);

@@ -80,7 +80,10 @@ static struct exchange *create(struct conn *c, struct evhttp_request *req)
     x->conn = c;
     x->req = req;
     x->route = "-";
-    x->dialect = &dialect_openai_chat;
+    /* Until a route has its own. */
+    x->dialect = evhttp_find_header(evhttp_request_get_input_headers(req), "anthropic-version")
+                     ? &dialect_anthropic
+                     : &dialect_openai_chat;
     x->key = "-";
     c->x = x;
     return x;
@@ -187,13 +190,16 @@ static void close_after(struct exchange *x)
     evhttp_add_header(headers, "Connection", "close");
 }
 
-/* The client's own id for the request when it is fit to be one, else ours. */
+/* The client's own id for the request when it is fit to be one, else ours; and ours where the API
+ * has a header for it. */
 static void name_request(struct exchange *x)
 {
     const char *theirs = evhttp_find_header(evhttp_request_get_input_headers(x->req),
                                             "x-request-id");
     bool fit = theirs && strlen(theirs) <= MAX_REQUEST_ID && all_of(theirs, isalnum, "._-");
     exchange_header(x, "x-request-id", fit ? theirs : x->id);
+    if (x->dialect->request_id)
+        exchange_header(x, x->dialect->request_id, x->id);
 }
 
 /* --- answers -----------------------------------------------------------------------------------
@@ -220,6 +226,7 @@ void exchange_reply(struct exchange *x, int code, const char *content_type, cons
     struct evhttp_request *req = x->req;
     struct evbuffer *body = evbuffer_new();
     CHECK(body, "no memory for an answer");
+    name_request(x);
     if (content_type)
         exchange_header(x, "Content-Type", content_type);
     if (evhttp_request_get_command(req) == EVHTTP_REQ_HEAD) {
@@ -273,6 +280,7 @@ void exchange_stream(struct exchange *x, void (*gone)(void *user), void *user)
     exchange_wait(x, gone, user);
     x->streaming = true;
     x->last_sent_ns = clock_now_ns();
+    name_request(x);
     exchange_header(x, "Content-Type", x->dialect->stream_type);
     exchange_header(x, "Cache-Control", "no-cache");
     exchange_header(x, "X-Accel-Buffering", "no");
@@ -488,7 +496,6 @@ void exchange_dispatch(struct evhttp_request *req, void *http)
     const char *fault = framing_fault(req);
     if (req->major != 1 || req->minor < 0)
         req->major = req->minor = 1; /* what the answer is */
-    name_request(x);
     if (fault) {
         close_after(x);
         exchange_fail(x, 400, "bad_framing", fault);

@@ -39,7 +39,9 @@ struct http_route {
     const char *path;
     uint32_t scope; /* that the key must have; 0: no key needed */
     void (*handle)(struct exchange *x);
-    const struct dialect *dialect; /* of its answers and errors; NULL: OpenAI's errors */
+    /* Of its answers and errors; NULL: Anthropic's for a request that has its header, else
+     * OpenAI's. */
+    const struct dialect *dialect;
 };
 
 /* The body, valid until the handler returns. */

@@ -1,6 +1,6 @@
 /*
  * Inside the HTTP door: the server (http.c), its connections (http_conn.c), its exchanges
- * (http_exchange.c) and TLS (http_tls.c).
+ * (http_exchange.c), what evhttp refuses (http_refused.c) and TLS (http_tls.c).
  *
  * What evhttp 2.1.12 does not do is done here. It tells nobody of a connection before its first
  * request, so connections are met in the callback that makes their bufferevents. Its timeouts count
@@ -16,6 +16,7 @@
 #include "coordinator/http.h"
 #include "coordinator/http_exchange.h"
 
+#include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
@@ -36,6 +37,7 @@ struct conn {
     bool began;         /* its first byte is here */
     bool doomed;        /* closed at the next tick or before */
     bool answering;     /* from dispatch until the answer is sent */
+    bool refused;       /* evhttp has said something by itself, to be said again */
     struct exchange *x; /* from dispatch until the answer is given */
 };
 
@@ -47,6 +49,7 @@ struct http {
     SSL_CTX *tls;                    /* NULL: plaintext */
     struct event *meet;              /* adopts what arrived */
     struct event *tick;
+    struct event *reword; /* of what evhttp has said by itself */
     struct conn *conns, *arriving;
     struct conn **by_fd; /* [fd_cap] */
     int fd_cap;
@@ -80,6 +83,13 @@ void conn_answered(struct evhttp_request *req, void *conn);
 void conn_close(struct conn *c);
 /* Deadlines, doomed connections, quiet streams. */
 void conn_tick_all(struct http *h, int64_t now_ns);
+
+/* --- http_refused.c --- */
+
+/* evbuffer's callback of a connection's output. */
+void conn_on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *conn);
+/* Event callback: what evhttp refused by itself since the last time is said in JSON. */
+void conn_reword(evutil_socket_t fd, short what, void *http);
 
 /* --- http_stuck.c --- */
 

@@ -147,6 +147,29 @@ def test_unknown_model_and_fields(claude, main, lighthouse):
     assert bad.status_code == 400 and bad.json()["type"] == "error"
 
 
+def test_models(claude):
+    [model] = claude.models.list()
+    assert (model.type, model.id, model.display_name) == ("model", "lexicon", "lexicon")
+    assert model.created_at.year > 2020 and model.max_input_tokens == server.CONTEXT
+    assert claude.models.retrieve("lexicon").model_dump() == model.model_dump()
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        claude.models.retrieve("atlas")
+    assert refused.value.body["error"]["type"] == "not_found_error"
+
+
+def test_requests_have_names(claude, lighthouse):
+    asked = {"messages": messages(lighthouse), **WARM}
+    names = {claude.messages.create(**asked)._request_id for _ in range(2)}
+    with claude.messages.stream(**asked) as stream:
+        stream.until_done()
+        names.add(stream.request_id)
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        claude.messages.create(**{**asked, "max_tokens": 0})
+    assert refused.value.request_id == refused.value.body["request_id"]
+    names.add(refused.value.request_id)
+    assert len(names) == 4 and all(len(name) == 24 for name in names)
+
+
 def test_a_repeated_key_is_the_answer_again(claude, lighthouse):
     asked = {"messages": messages(lighthouse), "extra_headers": {"Idempotency-Key": "claude-1"}, **WARM}
     first = claude.messages.create(**asked)

@@ -227,6 +227,18 @@ def test_models(client):
     assert listed[0].object == "model" and listed[0].created > 1_600_000_000
 
 
+def test_requests_have_names(client, lighthouse):
+    asked = {"messages": messages(lighthouse), **GREEDY}
+    names = {client.chat.completions.create(**asked)._request_id,
+             client.responses.create(input=question(lighthouse), **GREEDY)._request_id}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{**asked, "n": 0})
+    names.add(refused.value.request_id)
+    assert len(names) == 3 and all(len(name) == 24 for name in names)
+    own = client.chat.completions.create(extra_headers={"x-request-id": "mine-1"}, **asked)
+    assert own._request_id == "mine-1"
+
+
 def test_async_client(with_async, entries):
     async def all_at_once(client):
         return await asyncio.gather(*(

@@ -211,6 +211,10 @@ def test_the_other_routes_fit(ask_door, main):
     assert ask_door("get", "/v1/models")[0] == 200
     assert ask_door("get", "/v1/models/{model}", at="/v1/models/lexicon")[0] == 200
     assert ask_door("get", "/v1/models/{model}", at="/v1/models/absent")[0] == 404
+    anthropics = {"anthropic-version": "2023-06-01"}
+    assert "has_more" in ask_door("get", "/v1/models", **anthropics)[1][0]
+    assert ask_door("get", "/v1/models/{model}", at="/v1/models/lexicon", **anthropics)[1][0]["display_name"]
+    assert ask_door("get", "/v1/models/{model}", at="/v1/models/absent", **anthropics)[1][0]["type"] == "error"
     assert ask_door("get", "/health/live")[0] == 200
     assert ask_door("get", "/health/ready")[0] == 200
     assert ask_door("get", "/metrics")[0] == 200

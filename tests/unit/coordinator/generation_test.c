@@ -145,8 +145,8 @@ static void a_bad_request_is_refused(void **state)
     on_loop(&c, start, &a);
     assert_int_equal(a.started, ERR_LIMIT);
     assert_string_equal(a.err.msg,
-                        "context: the prompt has 3 tokens and max_tokens is 62, and prompt and "
-                        "answer may have 64 together: at most 61 for the answer");
+                        "context: the prompt has 3 tokens and max_tokens is 62, and this model's "
+                        "maximum context length is 64 tokens: at most 61 for the answer");
     a.default_max_tokens = true; /* cut to what fits */
     on_loop(&c, start, &a);
     assert_int_equal(a.started, OK);

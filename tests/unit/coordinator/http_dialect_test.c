@@ -98,6 +98,66 @@ static void errors_have_the_shape_of_the_route(void **state)
     finish();
 }
 
+/* What clients print beside an error, and operators look for in the log. */
+static void requests_have_names(void **state)
+{
+    (void)state;
+    char name[64];
+    begin();
+    assert_int_equal(call("POST", CLAUDE, "x-request-id: mine\r\n", ASK("\"seed\":100"))->code,
+                     200);
+    assert_int_equal(strlen(header(&answer, "request-id")), 24);
+    assert_string_equal(header(&answer, "x-request-id"), "mine");
+    assert_int_equal(call("POST", CLAUDE, "", ASK("\"seed\":100,\"stream\":true"))->code, 200);
+    snprintf(name, sizeof name, "%s", header(&answer, "request-id"));
+    assert_string_equal(header(&answer, "x-request-id"), name);
+    assert_int_equal(call("POST", CLAUDE, "", "{")->code, 400);
+    json_t *root = body_of(&answer);
+    assert_at(root, "request_id", header(&answer, "request-id"));
+    json_decref(root);
+    assert_int_equal(call("POST", RESPONSES, "", INPUT("\"seed\":100"))->code, 200);
+    assert_null(header(&answer, "request-id"));
+    assert_int_equal(strlen(header(&answer, "x-request-id")), 24);
+    finish();
+}
+
+#define VERSION "anthropic-version: 2023-06-01\r\n"
+
+/* Where two APIs share a path, Anthropic's clients say who they are. */
+static void models_as_the_client_knows_them(void **state)
+{
+    (void)state;
+    begin();
+    assert_int_equal(call("GET", "/v1/models?limit=20", VERSION, "")->code, 200);
+    json_t *root = body_of(&answer);
+    assert_at(root, "data.0.type", "model");
+    assert_at(root, "data.0.id", "tiny");
+    assert_at(root, "data.0.created_at", "2023-11-14T22:13:20Z");
+    assert_at(root, "last_id", "tiny");
+    assert_true(json_is_false(at(root, "has_more")));
+    json_decref(root);
+    assert_int_equal(call("GET", "/v1/models/tiny", VERSION, "")->code, 200);
+    root = body_of(&answer);
+    assert_at(root, "display_name", "tiny");
+    assert_int_equal(json_integer_value(at(root, "max_input_tokens")), 4096);
+    json_decref(root);
+    const char *absent[] = {"/v1/models/other", "/v2"};
+    for (size_t i = 0; i < COUNT_OF(absent); i++) {
+        assert_int_equal(call("GET", absent[i], VERSION, "")->code, 404);
+        root = body_of(&answer);
+        assert_at(root, "error.type", "not_found_error");
+        json_decref(root);
+    }
+    assert_int_equal(call("GET", "/v1/models", "", "")->code, 200);
+    root = body_of(&answer);
+    assert_at(root, "data.0.object", "model");
+    json_decref(root);
+    /* Routes of one API alone are as they were. */
+    assert_int_equal(call("POST", "/tokenize", VERSION, "{\"prompt\":\"a\"}")->code, 200);
+    assert_refused(call("POST", "/v1/completions", VERSION, "{\"prompt\":3}"), 400, "prompt", NULL);
+    finish();
+}
+
 static void lengths_are_bounds(void **state)
 {
     (void)state;
@@ -237,6 +297,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(streams),
     cmocka_unit_test(a_stream_that_breaks_says_so),
     cmocka_unit_test(errors_have_the_shape_of_the_route),
+    cmocka_unit_test(requests_have_names),
+    cmocka_unit_test(models_as_the_client_knows_them),
     cmocka_unit_test(lengths_are_bounds),
     cmocka_unit_test(a_repeated_key_gives_the_same_answer),
     cmocka_unit_test(tokens_are_counted),

@@ -21,14 +21,16 @@ static void large_bodies_are_refused(void **state)
     put(r.fd, head);
     assert_true(put_bytes(r.fd, body, len));
     assert_true(read_answer(&r, &answer, true));
-    assert_int_equal(answer.code, 413);
+    assert_refused(&answer, 413, NULL, "request_too_large");
+    assert_string_equal(header(&answer, "content-type"), "application/json");
+    assert_non_null(strstr(answer.body.data, "the body is over 256 KiB"));
     assert_true(is_closed(r.fd));
     close(r.fd);
     /* The same as one chunk. */
     r = (struct reader){.fd = dial()};
     put(r.fd, "POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n400000\r\n");
     assert_true(read_answer(&r, &answer, true));
-    assert_int_equal(answer.code, 413);
+    assert_refused(&answer, 413, NULL, "request_too_large");
     close(r.fd);
     /* A body of the largest size is taken. */
     snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nContent-Length: %d\r\n\r\n", CHAT, 256 << 10);
@@ -111,6 +113,8 @@ static void doubtful_framing_is_refused(void **state)
             fail_msg("%s: no answer", bad[i]);
         if (answer.code < 400 || answer.code >= 500)
             fail_msg("%s: %d", bad[i], answer.code);
+        if (strncmp(bad[i], "HEAD", 4) != 0)
+            assert_refused(&answer, answer.code, NULL, NULL);
         assert_true(is_closed(r.fd));
         close(r.fd);
     }

@@ -106,6 +106,29 @@ static void tls_serves(void **state)
     finish_tls();
 }
 
+/* What evhttp says by itself is said in JSON here too. */
+static void tls_refuses_large_bodies(void **state)
+{
+    (void)state;
+    static char body[1 << 20];
+    char head[128];
+    start_tls(false);
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = dial_tls(ctx, TLS1_3_VERSION, false);
+    assert_non_null(ssl);
+    struct reader r = {.ssl = ssl};
+    int n = snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nContent-Length: %zu\r\n\r\n", CHAT,
+                     sizeof body);
+    assert_int_equal(SSL_write(ssl, head, n), n);
+    assert_int_equal(SSL_write(ssl, body, sizeof body), sizeof body);
+    assert_true(read_answer(&r, &answer, true));
+    assert_refused(&answer, 413, NULL, "request_too_large");
+    close(SSL_get_fd(ssl));
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    finish_tls();
+}
+
 static void tls_demands_clients(void **state)
 {
     (void)state;
@@ -156,6 +179,7 @@ static void bad_tls_files_are_named(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tls_serves),
+    cmocka_unit_test(tls_refuses_large_bodies),
     cmocka_unit_test(tls_demands_clients),
     cmocka_unit_test(tls_streams_live_and_are_left),
     cmocka_unit_test(bad_tls_files_are_named),

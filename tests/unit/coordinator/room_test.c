@@ -84,8 +84,10 @@ static void what_no_cache_holds_is_refused(void **state)
     a.c = &c;
     on_loop(&c, start, &a);
     assert_int_equal(a.started, ERR_LIMIT);
-    assert_string_equal(a.err.msg, "context: the prompt has 3 tokens and max_tokens is 62, and the "
-                                   "KV cache holds 64 together: at most 61 for the answer");
+    assert_string_equal(a.err.msg,
+                        "context: the prompt has 3 tokens and max_tokens is 62, and this model's "
+                        "maximum context length is 64 tokens (the KV cache holds no more): at most "
+                        "61 for the answer");
     a.max_tokens = 0;
     on_loop(&c, start, &a);
     assert_int_equal(a.started, OK);
