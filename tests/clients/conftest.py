@@ -11,6 +11,8 @@ import pytest
 
 import server
 
+pytest.register_assert_rewrite("agents")
+
 
 @pytest.fixture(scope="session")
 def main(tmp_path_factory):

@@ -124,3 +124,67 @@ def test_all_of_it_is_documented(running, path, stream):
     assert answer.status_code == 200 and len(values) > (8 if stream and path != "/api/chat" else 0)
     for words in ("I need the ", "get_weather", '"now"'):
         assert words in answer.text
+
+
+# What the model has said and been told, as its chat template has it.
+BETWEEN = ("<think>\nI need the weather of two.\n</think>\n\nLet me look.\n"
+           "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\", \"days\": 3}}\n</tool_call>\n"
+           "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call><|im_end|>\n<|im_start|>user\n"
+           "<tool_response>\n3 degrees\n</tool_response>\n<tool_response>\nnoon\n</tool_response><|im_end|>\n"
+           "<|im_start|>assistant\n")
+GIVEN = ("3 degrees", "noon")
+
+
+def chat_prompts(client, running):
+    asked = {"model": "scripted", "tools": TOOLS, "temperature": 0}
+    first = client.chat.completions.create(messages=QUESTION, **asked)
+    message = first.choices[0].message
+    results = [{"role": "tool", "tool_call_id": c.id, "content": given}
+               for c, given in zip(message.tool_calls, GIVEN)]
+    talk = [*QUESTION, message.model_dump(exclude_none=True), *results]
+    return first.usage.prompt_tokens, client.chat.completions.create(messages=talk, **asked).usage.prompt_tokens
+
+
+def responses_prompts(client, running):
+    asked = {"model": "scripted", "tools": RESPONSES_TOOLS, "temperature": 0}
+    first = client.responses.create(input=QUESTION, **asked)
+    results = [{"type": "function_call_output", "call_id": c.call_id, "output": given}
+               for c, given in zip(first.output[2:], GIVEN)]
+    talk = [*QUESTION, *(i.model_dump(exclude_none=True) for i in first.output), *results]
+    return first.usage.input_tokens, client.responses.create(input=talk, **asked).usage.input_tokens
+
+
+def messages_prompts(client, running):
+    asked = {"model": "scripted", "max_tokens": 500, "tools": ANTHROPIC_TOOLS,
+             "thinking": {"type": "adaptive"}, **GREEDY}
+    with anthropic.Anthropic(base_url=f"http://{running.http}", api_key="none", max_retries=0,
+                             timeout=60 * server.FACTOR) as claude:
+        first = claude.messages.create(messages=QUESTION, **asked)
+        results = [{"type": "tool_result", "tool_use_id": b.id, "content": given}
+                   for b, given in zip(first.content[2:], GIVEN)]
+        talk = [*QUESTION, {"role": "assistant", "content": first.content},
+                {"role": "user", "content": results}]
+        second = claude.messages.create(messages=talk, **asked)
+    return tuple(m.usage.input_tokens + m.usage.cache_read_input_tokens for m in (first, second))
+
+
+def ollama_prompts(client, running):
+    llama = ollama.Client(host=f"http://{running.http}", timeout=60 * server.FACTOR)
+    asked = {"model": "scripted", "tools": TOOLS, "think": True, "options": {"temperature": 0}}
+    first = llama.chat(messages=QUESTION, **asked)
+    results = [{"role": "tool", "content": given, "tool_name": c.function.name}
+               for c, given in zip(first.message.tool_calls, GIVEN)]
+    second = llama.chat(messages=[*QUESTION, first.message, *results], **asked)
+    return first.prompt_eval_count, second.prompt_eval_count
+
+
+@pytest.mark.parametrize("door", [chat_prompts, responses_prompts, messages_prompts, ollama_prompts])
+def test_what_goes_back_is_what_was_said(main, running, door):
+    """Through every door, to the token: so that the model knows it again."""
+    with openai.OpenAI(base_url=f"http://{running.http}/v1", api_key="none", max_retries=0,
+                       timeout=60 * server.FACTOR) as client:
+        first, second = door(client, running)
+    # By the other server: to this one the pieces of the script are tokens, of which prompts have none.
+    between = httpx2.post(f"http://{main.http}/tokenize", json={"prompt": BETWEEN},
+                          timeout=60 * server.FACTOR).json()["count"]
+    assert second - first == between
