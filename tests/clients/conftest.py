@@ -24,6 +24,16 @@ def main(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def guarded_by_keys(tmp_path_factory):
+    """A server that demands keys, and no group: who has none comes no further."""
+    folder = tmp_path_factory.mktemp("by-keys")
+    server.witan("key", "create", "--file", folder / "keys", "--name", "one", "--scopes", "generate")
+    running = server.Direct(folder, workers=False, listen={"keys": folder / "keys"})
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
 def client(main):
     with openai.OpenAI(base_url=f"http://{main.http}/v1", api_key="none", max_retries=0,
                        timeout=60 * server.FACTOR) as made:
