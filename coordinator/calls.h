@@ -102,8 +102,8 @@ void calls_clear(struct calls *c);
 int64_t calls_bytes(const struct calls *c);
 
 /* An answer that must be one call: of the tool `name`, or of any (NULL). `text` holds what *out
- * points to. ERR_UNSUPPORTED: not of a format but HERMES; ERR_INVALID: names beyond what a
- * constraint has room for. */
+ * points to. ERR_UNSUPPORTED: there is no format; ERR_INVALID: names that CODER cannot write, or
+ * more than a constraint has room for. */
 enum status calls_must(enum call_format format, const json_t *tools, const char *name,
                        struct buf *text, struct constraint *out, struct error *err);
 

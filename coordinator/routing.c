@@ -221,7 +221,7 @@ static enum status none_to_ask(struct members *m, const struct journal *j, struc
                              "%s is not supported by group %s, whose ranks %sare of an older "
                              "release, and no other is ready",
                              keeps_form(&m->groups[i], j) ? "thinking_budget"
-                             : j->params.constraint.kind == CONSTRAINT_CALL
+                             : j->params.constraint.kind >= CONSTRAINT_CALL
                                  ? "tool_choice: a call that must be"
                                  : "response_format: json_object",
                              m->groups[i].config->name,

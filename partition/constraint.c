@@ -1,52 +1,7 @@
 /* What an answer must be, byte by byte: see constraint.h. No state of its own. */
-#include "partition/constraint.h"
+#include "partition/constraint_private.h"
 
 #include <string.h>
-
-enum mode {
-    BEFORE,  /* white space, and then a head, or the object */
-    MAYBE,   /* the same, or <think> */
-    OPENING, /* `count` bytes of <think> */
-    THOUGHT, /* free; its last `count` bytes may be the end of it */
-    HEAD,    /* `at` bytes of those from `low` to `high` */
-    TAIL,    /* `at` bytes */
-    OBJECT,  /* it begins, and nothing stands before it */
-    /* Of JSON: what follows is */
-    FIRST_KEY, /* a member's name, or the end of the object */
-    KEY,
-    COLON,
-    VALUE,
-    FIRST_VALUE, /* a value, or the end of the array */
-    AFTER,       /* a comma, or the end of what is innermost */
-    /* Inside a string: */
-    STRING,
-    ESCAPE,
-    HEX,       /* `pending` digits that may be any */
-    HEX_FIRST, /* a zero, or the letter that surrogates have, matter */
-    HEX_ZERO,  /* only zeros so far */
-    HEX_D,
-    HIGH,       /* of the first of two surrogates `pending` digits are missing */
-    LOW_ESCAPE, /* a backslash, */
-    LOW_U,      /* a u, */
-    LOW_D,      /* a d, */
-    LOW_SECOND, /* c to f, then two digits more */
-    BYTES,      /* `pending` bytes of a character */
-    BYTES_E0,   /* the second byte of a character whose first was this: */
-    BYTES_ED,   /* it must not be too long a form, a surrogate, or beyond U+10FFFF */
-    BYTES_F0,
-    BYTES_F4,
-    /* Inside a number: */
-    MINUS,
-    ZERO,
-    INTEGER,
-    POINT,
-    FRACTION,
-    EXPONENT,
-    EXPONENT_SIGN,
-    EXPONENT_DIGITS,
-    WORD, /* `count` bytes of true, false or null */
-    WHOLE,
-};
 
 static const char OPEN_TAG[] = "<think>", CLOSE_TAG[] = "</think>";
 enum { OPEN_BYTES = sizeof OPEN_TAG - 1, CLOSE_BYTES = sizeof CLOSE_TAG - 1 };
@@ -66,27 +21,6 @@ static bool is_digit(unsigned char b)
 static bool is_hex(unsigned char b)
 {
     return is_digit(b) || (b >= 'a' && b <= 'f') || (b >= 'A' && b <= 'F');
-}
-
-static bool go(struct constraint_state *s, enum mode mode)
-{
-    s->mode = (uint8_t)mode;
-    s->count = s->pending = s->word = 0;
-    return true;
-}
-
-static bool go_pending(struct constraint_state *s, enum mode mode, uint8_t pending)
-{
-    go(s, mode);
-    s->pending = pending;
-    return true;
-}
-
-static bool go_counting(struct constraint_state *s, enum mode mode, int count)
-{
-    go(s, mode);
-    s->count = (uint8_t)count;
-    return true;
 }
 
 void constraint_start(const struct constraint *c, struct constraint_state *out)
@@ -115,13 +49,19 @@ static int32_t tail_bytes(const struct constraint *c)
     return c->text ? (int32_t)strlen(c->text) : 0;
 }
 
-/* The shortest of those that it may still be, from `at` on. */
+static size_t head_bytes(const char *head)
+{
+    return strcspn(head, "\1");
+}
+
+/* The shortest of those that it may still be, from `at` on; with parameters behind it. */
 static int32_t head_left(const struct constraint *c, int low, int high, int at)
 {
     int32_t least = c->heads == 0 ? 0 : INT32_MAX;
     const char *s = low < high ? head_of(c, low) : NULL;
     for (int i = low; i < high; i++, s += strlen(s) + 1) {
-        int32_t left = (int32_t)strlen(s) - at;
+        int32_t left = (int32_t)head_bytes(s) - at;
+        left += c->kind == CONSTRAINT_CODER ? constraint_coder_least(s + head_bytes(s)) : 0;
         least = left < least ? left : least;
     }
     return least;
@@ -137,7 +77,8 @@ static bool head(const struct constraint *c, struct constraint_state *s, unsigne
     }
     if (low == high)
         return false;
-    bool over = h[s->at + 1] == '\0';
+    const char *behind = h + s->at + 1;
+    bool over = *behind == '\0' || *behind == '\1';
     s->low = low;
     while (low < high && (unsigned char)h[s->at] == b) {
         h += strlen(h) + 1;
@@ -147,7 +88,7 @@ static bool head(const struct constraint *c, struct constraint_state *s, unsigne
     s->at++;
     if (over) {
         s->low = s->high = s->at = 0;
-        go(s, OBJECT);
+        return c->kind == CONSTRAINT_CODER ? constraint_coder_begin(c, s, behind) : go(s, OBJECT);
     }
     return true;
 }
@@ -443,6 +384,8 @@ bool constraint_take(const struct constraint *c, struct constraint_state *s, uns
         return string(s, b);
     if (s->mode <= EXPONENT_DIGITS)
         return number(c, s, b);
+    if (s->mode >= CODER_NEXT)
+        return constraint_coder_take(c, s, b);
     return s->mode == WORD && word(s, b);
 }
 
@@ -502,7 +445,9 @@ static int32_t opening_closes(const struct constraint *c, const struct constrain
 
 int32_t constraint_closing(const struct constraint *c, const struct constraint_state *s)
 {
-    int32_t tail = tail_bytes(c), object = 2 + tail; /* {} */
+    int32_t tail = tail_bytes(c), object = tail + (c->kind == CONSTRAINT_CODER ? 0 : 2); /* {} */
+    if (s->mode >= CODER_NEXT)
+        return constraint_coder_closing(c, s) + tail;
     switch (s->mode) {
     case WHOLE:
         return 0;
@@ -531,15 +476,24 @@ bool constraint_is_free(const struct constraint_state *s)
 
 enum constraint_run constraint_run(const struct constraint_state *s)
 {
-    return s->mode == STRING    ? CONSTRAINT_STRING
-           : s->mode == THOUGHT ? CONSTRAINT_THOUGHT
-                                : CONSTRAINT_NO_RUN;
+    switch (s->mode) {
+    case STRING:
+        return CONSTRAINT_STRING;
+    case THOUGHT:
+        return CONSTRAINT_THOUGHT;
+    case CODER_VALUE:
+        return s->count == 0 ? CONSTRAINT_PARAMETER : CONSTRAINT_TAG;
+    default:
+        return CONSTRAINT_NO_RUN;
+    }
 }
 
 bool constraint_runs_on(enum constraint_run run, const unsigned char *bytes, size_t len)
 {
     static const struct constraint none;
     struct constraint_state s = {.mode = STRING};
+    if (run == CONSTRAINT_PARAMETER || run == CONSTRAINT_TAG)
+        return constraint_coder_runs_on(bytes, len, run == CONSTRAINT_TAG);
     if (run == CONSTRAINT_THOUGHT)
         return memchr(bytes, '<', len) == NULL && memchr(CLOSE_TAG, bytes[0], CLOSE_BYTES) == NULL;
     for (size_t i = 0; i < len; i++)
@@ -565,8 +519,9 @@ static bool opens_alike(const char *head)
 /* What came over a wire: strings in order, none the beginning of the next. */
 static enum status check_text(const struct constraint *c, struct error *err)
 {
-    int strings = c->kind == CONSTRAINT_CALL ? c->heads + 1 : 0, found = 0;
-    if (c->kind == CONSTRAINT_CALL && (c->heads < 1 || c->heads > CONSTRAINT_MAX_HEADS))
+    bool call = c->kind >= CONSTRAINT_CALL;
+    int strings = call ? c->heads + 1 : 0, found = 0;
+    if (call && (c->heads < 1 || c->heads > CONSTRAINT_MAX_HEADS))
         return error_set(err, ERR_INVALID, "constraint: expected 1 to %d heads, found %d",
                          (int)CONSTRAINT_MAX_HEADS, c->heads);
     for (size_t i = 0; i < c->text_len; i++)
@@ -587,10 +542,16 @@ static enum status check_text(const struct constraint *c, struct error *err)
                              "constraint: expected heads without white space before them, and none "
                              "that begins %s or begins with it",
                              OPEN_TAG);
-        if (!*a || (b && (strcmp(a, b) >= 0 || strncmp(a, b, strlen(a)) == 0)))
+        if (!*a || (b && (strcmp(a, b) >= 0 || strncmp(a, b, head_bytes(a)) == 0)))
             return error_set(err, ERR_INVALID,
                              "constraint: expected heads in order, none the beginning of another");
+        const char *list = a + head_bytes(a);
+        if (list == a || (c->kind == CONSTRAINT_CALL && *list))
+            return error_set(err, ERR_INVALID, "constraint: expected heads without parameters");
+        TRY(constraint_coder_check(list, err));
     }
+    if (c->kind == CONSTRAINT_CODER && (strncmp(c->text, "</", 2) != 0 || !c->text[2]))
+        return error_set(err, ERR_INVALID, "constraint: expected a tail that closes a tag");
     return OK;
 }
 
@@ -600,7 +561,7 @@ enum status constraint_check(const struct constraint *c, const struct shaping *s
     if (c->kind == CONSTRAINT_NONE)
         return OK;
     TRY(check_text(c, err));
-    bool call = c->kind == CONSTRAINT_CALL;
+    bool call = c->kind >= CONSTRAINT_CALL;
     const char *field = call ? "tool_choice" : "response_format json_object";
     int32_t least = constraint_least_tokens(c);
     if (max_tokens > 0 && max_tokens < least)

@@ -20,7 +20,8 @@
 enum constraint_kind {
     CONSTRAINT_NONE,
     CONSTRAINT_JSON_OBJECT,
-    CONSTRAINT_CALL, /* one of the heads, an object, and the tail */
+    CONSTRAINT_CALL,  /* one of the heads, an object, and the tail */
+    CONSTRAINT_CODER, /* one of the heads, parameters in Qwen3-Coder's XML, and the tail */
     CONSTRAINT_KINDS,
 };
 
@@ -39,14 +40,17 @@ enum {
     CONSTRAINT_EXPONENT_DIGITS = 2,
     CONSTRAINT_MAX_HEADS = 512,
     CONSTRAINT_MAX_TEXT = 128 << 10, /* of heads and tail, each with a NUL */
+    CONSTRAINT_MAX_PARAMETERS = 64,  /* behind a head */
 };
 
 struct constraint {
     enum constraint_kind kind;
     enum constraint_thought thought;
-    /* Of CONSTRAINT_CALL: the tail, then `heads` strings, none empty, none the beginning of
-     * another, none beginning with white space, <think> or a part of it alone, in strcmp's order;
-     * each of at most UINT16_MAX bytes, with its NUL behind it. */
+    /* Of calls: the tail, then `heads` strings, none empty, none the beginning of another, none
+     * beginning with white space, <think> or a part of it alone, in strcmp's order; each of at most
+     * UINT16_MAX bytes, with its NUL behind it. Of CONSTRAINT_CODER the parameters stand behind
+     * their head, in the same string, each as byte 1, '!' where it is required or '?', and what
+     * stands behind <parameter=, its name and ">\n"; in the order of these; the tail is "</...". */
     const char *text;
     uint32_t text_len;
     uint16_t heads;
@@ -54,7 +58,7 @@ struct constraint {
 };
 
 struct constraint_state {
-    uint64_t levels; /* a bit each, the innermost lowest: 1 is an array */
+    uint64_t levels; /* a bit each, the innermost lowest: 1 is an array; or parameters there were */
     uint8_t mode;    /* constraint.c's */
     uint8_t depth;
     uint8_t count;   /* white space so far, digits of a number's part, or bytes of a tag matched */
@@ -64,6 +68,8 @@ struct constraint_state {
     uint16_t at;     /* bytes of head or tail so far */
     uint16_t low, high; /* heads that it may still be */
     uint32_t name;      /* of the constraint's text */
+    uint32_t list;      /* where in it the parameters stand, */
+    uint32_t rest;      /* and bytes that those of them take which are still to come */
 };
 
 void constraint_start(const struct constraint *c, struct constraint_state *out);
@@ -74,14 +80,21 @@ bool constraint_take(const struct constraint *c, struct constraint_state *s, uns
 /* The fewest bytes with which the answer is whole: 0 when it is. Each of them can be taken. */
 int32_t constraint_closing(const struct constraint *c, const struct constraint_state *s);
 
-/* Outside the object: text of added tokens stands there like any other. */
+/* Outside the object and the parameters: text of added tokens stands there like any other. */
 bool constraint_is_free(const struct constraint_state *s);
 
 /* Where most texts may follow, and all of them lead to one state. */
-enum constraint_run { CONSTRAINT_NO_RUN, CONSTRAINT_STRING, CONSTRAINT_THOUGHT, CONSTRAINT_RUNS };
+enum constraint_run {
+    CONSTRAINT_NO_RUN,
+    CONSTRAINT_STRING,
+    CONSTRAINT_THOUGHT,
+    CONSTRAINT_PARAMETER,
+    CONSTRAINT_TAG, /* in a parameter, behind what may begin a tag */
+    CONSTRAINT_RUNS,
+};
 enum constraint_run constraint_run(const struct constraint_state *s);
 /* Is it such a text? Of a string: whole characters and no end of it; of a thought: nothing of its
- * end. At least one byte. */
+ * end; of a parameter: no beginning of a tag, nor more of one. At least one byte. */
 bool constraint_runs_on(enum constraint_run run, const unsigned char *bytes, size_t len);
 
 /* Tokens that an answer of at most so many bytes needs: one each, and the end of the sequence. */

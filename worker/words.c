@@ -112,8 +112,9 @@ static enum status sort(struct words *w, struct sorted *sorted, struct error *er
     }
     qsort(sorted, (size_t)count, sizeof *sorted, by_bytes);
     TRY(take_order(sorted, count, &w->all, err));
-    TRY(make_run(w, CONSTRAINT_STRING, sorted, sorted + w->count, err));
-    return make_run(w, CONSTRAINT_THOUGHT, sorted, sorted + w->count, err);
+    for (int run = CONSTRAINT_STRING; run < CONSTRAINT_RUNS; run++)
+        TRY(make_run(w, (enum constraint_run)run, sorted, sorted + w->count, err));
+    return OK;
 }
 
 /* The answer can be ended from anywhere with bytes alone. */

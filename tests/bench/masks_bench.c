@@ -1,6 +1,6 @@
 /*
- * What holding an answer to JSON costs a step: making the mask of a state, finding one that is
- * kept, and laying one over a row of logits. One line each.
+ * What holding an answer to JSON, or to a call in XML, costs a step: making the mask of a state,
+ * finding one that is kept, and laying one over a row of logits. One line each.
  *
  *   masks_bench FOLDER     of a tokenizer.json
  */
@@ -15,6 +15,16 @@
 #include <string.h>
 
 enum { ROUNDS = 200 };
+
+#define BEGUN "<tool_call>\n<function=find>\n"
+static const char *const calls[] = {
+    "<tool_call>",
+    BEGUN,
+    BEGUN "<parameter=",
+    BEGUN "<parameter=name>\nx",
+    BEGUN "<parameter=name>\nx<",
+    BEGUN "<parameter=name>\nx</parameter>",
+};
 
 static const char *const texts[] = {
     "",
@@ -73,11 +83,16 @@ static int by_time(const void *a, const void *b)
 
 /* The median time of making the mask of a text's state, with rooms so different that none is kept.
  */
-static void time_state(struct words *w, int32_t vocab, const char *text)
+static void time_state(struct words *w, int32_t vocab, const char *text, bool xml)
 {
-    const struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT,
-                                 .thought = *text == '<' ? CONSTRAINT_MAY_THINK
-                                                         : CONSTRAINT_NO_THOUGHT};
+    static const char tools[] = "</function>\n</tool_call>\0<tool_call>\n<function=find>\n"
+                                "\1?from>\n\1!name>\n";
+    const struct constraint c = {.kind = xml ? CONSTRAINT_CODER : CONSTRAINT_JSON_OBJECT,
+                                 .thought = *text == '<' && !xml ? CONSTRAINT_MAY_THINK
+                                                                 : CONSTRAINT_NO_THOUGHT,
+                                 .text = xml ? tools : NULL,
+                                 .text_len = xml ? sizeof tools : 0,
+                                 .heads = xml};
     uint64_t *row = check_calloc((size_t)masks_row(vocab), sizeof *row);
     struct constraint_state s;
     int64_t times[ROUNDS];
@@ -143,7 +158,9 @@ int main(int argc, char **argv)
     }
     struct words *w = words_of(t);
     for (size_t i = 0; i < COUNT_OF(texts); i++)
-        time_state(w, (int32_t)tokenizer_vocab_size(t), texts[i]);
+        time_state(w, (int32_t)tokenizer_vocab_size(t), texts[i], false);
+    for (size_t i = 0; i < COUNT_OF(calls); i++)
+        time_state(w, (int32_t)tokenizer_vocab_size(t), calls[i], true);
     time_kept(w, (int32_t)tokenizer_vocab_size(t));
     tokenizer_destroy(t);
     return 0;

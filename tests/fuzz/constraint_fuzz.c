@@ -1,9 +1,9 @@
 /*
  * Any bytes as an answer that must be a JSON object, or a call: one of some heads, an object and a
- * tail. The first byte says which and what may come before it; for a call tail and heads follow,
- * with tabs between them, as far as the second byte says. As far as the bytes of the answer are
- * taken, as many more as constraint_closing says make it whole, what is whole is an object for
- * jansson, and around it stand a head and the tail.
+ * tail, or parameters in Qwen3-Coder's XML. The first byte says which and what may come before it;
+ * for a call tail and heads follow, with tabs between them, as far as the second byte says. As far
+ * as the bytes of the answer are taken, as many more as constraint_closing says make it whole, what
+ * is whole is an object for jansson, and around it stand a head and the tail.
  */
 #include "base/check.h"
 #include "partition/constraint.h"
@@ -15,6 +15,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MAX_PARTS = 9, RUN_BYTES = 6 };
+enum shape { OBJECT, HERMES, ANY_HEADS, CODER, SHAPES };
 
 /* --- heads and tail ----------------------------------------------------------------------------
  */
@@ -38,23 +39,28 @@ static int parts_of(char *text, char *parts[MAX_PARTS])
     return count;
 }
 
-/* As calls_must writes it, but with these parts; `plain`: nothing around the names. */
-static char *text_of(const uint8_t *data, size_t size, bool plain, struct constraint *c)
+/* As calls_must writes it, but with these parts; of CODER's heads each ends in its parameters. */
+static char *text_of(const uint8_t *data, size_t size, enum shape shape, struct constraint *c)
 {
-    static const char before[] = "<tool_call>\n{\"name\": \"", behind[] = "\", \"arguments\": ";
+    const char *before = shape == HERMES  ? "<tool_call>\n{\"name\": \""
+                         : shape == CODER ? "<tool_call>\n<function="
+                                          : "";
+    const char *behind = shape == HERMES ? "\", \"arguments\": " : "";
     char *parts[MAX_PARTS], *own = check_calloc(1, size + 1);
     memcpy(own, data, size);
     int count = parts_of(own, parts);
-    char *text = check_calloc(1, size + MAX_PARTS * (sizeof before + sizeof behind)), *at = text;
+    char *text = check_calloc(1, size + MAX_PARTS * 50), *at = text;
     for (int i = 0; i < count; i++) {
-        const char *words[] = {i > 0 && !plain ? before : "", parts[i],
-                               i > 0 && !plain ? behind : ""};
+        const char *words[] = {i > 0            ? before
+                               : shape == CODER ? "</"
+                                                : "",
+                               parts[i], i > 0 ? behind : ""};
         for (size_t k = 0; k < 3; k++)
             at = stpcpy(at, words[k]);
         at++;
     }
     free(own);
-    c->kind = CONSTRAINT_CALL;
+    c->kind = shape == CODER ? CONSTRAINT_CODER : CONSTRAINT_CALL;
     c->text = text;
     c->text_len = (uint32_t)(at - text);
     c->heads = (uint16_t)(count - 1);
@@ -137,7 +143,8 @@ static void check(const struct constraint *c, const uint8_t *data, size_t size)
 {
     struct constraint_state s;
     constraint_start(c, &s);
-    struct answer a = {.text = check_calloc(1, size + c->text_len + 256)};
+    /* Whatever was taken, what is missing is as much as at first, and one parameter more. */
+    struct answer a = {.text = check_calloc(1, size + 4 * (size_t)c->text_len + 4096)};
     CHECK(constraint_least_tokens(c) == constraint_closing(c, &s) + 1, "the least");
     for (size_t i = 0; i < size; i++) {
         struct constraint_state next = s;
@@ -155,7 +162,11 @@ static void check(const struct constraint *c, const uint8_t *data, size_t size)
         add(&a, c, &s, byte);
     }
     CHECK(constraint_closing(c, &s) == 0 && !constraint_take(c, &s, ' '), "the end is not the end");
-    check_whole(c, &a);
+    size_t tail = c->kind == CONSTRAINT_CODER ? strlen(c->text) : 0;
+    if (c->kind != CONSTRAINT_CODER)
+        check_whole(c, &a);
+    CHECK(a.len >= tail && (tail == 0 || memcmp(a.text + a.len - tail, c->text, tail) == 0),
+          "not the tail");
     free(a.text);
 }
 
@@ -166,13 +177,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     struct constraint c = {.kind = CONSTRAINT_JSON_OBJECT,
                            .thought = data[0] % CONSTRAINT_THOUGHTS};
-    int shape = data[0] / CONSTRAINT_THOUGHTS % 3; /* an object, a call, a call of any heads */
-    if (shape == 0) {
+    enum shape shape = (enum shape)(data[0] / CONSTRAINT_THOUGHTS % SHAPES);
+    if (shape == OBJECT) {
         check(&c, data + 1, size - 1);
         return 0;
     }
     size_t parts = data[1] < size - 2 ? data[1] : size - 2;
-    char *text = text_of(data + 2, parts, shape == 2, &c);
+    char *text = text_of(data + 2, parts, shape, &c);
     if (constraint_check(&c, &none, false, 0, NULL) == OK)
         check(&c, data + 2 + parts, size - 2 - parts);
     free(text);

@@ -236,6 +236,17 @@ static void the_template_chooses_the_format(void **state)
     assert_int_equal(answer.code, 200);
     assert_int_equal(fake_params.calls, CALLS_CODER);
     assert_non_null(fake_params.tools);
+    call("POST", CHAT, "", "{" MESSAGES "," TOOLS ",\"seed\":900,\"tool_choice\":\"required\"}");
+    assert_int_equal(answer.code, 200);
+    assert_int_equal(fake_params.constraint.kind, CONSTRAINT_CODER);
+    assert_int_equal(fake_params.constraint.heads, 2);
+    call("POST", CHAT, "",
+         "{" MESSAGES ",\"tool_choice\":\"required\",\"tools\":[{\"type\":\"function\","
+         "\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"a>\":{}}}}}]}");
+    assert_int_equal(answer.code, 400);
+    json_t *refused = parsed(answer.body.data, answer.body.len);
+    assert_string_equal(text_at(refused, "error.param"), "tools[0].function.parameters.properties");
+    json_decref(refused);
     core.served.text->template = TEMPLATE_QWEN3GUARD_GEN;
     call("POST", CHAT, "", "{" MESSAGES "," TOOLS ",\"seed\":900}");
     assert_int_equal(answer.code, 400);

@@ -239,10 +239,10 @@ static void answers_are_objects_and_what_they_are_alone(void **state)
 /* --- more forms than a step has room for --------------------------------------------------------
  */
 
-enum { CALLERS = 85, CROWD = 100, LATE = 10, LATE_FROM = 8, CALL_MOST = 60, HEAD = 23 };
+enum { CALLERS = 85, CROWD = 100, LATE = 10, LATE_FROM = 8, CALL_MOST = 70, HEAD = 23 };
 
-/* Calls of as many tools as there are requests, so that no two share a mask; the others are free.
- * The last of both come when all the others draw. */
+/* Calls, in JSON and in XML, of as many tools as there are requests, so that no two share a mask;
+ * the others are free. The last of both come when all the others draw. */
 struct crowd {
     bool together;
     struct engine *e;
@@ -277,8 +277,8 @@ static enum status submit_crowd(struct crowd *c, int32_t i, struct error *err)
     char text[64];
     struct voice *v = &c->voices[i];
     int tail = snprintf(text, sizeof text, "</call>");
-    int head = snprintf(text + tail + 1, sizeof text - (size_t)tail - 1, "<call tool%03d of many >",
-                        i);
+    int head = snprintf(text + tail + 1, sizeof text - (size_t)tail - 1,
+                        "<call tool%03d of many >%s", i, i % 2 ? "\1!p>\n" : "");
     struct request q = {.prompt = prompt,
                         .prompt_len = (int32_t)COUNT_OF(prompt),
                         .max_tokens = CALL_MOST,
@@ -286,9 +286,9 @@ static enum status submit_crowd(struct crowd *c, int32_t i, struct error *err)
                         .ignore_eos = !is_caller(i),
                         .on_token = on_crowd,
                         .user = v};
-    assert_int_equal(head, HEAD);
+    assert_int_equal(head, HEAD + (i % 2 ? 5 : 0));
     if (is_caller(i))
-        q.constraint = (struct constraint){.kind = CONSTRAINT_CALL,
+        q.constraint = (struct constraint){.kind = i % 2 ? CONSTRAINT_CODER : CONSTRAINT_CALL,
                                            .text = text,
                                            .text_len = (uint32_t)(tail + head + 2),
                                            .heads = 1};

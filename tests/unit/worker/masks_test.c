@@ -105,6 +105,54 @@ static void random_answers_are_objects(void **state)
     made_free(&made);
 }
 
+/* The same of calls in XML, whose values are free. */
+static void random_calls_end_in_time(void **state)
+{
+    (void)state;
+    static const char text[] = "</function>\n</tool_call>\0<tool_call>\n<function=a>\n"
+                               "\1!ab>\n\1?abc>\n\0<tool_call>\n<function=no>\n";
+    uint64_t seed = 2;
+    struct made_words made = made_words(VOCAB, ends, ENDS);
+    struct masks *m = masks_over(&made);
+    int values = 0;
+    static const char *const parts[] = {"x", "x<", "x</", "x</para", "x<p", "x</t"};
+    for (size_t i = 0; i < 2 * COUNT_OF(parts); i++) {
+        const struct constraint c = {
+            .kind = CONSTRAINT_CODER, .text = text, .text_len = sizeof text, .heads = 2};
+        static const char begun[] = "<tool_call>\n<function=a>\n<parameter=ab>\n";
+        struct constraint_state s;
+        struct mask mask;
+        constraint_start(&c, &s);
+        for (const char *at = begun; *at; at++)
+            assert_true(constraint_take(&c, &s, (unsigned char)*at));
+        for (const char *at = parts[i / 2]; *at; at++)
+            assert_true(constraint_take(&c, &s, (unsigned char)*at));
+        check_mask(&made, m, &c, &s, i % 2 ? 300 : constraint_closing(&c, &s) + 3, &mask);
+    }
+    for (int32_t trial = 0; trial < 40; trial++) {
+        const struct constraint c = {.kind = CONSTRAINT_CODER,
+                                     .thought = (enum constraint_thought)(trial % 3),
+                                     .text = text,
+                                     .text_len = sizeof text,
+                                     .heads = 2};
+        int32_t least = constraint_least_tokens(&c);
+        int32_t left = trial % 4 ? least + random_int(&seed, 0, 90) : least;
+        struct constraint_state s;
+        struct mask mask;
+        constraint_start(&c, &s);
+        for (int32_t id = -1; !made_is_end(ends, ENDS, id); left--) {
+            assert_true(left > 0);
+            check_mask(&made, m, &c, &s, left, &mask);
+            values += constraint_run(&s) == CONSTRAINT_PARAMETER;
+            id = draw(&mask, &seed);
+            assert_true(masks_take(m, &c, id, &s));
+        }
+    }
+    assert_true(values > 50);
+    masks_destroy(m);
+    made_free(&made);
+}
+
 /* One that says something, too: it ends an answer, and stands in none. */
 static void an_ordinary_token_may_be_an_end(void **state)
 {
@@ -194,6 +242,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_ordinary_token_may_be_an_end),
         cmocka_unit_test(random_answers_are_objects),
+        cmocka_unit_test(random_calls_end_in_time),
         cmocka_unit_test(masks_of_one_name_are_equal),
         cmocka_unit_test(a_mask_is_made_once),
         cmocka_unit_test(what_does_not_fit_together_is_refused),

@@ -660,7 +660,7 @@ static void words_come_before_those_who_need_them(void **state)
     form.kind = WITAN__CLUSTER__V1__CONSTRAINT_KIND__CONSTRAINT_JSON_OBJECT;
     form.thought = WITAN__CLUSTER__V1__THOUGHT__THOUGHT_MAY;
     assert_int_equal(put_submit(m, 1, &s, &err), OK);
-    form.kind = (Witan__Cluster__V1__ConstraintKind)3;
+    form.kind = (Witan__Cluster__V1__ConstraintKind)CONSTRAINT_KINDS;
     assert_int_equal(put_submit(m, 2, &s, &err), ERR_INVALID);
     assert_non_null(strstr(err.msg, "constraint: "));
     form.kind = (Witan__Cluster__V1__ConstraintKind)-1;
