@@ -6,7 +6,7 @@
 
 # Debian's and Ubuntu's names. libc6-dev is named since nothing that gcc depends on brings it.
 packages_build=(gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev
-    libutf8proc-dev libssl-dev libopenmpi-dev openmpi-bin libgrpc-dev libprotobuf-c-dev
+    libutf8proc-dev libxxhash-dev libssl-dev libopenmpi-dev openmpi-bin libgrpc-dev libprotobuf-c-dev
     protobuf-c-compiler libevent-dev libcyaml-dev libyaml-dev curl)
 packages_test=(g++ libcmocka-dev libsimde-dev xz-utils python3 python3-venv curl iproute2 git git-lfs
     openssl groff-base)

@@ -19,6 +19,13 @@ enum status hash_parts(const struct hash_part *parts, int count, struct digest *
     return none(err);
 }
 
+enum status quick_sum(const void *bytes, size_t len, struct quick_sum *out, struct error *err)
+{
+    (void)bytes, (void)len;
+    *out = (struct quick_sum){0};
+    return none(err);
+}
+
 enum status hasher_create(struct hasher **out, struct error *err)
 {
     *out = NULL;

@@ -4,8 +4,10 @@
 #include "base/file.h"
 #include "base/log.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     ALIGN = 64,
@@ -87,6 +89,12 @@ static const float **vector_of(struct weights *w, const struct rank_plan *rank,
     }
 }
 
+/* Up to a page's border, so that files are read into it around the page cache. */
+static size_t arena_bytes(const struct weights *w)
+{
+    return (size_t)((w->bytes + w->vector_bytes) / FILE_PAGE + 1) * FILE_PAGE;
+}
+
 /* Counts the FFN blocks of each layer and gives each its place. */
 static enum status allocate(struct weights *w, const struct model_config *config,
                             const struct inventory *inv, const struct rank_plan *rank,
@@ -103,9 +111,7 @@ static enum status allocate(struct weights *w, const struct model_config *config
     }
     w->layers = calloc((size_t)w->layer_count, sizeof *w->layers);
     w->memory = memory;
-    /* Up to a page's border, so that files are read into it around the page cache. */
-    uint64_t pages = (w->bytes + w->vector_bytes) / FILE_PAGE + 1;
-    w->arena = memory->alloc(memory, pages * FILE_PAGE, false);
+    w->arena = memory->alloc(memory, arena_bytes(w), false);
     int32_t experts = range_size(rank->experts) > 0 ? range_size(rank->experts) : 1;
     w->ffns = calloc((size_t)w->layer_count * (size_t)experts, sizeof *w->ffns);
     if (!w->layers || !w->arena || !w->ffns)
@@ -327,10 +333,39 @@ out:
     return st;
 }
 
+enum status weights_map(struct weights *w, int fd, uint64_t offset, struct error *err)
+{
+    size_t used = (size_t)(w->bytes + w->vector_bytes);
+    if (!w->memory->host)
+        return error_set(err, ERR_UNSUPPORTED, "these weights do not lie in the host's memory");
+    if (mmap(w->arena, used, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
+        return error_errno(err, errno, "mmap of %zu bytes", used);
+    w->mapped = true;
+    madvise(w->arena, used, MADV_HUGEPAGE); /* no matter where it cannot */
+    if (mlock2(w->arena, used, MLOCK_ONFAULT) == 0)
+        return OK;
+    int e = errno;
+    weights_unmap(w);
+    return error_set(err, ERR_LIMIT, "%zu bytes may not be locked in memory: %s", used,
+                     strerror(e));
+}
+
+void weights_unmap(struct weights *w)
+{
+    if (!w->mapped)
+        return;
+    w->mapped = false;
+    void *p = mmap(w->arena, arena_bytes(w), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    CHECK(p == w->arena, "memory in place of a file's pages: %s", strerror(errno));
+    madvise(p, arena_bytes(w), MADV_HUGEPAGE);
+}
+
 void weights_destroy(struct weights *w)
 {
     if (!w)
         return;
+    weights_unmap(w); /* the allocator has its pages back */
     free(w->layers);
     w->memory->free(w->memory, w->arena);
     free(w->ffns);

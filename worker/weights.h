@@ -60,6 +60,7 @@ struct weights {
     /* owned, of `memory` but for the table of blocks */
     struct memory *memory;
     void *arena;    /* [bytes + vector_bytes], with room up to a border of FILE_PAGE */
+    bool mapped;    /* the arena is a file's pages, read-only (weights_map) */
     float *vectors; /* behind the matrices */
     struct ffn *ffns;
 };
@@ -85,6 +86,13 @@ enum status weights_load(struct weights *w, const struct inventory *inv, struct 
 /* Instead of weights_load, for benchmarks: random numbers that keep activations' size, norms and
  * biases of 1. Of bf16, fp32, packed and panels; ERR_UNSUPPORTED for others. Not collective. */
 enum status weights_random(struct weights *w, uint64_t seed, struct error *err);
+
+/* Makes the arena the file's pages from `offset` on, a border of FILE_PAGE, locked in memory as
+ * they are touched and then read-only; nothing is read yet. What cannot be changes nothing:
+ * ERR_UNSUPPORTED for memory that is not the host's, ERR_LIMIT where memory may not be locked, and
+ * others. Not collective. */
+enum status weights_map(struct weights *w, int fd, uint64_t offset, struct error *err);
+void weights_unmap(struct weights *w); /* the arena is memory as it was, of any bytes */
 
 void weights_destroy(struct weights *w);
 

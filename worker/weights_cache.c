@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,11 +25,12 @@ enum {
     AT_CHUNKS = 64,
     AT_TABLE = 72,
     AT_ZEROS = 104,
+    DATA_BORDER = 2 << 20, /* a huge page's */
     KEY_MAX_BYTES = 64 << 20,
     NAME_BYTES = 128,
 };
 
-static const char magic[AT_KEY + 1] = "witan weights 1\n";
+static const char magic[AT_KEY + 1] = "witan weights 2\n";
 
 struct weights_cache {
     char path[PATH_MAX]; /* for messages */
@@ -41,7 +43,7 @@ struct weights_cache {
     struct weights *w;
     uint64_t bytes; /* of the arena */
     uint32_t chunks;
-    struct digest *table; /* [table_bytes / 32]: `chunks` of them, then zeros */
+    struct quick_sum *table; /* [table_bytes / 16]: `chunks` of them, then zeros */
     size_t table_bytes;
 };
 
@@ -184,7 +186,7 @@ void weights_cache_close(struct weights_cache *c)
 
 static uint64_t data_offset(const struct weights_cache *c)
 {
-    return FILE_PAGE + c->table_bytes;
+    return (FILE_PAGE + c->table_bytes + DATA_BORDER - 1) / DATA_BORDER * DATA_BORDER;
 }
 
 static uint64_t chunk_offset(uint32_t chunk)
@@ -384,11 +386,38 @@ static enum status prove_head(struct weights_cache *c, struct error *err)
     return prove_header(c, found, expected, err);
 }
 
+static enum status prove_chunk(const struct weights_cache *c, uint32_t chunk, const void *bytes,
+                               struct error *err)
+{
+    uint64_t offset = data_offset(c) + chunk_offset(chunk);
+    size_t len = chunk_bytes(c, chunk);
+    struct quick_sum found;
+    TRY(quick_sum(bytes, len, &found, err));
+    if (memcmp(&found, &c->table[chunk], sizeof found) == 0)
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: chunk %u (bytes %llu to %llu): expected the bytes of its sum, found "
+                     "others",
+                     c->path, chunk, (unsigned long long)offset,
+                     (unsigned long long)(offset + len - 1));
+}
+
+/* Of a mapped arena: its pages are brought in first, as a fault on a bad disk would end the rank.
+ */
+static enum status touch_chunk(struct job *j, uint32_t chunk, char *buffer, struct error *err)
+{
+    struct weights_cache *c = j->c;
+    (void)buffer;
+    if (madvise(chunk_at(c, chunk), chunk_bytes(c, chunk), MADV_POPULATE_READ) != 0 &&
+        errno != EINVAL) /* Linux before 5.14 has none */
+        return error_errno(err, errno, "%s: chunk %u", c->path, chunk);
+    return prove_chunk(c, chunk, chunk_at(c, chunk), err);
+}
+
 static enum status read_chunk(struct job *j, uint32_t chunk, char *buffer, struct error *err)
 {
     struct weights_cache *c = j->c;
     struct memory *memory = c->w->memory;
-    struct digest leaf;
     char *to = buffer ? buffer : chunk_at(c, chunk);
     size_t len = chunk_bytes(c, chunk);
     uint64_t offset = data_offset(c) + chunk_offset(chunk);
@@ -397,13 +426,7 @@ static enum status read_chunk(struct job *j, uint32_t chunk, char *buffer, struc
             file_set_direct(c->fd, false);
         TRY(read_all(c, offset, to, len, err));
     }
-    TRY(tree_leaf(to, len, &leaf, err));
-    if (!digest_equal(&leaf, &c->table[chunk]))
-        return error_set(err, ERR_INVALID,
-                         "%s: chunk %u (bytes %llu to %llu): expected the bytes of its hash, found "
-                         "others",
-                         c->path, chunk, (unsigned long long)offset,
-                         (unsigned long long)(offset + len - 1));
+    TRY(prove_chunk(c, chunk, to, err));
     return buffer ? memory->put(memory, chunk_at(c, chunk), len, buffer, len, len, 1, err) : OK;
 }
 
@@ -426,6 +449,21 @@ static void log_loaded(const struct comm *world, double bytes, int64_t start_ns)
                  seconds > 0 ? bytes * 1e-6 / seconds : 0);
 }
 
+/* The file's pages in the arena's place, or read into it: around the page cache, where the bytes
+ * would only stand twice. */
+static enum status take_file(struct weights_cache *c, struct error *err)
+{
+    struct error why;
+    if (weights_map(c->w, c->fd, data_offset(c), &why) == OK)
+        return all_chunks(c, c->fd, touch_chunk, err);
+    if (c->w->memory->host)
+        log_info("weights cache: %s: read, not mapped: %s (`ulimit -l unlimited`, or "
+                 "LimitMEMLOCK=infinity of a systemd unit, makes starts quicker)",
+                 c->path, why.msg);
+    c->direct = file_set_direct(c->fd, true);
+    return all_chunks(c, c->fd, read_chunk, err);
+}
+
 enum status weights_cache_load(struct weights_cache *c, struct comm *world, bool *loaded,
                                struct error *err)
 {
@@ -440,11 +478,12 @@ enum status weights_cache_load(struct weights_cache *c, struct comm *world, bool
     double sums[2] = {c && c->good ? 0 : 1, c ? (double)c->bytes : 0};
     TRY(comm_allreduce_f64(world, sums, COUNT_OF(sums), err));
     if (c && sums[0] == 0) {
-        c->direct = file_set_direct(c->fd, true);
-        c->good = believe(all_chunks(c, c->fd, read_chunk, &why), &why);
+        c->good = believe(take_file(c, &why), &why);
         sums[0] = c->good ? 0 : 1;
         TRY(comm_allreduce_f64(world, sums, 1, err));
         *loaded = sums[0] == 0;
+        if (!*loaded)
+            weights_unmap(c->w);
     }
     if (c)
         close_file(c);
@@ -466,7 +505,7 @@ static enum status write_chunk(struct job *j, uint32_t chunk, char *buffer, stru
     size_t len = chunk_bytes(c, chunk);
     if (buffer)
         TRY(memory->get(memory, buffer, chunk_at(c, chunk), len, err));
-    TRY(tree_leaf(from, len, &c->table[chunk], err));
+    TRY(quick_sum(from, len, &c->table[chunk], err));
     return write_all(c, j->fd, data_offset(c) + chunk_offset(chunk), from, len, err);
 }
 
@@ -508,6 +547,8 @@ static enum status write_file(struct weights_cache *c, int fd, struct error *err
     TRY(write_all(c, fd, 0, header, sizeof header, err));
     if (fsync(fd) != 0)
         return error_errno(err, errno, "%s", c->path);
+    /* The next start's pages: huge where it maps them, not those that writing made. */
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     return OK;
 }
 

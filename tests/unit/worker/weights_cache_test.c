@@ -6,9 +6,11 @@
 
 #include "worker/weights_cache.h"
 
+#include <linux/capability.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define LEXICON WITAN_SOURCE_DIR "/deploy/lexicon/model"
@@ -244,6 +246,62 @@ static void several_chunks(void **state)
     check_layouts(LEXICON);
 }
 
+/* --- weights in the file's pages --- */
+
+/* A start that found the file, as a process that may lock no memory; its exit code is the child's.
+ */
+static int start_without_locks(const struct model *m, const struct plan *p, const char *dir,
+                               const void *bytes)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{0}};
+    const struct rlimit none = {0, 0};
+    if (setrlimit(RLIMIT_MEMLOCK, &none) != 0 || syscall(SYS_capset, &header, data) != 0)
+        return 2;
+    struct start s = start_rank(m, p, 0, dir, false);
+    bool good = s.loaded && !s.w->mapped && strstr(s.said, "read, not mapped") &&
+                strstr(s.said, "ulimit -l unlimited") &&
+                memcmp(s.w->arena, bytes, s.w->bytes + s.w->vector_bytes) == 0;
+    weights_destroy(s.w);
+    return good ? 0 : 1;
+}
+
+static void mapped_where_memory_may_be_locked(void **state)
+{
+    (void)state;
+    struct model m = model_open(LEXICON);
+    struct folder cache = folder_make();
+    struct plan *p = plan_of(&m, whole);
+    struct rlimit limit;
+    int status = 0;
+    start_loads(&m, p, 0, cache.path, true);
+    struct start s = start_rank(&m, p, 0, cache.path, false);
+    assert_true(s.loaded);
+    assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &limit), 0);
+    if (geteuid() == 0 && limit.rlim_cur > s.w->bytes + s.w->vector_bytes)
+        assert_true(s.w->mapped);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(start_without_locks(&m, p, cache.path, s.w->arena));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    /* The file may go, as the checkpoint's may; the pages stay. */
+    char *kept = malloc(s.w->bytes);
+    assert_non_null(kept);
+    memcpy(kept, s.w->arena, s.w->bytes);
+    assert_int_equal(unlink(file_of(&m, p, 0, cache.path)), 0);
+    assert_memory_equal(kept, s.w->arena, s.w->bytes);
+    weights_unmap(s.w); /* memory again, which may be written */
+    assert_false(s.w->mapped);
+    memset(s.w->arena, 1, s.w->bytes);
+    free(kept);
+    weights_destroy(s.w);
+    plan_destroy(p);
+    folder_remove(&cache);
+    model_close(&m);
+}
+
 /* --- weights on a device --- */
 
 /* Memory that keeps every byte inverted, so that nobody can use it in place. */
@@ -393,7 +451,7 @@ static void every_flip_is_found(void **state)
 {
     (void)state;
     enum { HEADER = 4096, TABLE = 4096 };
-    const uint64_t data = HEADER + TABLE, chunk = LOADER_CHUNK;
+    const uint64_t data = 2 << 20, chunk = LOADER_CHUNK;
     struct model m = model_open(LEXICON);
     struct folder cache = folder_make();
     struct plan *p = plan_of(&m, whole);
@@ -419,13 +477,13 @@ static void every_flip_is_found(void **state)
         {104, "expected zeros"},
         {HEADER - 1, "expected zeros"},
         {HEADER, "expected a table as its hash says"},
-        {HEADER + 63, "expected a table as its hash says"},
-        {HEADER + 64, "expected a table as its hash says"},
-        {data - 1, "expected a table as its hash says"},
-        {data, "chunk 0 (bytes 8192 to 16785407)"},
-        {data + chunk - 1, "chunk 0 (bytes 8192 to 16785407)"},
-        {data + chunk, "chunk 1 (bytes 16785408 to "},
-        {bytes - 1, "chunk 1 (bytes 16785408 to "},
+        {HEADER + 31, "expected a table as its hash says"},
+        {HEADER + 32, "expected a table as its hash says"},
+        {HEADER + TABLE - 1, "expected a table as its hash says"},
+        {data, "chunk 0 (bytes 2097152 to 18874367)"},
+        {data + chunk - 1, "chunk 0 (bytes 2097152 to 18874367)"},
+        {data + chunk, "chunk 1 (bytes 18874368 to "},
+        {bytes - 1, "chunk 1 (bytes 18874368 to "},
     };
     for (size_t i = 0; i < COUNT_OF(flips); i++) {
         flip_bit(path, flips[i].at, (int)(i % 8));
@@ -446,7 +504,7 @@ static void a_bad_file_is_replaced(void **state)
     struct folder cache = folder_make();
     struct plan *p = plan_of(&m, whole);
     start_loads(&m, p, 0, cache.path, true);
-    flip_bit(file_of(&m, p, 0, cache.path), 9000, 1);
+    flip_bit(file_of(&m, p, 0, cache.path), (2 << 20) + 900, 1);
     assert_false(start_loads(&m, p, 0, cache.path, true));
     assert_true(start_loads(&m, p, 0, cache.path, true));
     plan_destroy(p);
@@ -665,6 +723,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(panels),
     cmocka_unit_test(each_mode_has_its_own),
     cmocka_unit_test(several_chunks),
+    cmocka_unit_test(mapped_where_memory_may_be_locked),
     cmocka_unit_test(weights_on_a_device),
     cmocka_unit_test(all_ranks_or_none),
     cmocka_unit_test(every_flip_is_found),
