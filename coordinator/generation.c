@@ -283,6 +283,11 @@ static bool may_think(const struct core *core)
     }
 }
 
+/* Tokens at a prompt's end in which a thought that it closed ends: `</think>` and an empty line,
+ * which is one token or two. An answer that begins anew has more behind an earlier thought's end.
+ */
+enum { THOUGHT_END_TOKENS = 4 };
+
 /* What may come before content of a form: a thought, unless nobody tells it apart, the model has
  * none, or the prompt has just closed one. */
 static enum constraint_thought thought_before(const struct core *core,
@@ -291,7 +296,7 @@ static enum constraint_thought thought_before(const struct core *core,
     uint32_t close = core->served.text->think_close;
     if (!p->split_reasoning || p->in_reasoning)
         return p->in_reasoning ? CONSTRAINT_IN_THOUGHT : CONSTRAINT_NO_THOUGHT;
-    for (int32_t i = p->prompt_len - 1; i >= 0 && i >= p->prompt_len - 2; i--)
+    for (int32_t i = p->prompt_len - 1; i >= 0 && i >= p->prompt_len - THOUGHT_END_TOKENS; i--)
         if ((uint32_t)p->prompt[i] == close)
             return CONSTRAINT_NO_THOUGHT;
     return may_think(core) ? CONSTRAINT_MAY_THINK : CONSTRAINT_NO_THOUGHT;

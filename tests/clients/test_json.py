@@ -44,6 +44,8 @@ def test_every_answer_parses(client, entries):
         answers = [c for choices in pool.map(ask, range(ANSWERS // EACH)) for c in choices]
     assert len(answers) == ANSWERS
     assert all(is_object(c) for c in answers)
+    # Where the prompt has closed the thought there is no other.
+    assert not any(getattr(c.message, "reasoning_content", None) for c in answers if hasattr(c, "message"))
     texts = {getattr(c, "text", None) or c.message.content for c in answers}
     assert len(texts) > ANSWERS / 3  # no few that all fall back to
 
