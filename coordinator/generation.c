@@ -316,6 +316,11 @@ static enum status bound_thought(const struct core *core, int32_t max_tokens,
     enum constraint_thought thought = thought_before(core, p);
     if (thought == CONSTRAINT_NO_THOUGHT)
         return OK;
+    if (p->constraint.kind != CONSTRAINT_NONE &&
+        tokenizer_is_special(core->served.text->tokenizer, core->served.text->think_close))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "thinking_budget: not supported for this model beside an answer of a "
+                         "form: its </think> is a special token, which no form has");
     struct thinking t = core->served.thinking;
     t.most = p->thinking_budget - 1;
     t.inside = thought == CONSTRAINT_IN_THOUGHT;

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATUS_BYTES = 12 }; /* "HTTP/1.1 413" */
+enum { STATUS_BYTES = 20 }; /* at least "HTTP/1.1 413" */
 
 void conn_on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *conn)
 {
@@ -53,7 +53,8 @@ static void reword(struct conn *c)
     char status[STATUS_BYTES + 1] = "", words[160], body[320];
     size_t len = evbuffer_get_length(output);
     evbuffer_copyout(output, status, STATUS_BYTES);
-    int code = strncmp(status, "HTTP/1.", 7) == 0 && status[8] == ' ' ? atoi(status + 9) : 0;
+    const char *space = strchr(status, ' '); /* its version is the request's, such as 1.10 */
+    int code = strncmp(status, "HTTP/1.", 7) == 0 && space ? atoi(space + 1) : 0;
     if (code < 400) /* 100 Continue */
         return;
     describe(c->http, code, words, sizeof words);
@@ -64,11 +65,11 @@ static void reword(struct conn *c)
         words, code == 413 ? "request_too_large" : "invalid_request_error",
         code == 413 ? "request_too_large" : "bad_request");
     take_out(output, len);
-    CHECK(evbuffer_add_printf(output,
-                              "%s %s\r\nConnection: close\r\nContent-Type: application/json\r\n"
-                              "Content-Length: %d\r\n\r\n%s",
-                              status, code == 413 ? "Content Too Large" : "Bad Request", n,
-                              body) > 0,
+    CHECK(evbuffer_add_printf(
+              output,
+              "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\n"
+              "Content-Length: %d\r\n\r\n%s",
+              code, code == 413 ? "Content Too Large" : "Bad Request", n, body) > 0,
           "no memory for an answer");
     metrics_http(&c->http->core->metrics, code);
 }

@@ -124,7 +124,8 @@ static void fill_ready(const struct share_stream *st, const struct group *g,
     const Witan__Cluster__V1__Engine *e = g->ranks[0] ? g->ranks[0]->engine : NULL;
     out->numerics_class = (char *)g->class; /* packed, not changed */
     out->protocol = g->protocol;
-    out->constraints = g->constraints;
+    /* What this coordinator knows itself: it passes requests on. */
+    out->constraints = g->constraints < CONSTRAINT_KINDS ? g->constraints : CONSTRAINT_KINDS - 1;
     out->thinking = g->thinking;
     out->max_seqs = (uint32_t)g->deployment.limits.max_seqs;
     out->context = (uint32_t)g->members->core->served.context;

@@ -31,6 +31,8 @@ enum status thinking_check(const struct thinking *t, const struct constraint *c,
     bool closes = false;
     if (t->count == 0)
         return OK;
+    if (max_tokens < 0)
+        return error_set(err, ERR_INVALID, "thinking: expected max_tokens, found %d", max_tokens);
     if (t->count < 0 || t->count > THINKING_MAX_END)
         return error_set(err, ERR_INVALID, "thinking: expected at most %d ids, found %d",
                          (int)THINKING_MAX_END, t->count);

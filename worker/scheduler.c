@@ -174,10 +174,35 @@ static enum status replay(const struct scheduler *s, struct sequence *q, struct 
     return OK;
 }
 
+/* What ends a thought is not drawn, so no mask looks at it: the form must have it anyway. */
+static enum status check_ending(const struct scheduler *s, const struct request *r,
+                                struct error *err)
+{
+    const struct thinking *t = &r->thinking;
+    struct constraint within = r->constraint;
+    struct constraint_state form;
+    if (t->count == 0 || r->constraint.kind == CONSTRAINT_NONE)
+        return OK;
+    if (t->inside ? within.thought != CONSTRAINT_IN_THOUGHT
+                  : within.thought != CONSTRAINT_MAY_THINK)
+        return error_set(err, ERR_INVALID,
+                         "thinking: inside: expected as the form's thought, which is %d, found %s",
+                         (int)within.thought, t->inside ? "true" : "false");
+    within.thought = CONSTRAINT_IN_THOUGHT;
+    constraint_start(&within, &form);
+    for (int32_t i = 0; i < t->count; i++)
+        if (!masks_take(s->masks, &within, t->ids[i], &form))
+            return error_set(err, ERR_INVALID,
+                             "thinking: ids[%d]: token %d is not one that the form has there", i,
+                             t->ids[i]);
+    return OK;
+}
+
 enum status sched_submit(struct scheduler *s, const struct request *request, uint64_t *id,
                          struct error *err)
 {
     TRY(admissible(s, request, err));
+    TRY(check_ending(s, request, err));
     struct sequence *q = NULL;
     struct request r = *request;
     r.constraint.name = r.constraint.text_len > 0 ? (uint32_t)s->next_id : 0;

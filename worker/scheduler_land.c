@@ -15,8 +15,11 @@ static bool is_one_of(const int32_t *ids, int32_t count, int32_t token)
     return false;
 }
 
-static bool stops(const struct scheduler *s, const struct request *r, int32_t token)
+/* `index` of the answer: below min_tokens an end may stand only where it was not drawn. */
+static bool stops(const struct scheduler *s, const struct request *r, int32_t index, int32_t token)
 {
+    if (index < r->shaping.min_tokens)
+        return false;
     return (!r->ignore_eos && is_one_of(s->eos, s->eos_count, token)) ||
            is_one_of(r->shaping.stop_ids, r->shaping.stop_id_count, token);
 }
@@ -37,7 +40,7 @@ static enum finish take_token(struct scheduler *s, struct sequence *q, int32_t a
             edits_drew(q->edits, token);
         CHECK(sched_take(s, q, at, token), "token %d was drawn, which its form does not have",
               token);
-        if (stops(s, &q->request, token))
+        if (stops(s, &q->request, at - q->request.prompt_len, token))
             f = FINISH_STOP;
         else if (q->known == q->request.prompt_len + q->request.max_tokens)
             f = FINISH_LENGTH;

@@ -338,16 +338,22 @@ enum status weights_map(struct weights *w, int fd, uint64_t offset, struct error
     size_t used = (size_t)(w->bytes + w->vector_bytes);
     if (!w->memory->host)
         return error_set(err, ERR_UNSUPPORTED, "these weights do not lie in the host's memory");
-    if (mmap(w->arena, used, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
-        return error_errno(err, errno, "mmap of %zu bytes", used);
-    w->mapped = true;
-    madvise(w->arena, used, MADV_HUGEPAGE); /* no matter where it cannot */
-    if (mlock2(w->arena, used, MLOCK_ONFAULT) == 0)
-        return OK;
-    int e = errno;
+    w->mapped = true; /* a mmap that fails may leave a hole */
+    if (mmap(w->arena, used, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED) {
+        error_errno(err, errno, "mmap of %zu bytes", used);
+    } else if (mlock2(w->arena, used, MLOCK_ONFAULT) != 0) {
+        error_set(err, ERR_LIMIT,
+                  "%zu bytes may not be locked in memory: %s (`ulimit -l unlimited`, or "
+                  "LimitMEMLOCK=infinity of a systemd unit, makes starts quicker)",
+                  used, strerror(errno));
+    } else {
+        madvise(w->arena, used, MADV_HUGEPAGE); /* no matter where it cannot */
+        if (madvise(w->arena, FILE_PAGE, MADV_POPULATE_READ) == 0 || errno != EINVAL)
+            return OK;
+        error_set(err, ERR_UNSUPPORTED, "this kernel has no MADV_POPULATE_READ (Linux 5.14)");
+    }
     weights_unmap(w);
-    return error_set(err, ERR_LIMIT, "%zu bytes may not be locked in memory: %s", used,
-                     strerror(e));
+    return err->code;
 }
 
 void weights_unmap(struct weights *w)

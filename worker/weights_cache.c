@@ -408,8 +408,7 @@ static enum status touch_chunk(struct job *j, uint32_t chunk, char *buffer, stru
 {
     struct weights_cache *c = j->c;
     (void)buffer;
-    if (madvise(chunk_at(c, chunk), chunk_bytes(c, chunk), MADV_POPULATE_READ) != 0 &&
-        errno != EINVAL) /* Linux before 5.14 has none */
+    if (madvise(chunk_at(c, chunk), chunk_bytes(c, chunk), MADV_POPULATE_READ) != 0)
         return error_errno(err, errno, "%s: chunk %u", c->path, chunk);
     return prove_chunk(c, chunk, chunk_at(c, chunk), err);
 }
@@ -457,9 +456,7 @@ static enum status take_file(struct weights_cache *c, struct error *err)
     if (weights_map(c->w, c->fd, data_offset(c), &why) == OK)
         return all_chunks(c, c->fd, touch_chunk, err);
     if (c->w->memory->host)
-        log_info("weights cache: %s: read, not mapped: %s (`ulimit -l unlimited`, or "
-                 "LimitMEMLOCK=infinity of a systemd unit, makes starts quicker)",
-                 c->path, why.msg);
+        log_info("weights cache: %s: read, not mapped: %s", c->path, why.msg);
     c->direct = file_set_direct(c->fd, true);
     return all_chunks(c, c->fd, read_chunk, err);
 }

@@ -209,8 +209,10 @@ enum status json_text_quote_members(const char *text, size_t len, const char *na
         if (to == len)
             continue;
         size_t end = container_end(text, len, to, &depth);
-        if (is_held(text + to, end - to, depth))
+        if (is_held(text + to, end - to, depth)) {
+            at = end; /* and so is all within it */
             continue;
+        }
         TRY(buf_append(out, text + from, to - from, err));
         TRY(buf_json_string(out, text + to, end - to, err));
         at = from = end;

@@ -156,8 +156,10 @@ static void tell_experts(struct attach *a, int64_t now)
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_EXPERT_LOAD;
     m.expert_load = &load;
     struct error ignored; /* as of heartbeats */
-    rpc_send(a->call, &m.base, &ignored);
-    a->expert_sum = sum;
+    if (rpc_send(a->call, &m.base, &ignored) == OK)
+        a->expert_sum = sum;
+    else
+        a->experts_ns = 0; /* again at the next tick */
 }
 
 static void send_experts(struct attach *a, int64_t now)
