@@ -409,6 +409,17 @@ static enum status refused(struct comm *world, void *arg, struct error *err)
     q.max_tokens = 2;
     assert_int_equal(engine_submit(e, &q, NULL, err), ERR_INVALID);
     assert_non_null(strstr(err->msg, "max_tokens: expected at least 3"));
+    /* What ends a thought is not drawn: its form must have it. */
+    q = request_of(3, prompt);
+    q.constraint.thought = CONSTRAINT_NO_THOUGHT;
+    assert_int_equal(engine_submit(e, &q, NULL, err), ERR_INVALID);
+    assert_non_null(strstr(err->msg, "thinking: inside"));
+    q = request_of(3, prompt);
+    q.thinking.ids[4] = 'x';
+    assert_int_equal(engine_submit(e, &q, NULL, err), ERR_INVALID);
+    assert_non_null(strstr(err->msg, "thinking: ids[4]: token 120"));
+    q = request_of(3, prompt);
+    assert_int_equal(engine_submit(e, &q, NULL, err), OK);
     engine_destroy(e);
     model_destroy(m);
     return OK;
