@@ -261,11 +261,24 @@ struct gathering {
     const struct constraint *c;
     int32_t most, vocab, greatest;
     uint64_t *allowed;
+    /* The state that was asked last for what it needs: most tokens lead to the same few, and of
+     * many tools' heads each has to be looked at. */
+    struct constraint_state last;
+    int32_t needs; /* of `last`, or -1 */
 };
+
+static int32_t needs_of(struct gathering *g, const struct constraint_state *s)
+{
+    if (g->needs < 0 || memcmp(&g->last, s, sizeof *s) != 0) {
+        g->last = *s;
+        g->needs = constraint_closing(g->c, s);
+    }
+    return g->needs;
+}
 
 static void offer(struct gathering *g, int32_t id, const struct constraint_state *s)
 {
-    int32_t needs = constraint_closing(g->c, s);
+    int32_t needs = needs_of(g, s);
     if (id >= g->vocab)
         return;
     g->greatest = needs > g->greatest ? needs : g->greatest;
@@ -318,7 +331,8 @@ int32_t words_allowed(const struct words *w, const struct constraint *c,
                       const struct constraint_state *s, int32_t most, int32_t vocab,
                       uint64_t *allowed)
 {
-    struct gathering g = {c, most, vocab, -1, allowed};
+    struct gathering g = {
+        .c = c, .most = most, .vocab = vocab, .greatest = -1, .allowed = allowed, .needs = -1};
     const struct run *r = &w->runs[constraint_run(s)];
     bool runs = r != &w->runs[CONSTRAINT_NO_RUN];
     if (runs)
