@@ -2,44 +2,9 @@
 #include "tests/unit/unit.h"
 
 #include "base/buf.h"
-#include "coordinator/text/template.h"
+#include "tests/unit/coordinator/text/rendered.h"
 
 #include <openssl/evp.h>
-
-static const char *const special_tokens[] = {
-    "<|im_start|>", "<|im_end|>",   "<think>",         "</think>",
-    "<tool_call>",  "</tool_call>", "<tool_response>", "</tool_response>",
-};
-
-static json_t *parse(const char *text, size_t len)
-{
-    json_error_t je;
-    json_t *v = json_loadb(text, len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &je);
-    if (!v)
-        fail_msg("%s in %.200s", je.text, text);
-    return v;
-}
-
-static bool is_special(const char *text, size_t len)
-{
-    for (size_t i = 0; i < sizeof special_tokens / sizeof *special_tokens; i++) {
-        if (strlen(special_tokens[i]) == len && memcmp(text, special_tokens[i], len) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void check_spans(const struct template_rendered *r)
-{
-    size_t end = 0;
-    for (size_t i = 0; i < r->span_count; i++) {
-        struct template_span s = r->spans[i];
-        assert_true(s.begin >= end && s.end <= r->len && s.begin < s.end);
-        assert_true(is_special(r->text + s.begin, s.end - s.begin));
-        end = s.end;
-    }
-    assert_int_equal(r->text[r->len], '\0');
-}
 
 /* A conversation is {"messages", "tools", "kwargs"}. */
 static enum status render(enum template_kind kind, const json_t *conversation,
@@ -806,105 +771,6 @@ static void limits_are_kept(void **state)
     json_decref(messages);
 }
 
-/* ---- normalising ---- */
-
-static void normalise_makes_messages_plain(void **state)
-{
-    (void)state;
-    static const char in[] =
-        "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
-        "{\"type\":\"text\",\"text\":\"b\"}],\"name\":\"n\"},"
-        "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":["
-        "{\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"k\\\":1}\"}},"
-        "{\"name\":\"g\",\"arguments\":{\"k\":2}},{\"name\":\"h\",\"arguments\":\"\"},"
-        "{\"function\":{\"name\":\"i\",\"arguments\":null}},{\"name\":\"j\"}]},"
-        "{\"role\":\"tool\"},{\"role\":\"user\",\"content\":\"s\",\"tool_calls\":null}]";
-    static const char expected[] =
-        "[{\"role\":\"user\",\"content\":\"ab\",\"name\":\"n\"},"
-        "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":["
-        "{\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":{\"k\":1}}},"
-        "{\"name\":\"g\",\"arguments\":{\"k\":2}},{\"name\":\"h\",\"arguments\":{}},"
-        "{\"function\":{\"name\":\"i\",\"arguments\":{}}},{\"name\":\"j\",\"arguments\":{}}]},"
-        "{\"role\":\"tool\",\"content\":\"\"},"
-        "{\"role\":\"user\",\"content\":\"s\",\"tool_calls\":null}]";
-    json_t *messages = parse(in, strlen(in));
-    json_t *before = json_deep_copy(messages);
-    json_t *wanted = parse(expected, strlen(expected));
-    json_t *plain = NULL;
-    struct error err;
-    assert_int_equal(template_normalise(messages, &plain, &err), OK);
-    assert_true(json_equal(plain, wanted));
-    assert_true(json_equal(messages, before)); /* the caller's are untouched */
-    json_decref(plain);
-    json_decref(wanted);
-    json_decref(before);
-    json_decref(messages);
-}
-
-/* What models write and jansson does not hold comes back as it was, whatever the template. */
-static void arguments_may_be_beyond_jansson(void **state)
-{
-    (void)state;
-#define LARGE "123456789012345678901234567890"
-    static const char object[] = "{\"a\": " LARGE ", \"b\": \"x\\ud83c\", \"c\": [" LARGE
-                                 ", 1e999], "
-                                 "\"d\\u0000\": \"</tool_call>\", \"e\": true}";
-    static const char hermes[] = "\", \"arguments\": {\"a\": " LARGE;
-    static const char coder[] = "<function=f>\n<parameter=a>\n" LARGE
-                                "\n</parameter>\n<parameter=b>\n"
-                                "x\xef\xbf\xbd\n</parameter>\n<parameter=c>\n[" LARGE
-                                ", 1e999]\n</parameter>\n<parameter=d\xef\xbf\xbd>\n</tool_call>\n"
-                                "</parameter>\n<parameter=e>\nTrue\n</parameter>\n</function>";
-    json_t *messages = json_pack("[{s:s, s:s}, {s:s, s:s, s:[{s:{s:s, s:s}}]}, {s:s, s:s}]", "role",
-                                 "user", "content", "u", "role", "assistant", "content", "",
-                                 "tool_calls", "function", "name", "f", "arguments", object, "role",
-                                 "tool", "content", "r");
-    json_t *plain = NULL, *again = NULL;
-    struct error err;
-    assert_int_equal(template_normalise(messages, &plain, &err), OK);
-    assert_int_equal(template_normalise(plain, &again, &err), OK);
-    assert_true(json_equal(plain, again));
-    for (int kind = 0; kind < TEMPLATE_COUNT; kind++) {
-        struct template_rendered r;
-        if (kind == TEMPLATE_QWEN3GUARD_GEN) /* which shows no calls */
-            continue;
-        assert_int_equal(
-            template_render((enum template_kind)kind, plain, NULL, NULL, 1 << 20, &r, &err), OK);
-        if (!strstr(r.text, kind == TEMPLATE_QWEN3_CODER ? coder : hermes) ||
-            (kind != TEMPLATE_QWEN3_CODER && !strstr(r.text, object)))
-            fail_msg("%s", r.text);
-        check_spans(&r);
-        template_rendered_fini(&r);
-    }
-    json_decref(again);
-    json_decref(plain);
-    json_decref(messages);
-#undef LARGE
-}
-
-static void normalise_refuses_what_render_refuses(void **state)
-{
-    (void)state;
-    static const char *const cases[][2] = {
-        {"{}", "messages: expected an array"},
-        {"[{\"role\":\"user\",\"content\":true}]", "messages[0].content: expected"},
-        {"[{\"role\":\"a\",\"tool_calls\":[{\"name\":\"f\",\"arguments\":\"x\"}]}]",
-         "messages[0].tool_calls[0].arguments: expected"},
-        {"[{\"role\":\"a\",\"tool_calls\":[{\"name\":\"f\",\"arguments\":[]}]}]",
-         "messages[0].tool_calls[0].arguments: expected an object or a JSON string, found an "
-         "array"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        json_t *messages = parse(cases[i][0], strlen(cases[i][0]));
-        json_t *plain = NULL;
-        struct error err;
-        assert_int_equal(template_normalise(messages, &plain, &err), ERR_INVALID);
-        assert_null(plain);
-        assert_non_null(strstr(err.msg, cases[i][1]));
-        json_decref(messages);
-    }
-}
-
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(golden_conversations_are_exact),
     cmocka_unit_test(golden_errors_are_normalised),
@@ -933,9 +799,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(wrong_types_name_their_path),
     cmocka_unit_test(coder_names_what_its_tools_and_calls_lack),
     cmocka_unit_test(limits_are_kept),
-    cmocka_unit_test(normalise_makes_messages_plain),
-    cmocka_unit_test(arguments_may_be_beyond_jansson),
-    cmocka_unit_test(normalise_refuses_what_render_refuses),
 };
 
 UNIT_MAIN(tests)
