@@ -1,9 +1,9 @@
 /* Products of activations with weights, plain or in panels: see stages_private.h. No state. */
 #include "worker/cpu/stages_private.h"
 
-/* A task reads about so many bytes of weights, and more where rows keep it busy; but a thread gets
- * some tasks, so that all end together. */
-enum { TASK_BYTES = 48 << 10, TASK_ROWS = 32, TASKS_A_THREAD = 8 };
+/* A task reads about so many bytes of weights, for memory gives most to threads that read on and on,
+ * and more where rows keep it busy; but a thread gets some tasks, so that all end together. */
+enum { TASK_BYTES = 256 << 10, TASK_ROWS = 32, TASKS_A_THREAD = 8 };
 
 static uint64_t unit_bytes(const struct matrix *w)
 {
