@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/pool.h"
+#include "base/service.h"
 #include "partition/plan.h"
 #include "proto/pki.h"
 
@@ -404,6 +405,7 @@ static int serve(struct config *c, const struct flags *f, int ready_fd)
 {
     struct error err;
     struct run_folder run = {.lock_fd = -1};
+    service_open();
     enum status st = run_folder_create(f->run_dir, &run, &err);
     if (st == OK && ready_fd >= 0)
         st = open_log(&run, ready_fd, &err);

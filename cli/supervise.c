@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/service.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -119,6 +120,7 @@ void supervise_enter(struct supervisor *s, enum phase phase)
     if (phase == STOP && s->coordinator == 0)
         phase = TERMINATE; /* nobody is left to ask the ranks */
     s->phase = phase;
+    service_tell("STOPPING=1");
     int ms = phase == STOP && s->failed ? STOP_FAILED_MS : lasts_ms[phase];
     s->deadline_ns = clock_now_ns() + (int64_t)ms * 1000000;
     if (phase == STOP)

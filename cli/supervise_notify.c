@@ -1,6 +1,7 @@
 /* What the coordinator tells, and what others may read of it: see supervise_private.h. */
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/service.h"
 #include "cli/supervise_private.h"
 
 #include <errno.h>
@@ -123,6 +124,7 @@ static void print_ready(const struct supervisor *s, FILE *out)
 
 static void tell_ready(struct supervisor *s)
 {
+    service_tell("READY=1\nSTATUS=serves %s", s->o->config->model.name);
     if (s->ready_fd < 0) {
         print_ready(s, stdout);
         return;
@@ -175,6 +177,7 @@ static void on_serving(struct supervisor *s)
         return;
     if (s->restart.served)
         supervise_say("the coordinator (process %d) serves again", (int)s->coordinator);
+    service_tell("STATUS=serves %s", s->o->config->model.name);
     restart_ready(&s->restart, clock_now_ns());
 }
 

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/service.h"
 #include "coordinator/drain.h"
 #include "coordinator/hang.h"
 #include "coordinator/http.h"
@@ -108,6 +109,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
         c->deadline_ns = 0;
         return;
     }
+    service_tell("STOPPING=1");
     log_info("%s: stopping", number == SIGINT ? "SIGINT" : "SIGTERM");
     if (c->http)
         http_stop(c->http);
@@ -156,6 +158,7 @@ static void on_group(const char *group, const char *state, const char *message)
         c->told_ready = true;
         notify("ready");
         log_info("ready: %s", c->core->served.name);
+        service_tell("STATUS=serves %s", c->core->served.name);
     }
     if (c->core->members)
         on_second(-1, 0, c);
@@ -318,9 +321,11 @@ int main(int argc, char **argv)
     if (code != 0)
         return code;
     signal(SIGPIPE, SIG_IGN);
+    service_open();
     the_coordinator = &c;
     enum status st = start(&c, path, &err);
     if (st == OK) {
+        service_tell("READY=1\nSTATUS=listens, waits for ranks"); /* which start after it */
         loop_run(c.loop);
     } else {
         fprintf(stderr, "witan-coordinator: %s\n", err.msg);
