@@ -11,6 +11,8 @@ packages_build=(gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcr
 packages_test=(g++ libcmocka-dev libsimde-dev xz-utils python3 python3-venv curl iproute2 git git-lfs
     openssl groff-base)
 packages_browser=(chromium-headless-shell) # 100 MB, 300 MB on the disk; Ubuntu has none
+packages_deploy=(dpkg-dev debhelper systemd procps) # of tests of deploy/: packages, units
+packages_long=(lintian) # with --long: 130 packages of Perl
 packages_fuzz=(clang) # and clang's run-time library, see fuzz_runtime_package
 packages_oracle=(python3 python3-venv)
 packages_lint=(clang-format clang-tidy cppcheck shellcheck git)
