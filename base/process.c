@@ -2,10 +2,19 @@
  * kernel's "Control Group v2", memory.max, memory.current, memory.stat. */
 #include "base/process.h"
 
+#include "base/sandbox.h"
+
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
+#include <linux/capability.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 uint64_t process_resident_bytes(void)
@@ -81,4 +90,48 @@ uint64_t process_available_bytes(void)
                                number_in("/proc/meminfo", "SwapFree:", 0));
     uint64_t group = cgroup_available();
     return machine == 0 || machine < group ? machine : group;
+}
+
+void process_no_core_files(void)
+{
+    const struct rlimit none = {0};
+    if (sandbox_here())
+        setrlimit(RLIMIT_CORE, &none);
+}
+
+void process_no_dumps(void)
+{
+    process_no_core_files();
+    if (sandbox_here())
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* May it lock memory without a limit? */
+static bool may_lock(void)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {0};
+    return syscall(SYS_capget, &head, data) == 0 && (data[0].effective & (1u << CAP_IPC_LOCK)) != 0;
+}
+
+enum status process_lock_memory(uint64_t more_bytes, struct error *err)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0)
+        return error_errno(err, errno, "RLIMIT_MEMLOCK");
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_MEMLOCK, &limit);
+    uint64_t mapped = 1024 * number_in("/proc/self/status", "VmSize:", 0),
+             need = mapped + more_bytes;
+    if (!may_lock() && limit.rlim_max != RLIM_INFINITY && limit.rlim_max < need)
+        return error_set(err, ERR_LIMIT,
+                         "retention.mlock: expected RLIMIT_MEMLOCK of %llu MiB or more, or "
+                         "CAP_IPC_LOCK, found %llu MiB: raise it (`ulimit -l unlimited`; systemd: "
+                         "LimitMEMLOCK=infinity; limits.conf: memlock), or set retention.mlock: "
+                         "false and switch swap off",
+                         (unsigned long long)(need >> 20),
+                         (unsigned long long)(limit.rlim_max >> 20));
+    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0)
+        return error_errno(err, errno, "retention.mlock: mlockall");
+    return OK;
 }

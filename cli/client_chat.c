@@ -11,6 +11,7 @@
 #include "cli/terminal.h"
 
 #include "base/check.h"
+#include "base/process.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -274,6 +275,7 @@ int cmd_chat(int argc, char **argv)
 {
     static struct chat c; /* its tables are large */
     struct error err;
+    process_no_dumps(); /* of what is said */
     client_init(&c.where);
     talk_init(&c.talk);
     int code = parse(&c, argc, argv);

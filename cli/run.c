@@ -6,6 +6,8 @@
 #include "cli/cli.h"
 #include "cli/requests.h"
 
+#include "base/process.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +217,7 @@ static enum status run(struct run_args *a, char **argv, struct error *err)
 int cmd_run(int argc, char **argv)
 {
     struct run_args a = {0};
+    process_no_dumps(); /* of prompts and answers */
     int code = parse(&a, argc, argv);
     if (code != 0)
         return code;

@@ -66,6 +66,8 @@ static const char usage[] =
     "                     with --manifest: keep weights there as they lie in memory, for the next "
     "start\n"
     "  --pki DIR          certificates of coordinator and ranks (default: made for this run)\n"
+    "  --no-sandbox       leave the processes all that their user may do (docs/security.md)\n"
+    "  --core-dumps       let the system write core dumps, which hold prompts and answers\n"
     "  --verbose          say where memory and time go\n"
     "  --detach           go on in the background once ready; its log is serve.log in\n"
     "  --run-dir DIR      (default ~/.local/state/witan/serve; without --detach a temporary one);\n"
@@ -82,7 +84,7 @@ struct flags {
     const char *manifest, *trust, *weights_cache;
     int32_t tp, ep, pp, w, groups;
     int32_t context, sequences, step_tokens, threads, threshold, stall_ms, speculate;
-    bool verbose, detach, stop, insecure;
+    bool verbose, detach, stop, insecure, no_sandbox, core_dumps;
     char *const *mpirun_more;
 };
 
@@ -175,6 +177,8 @@ static int take_bool(struct flags *f, const char *flag)
     } bools[] = {{"--verbose", &f->verbose},
                  {"--detach", &f->detach},
                  {"--stop", &f->stop},
+                 {"--no-sandbox", &f->no_sandbox},
+                 {"--core-dumps", &f->core_dumps},
                  {"--insecure", &f->insecure}};
     for (size_t i = 0; i < COUNT_OF(bools); i++) {
         if (strcmp(flag, bools[i].name) == 0)
@@ -340,6 +344,9 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         return error_set(err, ERR_INVALID,
                          "--threshold: expected --manifest and --trust with it, found neither");
     c->model.threshold = f->threshold ? f->threshold : c->model.threshold;
+    if (f->no_sandbox)
+        set_text(&c->sandbox, "off");
+    c->core_dumps |= f->core_dumps;
     c->verbose |= f->verbose;
     c->listen.insecure |= f->insecure;
     if (f->groups || c->groups_count == 0)

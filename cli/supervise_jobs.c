@@ -125,6 +125,10 @@ static void worker_words(const struct supervisor *s, const struct config_group *
         words_add(out, "--collectives");
         words_add(out, "%s", c->model.collectives);
     }
+    if (!config_sandbox(c))
+        words_add(out, "--no-sandbox");
+    if (c->core_dumps)
+        words_add(out, "--core-dumps");
     if (c->verbose)
         words_add(out, "--verbose");
 }

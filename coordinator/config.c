@@ -39,6 +39,7 @@ enum status config_init(struct config *c, struct error *err)
     } presets[] = {
         {&c->name, "witan"},
         {&c->region, ""},
+        {&c->sandbox, "on"},
         {&c->model.device, "cpu"},
         {&c->model.weights, "published"},
         {&c->model.collectives, "auto"},
@@ -140,6 +141,9 @@ static void merge(struct config *c, struct config *from)
     CONFIG_MODEL_INTS(X)
 #undef X
     c->listen.insecure |= from->listen.insecure;
+    c->core_dumps |= from->core_dumps;
+    c->retention.mlock |= from->retention.mlock;
+    c->retention.wipe |= from->retention.wipe;
     c->verbose |= from->verbose;
     if (from->groups_count > 0) {
         complete_groups(from);
@@ -182,6 +186,11 @@ enum status config_read(const char *path, struct config *c, struct error *err)
 bool config_cuda(const struct config *c)
 {
     return strcmp(c->model.device, "cuda") == 0;
+}
+
+bool config_sandbox(const struct config *c)
+{
+    return strcmp(c->sandbox, "on") == 0;
 }
 
 uint64_t config_prefix_domain(const struct config *c, uint64_t tenant)

@@ -80,6 +80,14 @@ struct config {
     /* Folder made by `witan pki`: ca.pem, coordinator.pem and .key, worker.pem and .key. NULL:
      * `witan serve` makes one that lives as long as it does (single machine only). */
     char *pki;
+    /* "on" (default): what processes may do is cut down once they have started (base/sandbox.h);
+     * "off". */
+    char *sandbox;
+    bool core_dumps; /* true: the system may write them, with what is in memory; default false */
+    struct {
+        bool mlock; /* the coordinator's memory stays out of swap; default false */
+        bool wipe;  /* KV blocks and memory are overwritten when they are released; default false */
+    } retention;
     struct config_group *groups; /* default: one, "g0", on this machine */
     uint32_t groups_count;
     /* "host:port" of listen.cluster of the other coordinators of these groups; default: none. */
@@ -149,6 +157,9 @@ enum status address_split(const char *address, char host[256], int *port, struct
 
 /* Do the ranks compute on GPUs? */
 bool config_cuda(const struct config *c);
+
+/* Are processes to be cut down once they have started? */
+bool config_sandbox(const struct config *c);
 
 /* In which domain a tenant's requests share prefixes of prompts (limits.prefix_cache). */
 uint64_t config_prefix_domain(const struct config *c, uint64_t tenant);

@@ -83,11 +83,13 @@ static enum status check_limits(const struct config *c, struct error *err)
     static const char *const devices[] = {"cpu", "cuda", NULL};
     static const char *const weights[] = {"published", "int8", "int4", NULL};
     static const char *const collectives[] = {"auto", "nccl", "staged", NULL};
+    static const char *const sandbox[] = {"on", "off", NULL};
 #define X(key, preset, min, max) TRY(check_int("limits." #key, c->limits.key, min, max, err));
     CONFIG_LIMITS(X)
 #undef X
     TRY(check_choice("limits.kv", c->limits.kv, kv, err));
     TRY(check_choice("limits.kernels", c->limits.kernels, kernels, err));
+    TRY(check_choice("sandbox", c->sandbox, sandbox, err));
     TRY(check_choice("limits.prefix_cache", c->limits.prefix_cache, prefixes, err));
     TRY(check_choice("model.device", c->model.device, devices, err));
     TRY(check_choice("model.weights", c->model.weights, weights, err));

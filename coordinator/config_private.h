@@ -72,6 +72,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(listen.tls.client_ca)                                                                        \
     X(listen.keys)                                                                                 \
     X(pki)                                                                                         \
+    X(sandbox)                                                                                     \
     X(limits.kv)                                                                                   \
     X(limits.kernels)                                                                              \
     X(limits.prefix_cache)

@@ -12,6 +12,7 @@ enum { ITEMS = CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER };
 
 #define MODEL __typeof__(((struct config *)NULL)->model)
 #define LISTEN __typeof__(((struct config *)NULL)->listen)
+#define RETENTION __typeof__(((struct config *)NULL)->retention)
 #define LIMITS __typeof__(((struct config *)NULL)->limits)
 
 #define FIELD_TEXT(type, member)                                                                   \
@@ -97,12 +98,21 @@ static const cyaml_schema_field_t limits_fields[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t retention_fields[] = {
+    FIELD_BOOL(RETENTION, mlock),
+    FIELD_BOOL(RETENTION, wipe),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t config_fields[] = {
     FIELD_TEXT(struct config, name),
     FIELD_TEXT(struct config, region),
     FIELD_MAPPING(struct config, model),
     FIELD_MAPPING(struct config, listen),
     FIELD_TEXT(struct config, pki),
+    FIELD_TEXT(struct config, sandbox),
+    FIELD_BOOL(struct config, core_dumps),
+    FIELD_MAPPING(struct config, retention),
     CYAML_FIELD_SEQUENCE("groups", ITEMS, struct config, groups, &group_schema, 0,
                          CONFIG_MAX_GROUPS),
     CYAML_FIELD_SEQUENCE("peers", ITEMS, struct config, peers, &peer_schema, 0, CONFIG_MAX_PEERS),

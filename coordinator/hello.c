@@ -168,6 +168,11 @@ struct group *member_admit(struct member *r, const Witan__Cluster__V1__Hello *h)
     } else if (g->ranks[h->rank])
         member_refuse(r, RPC_ALREADY_EXISTS, "rank %u of group %s is attached already", h->rank,
                       h->group);
+    else if (m->core->config->retention.wipe && !h->wipes)
+        member_refuse(r, RPC_FAILED_PRECONDITION,
+                      "retention.wipe: the rank (witan %s) is of a release that wipes nothing: "
+                      "install witan %s there too",
+                      h->software_version, WITAN_VERSION);
     else if (right_class(r, h) && class_of_peers(r, g, h)) {
         note_class(g, h);
         return g;
@@ -234,6 +239,7 @@ void member_send_plan(struct group *g, struct member *r)
     plan.stall_ms = (uint32_t)core->config->limits.stall_ms;
     plan.speculate = core->config->limits.speculate;
     plan.no_prefix_cache = strcmp(core->config->limits.prefix_cache, "off") == 0;
+    plan.wipe = core->config->retention.wipe;
     plan.slices = &slices;
     plan.heartbeat_ms = hang_beat_ms(core->config->limits.step_timeout_s);
     plan.reattach_timeout_s = (uint32_t)core->config->limits.reattach_timeout_s;

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/service.h"
+#include "coordinator/confine.h"
 #include "coordinator/drain.h"
 #include "coordinator/hang.h"
 #include "coordinator/http.h"
@@ -263,6 +264,7 @@ static enum status start(struct coordinator *c, const char *path, struct error *
     TRY(config_read(path, &c->config, err));
     TRY(config_check(&c->config, err));
     log_set_level(c->config.verbose ? LOG_INFO : LOG_WARN);
+    TRY(confine(&c->config, err)); /* from here on no more than is configured */
     TRY(loop_create(&c->loop, err));
     TRY(watch(c, err));
     TRY(rpc_create(1000, NULL, NULL, &c->rpc, err));

@@ -15,6 +15,7 @@ struct block {
     uint64_t hash;
     int32_t holds;
     int32_t chain;          /* the next of its bucket */
+    bool dirty;             /* in the list of those to be wiped */
     int32_t before, behind; /* kept and held by nobody: neighbours in order of release; free: behind
                                is the next free one */
 };
@@ -33,6 +34,8 @@ struct blocks {
     int32_t oldest, newest; /* kept and held by nobody */
     int32_t cached;
     uint64_t evicted;
+    int32_t *dirty; /* [count], of which dirty_count; NULL: nobody asks */
+    int32_t dirty_count;
 };
 
 enum status blocks_create(int32_t count, bool cache, struct blocks **out, struct error *err)
@@ -73,6 +76,7 @@ void blocks_destroy(struct blocks *b)
     free(b->block);
     free(b->tokens);
     free(b->bucket);
+    free(b->dirty);
     free(b);
 }
 
@@ -111,6 +115,38 @@ static void take_out(struct blocks *b, int32_t i)
     b->cached--;
 }
 
+enum status blocks_note_dirty(struct blocks *b, struct error *err)
+{
+    if (!b->dirty)
+        b->dirty = calloc((size_t)b->count, sizeof *b->dirty);
+    return b->dirty
+               ? OK
+               : error_set(err, ERR_NO_MEMORY, "no memory to keep book of %d KV blocks", b->count);
+}
+
+int32_t blocks_dirty(const struct blocks *b, const int32_t **list)
+{
+    *list = b->dirty;
+    return b->dirty_count;
+}
+
+void blocks_wiped(struct blocks *b)
+{
+    for (int32_t i = 0; i < b->dirty_count; i++)
+        b->block[b->dirty[i]].dirty = false;
+    b->dirty_count = 0;
+}
+
+static void note_dirty(struct blocks *b, int32_t i)
+{
+    if (!b->dirty)
+        return;
+    memset(b->tokens[i], 0, sizeof b->tokens[i]);
+    if (!b->block[i].dirty)
+        b->dirty[b->dirty_count++] = i;
+    b->block[i].dirty = true;
+}
+
 static int32_t evict(struct blocks *b)
 {
     int32_t i = b->oldest;
@@ -123,6 +159,7 @@ static int32_t evict(struct blocks *b)
     *link = k->chain;
     take_out(b, i);
     k->serial = 0;
+    note_dirty(b, i);
     b->evicted++;
     return i;
 }
@@ -184,6 +221,7 @@ void blocks_release(struct blocks *b, int32_t block)
     if (--k->holds > 0)
         return;
     if (k->serial == 0) {
+        note_dirty(b, block);
         k->behind = b->free;
         b->free = block;
         b->free_count++;

@@ -50,6 +50,14 @@ struct prefix blocks_prefix(const struct blocks *b, int32_t block);
  * what it follows. */
 void blocks_release(struct blocks *b, int32_t block);
 
+/* From now on, notes which blocks nobody has any more and still hold somebody's K and V: those
+ * released that are not kept, and those that the cache gave up. ERR_NO_MEMORY. */
+enum status blocks_note_dirty(struct blocks *b, struct error *err);
+/* How many there are, *list to them, each once. They are to be wiped before anything is written to
+ * them: by the step that is made next. */
+int32_t blocks_dirty(const struct blocks *b, const int32_t **list);
+void blocks_wiped(struct blocks *b); /* all of them have been handed on */
+
 int32_t blocks_free(const struct blocks *b);   /* that blocks_take can give */
 int32_t blocks_cached(const struct blocks *b); /* of these, kept */
 uint64_t blocks_evicted(const struct blocks *b);

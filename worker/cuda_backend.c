@@ -101,6 +101,15 @@ static enum status device_get(struct memory *m, void *to, const void *from, uint
                   : cuda_failed(be, e, "copying from it", err);
 }
 
+static enum status device_clear(struct memory *m, void *p, uint64_t bytes, struct error *err)
+{
+    struct backend *be = backend_of(m);
+    int e = be->cuda->use(be->device);
+    if (e == 0)
+        e = be->cuda->zero(p, bytes, be->stream);
+    return e == 0 ? OK : cuda_failed(be, e, "clearing it", err);
+}
+
 struct memory *cuda_memory(struct backend *be)
 {
     return &be->memory;
@@ -502,7 +511,8 @@ enum status cuda_backend_create(const struct cuda_plugin *plugin, int device,
         return error_set(err, ERR_NO_MEMORY, "no memory for the CUDA backend");
     be->cuda = plugin;
     be->device = device;
-    be->memory = (struct memory){false, device_alloc, device_free, device_put, device_get};
+    be->memory = (struct memory){false,      device_alloc, device_free,
+                                 device_put, device_get,   device_clear};
     be->config = *config;
     be->limits = *limits;
     be->attention = attention_of(config, rank);

@@ -50,6 +50,7 @@ static enum status create_here(struct engine *e, const struct engine_options *o,
     const struct sched_options so = {.chunk = o->chunk,
                                      .stall_ms = o->stall_ms,
                                      .no_prefix_cache = o->no_prefix_cache,
+                                     .wipe = o->wipe,
                                      .speculate = o->speculate,
                                      .eos = m->config.eos,
                                      .eos_count = m->config.eos_count};
@@ -124,6 +125,10 @@ static enum status tell_step(struct engine *e, struct error *err)
     progress_meets(e->model->progress, 1);
     enum status st = step_broadcast(&e->step, e->world, err);
     progress_meets(e->model->progress, -1);
+    if (st == OK && e->step.header.wipes > 0)
+        st = kv_wipe(&e->model->kv, e->step.wipes, e->step.header.wipes, err);
+    if (st == OK && e->options.wipe && e->step.header.kind != STEP_RUN)
+        step_forget(&e->step);
     return st;
 }
 
@@ -356,6 +361,7 @@ enum status engine_stop(struct engine *e, struct error *err)
 {
     TRY(land(e, err));
     step_begin(&e->step, STEP_STOP, e->vocab_limit, false);
+    sched_wipe(e->scheduler, &e->step);
     return tell_step(e, err);
 }
 
@@ -363,6 +369,7 @@ enum status engine_park(struct engine *e, struct error *err)
 {
     TRY(land(e, err));
     step_begin(&e->step, STEP_PARK, e->vocab_limit, false);
+    sched_wipe(e->scheduler, &e->step);
     return tell_step(e, err);
 }
 

@@ -20,6 +20,7 @@ struct engine_options {
     int32_t vocab_limit; /* ids from here on are never drawn (padding); 0 = config.vocab */
     int32_t stall_ms;    /* as struct sched_options has it; 0 = no bound */
     bool no_prefix_cache;
+    bool wipe; /* KV blocks are zeroed when nobody has them any more; the same on all ranks */
     int32_t speculate; /* tokens guessed ahead of each sequence a step; 0 = none */
     /* May be NULL. Called by the engine thread at the begin and end of each step. */
     void (*on_phase)(void *user, enum engine_phase phase);

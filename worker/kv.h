@@ -38,6 +38,11 @@ enum status kv_init(struct kv_cache *kv, const struct model_config *config,
                     struct memory *memory, struct error *err);
 void kv_fini(struct kv_cache *kv);
 
+/* Zeroes these blocks in every layer, between steps: 2 x kv_heads x kv_tile_bytes x layers bytes
+ * each. */
+enum status kv_wipe(const struct kv_cache *kv, const int32_t *blocks, int32_t count,
+                    struct error *err);
+
 static inline struct kv_layer kv_layer_of(const struct kv_cache *kv, int32_t layer)
 {
     size_t bytes = (size_t)kv->blocks * (size_t)kv->heads * 2 * kv_tile_bytes(kv->dtype, kv->row);

@@ -4,9 +4,12 @@
  */
 #include "base/check.h"
 #include "base/log.h"
+#include "base/process.h"
+#include "base/sandbox.h"
 #include "partition/manifest.h"
 #include "worker/control/serve.h"
 
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -37,6 +40,8 @@ static const char usage[] =
     "  --threshold N            with --trust: at least so many (default: as the coordinator says)\n"
     "  --weights-cache DIR      with a manifest: keep weights there as they lie in memory, for the "
     "next start\n"
+    "  --no-sandbox             may do all that its user may, once it has loaded too\n"
+    "  --core-dumps             the system may write core dumps, which hold what requests say\n"
     "  --verbose                say where memory and time go\n";
 
 enum {
@@ -46,7 +51,7 @@ enum {
 
 struct worker {
     struct serve_options options;
-    bool verbose;
+    bool verbose, no_sandbox, core_dumps;
 };
 
 static int bad(const char *flag, const char *expected, const char *found)
@@ -122,6 +127,10 @@ static int parse(int argc, char **argv, struct worker *w)
                 return bad(texts[k].flag, "a value", NULL);
         } else if (strcmp(argv[i], "--verbose") == 0) {
             w->verbose = true;
+        } else if (strcmp(argv[i], "--no-sandbox") == 0) {
+            w->no_sandbox = true;
+        } else if (strcmp(argv[i], "--core-dumps") == 0) {
+            w->core_dumps = true;
         } else {
             return bad("arguments", "one of witan-worker --help", argv[i]);
         }
@@ -134,6 +143,30 @@ static int parse(int argc, char **argv, struct worker *w)
     int code = take_collectives(w->options.collectives);
     code = code == 0 ? take_device(device, w) : code;
     return code == 0 && threshold ? take_threshold(threshold, w) : code;
+}
+
+/* Before MPI and any thread; the rest follows once it has loaded: until then ranks of a machine
+ * share memory by way of each other's descriptors, and a GPU's driver opens what it needs. */
+static enum status confine(struct worker *w, struct error *err)
+{
+    const struct sandbox s = {.any_file = true, .keep = UINT64_C(1) << CAP_IPC_LOCK};
+    char words[SANDBOX_WORDS] = "";
+    /* These copy straight between processes, which is forbidden then. */
+    setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
+    setenv("UCX_TLS", "^cma", 0);
+    if (!w->core_dumps)
+        process_no_core_files();
+    w->options.no_dumps = !w->core_dumps;
+    w->options.sandbox = !w->no_sandbox;
+    if (w->no_sandbox) {
+        log_warn("--no-sandbox: this process may do all that its user may");
+        return OK;
+    }
+    enum status st = sandbox_begin(&s, words, err);
+    if (st != OK)
+        return error_advise(err, st, "--no-sandbox goes without");
+    log_info("sandbox: %s", words);
+    return OK;
 }
 
 static bool in_mpi_job(void)
@@ -223,5 +256,10 @@ int main(int argc, char **argv)
     if (code != 0)
         return code;
     log_set_level(w.verbose ? LOG_INFO : LOG_WARN);
+    struct error err;
+    if (confine(&w, &err) != OK) {
+        complain(-1, err.msg);
+        return 1;
+    }
     return in_mpi_job() ? run_mpi(&w) : run_alone(&w);
 }

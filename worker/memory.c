@@ -48,8 +48,16 @@ static enum status host_get(struct memory *m, void *to, const void *from, uint64
     return OK;
 }
 
+static enum status host_clear(struct memory *m, void *p, uint64_t bytes, struct error *err)
+{
+    (void)m;
+    (void)err;
+    memset(p, 0, bytes);
+    return OK;
+}
+
 struct memory *memory_host(void)
 {
-    static struct memory host = {true, host_alloc, host_free, host_put, host_get};
+    static struct memory host = {true, host_alloc, host_free, host_put, host_get, host_clear};
     return &host;
 }

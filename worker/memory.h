@@ -22,6 +22,8 @@ struct memory {
     /* `bytes` to the host's memory, after all stages that were called. */
     enum status (*get)(struct memory *m, void *to, const void *from, uint64_t bytes,
                        struct error *err);
+    /* Zeroes `bytes`, after all stages that were called and before those that follow. */
+    enum status (*clear)(struct memory *m, void *p, uint64_t bytes, struct error *err);
 };
 
 /* The host's memory. Pieces of a page and more begin on a page; large ones lie on huge pages, for

@@ -57,6 +57,8 @@ enum status sched_create(const struct engine_limits *limits, const struct sched_
                                  : error_set(err, ERR_NO_MEMORY, "no memory for the scheduler");
     if (st == OK)
         st = blocks_create(limits->kv_blocks, !options->no_prefix_cache, &s->blocks, err);
+    if (st == OK && options->wipe)
+        st = blocks_note_dirty(s->blocks, err);
     if (st == OK)
         st = queue_create(&s->queue, err);
     if (st != OK) {
@@ -707,6 +709,14 @@ static int32_t share_of_prompts(const struct scheduler *s, int32_t limit, int32_
     return any ? share : 0;
 }
 
+void sched_wipe(struct scheduler *s, struct step *step)
+{
+    const int32_t *dirty;
+    int32_t count = blocks_dirty(s->blocks, &dirty);
+    step_wipe(step, dirty, count);
+    blocks_wiped(s->blocks);
+}
+
 bool sched_next(struct scheduler *s, struct step *step, int32_t vocab_limit, int64_t now_ns)
 {
     CHECK(s->flight_count < SCHED_MAX_FLIGHTS, "%d steps in flight", s->flight_count);
@@ -734,6 +744,7 @@ bool sched_next(struct scheduler *s, struct step *step, int32_t vocab_limit, int
     feed_decoding(s, &m); /* where prompts have left rows */
     if (f->count == 0)
         return false;
+    sched_wipe(s, step);
     s->flight_count++;
     return true;
 }

@@ -88,6 +88,7 @@ struct sched_options {
      * token, so time may decide. */
     int32_t stall_ms;
     bool no_prefix_cache;
+    bool wipe; /* steps zero the KV blocks that nobody has any more */
     /* Tokens guessed ahead of each sequence a step (worker/guess.h), within the limits' rows and
      * logits; 0: none, MAX_GUESSES at most. No token changes by it. */
     int32_t speculate;
@@ -132,6 +133,8 @@ bool sched_cancel(struct scheduler *s, uint64_t id);
  * Ends requests whose deadline is not after `now_ns` (clock_now_ns), at most max_seqs a call.
  */
 bool sched_next(struct scheduler *s, struct step *step, int32_t vocab_limit, int64_t now_ns);
+/* Hands the blocks that are to be wiped to a step that runs nothing; sched_next does so itself. */
+void sched_wipe(struct scheduler *s, struct step *step);
 
 /* The oldest step in flight has run: `drawn` has the tokens of each sequence with `draw`, in the
  * step's order, and `logits` (may be NULL) the rows of the batch that wanted them, `stride` apart.

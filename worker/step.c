@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP_MAGIC = 0x57535031, STEP_VERSION = 3, FIRST_MESSAGE = 1024 };
+enum { STEP_MAGIC = 0x57535031, STEP_VERSION = 4, FIRST_MESSAGE = 1024 };
 
 enum status step_init(struct step *s, const struct engine_limits *limits, int32_t vocab,
                       struct error *err)
@@ -20,6 +20,7 @@ enum status step_init(struct step *s, const struct engine_limits *limits, int32_
     s->max_draws = batch_max_draws(limits);
     s->max_masks = s->max_seqs < STEP_MAX_MASKS ? s->max_seqs : STEP_MAX_MASKS;
     s->mask_row = masks_row(vocab);
+    s->max_wipes = limits->kv_blocks;
     size_t seqs = (size_t)s->max_seqs, rows = (size_t)s->max_rows, blocks = (size_t)s->max_blocks;
     size_t masks = (size_t)s->max_masks * (size_t)s->mask_row;
     s->seqs = calloc(seqs, sizeof *s->seqs);
@@ -27,17 +28,19 @@ enum status step_init(struct step *s, const struct engine_limits *limits, int32_
     s->blocks = calloc(blocks, sizeof *s->blocks);
     s->edits = calloc((size_t)s->max_edits, sizeof *s->edits);
     s->masks = calloc(masks, sizeof *s->masks);
+    s->wipes = calloc((size_t)s->max_wipes + 1, sizeof *s->wipes);
     s->mask_names = calloc((size_t)s->max_masks, sizeof *s->mask_names);
-    s->message = calloc(1, FIRST_MESSAGE + sizeof s->header + seqs * sizeof *s->seqs +
-                               (rows + blocks) * sizeof(int32_t) +
-                               (size_t)s->max_edits * sizeof *s->edits + masks * sizeof *s->masks);
+    s->message_bytes = FIRST_MESSAGE + sizeof s->header + seqs * sizeof *s->seqs +
+                       (rows + blocks + (size_t)s->max_wipes) * sizeof(int32_t) +
+                       (size_t)s->max_edits * sizeof *s->edits + masks * sizeof *s->masks;
+    s->message = calloc(1, s->message_bytes);
     s->tables = calloc(seqs * (size_t)s->table, sizeof *s->tables);
     s->pos = calloc(rows, sizeof *s->pos);
     s->row_table = calloc(rows, sizeof *s->row_table);
     s->logit_row = calloc(rows, sizeof *s->logit_row);
     s->draw = calloc((size_t)s->max_draws, sizeof *s->draw);
-    if (s->seqs && s->tokens && s->blocks && s->edits && s->masks && s->mask_names && s->message &&
-        s->tables && s->pos && s->row_table && s->logit_row && s->draw)
+    if (s->seqs && s->tokens && s->blocks && s->edits && s->masks && s->wipes && s->mask_names &&
+        s->message && s->tables && s->pos && s->row_table && s->logit_row && s->draw)
         return OK;
     step_fini(s);
     return error_set(err, ERR_NO_MEMORY, "no memory for the step description");
@@ -50,6 +53,7 @@ void step_fini(struct step *s)
     free(s->blocks);
     free(s->edits);
     free(s->masks);
+    free(s->wipes);
     free(s->mask_names);
     free(s->message);
     free(s->tables);
@@ -117,13 +121,28 @@ void step_masked(struct step *s, const struct mask *mask)
     s->seqs[h->seqs - 1].mask = 1 + at;
 }
 
+void step_wipe(struct step *s, const int32_t *blocks, int32_t count)
+{
+    CHECK(s->header.wipes + count <= s->max_wipes, "%d and %d of %d blocks to wipe",
+          s->header.wipes, count, s->max_wipes);
+    if (count > 0)
+        memcpy(s->wipes + s->header.wipes, blocks, (size_t)count * sizeof *blocks);
+    s->header.wipes += count;
+}
+
+void step_forget(struct step *s)
+{
+    memset(s->tokens, 0, (size_t)s->max_rows * sizeof *s->tokens);
+    memset(s->message, 0, s->message_bytes);
+}
+
 /* The message's parts, in order. */
 struct part {
     void *data;
     size_t bytes;
 };
 
-enum { PARTS = 6 };
+enum { PARTS = 7 };
 
 static size_t parts_of(struct step *s, struct part parts[PARTS])
 {
@@ -134,8 +153,11 @@ static size_t parts_of(struct step *s, struct part parts[PARTS])
     parts[3] = (struct part){s->blocks, (size_t)h->blocks * sizeof *s->blocks};
     parts[4] = (struct part){s->edits, (size_t)h->edits * sizeof *s->edits};
     parts[5] = (struct part){s->masks, (size_t)h->masks * (size_t)s->mask_row * sizeof *s->masks};
-    return parts[0].bytes + parts[1].bytes + parts[2].bytes + parts[3].bytes + parts[4].bytes +
-           parts[5].bytes;
+    parts[6] = (struct part){s->wipes, (size_t)h->wipes * sizeof *s->wipes};
+    size_t bytes = 0;
+    for (int i = 0; i < PARTS; i++)
+        bytes += parts[i].bytes;
+    return bytes;
 }
 
 /* Most steps fit the first message; a longer one sends its rest in a second. */
@@ -155,10 +177,11 @@ enum status step_broadcast(struct step *s, struct comm *world, struct error *err
     CHECK(h->magic == STEP_MAGIC && h->version == STEP_VERSION && h->seqs >= 0 &&
               h->seqs <= s->max_seqs && h->rows >= 0 && h->rows <= s->max_rows && h->blocks >= 0 &&
               h->blocks <= s->max_blocks && h->edits >= 0 && h->edits <= s->max_edits &&
-              h->masks >= 0 && h->masks <= s->max_masks,
+              h->masks >= 0 && h->masks <= s->max_masks && h->wipes >= 0 &&
+              h->wipes <= s->max_wipes,
           "step description: magic %x version %u, %d sequences, %d rows, %d blocks, %d edits, %d "
-          "masks",
-          h->magic, h->version, h->seqs, h->rows, h->blocks, h->edits, h->masks);
+          "masks, %d wipes",
+          h->magic, h->version, h->seqs, h->rows, h->blocks, h->edits, h->masks, h->wipes);
     size_t bytes = parts_of(s, parts);
     if (bytes > FIRST_MESSAGE)
         TRY(comm_broadcast(world, 0, s->message + FIRST_MESSAGE, bytes - FIRST_MESSAGE, err));

@@ -52,6 +52,7 @@ struct step_header {
     int32_t edits;       /* sum of edits */
     int32_t settle;      /* 1: it wants its tokens before it makes the next step */
     int32_t masks;       /* rows of bits; sequences may share one */
+    int32_t wipes;       /* KV blocks to be zeroed before it */
 };
 
 /* A step, written or received. Memory sized once by the limits. */
@@ -62,9 +63,11 @@ struct step {
     int32_t *blocks;          /* [max_blocks] */
     struct logit_edit *edits; /* [max_edits] */
     uint64_t *masks;          /* [max_masks][mask_row]: a bit a token that may be drawn */
+    int32_t *wipes;           /* [max_wipes]: KV blocks */
     uint64_t *mask_names;     /* [max_masks]: rank 0's, of struct mask */
-    char *message;            /* header, sequences, tokens, blocks, edits, masks, as broadcast */
-    int32_t max_seqs, max_rows, max_blocks, max_edits, max_draws, max_masks;
+    size_t message_bytes;     /* of message, at most */
+    char *message; /* header, sequences, tokens, blocks, edits, masks, wipes, as broadcast */
+    int32_t max_seqs, max_rows, max_blocks, max_edits, max_draws, max_masks, max_wipes;
     int32_t mask_row; /* words of a mask */
     int32_t table;    /* entries of a slot's block table */
     /* What step_batch makes of it. */
@@ -101,6 +104,13 @@ void step_edited(struct step *s, int32_t edits, float repetition_penalty);
 
 /* The last sequence's mask, copied unless the step has one of its name; max_masks of them fit. */
 void step_masked(struct step *s, const struct mask *mask);
+
+/* KV blocks that every rank zeroes before this step, of whatever kind: what ended left there what
+ * nobody is to find (retention.wipe). */
+void step_wipe(struct step *s, const int32_t *blocks, int32_t count);
+
+/* Forgets the tokens of the last step. */
+void step_forget(struct step *s);
 
 /* From rank 0 to all ranks of `world`. Collective. */
 enum status step_broadcast(struct step *s, struct comm *world, struct error *err);

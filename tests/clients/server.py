@@ -17,6 +17,8 @@ MODE = os.environ.get("WITAN_MODE", "serve")
 FACTOR = float(os.environ.get("WITAN_TEST_FACTOR", "1"))
 REPORT = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:|CHECK failed")
 CONTEXT = 1024
+# Tests look at servers' descriptors, which of processes that may not be dumped root alone may.
+LOOKS_IN = os.geteuid() != 0
 GROUP = "g0"
 
 
@@ -139,9 +141,12 @@ class Coordinator:
 class Direct:
     """A coordinator and, unless told otherwise, its one worker: a group of one rank."""
 
-    def __init__(self, folder: Path, workers: bool = True, **settings):
+    def __init__(self, folder: Path, workers: bool = True, worker_words: tuple = (), **settings):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self.worker_words = folder, worker_words
+        if LOOKS_IN:
+            settings.setdefault("core_dumps", True)
+            self.worker_words += ("--core-dumps",) if settings["core_dumps"] else ()
         self.pki = make_pki(folder / "pki")
         settings.setdefault("pki", self.pki)
         self.coordinator = Coordinator(folder, write_config(folder, **settings))
@@ -157,7 +162,7 @@ class Direct:
         # One that TLS refuses may end in the middle of a handshake of gRPC's.
         options = f"suppressions={TOP}/tests/clients/handshake.lsan:print_suppressions=0"
         return Process(self.folder, name, [BIN / "witan-worker", "--coordinator", self.cluster,
-                                           "--group", group, "--tls", tls],
+                                           "--group", group, "--tls", tls, *self.worker_words],
                        env={**os.environ, "LSAN_OPTIONS": options})
 
     def pids(self) -> list[int]:
@@ -179,7 +184,8 @@ class Serve:
         what = ["-c", config] if config else ["--model", MODEL, "--name", "lexicon", "--tp", 2,
                                               "--context", CONTEXT, "--listen", "127.0.0.1:0",
                                               "--grpc", "127.0.0.1:0"]
-        words = [BIN / "witan", "serve", *what, "--run-dir", run_dir]
+        words = [BIN / "witan", "serve", *what, "--run-dir", run_dir,
+                 *(["--core-dumps"] if LOOKS_IN else [])]
         # What Open MPI never frees cannot be told from what we do not: --direct looks for leaks.
         options = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
         self.process = Process(folder, "serve", words, env={**os.environ, "ASAN_OPTIONS": options})

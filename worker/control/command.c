@@ -141,6 +141,7 @@ enum status assignment_read(const Witan__Cluster__V1__Plan *p, struct assignment
     out->stall_ms = (int32_t)p->stall_ms;
     out->speculate = p->speculate;
     out->no_prefix_cache = p->no_prefix_cache;
+    out->wipe = p->wipe;
     out->vocab_limit = p->vocab_limit;
     out->weights = (enum weight_mode)p->weights;
     out->chunk = p->chunk;
@@ -419,6 +420,7 @@ static enum status compare_numbers(const struct assignment *own, const struct as
         NUMBER(stall_ms),
         NUMBER(speculate),
         NUMBER(no_prefix_cache),
+        NUMBER(wipe),
         NUMBER(manifest.threshold),
     };
 #undef NUMBER

@@ -48,6 +48,7 @@ struct assignment {
     int32_t stall_ms;  /* 0: no bound */
     int32_t speculate; /* limits.max_logits has room for it */
     bool no_prefix_cache;
+    bool wipe; /* what has ended: KV blocks, and memory that is freed */
     int32_t heartbeat_ms;
     int32_t reattach_timeout_s; /* 0: a rank whose stream has ended ends */
     struct slices slices;

@@ -86,6 +86,7 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
     m->numerics_class = out->class;
     m->hardware = &out->hardware;
     m->thinking = true;
+    m->wipes = true;
     m->constraints = o->device ? CONSTRAINT_NONE : CONSTRAINT_KINDS - 1; /* struct kernels' masks */
     return OK;
 }

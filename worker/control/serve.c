@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "base/process.h"
+#include "base/sandbox.h"
+#include "base/wipe.h"
 #include "worker/control/hello.h"
 #include "worker/control/lead.h"
 #include "worker/cuda_backend.h"
@@ -165,6 +167,7 @@ static enum status load(struct rank *r, const struct serve_options *o, struct er
         .vocab_limit = r->plan.vocab_limit,
         .stall_ms = r->plan.stall_ms,
         .no_prefix_cache = r->plan.no_prefix_cache,
+        .wipe = r->plan.wipe,
         .speculate = r->plan.speculate,
         .on_phase = on_phase,
         .user = r,
@@ -235,6 +238,22 @@ static enum status reattach(struct rank *r, struct error *err)
     return st;
 }
 
+/* All libraries and devices are open, all memory is shared. */
+static enum status seal(const struct serve_options *o, struct error *err)
+{
+    char words[SANDBOX_WORDS] = "";
+    if (o->no_dumps)
+        process_no_dumps();
+    if (!o->sandbox)
+        return OK;
+    enum status st = sandbox_seal(words, err);
+    if (st != OK)
+        return error_advise(err, st, "--no-sandbox goes without");
+    if (*words)
+        log_info("sandbox: loaded: %s", words);
+    return OK;
+}
+
 /* Until a Stop: one stream after another. */
 static enum status work_on(struct rank *r, enum serve_scope *scope, struct error *err)
 {
@@ -259,9 +278,12 @@ static enum status attached(struct rank *r, const struct serve_options *o, enum 
     TRY(st);
     *scope = SERVE_ALL;
     int64_t start = clock_now_ns();
+    if (r->plan.wipe)
+        wipe_on_free();
     TRY(comm_agree(r->world, open_manifest(r, o, err), err));
     TRY(comm_agree(r->world, check_plan(r, err), err));
     TRY(load(r, o, err));
+    TRY(comm_agree(r->world, seal(o, err), err));
     *scope = SERVE_BROKEN;
     r->load_ns = clock_now_ns() - start;
     TRY(say_ready(r, false, err));

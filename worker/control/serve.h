@@ -25,6 +25,8 @@ struct serve_options {
     const char *weights_cache; /* NULL: none */
     int32_t threshold;         /* of them at least so many; 0: as many as the coordinator says */
     const char *collectives;   /* of ranks on GPUs, as model_options has it */
+    bool no_dumps;             /* once all is loaded, as process_no_dumps has it */
+    bool sandbox;              /* forbid system calls (base/sandbox.h) once all is loaded */
     bool cuda; /* on GPUs: each rank of a machine takes the next one; false: on the processor */
     int32_t first_gpu; /* that the first takes, from 0: those before it are another group's */
 };

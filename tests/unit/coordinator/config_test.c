@@ -69,6 +69,7 @@ REFUSES(threshold_too_large, "model:\n  path: /m\n  threshold: 65\n",
         "line 3 column 14: ", "model.threshold: expected 1 to 64", "found 65")
 REFUSES(threshold_of_none, "model: {path: /m, threshold: 0}\n", "model.threshold: expected 1 to 64")
 REFUSES(yes_in_place_of_true, "verbose: yes\n", "verbose: expected true or false", "found \"yes\"")
+REFUSES(wipe_in_words, "retention: {wipe: always}\n", "retention.wipe: expected true or false")
 REFUSES(true_in_quotes, "listen: {insecure: 'true'}\n", "listen.insecure: expected true or false")
 REFUSES(anchor, "name: &a b\n", "line 1 column 7: ", "found the anchor \"a\"")
 REFUSES(alias, "name: *a\n", "found the alias \"a\"")
@@ -360,6 +361,8 @@ static void defaults(void **state)
     assert_int_equal(c.limits.memory_mb, 1024);
     assert_int_equal(c.limits.tenant_requests, 0);
     assert_int_equal(c.limits.read_timeout_s, 30);
+    assert_true(config_sandbox(&c));
+    assert_false(c.core_dumps || c.retention.mlock || c.retention.wipe);
     assert_false(c.verbose);
     assert_int_equal(config_check(&c, &err), OK); /* again */
     config_fini(&c);
@@ -375,6 +378,11 @@ static void what_is_not_said_stays(void **state)
     assert_int_equal(config_read_text("c.yaml", more, sizeof more - 1, &c, &err), OK);
     assert_int_equal(config_check(&c, &err), OK);
     assert_true(c.verbose);
+    static const char less[] = "sandbox: off\ncore_dumps: true\nretention: {wipe: true}\n";
+    assert_int_equal(config_read_text("c.yaml", less, sizeof less - 1, &c, &err), OK);
+    assert_int_equal(config_check(&c, &err), OK);
+    assert_false(config_sandbox(&c));
+    assert_true(c.core_dumps && c.retention.wipe && !c.retention.mlock);
     assert_int_equal(c.limits.chunk, 7);
     assert_int_equal(c.limits.threads, 3);
     assert_int_equal(c.limits.sequences, 64);
@@ -602,6 +610,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(threshold_of_none),
     cmocka_unit_test(yes_in_place_of_true),
     cmocka_unit_test(true_in_quotes),
+    cmocka_unit_test(wipe_in_words),
     cmocka_unit_test(anchor),
     cmocka_unit_test(alias),
     cmocka_unit_test(anchors_that_multiply),

@@ -129,6 +129,41 @@ static void a_serial_is_never_given_twice(void **state)
     blocks_destroy(b);
 }
 
+/* What nobody has any more is to be wiped, once; what is kept is not, until the cache gives it up.
+ */
+static void what_is_left_is_noted_to_be_wiped(void **state)
+{
+    (void)state;
+    struct blocks *b = make(COUNT, true);
+    struct error err;
+    const int32_t *dirty;
+    int32_t block[2], other = blocks_take(b), holds[COUNT] = {0};
+    blocks_release(b, other); /* nobody asks yet */
+    assert_int_equal(blocks_note_dirty(b, &err), OK);
+    assert_int_equal(blocks_dirty(b, &dirty), 0);
+    keep_texts(b, 2, block);
+    other = blocks_take(b);
+    blocks_release(b, other);
+    assert_int_equal(blocks_dirty(b, &dirty), 1);
+    assert_int_equal(dirty[0], other);
+    assert_int_equal(blocks_take(b), other); /* before it was wiped, and left again: noted once */
+    blocks_release(b, other);
+    assert_int_equal(blocks_dirty(b, &dirty), 1);
+    blocks_wiped(b);
+    release(b, block, 2);
+    assert_int_equal(blocks_dirty(b, &dirty), 0);
+    for (int32_t i = 0; i < COUNT; i++)
+        assert_true(blocks_take(b) >= 0);
+    assert_int_equal(blocks_dirty(b, &dirty), 2);
+    assert_int_equal(dirty[0], block[1]);
+    assert_int_equal(dirty[1], block[0]);
+    for (int32_t i = 0; i < COUNT; i++)
+        blocks_release(b, i);
+    assert_int_equal(blocks_dirty(b, &dirty), COUNT);
+    blocks_check(b, holds);
+    blocks_destroy(b);
+}
+
 static void the_same_twice_is_kept_once(void **state)
 {
     (void)state;
@@ -196,6 +231,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_token_counts),
     cmocka_unit_test(the_least_recent_is_evicted),
     cmocka_unit_test(a_serial_is_never_given_twice),
+    cmocka_unit_test(what_is_left_is_noted_to_be_wiped),
     cmocka_unit_test(the_same_twice_is_kept_once),
     cmocka_unit_test(without_a_cache_nothing_is_kept),
     cmocka_unit_test(books_stay_right),

@@ -345,6 +345,15 @@ static enum status lead(struct run *r, struct engine *e, struct error *err)
     return engine_stop(e, err);
 }
 
+/* Nobody has anything any more, and nothing is kept. */
+static void check_wiped(const struct kv_cache *kv)
+{
+    uint64_t bytes = (uint64_t)kv->layers * (uint64_t)kv->blocks * (uint64_t)kv->heads * 2 *
+                     kv_tile_bytes(kv->dtype, kv->row);
+    for (uint64_t i = 0; i < bytes; i++)
+        CHECK(kv->data[i] == 0, "byte %llu of the KV cache is not wiped", (unsigned long long)i);
+}
+
 static enum status rank_main(struct comm *world, void *arg, struct error *err)
 {
     struct run *r = arg;
@@ -367,11 +376,14 @@ static enum status rank_main(struct comm *world, void *arg, struct error *err)
     const struct engine_options eo = {.chunk = r->chunk,
                                       .stall_ms = r->stall_ms,
                                       .speculate = r->alone ? 0 : r->speculate,
-                                      .no_prefix_cache = r->alone};
+                                      .no_prefix_cache = r->alone,
+                                      .wipe = true};
     TRY(model_create(&options, world, &m, err));
     enum status st = engine_create(m, &eo, &e, err);
     if (st == OK)
         st = world->rank == 0 ? lead(r, e, err) : engine_follow(e, &why, err);
+    if (st == OK && r->alone)
+        check_wiped(&m->kv);
     engine_destroy(e);
     model_destroy(m);
     return st;

@@ -53,6 +53,7 @@ struct flown {
     int32_t *tokens, *pos, *tables; /* [rows], [rows], [max_seqs][table] */
     int32_t *seq;                   /* [rows] */
     bool *wanted;                   /* [rows]: its logits */
+    int32_t *wipes, wipe_count;     /* blocks to be zeroed before it */
 };
 
 struct bench {
@@ -292,6 +293,32 @@ static void free_flown(struct flown *f)
     free(f->seq);
     free(f->wanted);
     free(f->tables);
+    free(f->wipes);
+}
+
+static void wipe_cells(struct bench *b, const int32_t *blocks, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        assert_in_range(blocks[i], 0, b->limits.kv_blocks - 1);
+        memset(b->cells + blocks[i] * KV_BLOCK, 0, KV_BLOCK * sizeof *b->cells);
+    }
+}
+
+/* After the last step: what no cached block holds is zero. */
+static void check_wiped(struct bench *b)
+{
+    int32_t used = 0;
+    step_begin(&b->step, STEP_PARK, 0, false);
+    sched_wipe(b->sched, &b->step);
+    wipe_cells(b, b->step.wipes, b->step.header.wipes);
+    for (int32_t i = 0; i < b->limits.kv_blocks; i++) {
+        bool zero = true;
+        for (int32_t j = 0; j < KV_BLOCK; j++)
+            zero = zero && b->cells[i * KV_BLOCK + j].layer[0] == 0 &&
+                   b->cells[i * KV_BLOCK + j].layer[1] == 0;
+        used += !zero;
+    }
+    assert_true(used <= sched_cached_blocks(b->sched));
 }
 
 /* The first of those that have begun, by class and age, gets on, if not in every step then in few:
@@ -325,6 +352,9 @@ static bool begin_step(struct bench *b)
     assert_in_range(batch.rows, 1, b->limits.max_rows);
     assert_true(batch.logits <= b->limits.max_logits);
     struct flown f = copy_step(b, &batch);
+    f.wipe_count = b->step.header.wipes;
+    f.wipes = check_calloc((size_t)f.wipe_count + 1, sizeof *f.wipes);
+    memcpy(f.wipes, b->step.wipes, (size_t)f.wipe_count * sizeof *f.wipes);
     for (int32_t i = 0, row = 0, draw = 0; i < f.seqs; i++) {
         f.clients[i] = check_seq(b, &f.parts[i], f.tokens + row);
         if (f.parts[i].draw)
@@ -369,6 +399,7 @@ static void end_step(struct bench *b)
         rows += f.parts[i].count;
     uint64_t *read = check_calloc((size_t)rows, sizeof *read);
     float *logits = check_calloc((size_t)f.logits * VOCAB + 1, sizeof *logits);
+    wipe_cells(b, f.wipes, f.wipe_count);
     run_model(b, &f, rows, read);
     for (int32_t i = 0, row = 0; i < f.seqs; i++) {
         const struct step_seq *q = &f.parts[i];

@@ -88,7 +88,7 @@ static void cancel(struct bench *b, int32_t index)
     sched_check(b->sched);
 }
 
-static struct bench *random_bench(uint64_t *rng, int32_t speculate)
+static struct bench *random_bench(uint64_t *rng, int32_t speculate, bool wipe)
 {
     struct engine_limits limits = {.max_seqs = random_int(rng, 1, 9), .context = CONTEXT};
     limits.max_rows = limits.max_seqs + random_int(rng, 0, 100);
@@ -98,13 +98,15 @@ static struct bench *random_bench(uint64_t *rng, int32_t speculate)
     return bench_with(
         limits, (struct sched_options){.chunk = random_int(rng, 0, 1) ? random_int(rng, 1, 90) : 0,
                                        .speculate = speculate,
+                                       .wipe = wipe,
                                        .no_prefix_cache = random_int(rng, 0, 4) == 0});
 }
 
 static struct sched_stats run_workload(uint64_t seed, bool ahead, int32_t speculate)
 {
     uint64_t rng = seed;
-    struct bench *b = random_bench(&rng, speculate);
+    bool wipe = seed % 3 != 0;
+    struct bench *b = random_bench(&rng, speculate, wipe);
     bool more = true;
     b->ahead = ahead;
     b->one_tenant = seed % 2 == 0;
@@ -118,6 +120,8 @@ static struct sched_stats run_workload(uint64_t seed, bool ahead, int32_t specul
         assert_true(step < 100000);
     }
     check_end(b);
+    if (wipe)
+        check_wiped(b);
     struct sched_stats stats = sched_stats(b->sched);
     bench_destroy(b);
     return stats;

@@ -341,7 +341,7 @@ static void weights_on_a_device(void **state)
 {
     (void)state;
     const char *const dirs[] = {LEXICON, quantised("gguf_k")};
-    struct memory far = {false, far_alloc, far_free, far_put, far_get};
+    struct memory far = {.alloc = far_alloc, .free = far_free, .put = far_put, .get = far_get};
     for (size_t i = 0; i < COUNT_OF(dirs); i++) {
         struct model m = model_open(dirs[i]);
         struct folder cache = folder_make();

@@ -216,6 +216,7 @@ static void a_plan_leaves_room_for_guesses(void **state)
         plan_init(&p);
         p.plan.stall_ms = 40;
         p.plan.no_prefix_cache = i % 2 == 0;
+        p.plan.wipe = i % 2 == 1;
         p.plan.speculate = ahead[i];
         p.plan.weights = (int32_t)i % 3;
         assert_int_equal(mailbox_create(&m, &err), OK);
@@ -225,6 +226,7 @@ static void a_plan_leaves_room_for_guesses(void **state)
         assert_int_equal(a.speculate, ahead[i]);
         assert_int_equal(a.weights, i % 3);
         assert_int_equal(a.no_prefix_cache, i % 2 == 0);
+        assert_int_equal(a.wipe, i % 2 == 1);
         assert_int_equal(a.limits.max_logits, room[i]);
         mailbox_destroy(m);
     }
@@ -261,6 +263,7 @@ static void plans_are_compared(void **state)
     CHANGED(limits.kv_dtype, KV_INT8, "limits.kv_dtype: this rank has loaded with 0" SAYS "2");
     CHANGED(speculate, 3, "speculate: this rank has loaded with 0" SAYS "3");
     CHANGED(no_prefix_cache, true, "no_prefix_cache: this rank has loaded with 0" SAYS "1");
+    CHANGED(wipe, true, "wipe: this rank has loaded with 0" SAYS "1");
     CHANGED(slices.vocab.end, 7, "slices.vocab: this rank has loaded with [0, 0)" SAYS "[0, 7)");
     CHANGED(slices.stage, 1, "slices.stage: this rank has loaded with 0" SAYS "1");
     CHANGED(manifest.digest[0], 'a', "manifest.digest: this rank has loaded with none" SAYS "a");
