@@ -22,6 +22,7 @@ const struct cli_command cli_commands[] = {
     {"key", cmd_key, "make and list API keys"},
     {"pki", cmd_pki, "make the cluster's certificates"},
     {"manifest", cmd_manifest, "list, sign and prove a model's files"},
+    {"doctor", cmd_doctor, "is this host fit to serve, and what is to be done"},
     {"help", cmd_help, "what a command can, as text or as a manual page"},
     {"completion", cmd_completion, "what makes a shell complete all of this"},
 #endif
