@@ -21,6 +21,7 @@ const struct cli_command cli_commands[] = {
     {"config", cmd_config, "check a cluster.yaml and show what it comes to"},
     {"key", cmd_key, "make and list API keys"},
     {"pki", cmd_pki, "make the cluster's certificates"},
+    {"audit", cmd_audit, "verify an audit log, replay a request of it"},
     {"manifest", cmd_manifest, "list, sign and prove a model's files"},
     {"doctor", cmd_doctor, "is this host fit to serve, and what is to be done"},
     {"help", cmd_help, "what a command can, as text or as a manual page"},

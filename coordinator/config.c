@@ -10,6 +10,7 @@
     _Static_assert((preset) == 0 || (min) > 0, "0 must mean that " #key " was absent");
 CONFIG_LIMITS(X)
 CONFIG_MODEL_INTS(X)
+CONFIG_AUDIT_INTS(X)
 CONFIG_GROUP_INTS(X)
 CONFIG_HOST_INTS(X)
 #undef X
@@ -33,6 +34,9 @@ enum status config_init(struct config *c, struct error *err)
 #define X(key, preset, min, max) c->model.key = preset;
     CONFIG_MODEL_INTS(X)
 #undef X
+#define X(key, preset, min, max) c->audit.key = preset;
+    CONFIG_AUDIT_INTS(X)
+#undef X
     const struct {
         char **to;
         const char *text;
@@ -43,6 +47,7 @@ enum status config_init(struct config *c, struct error *err)
         {&c->model.device, "cpu"},
         {&c->model.weights, "published"},
         {&c->model.collectives, "auto"},
+        {&c->audit.on_error, "refuse"},
         {&c->listen.http, "127.0.0.1:8000"},
         {&c->listen.grpc, "127.0.0.1:8001"},
         {&c->listen.cluster, "127.0.0.1:8002"},
@@ -139,6 +144,11 @@ static void merge(struct config *c, struct config *from)
     if (from->model.key != 0)                                                                      \
         c->model.key = from->model.key;
     CONFIG_MODEL_INTS(X)
+#undef X
+#define X(key, preset, min, max)                                                                   \
+    if (from->audit.key != 0)                                                                      \
+        c->audit.key = from->audit.key;
+    CONFIG_AUDIT_INTS(X)
 #undef X
     c->listen.insecure |= from->listen.insecure;
     c->core_dumps |= from->core_dumps;

@@ -88,6 +88,14 @@ struct config {
         bool mlock; /* the coordinator's memory stays out of swap; default false */
         bool wipe;  /* KV blocks and memory are overwritten when they are released; default false */
     } retention;
+    /* The audit log (audit.h); all NULL: none is kept. */
+    struct {
+        char *file, *key; /* both or neither */
+        char *heads;      /* NULL: heads are in the log alone */
+        char *on_error;   /* "refuse" (default), "continue" */
+        char *hmac_key;   /* NULL: prompts and answers leave no HMAC */
+        int32_t head_s;   /* default 60 */
+    } audit;
     struct config_group *groups; /* default: one, "g0", on this machine */
     uint32_t groups_count;
     /* "host:port" of listen.cluster of the other coordinators of these groups; default: none. */

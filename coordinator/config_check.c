@@ -499,6 +499,35 @@ static enum status check_manifest(const struct config *c, struct error *err)
     return OK;
 }
 
+static enum status check_audit(const struct config *c, struct error *err)
+{
+    static const char *const on_error[] = {"refuse", "continue", NULL};
+    const struct {
+        const char *key, *value;
+    } texts[] = {{"audit.file", c->audit.file},
+                 {"audit.key", c->audit.key},
+                 {"audit.heads", c->audit.heads},
+                 {"audit.hmac_key", c->audit.hmac_key}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        TRY(check_empty(texts[i].key, texts[i].value, err));
+        if (texts[i].value && !c->audit.file)
+            return error_set(err, ERR_INVALID, "audit.file: expected one with %s, found none",
+                             texts[i].key);
+    }
+    if (c->audit.file && !c->audit.key)
+        return error_set(err, ERR_INVALID,
+                         "audit.key: expected the key that signs heads of audit.file (witan "
+                         "manifest keygen), found none");
+    if (c->audit.heads && strcmp(c->audit.heads, c->audit.file) == 0)
+        return error_set(err, ERR_INVALID,
+                         "audit.heads: expected a file beside audit.file, best on another disk, "
+                         "found audit.file");
+#define X(key, preset, min, max) TRY(check_int("audit." #key, c->audit.key, min, max, err));
+    CONFIG_AUDIT_INTS(X)
+#undef X
+    return check_choice("audit.on_error", c->audit.on_error, on_error, err);
+}
+
 static enum status check_model(struct config *c, struct error *err)
 {
     if (!c->model.path || !*c->model.path)
@@ -530,5 +559,6 @@ enum status config_check(struct config *c, struct error *err)
     TRY(check_listen(c, err));
     TRY(check_groups(c, err));
     TRY(check_peers(c, err));
+    TRY(check_audit(c, err));
     return check_limits(c, err);
 }

@@ -45,6 +45,7 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
 
 /* The same of the model, of a group and of a host. */
 #define CONFIG_MODEL_INTS(X) X(threshold, 1, 1, MANIFEST_MAX_KEYS)
+#define CONFIG_AUDIT_INTS(X) X(head_s, 60, 1, 86400)
 #define CONFIG_GROUP_INTS(X)                                                                       \
     X(pp, 1, 1, MAX_LAYERS)                                                                        \
     X(tp, 1, 1, MAX_WORLD)                                                                         \
@@ -73,6 +74,11 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(listen.keys)                                                                                 \
     X(pki)                                                                                         \
     X(sandbox)                                                                                     \
+    X(audit.file)                                                                                  \
+    X(audit.key)                                                                                   \
+    X(audit.heads)                                                                                 \
+    X(audit.on_error)                                                                              \
+    X(audit.hmac_key)                                                                              \
     X(limits.kv)                                                                                   \
     X(limits.kernels)                                                                              \
     X(limits.prefix_cache)

@@ -13,6 +13,7 @@ enum { ITEMS = CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER };
 #define MODEL __typeof__(((struct config *)NULL)->model)
 #define LISTEN __typeof__(((struct config *)NULL)->listen)
 #define RETENTION __typeof__(((struct config *)NULL)->retention)
+#define AUDIT __typeof__(((struct config *)NULL)->audit)
 #define LIMITS __typeof__(((struct config *)NULL)->limits)
 
 #define FIELD_TEXT(type, member)                                                                   \
@@ -88,6 +89,18 @@ static const cyaml_schema_field_t listen_fields[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t audit_fields[] = {
+    FIELD_TEXT(AUDIT, file),
+    FIELD_TEXT(AUDIT, key),
+    FIELD_TEXT(AUDIT, heads),
+    FIELD_TEXT(AUDIT, on_error),
+    FIELD_TEXT(AUDIT, hmac_key),
+#define X(key, preset, min, max) FIELD_INT(AUDIT, key),
+    CONFIG_AUDIT_INTS(X)
+#undef X
+        CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t limits_fields[] = {
 #define X(key, preset, min, max) FIELD_INT(LIMITS, key),
     CONFIG_LIMITS(X)
@@ -113,6 +126,7 @@ static const cyaml_schema_field_t config_fields[] = {
     FIELD_TEXT(struct config, sandbox),
     FIELD_BOOL(struct config, core_dumps),
     FIELD_MAPPING(struct config, retention),
+    FIELD_MAPPING(struct config, audit),
     CYAML_FIELD_SEQUENCE("groups", ITEMS, struct config, groups, &group_schema, 0,
                          CONFIG_MAX_GROUPS),
     CYAML_FIELD_SEQUENCE("peers", ITEMS, struct config, peers, &peer_schema, 0, CONFIG_MAX_PEERS),
@@ -132,13 +146,16 @@ static const struct yaml_bound bounds[] = {
 #define X(key, preset, min, max) {"model." #key, min, max},
         CONFIG_MODEL_INTS(X)
 #undef X
+#define X(key, preset, min, max) {"audit." #key, min, max},
+            CONFIG_AUDIT_INTS(X)
+#undef X
 #define X(key, preset, min, max) {"groups." #key, min, max},
-            CONFIG_GROUP_INTS(X)
+                CONFIG_GROUP_INTS(X)
 #undef X
 #define X(key, preset, min, max) {"groups.hosts." #key, min, max},
-                CONFIG_HOST_INTS(X)
+                    CONFIG_HOST_INTS(X)
 #undef X
-                    {0},
+                        {0},
 };
 
 /* cyaml_mem is realloc and free, so that what is loaded may be free()d. */

@@ -3,6 +3,8 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/audit_request.h"
+#include "coordinator/members.h"
 #include "partition/plan.h"
 
 #include <errno.h>
@@ -100,6 +102,8 @@ enum status core_create(const struct config *config, struct loop *loop, struct c
     enum status st = load_served(&core->served, config, err);
     if (st == OK && config->listen.keys)
         st = auth_load(config->listen.keys, &core->auth, err);
+    if (st == OK)
+        st = audit_start(core, generation_audited, err);
     if (st != OK) {
         core_destroy(core);
         return st;
@@ -114,6 +118,7 @@ void core_destroy(struct core *core)
         return;
     for (size_t i = 0; i < COUNT_OF(core->table); i++)
         CHECK(!core->table[i], "a request outlives its doors");
+    audit_close(core->audit);
     chat_text_destroy(core->served.text);
     manifest_close(core->served.manifest);
     auth_destroy(core->auth);

@@ -6,6 +6,7 @@
 #define WITAN_COORDINATOR_CORE_H
 
 #include "coordinator/admission.h"
+#include "coordinator/audit.h"
 #include "coordinator/auth.h"
 #include "coordinator/config.h"
 #include "coordinator/loop.h"
@@ -18,6 +19,8 @@
 #include "partition/manifest.h"
 #include "partition/sampling.h"
 #include "partition/thinking.h"
+
+#include <stdio.h>
 
 struct members; /* the worker groups: members.h */
 
@@ -50,7 +53,10 @@ enum call_format {
 struct core {
     const struct config *config;
     struct loop *loop;
-    struct auth *auth; /* NULL: no keys demanded */
+    struct auth *auth;                  /* NULL: no keys demanded */
+    struct audit *audit;                /* NULL: no log is kept */
+    void (*audited)(struct core *core); /* it has changed: what is durable, or whether it can be
+                                           written; on the loop thread */
     struct served served;
     struct members *members;
     uint64_t epoch;   /* of this coordinator */
@@ -80,6 +86,15 @@ void core_destroy(struct core *core); /* after doors and members; NULL is fine *
 enum part { PART_CONTENT, PART_REASONING };
 
 enum generation_reason { GENERATION_STOP, GENERATION_LENGTH, GENERATION_FAILED };
+
+/* By which door a request came, for the audit log; texts may be NULL. */
+struct request_origin {
+    const char *door;    /* "http", "grpc" */
+    const char *api;     /* the route, or the method */
+    const char *key;     /* id of the API key */
+    const char *request; /* the door's own id of it */
+    int32_t choice;      /* of the answer's */
+};
 
 struct generation_params {
     const int32_t *prompt; /* [prompt_len], copied */
@@ -118,6 +133,7 @@ struct generation_params {
      * memory_mb and tenant_requests hold. */
     bool accepted;
     bool replaces; /* one that was let in and has just ended for it: there is room for it */
+    struct request_origin origin; /* its texts are read during generation_start alone */
 };
 
 enum { GENERATION_MAX_STOPS = 16, GENERATION_MAX_STOP_BYTES = 1024 };
@@ -127,7 +143,8 @@ struct generation_end {
     enum generation_reason reason;
     struct error err; /* with GENERATION_FAILED: ERR_PEER the group was lost, ERR_CANCELLED time is
                          up, ERR_INVALID the model is broken, ERR_CONFLICT what was told before is
-                         not of this answer, or no group computes as it was */
+                         not of this answer, or no group computes as it was, ERR_IO the audit log
+                         cannot be written */
     int32_t prompt_tokens;
     int32_t cached_tokens; /* of the prompt's, those that the prefix cache had */
     int32_t completion_tokens;
@@ -196,7 +213,9 @@ struct generation;
  * "temperature", "stop"); ERR_LIMIT with "context" in err->msg's first words: prompt and max_tokens
  * do not fit into the context, or into any group's KV cache; ERR_NO_MEMORY: too many requests at
  * once (429, to come again after core_retry_s); ERR_PEER: no group is ready (503); ERR_CONFLICT:
- * what is ready computes in another numerics class.
+ * what is ready computes in another numerics class; ERR_IO: the audit log cannot be written (503).
+ *
+ * With an audit log nothing is told before the record of its start is durable.
  */
 enum status generation_start(struct core *core, const struct generation_params *params,
                              const struct generation_sink *sink, void *user,
@@ -223,6 +242,12 @@ enum status core_refuse(struct core *core, enum metrics_limit limit, double wait
 /* Seconds after which the request that was refused last, with ERR_NO_MEMORY, may find room, 1 to
  * 60: those that its message says. */
 int32_t core_retry_s(const struct core *core);
+
+/* What a request is called: this coordinator's start and a count; no other ever has it. */
+static inline void core_request_id(const struct core *core, uint64_t id, char out[48])
+{
+    snprintf(out, 48, "%016llx-%llu", (unsigned long long)core->epoch, (unsigned long long)id);
+}
 
 /* A random seed for a request that gives none. */
 uint64_t core_draw_seed(void);

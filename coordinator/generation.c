@@ -4,12 +4,17 @@
  *
  * When its group is lost it is asked of another one with the tokens that its sink has been told, as
  * a new attempt; while no group is ready it is held, without one.
+ *
+ * With an audit log what a group says is kept (drawn.h) until the record of the request's start is
+ * durable.
  */
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/answer_text.h"
+#include "coordinator/audit_request.h"
 #include "coordinator/drain.h"
+#include "coordinator/drawn.h"
 #include "coordinator/members.h"
 
 #include <stdarg.h>
@@ -36,9 +41,11 @@ struct generation {
     int64_t bytes;             /* of core->bytes */
     struct generation_end end; /* counts as they grow */
     struct answer_text text;
-    uint32_t check; /* of the tokens drawn, as long as they are not told */
-    bool begun;     /* a group has been asked */
-    bool cancelled; /* by its sink, while it is called */
+    uint32_t check;          /* of the tokens drawn, as long as they are not told */
+    uint64_t ticket;         /* of its start in the audit log */
+    struct drawn_queue kept; /* until that is durable */
+    bool begun;              /* a group has been asked */
+    bool cancelled;          /* by its sink, while it is called */
     bool calling;
 };
 
@@ -69,9 +76,28 @@ static void weigh(struct generation *g)
     g->bytes = now;
 }
 
+static void audit_end(const struct generation *g)
+{
+    const struct audit_ended e = {
+        .journal = &g->journal,
+        .end = &g->end,
+        .group = g->group,
+        .how = g->ended,
+        .failovers = g->attempt - 1 - g->moves,
+        .moves = g->moves,
+        .began_ns = g->started_ns,
+        .first_ns = g->times.first_ns,
+        .joules = -1,
+    };
+    audit_request_end(g->core, &e);
+}
+
 static void release(struct generation *g)
 {
     *place(g->core, g->id) = g->next;
+    drawn_clear(&g->kept);
+    if (g->begun)
+        audit_end(g);
     if (g->group)
         members_done(g->group, &g->journal);
     g->core->bytes -= g->bytes;
@@ -346,6 +372,7 @@ enum status generation_start(struct core *core, const struct generation_params *
     if (p.constraint.kind != CONSTRAINT_NONE)
         p.constraint.thought = thought_before(core, params);
     params = &p;
+    TRY(audit_admit(core->audit, err));
     TRY(check(core, params, &max_tokens, err));
     TRY(bound_thought(core, max_tokens, &p, err));
     struct generation *g = allocate(core, params, max_tokens);
@@ -364,6 +391,7 @@ enum status generation_start(struct core *core, const struct generation_params *
         return st;
     }
     g->begun = g->journal.accepted = true;
+    g->ticket = audit_request_start(core, g->id, params, &g->journal, g->group);
     weigh(g);
     metrics_begin(&core->metrics, &g->times, g->end.prompt_tokens, g->started_ns);
     *out = g;
@@ -583,11 +611,9 @@ static const char *out_of_turn(const struct generation *g, const struct drawn *d
     return NULL;
 }
 
-void generation_tokens(struct core *core, const struct drawn *d)
+/* What its group has said, once it may be told. */
+static void hear(struct generation *g, const struct drawn *d)
 {
-    struct generation *g = *place(core, d->id);
-    if (!g || d->epoch != core->epoch || d->attempt != g->attempt)
-        return; /* cancelled meanwhile, or an attempt that was given up */
     const char *wrong = out_of_turn(g, d);
     if (wrong) {
         struct error err;
@@ -601,6 +627,31 @@ void generation_tokens(struct core *core, const struct drawn *d)
         return;
     }
     take(g, d);
+}
+
+/* Tells what was kept. False: that has ended it. */
+static bool hear_kept(struct generation *g)
+{
+    struct core *core = g->core;
+    uint64_t id = g->id;
+    for (struct drawn_copy *c; (c = drawn_next(&g->kept)) != NULL;) {
+        hear(g, &c->d);
+        free(c);
+        if (*place(core, id) != g)
+            return false;
+    }
+    return true;
+}
+
+void generation_tokens(struct core *core, const struct drawn *d)
+{
+    struct generation *g = *place(core, d->id);
+    if (!g || d->epoch != core->epoch || d->attempt != g->attempt)
+        return; /* cancelled meanwhile, or an attempt that was given up */
+    if (!audit_is_durable(core->audit, g->ticket))
+        drawn_keep(&g->kept, d);
+    else if (hear_kept(g))
+        hear(g, d);
 }
 
 /* Ends all that `dead` says, with the error it gives. */
@@ -651,6 +702,7 @@ static void resume(struct generation *g, struct failover *f)
         core->held--;
         core->metrics.resumed++;
         f->resumed++;
+        audit_request_moved(core, g->id, g->group, g->end.err.msg);
     } else if ((st == ERR_PEER && !core->ending) || st == ERR_NO_MEMORY) {
         f->held++;
     } else {
@@ -669,6 +721,7 @@ static void resume(struct generation *g, struct failover *f)
 static void take_away(struct generation *g, const char *what)
 {
     members_done(g->group, &g->journal);
+    drawn_clear(&g->kept);
     g->group = NULL;
     g->core->held++;
     g->attempt++;
@@ -790,6 +843,43 @@ void generation_end_held(struct core *core)
     generation_resume(core);
 }
 
+/* --- the audit log ------------------------------------------------------------------------------
+ */
+
+static bool any(const struct generation *g, const void *arg)
+{
+    (void)arg;
+    return g->begun;
+}
+
+/* Its start will never be there. */
+static bool unrecorded(const struct generation *g, const void *arg)
+{
+    (void)arg;
+    return g->ticket == AUDIT_LOST && !audit_is_durable(g->core->audit, g->ticket);
+}
+
+void generation_audited(struct core *core)
+{
+    struct error err;
+    if (!core->audit)
+        return;
+    if (audit_admit(core->audit, &err) != OK) {
+        sweep(core, any, NULL, &err);
+        return;
+    }
+    error_set(&err, ERR_IO, "the audit log had no room to record it");
+    sweep(core, unrecorded, NULL, &err);
+    for (size_t i = 0; i < COUNT_OF(core->table); i++) {
+        for (struct generation *g = core->table[i], *next; g; g = next) {
+            /* release() unlinks what it frees. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
+            next = g->next;
+            if (g->kept.first && audit_is_durable(core->audit, g->ticket) && !hear_kept(g))
+                next = core->table[i]; /* its sink may have ended others */
+        }
+    }
+}
+
 /* --- time --------------------------------------------------------------------------------------
  */
 
@@ -836,6 +926,7 @@ void generation_tick(struct core *core)
     error_set(&err, ERR_CANCELLED, "the answer took more than %d seconds (limits.answer_timeout_s)",
               answer);
     sweep(core, too_old, &oldest, &err);
+    generation_audited(core);
     end_held(core, now);
     generation_resume(core);
     if (queue == 0)

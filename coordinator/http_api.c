@@ -30,6 +30,10 @@ void http_refuse(struct exchange *x, const struct error *err)
         exchange_come_again(x);
         exchange_fail(x, 503, "not_ready", err->msg);
         break;
+    case ERR_IO:
+        exchange_come_again(x);
+        exchange_fail(x, 503, "audit_log_failed", err->msg);
+        break;
     case ERR_CONFLICT:
         exchange_header(x, "x-should-retry", "false"); /* OpenAI's clients would, for a 409 */
         exchange_fail(x, 409, "conflict", err->msg);

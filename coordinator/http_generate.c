@@ -114,6 +114,7 @@ static int failure_code(const struct error *err)
 {
     switch (err->code) {
     case ERR_PEER:
+    case ERR_IO: /* the audit log cannot be written */
         return 503;
     case ERR_CANCELLED:
         return 504;
@@ -460,6 +461,7 @@ static struct generation_params params_of(const struct answer *a, const struct o
         .one_call = !r->parallel_tool_calls,
         .stop = r->stop,
         .stop_count = r->stop_count,
+        .origin = {.door = "http", .api = a->x->route, .key = a->x->key, .request = a->x->id},
     };
 }
 
@@ -491,6 +493,7 @@ static enum status start_prompt(struct answer *a, const struct openai_request *r
         p.prompt_logprobs = i == 0 ? prompt->wanted : 0;
         p.accepted = c->index > 0; /* with the first */
         p.replaces = c->index == 0 && a->replaces;
+        p.origin.choice = c->index;
         go_on(c, &p);
         st = generation_start(a->core, &p, &sink, c, &c->generation, err);
         a->running += st == OK;

@@ -34,6 +34,7 @@ struct session {
     int code;                    /* that it ended with, or NOT_ENDED */
     uint32_t scopes;
     uint64_t tenant; /* whose it is (auth.h) */
+    char key[64];    /* its id */
     void (*handle)(struct session *s, ProtobufCMessage *message);
     struct generation *generation; /* while it runs */
     bool ids_only;
@@ -169,6 +170,7 @@ static void open_session(struct rpc_call *call, struct inference *d, uint32_t sc
     enum status st = auth_check(d->core->auth, rpc_metadata(call, "authorization"), &caller, &err);
     s->scopes = caller.scopes;
     s->tenant = caller.tenant;
+    snprintf(s->key, sizeof s->key, "%s", caller.id ? caller.id : "");
     if (st != OK) {
         finish(s, RPC_UNAUTHENTICATED, err.msg);
         s->asked = true;
@@ -196,7 +198,9 @@ static void on_closed(struct rpc_call *call, void *user, int code, const char *m
 
 static void fail(struct session *s, enum status st, const struct error *err)
 {
-    enum rpc_code code = st == ERR_LIMIT ? RPC_INVALID_ARGUMENT : rpc_code_of(st);
+    enum rpc_code code = st == ERR_LIMIT ? RPC_INVALID_ARGUMENT
+                         : st == ERR_IO  ? RPC_UNAVAILABLE /* of the audit log */
+                                         : rpc_code_of(st);
     set_code(s, code);
     if (code == RPC_RESOURCE_EXHAUSTED)
         rpc_finish_retry(s->call, code, err->msg, core_retry_s(s->door->core) * 1000);
@@ -276,6 +280,7 @@ static void on_end(void *user, const struct generation_end *end)
     if (end->reason == GENERATION_FAILED) {
         enum rpc_code code = end->err.code == ERR_CANCELLED  ? RPC_DEADLINE_EXCEEDED
                              : end->err.code == ERR_PEER     ? RPC_UNAVAILABLE
+                             : end->err.code == ERR_IO       ? RPC_UNAVAILABLE
                              : end->err.code == ERR_CONFLICT ? RPC_ABORTED
                                                              : RPC_INTERNAL;
         finish(s, code, end->err.msg);
@@ -284,8 +289,7 @@ static void on_end(void *user, const struct generation_end *end)
     Witan__Inference__V1__Finished finished = WITAN__INFERENCE__V1__FINISHED__INIT;
     generate_response response = WITAN__INFERENCE__V1__GENERATE_RESPONSE__INIT;
     char id[48]; /* the coordinator's start and a count: no other request ever has it */
-    snprintf(id, sizeof id, "%016llx-%llu", (unsigned long long)s->door->core->epoch,
-             (unsigned long long)end->id);
+    core_request_id(s->door->core, end->id, id);
     finished.reason = end->reason == GENERATION_STOP ? "stop" : "length";
     finished.prompt_tokens = end->prompt_tokens;
     finished.cached_tokens = end->cached_tokens;
@@ -476,6 +480,7 @@ static enum status start(struct session *s, generate_request *q, struct token_id
         .in_reasoning = thinking,
         .stop = (const char *const *)q->stop,
         .stop_count = (int32_t)q->n_stop,
+        .origin = {.door = "grpc", .api = "Generate", .key = s->key},
     };
     TRY(shaping_of(core, q->sampling, bias, &p.shaping, err));
     TRY(read_wanted("logprobs", q->logprobs, &p.logprobs, err));
@@ -533,7 +538,7 @@ static void handle_admin(struct session *s, ProtobufCMessage *message)
 {
     struct error err;
     ProtobufCMessage *response;
-    enum rpc_code code = admin_answer(s->door->core, message, &response, &err);
+    enum rpc_code code = admin_answer(s->door->core, s->key, message, &response, &err);
     if (response)
         send(s, response);
     finish(s, code, response ? NULL : err.msg);

@@ -2,6 +2,7 @@
 #include "coordinator/inference_admin.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "coordinator/audit_request.h"
 #include "coordinator/drain.h"
 #include "proto/versions.h"
 
@@ -60,17 +61,23 @@ static enum status restart(struct core *core, const Witan__Inference__V1__Restar
     return OK;
 }
 
-enum rpc_code admin_answer(struct core *core, const ProtobufCMessage *request,
+enum rpc_code admin_answer(struct core *core, const char *key, const ProtobufCMessage *request,
                            ProtobufCMessage **response, struct error *err)
 {
     const ProtobufCMessageDescriptor *kind = request->descriptor;
     enum status st = OK;
     *response = NULL;
-    if (kind == &witan__inference__v1__drain_request__descriptor)
-        st = drain(core, (const Witan__Inference__V1__DrainRequest *)request, response, err);
-    else if (kind == &witan__inference__v1__restart_request__descriptor)
-        st = restart(core, (const Witan__Inference__V1__RestartRequest *)request, response, err);
-    else
+    if (kind == &witan__inference__v1__drain_request__descriptor) {
+        const Witan__Inference__V1__DrainRequest *q = (const void *)request;
+        st = drain(core, q, response, err);
+        audit_admin(core, q->undo ? "undrain" : "drain", q->group, key, q->force,
+                    st == OK ? NULL : err->msg);
+    } else if (kind == &witan__inference__v1__restart_request__descriptor) {
+        const Witan__Inference__V1__RestartRequest *q = (const void *)request;
+        st = restart(core, q, response, err);
+        audit_admin(core, "restart", q->group, key, q->force, st == OK ? NULL : err->msg);
+    } else {
         *response = &admin_status(core)->base;
+    }
     return st == OK ? RPC_OK : st == ERR_NOT_FOUND ? RPC_NOT_FOUND : RPC_FAILED_PRECONDITION;
 }

@@ -38,6 +38,7 @@ void journal_init(struct journal *j, const struct generation_params *params, int
     j->params.numerics_class = NULL;
     j->params.stop = NULL;
     j->params.tools = NULL;
+    j->params.origin = (struct request_origin){0};
     j->params.stop_count = 0;
     j->prompt_told = params->prompt_logprobs > 0 ? 1 : 0;
     if (params->deadline_ms > 0)

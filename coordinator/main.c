@@ -323,6 +323,7 @@ int main(int argc, char **argv)
     if (code != 0)
         return code;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may grow no more is an error of the write */
     service_open();
     the_coordinator = &c;
     enum status st = start(&c, path, &err);

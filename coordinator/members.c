@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/audit_request.h"
 #include "coordinator/members_private.h"
 
 #include <stdarg.h>
@@ -224,6 +225,7 @@ static void on_hello(struct member *r, rank_message *message)
                  "for CUDA %u.%u)",
                  g->config->name, r->hello->rank, d->name, d->uuid, d->major, d->minor,
                  (double)d->memory_bytes * 1e-9, d->cuda_driver / 1000, d->cuda_driver % 1000 / 10);
+    audit_rank(g->members->core, "rank_joined", r, NULL);
     if (g->attached == group_world(g))
         start_loading(g);
 }
@@ -281,6 +283,7 @@ static void on_ready(struct member *r, rank_message *message)
     r->ready = message->ready;
     message->ready = NULL;
     message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;
+    audit_rank(g->members->core, "weights", r, NULL);
     if (++g->loaded < group_world(g))
         return;
     set_state(g, GROUP_PROVING, "%s in %.1f s",
@@ -466,6 +469,7 @@ static void leave(struct member *r, int code, const char *text)
              "%s is gone in phase %s at step %llu: its control stream ended: %s%s%s", who,
              phase_name(r->phase), (unsigned long long)r->step, rpc_code_name(code),
              *text ? ", " : "", text);
+    audit_rank(g->members->core, "rank_left", r, *r->failed ? r->failed : why);
     /* One that only waited for the others to attach again, or looks for them at another
      * coordinator, has served nobody. */
     if (g->state == GROUP_WAITING && (r->hello->loaded || code == RPC_OK))

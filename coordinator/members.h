@@ -110,6 +110,8 @@ void generation_resume(struct core *core);
 /* The coordinator ends: what waits for a group ends now, with an error, unless one is ready, and so
  * does what loses its group from here on. */
 void generation_end_held(struct core *core);
+/* The audit log has changed: what waited for it is told, or ends where it cannot be written. */
+void generation_audited(struct core *core);
 /* Ends what has taken too long, and tries again with what waits. Called about once a second. */
 void generation_tick(struct core *core);
 

@@ -365,11 +365,27 @@ static void write_core(struct metrics_page *p, const struct core *core)
                 "Requests that have lost their group and wait for another.", core->held);
 }
 
+static void write_audit(struct metrics_page *p, const struct core *core)
+{
+    struct audit_figures a = audit_figures(core->audit);
+    if (!core->audit)
+        return;
+    metrics_one(p, "witan_audit_records_total", METRICS_COUNTER,
+                "Records of the audit log that are on disk.", (double)a.records);
+    metrics_one(p, "witan_audit_lost_records_total", METRICS_COUNTER,
+                "Records of the audit log that were lost.", (double)a.lost);
+    metrics_one(p, "witan_audit_failed_heads_total", METRICS_COUNTER,
+                "Signed heads that audit.heads did not take.", (double)a.heads_failed);
+    metrics_one(p, "witan_audit_failed", METRICS_GAUGE, "1: the audit log cannot be written.",
+                a.failing);
+}
+
 enum status metrics_page(const struct core *core, struct buf *out, struct error *err)
 {
     struct metrics_page p = {.out = out};
     const struct members *m = core->members;
     write_core(&p, core);
+    write_audit(&p, core);
     metrics_write(&p, &core->metrics);
     write_group_values(&p, m);
     write_hangs(&p, m);

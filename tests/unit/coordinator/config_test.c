@@ -507,6 +507,51 @@ static void print_round_trip(void **state)
     }
 }
 
+/* --- the audit log --- */
+
+static void audit_says(const char *audit, enum status st, const char *word)
+{
+    struct config c;
+    struct error err = {0};
+    char text[512];
+    snprintf(text, sizeof text, "model: {path: /m}\naudit: %s\n", audit);
+    assert_int_equal(config_init(&c, &err), OK);
+    enum status found = config_read_text("test", text, strlen(text), &c, &err);
+    if (found == OK)
+        found = config_check(&c, &err);
+    if (found != st || !strstr(err.msg, word))
+        fail_msg("%s: %d, \"%s\"", audit, found, err.msg);
+    config_fini(&c);
+}
+
+static void an_audit_log(void **state)
+{
+    (void)state;
+    struct config c;
+    struct error err;
+    static const char text[] = "model: {path: /m}\naudit: {file: /a, key: /k}\n";
+    assert_int_equal(config_init(&c, &err), OK);
+    assert_int_equal(config_read_text("test", text, sizeof text - 1, &c, &err), OK);
+    assert_int_equal(config_check(&c, &err), OK);
+    assert_string_equal(c.audit.file, "/a");
+    assert_string_equal(c.audit.on_error, "refuse");
+    assert_int_equal(c.audit.head_s, 60);
+    assert_null(c.audit.heads);
+    config_fini(&c);
+    audit_says("{file: /a, key: /k, heads: /h, hmac_key: /m, on_error: continue, head_s: 5}", OK,
+               "");
+    audit_says("{file: /a}", ERR_INVALID, "audit.key: expected the key");
+    audit_says("{heads: /h}", ERR_INVALID, "audit.file: expected one with audit.heads");
+    audit_says("{hmac_key: /h}", ERR_INVALID, "audit.file: expected one with audit.hmac_key");
+    audit_says("{file: /a, key: /k, heads: /a}", ERR_INVALID,
+               "audit.heads: expected a file beside");
+    audit_says("{file: \"\", key: /k}", ERR_INVALID, "audit.file: ");
+    audit_says("{file: /a, key: /k, on_error: ignore}", ERR_INVALID,
+               "audit.on_error: expected one of");
+    audit_says("{file: /a, key: /k, head_s: 0}", ERR_INVALID, "head_s");
+    audit_says("{file: /a, key: /k, sign: /x}", ERR_INVALID, "sign");
+}
+
 /* The example that ships is sound, and shows every key that there is. */
 static void shipped_example(void **state)
 {
@@ -696,6 +741,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(insecure_says_i_know),
     cmocka_unit_test(model_name_is_the_last_component),
     cmocka_unit_test(print_round_trip),
+    cmocka_unit_test(an_audit_log),
     cmocka_unit_test(shipped_example),
     cmocka_unit_test(addresses_are_split),
     cmocka_unit_test(loopback_is_known),

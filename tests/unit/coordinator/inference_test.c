@@ -14,10 +14,10 @@
 #define GENERATE "/witan.inference.v1.Inference/Generate"
 
 /* In place of the library's, whose file would bring the real core. */
-enum rpc_code admin_answer(struct core *c, const ProtobufCMessage *request,
+enum rpc_code admin_answer(struct core *c, const char *key, const ProtobufCMessage *request,
                            ProtobufCMessage **response, struct error *err)
 {
-    (void)c, (void)request, (void)response, (void)err;
+    (void)c, (void)key, (void)request, (void)response, (void)err;
     return RPC_UNIMPLEMENTED;
 }
 
