@@ -7,9 +7,9 @@
 #include "proto/inference.pb-c.h"
 #include "proto/rpc.h"
 
-/* Does what one of Admin's requests says, and records orders, with the id of the `key` that they came
- * by, in the audit log. *response: for protobuf_c_message_free_unpacked; NULL
- * where it is refused, with the code and `err` for the client. */
+/* Does what one of Admin's requests says, and records orders, with the id of the `key` that they
+ * came by, in the audit log. *response: for protobuf_c_message_free_unpacked; NULL where it is
+ * refused, with the code and `err` for the client. */
 enum rpc_code admin_answer(struct core *core, const char *key, const ProtobufCMessage *request,
                            ProtobufCMessage **response, struct error *err);
 
