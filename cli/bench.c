@@ -47,7 +47,7 @@ static const char usage[] =
     "                     `fill BATCH DEPTH`, `decode STEPS`, each answered with its seconds; the\n"
     "                     sizes are --context, --max-seqs and --step-tokens\n";
 
-enum { WARM_STEPS = 3, MAX_STEPS = 4096 };
+enum { WARM_STEPS = 3, MAX_STEPS = 4096, BENCH_METER_MS = 50 };
 
 /* --- flags --- */
 
@@ -265,10 +265,18 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Says and keeps one case: `seconds` of each step or prompt, all of `tokens` tokens. */
+/* Since the start; NAN where it is not known. */
+static double joules(struct bench *b)
+{
+    struct energy_reading r;
+    return energy_read(b->energy, &r) ? r.host + r.gpu : NAN;
+}
+
+/* Says and keeps one case: `seconds` of each step or prompt, all of `tokens` tokens; `energy` in J
+ * of all of them. */
 static enum status report(struct bench *b, const char *what, int32_t size, double tokens,
-                          double *seconds, int32_t count, const struct step_shape *shape,
-                          struct error *err)
+                          double *seconds, int32_t count, double energy,
+                          const struct step_shape *shape, struct error *err)
 {
     struct step_bounds bound = plan_bounds(&b->model->config, b->inv, b->model->rank,
                                            b->model->limits.kv_dtype, shape);
@@ -281,13 +289,20 @@ static enum status report(struct bench *b, const char *what, int32_t size, doubl
     if (least > 0)
         printf(" %12.1f %6.1f%%  %s", tokens / least, least / median * 100,
                memory > arithmetic ? "memory" : "arithmetic");
-    printf(" %8.1f GB/s %8.2f TFLOP/s\n", bound.bytes / median * 1e-9,
-           bound.flops / median * 1e-12);
+    printf(" %8.1f GB/s %8.2f TFLOP/s", bound.bytes / median * 1e-9, bound.flops / median * 1e-12);
+    if (!isnan(energy))
+        printf(" %9.4f Wh/1000 tokens", energy / (tokens * count) / 3.6);
+    printf("\n");
     fflush(stdout);
     json_t *o = json_pack("{s:s, s:i, s:f, s:f, s:f, s:i, s:f, s:f}", "case", what, "size",
                           (int)size, "tokens_per_s", tokens / median, "median_ms", median * 1e3,
                           "p99_ms", p99 * 1e3, "samples", (int)count, "bytes", bound.bytes, "flops",
                           bound.flops);
+    if (o && !isnan(energy) &&
+        (json_object_set_new(o, "joules_per_token", json_real(energy / (tokens * count))) != 0 ||
+         json_object_set_new(o, "wh_per_1000_tokens", json_real(energy / (tokens * count) / 3.6)) !=
+             0))
+        o = NULL;
     if (o && least > 0 &&
         (json_object_set_new(o, "bound_tokens_per_s", json_real(tokens / least)) != 0 ||
          json_object_set_new(o, "share_of_bound", json_real(least / median)) != 0))
@@ -319,6 +334,7 @@ static enum status decode(struct bench *b, int32_t batch, struct error *err)
     for (int32_t i = 0; st == OK && i < batch; i++)
         st = bench_submit(b, b->depth, decoded(b, batch), &ids[i], err);
     int64_t fed = 0;
+    double energy = NAN;
     for (int32_t n = -WARM_STEPS; st == OK && n < b->steps;) {
         int64_t rows = 0, drawn = b->drawn;
         double s = 0;
@@ -328,12 +344,14 @@ static enum status decode(struct bench *b, int32_t batch, struct error *err)
             continue;
         if (n >= 0)
             seconds[n] = s;
-        n++;
+        if (++n == 0)
+            energy = joules(b);
     }
+    energy = joules(b) - energy;
     if (st == OK) {
         double depth = (double)fed / batch - 0.5 * b->steps; /* in the middle of the measured */
         struct step_shape shape = step_decode(batch, depth);
-        st = report(b, "decode", batch, batch, seconds, b->steps, &shape, err);
+        st = report(b, "decode", batch, batch, seconds, b->steps, energy, &shape, err);
     }
     for (int32_t i = 0; ids && i < batch; i++)
         engine_cancel(b->engine, ids[i]);
@@ -347,7 +365,9 @@ static enum status prefill(struct bench *b, int32_t tokens, struct error *err)
 {
     double *seconds = calloc((size_t)b->repeat, sizeof *seconds);
     enum status st = seconds ? OK : error_set(err, ERR_NO_MEMORY, "no memory for a case");
+    double energy = NAN;
     for (int32_t n = -1; st == OK && n < b->repeat; n++) { /* one to warm up */
+        energy = n == 0 ? joules(b) : energy;
         int64_t ended = b->ended;
         uint64_t id;
         double sum = 0;
@@ -361,14 +381,36 @@ static enum status prefill(struct bench *b, int32_t tokens, struct error *err)
         if (n >= 0)
             seconds[n] = sum;
     }
+    energy = joules(b) - energy;
     struct step_shape shape = step_prefill(tokens);
     if (st == OK)
-        st = report(b, "prefill", tokens, tokens, seconds, b->repeat, &shape, err);
+        st = report(b, "prefill", tokens, tokens, seconds, b->repeat, energy, &shape, err);
     free(seconds);
     return st;
 }
 
 /* --- the run --- */
+
+/* What cannot be measured is left out; of several GPUs nothing is. */
+static enum status open_energy(struct bench *b, struct error *err)
+{
+    const struct cuda_plugin *p = NULL;
+    struct cuda_device_info info;
+    struct energy_options o = {.root = getenv("WITAN_POWERCAP"), .host = true};
+    if (b->group.cuda && b->model->world->size > 1)
+        return OK;
+    if (b->group.cuda) {
+        TRY(cuda_plugin_open(NULL, &p, err));
+        if (p->device_info(0, &info) != 0)
+            return OK;
+        const struct meter_options m = {
+            .uuid = info.uuid, .pci = info.pci, .period_ms = BENCH_METER_MS};
+        TRY(meter_create(&m, &b->meter, err));
+        o.gpu = true;
+        o.meter = b->meter;
+    }
+    return energy_create(&o, &b->energy, err);
+}
 
 static enum status name_device(struct bench *b, struct error *err)
 {
@@ -431,6 +473,7 @@ static enum status rank0(struct engine *e, struct model *m, void *arg, struct er
     if (b->turns)
         return bench_turns(b, err);
     TRY(name_device(b, err));
+    TRY(open_energy(b, err));
     TRY(inventory_create(&m->config, &b->inv, err));
     b->inv->mode = m->mode;
     b->cases = json_array();
@@ -441,6 +484,8 @@ static enum status rank0(struct engine *e, struct model *m, void *arg, struct er
         st = write_json(b, err);
     json_decref(b->cases);
     inventory_destroy(b->inv);
+    energy_destroy(b->energy);
+    meter_destroy(b->meter);
     return st;
 }
 

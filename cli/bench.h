@@ -5,6 +5,7 @@
 
 #include "cli/group.h"
 #include "partition/inventory.h"
+#include "worker/energy.h"
 
 #include <jansson.h>
 
@@ -27,6 +28,8 @@ struct bench {
     int64_t ended;  /* requests */
     bool failed;    /* one of them by FINISH_ERROR */
     json_t *cases;
+    struct meter *meter;   /* of its GPU, where there is one alone; NULL: none */
+    struct energy *energy; /* of this machine's processors and that GPU; NULL: of other GPUs too */
 };
 
 /* A request of `length` random tokens that will get `max_tokens`, drawn at temperature 1. */

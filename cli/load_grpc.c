@@ -332,13 +332,17 @@ static void take_energy(void *out, const ProtobufCMessage *reply)
     double *sum = out;
     const Witan__Inference__V1__GetStatusResponse *r =
         (const Witan__Inference__V1__GetStatusResponse *)reply;
-    for (size_t i = 0; i < r->n_groups; i++)
-        for (size_t k = 0; k < r->groups[i]->n_ranks; k++) {
+    for (size_t i = 0; i < r->n_groups; i++) {
+        const Witan__Inference__V1__Energy *all = r->groups[i]->energy;
+        if (all && all->known)
+            *sum = (isnan(*sum) ? 0 : *sum) + all->all;
+        for (size_t k = 0; k < r->groups[i]->n_ranks && !(all && all->known); k++) {
             const Witan__Inference__V1__Rank *rank = r->groups[i]->ranks[k];
             for (size_t n = 0; n < rank->n_figures; n++)
                 if (strcmp(rank->figures[n]->name, "energy_j") == 0)
                     *sum = (isnan(*sum) ? 0 : *sum) + rank->figures[n]->value;
         }
+    }
 }
 
 double load_grpc_energy(struct load_grpc *g)

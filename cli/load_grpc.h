@@ -34,7 +34,8 @@ struct load_client *load_grpc_client(struct load_grpc *g);
 enum status load_grpc_models(struct load_grpc *g, char *name, size_t size, int32_t *vocabulary,
                              struct error *err);
 
-/* The energy that the server's ranks say that they have used by now, in J, blocking; NAN where none
+/* The energy that the server's groups say that they have used by now, processors and GPUs, or where
+ * they do not know their ranks' GPUs, in J, blocking; NAN where none
  * has a meter or the server does not tell. */
 double load_grpc_energy(struct load_grpc *g);
 

@@ -198,8 +198,11 @@ void load_rows_make(const struct load_run *run, const struct load_stats *s,
         add_number(r, "goodput, requests/s", s->goodput);
         add_text(r, "goodput's bounds", bounds);
     }
-    if (!isnan(s->joules_per_token))
-        add_number(r, "energy, J/output token", s->joules_per_token);
+    if (isnan(s->joules_per_token))
+        return;
+    add_number(r, "energy, J/output token", s->joules_per_token);
+    add_number(r, "energy, Wh/1000 output tokens", s->wh_output);
+    add_number(r, "energy, Wh/1000 tokens", s->wh_total);
 }
 
 /* --- notes --- */

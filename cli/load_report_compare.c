@@ -114,6 +114,7 @@ enum status load_compare(const struct load_pairing *p, const struct load_slo *sl
         {"total tokens/s", offsetof(struct load_stats, total_tokens_per_s)},
         {"goodput, requests/s", offsetof(struct load_stats, goodput)},
         {"energy, J/output token", offsetof(struct load_stats, joules_per_token)},
+        {"energy, Wh/1000 tokens", offsetof(struct load_stats, wh_total)},
     };
     struct load_stats s[LOAD_COMPARE_MAX];
     _Static_assert(COUNT_OF(rates) + 2 * LOAD_MEASURE_COUNT + 1 <= LOAD_COMPARED, "room for all");

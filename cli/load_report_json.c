@@ -73,6 +73,8 @@ static json_t *figures_object(const struct load_stats *s)
     json_put_int(o, "cached_tokens", s->cached_tokens);
     json_put_int(o, "chunks", s->chunks);
     put_real(o, "joules_per_output_token", s->joules_per_token);
+    put_real(o, "wh_per_1000_output_tokens", s->wh_output);
+    put_real(o, "wh_per_1000_tokens", s->wh_total);
     for (int m = 0; m < LOAD_MEASURE_COUNT; m++)
         json_put(latencies, load_measure_key((enum load_measure)m), dist_object(&s->dist[m]));
     json_put(o, "latency_ms", latencies);

@@ -5,7 +5,7 @@
 
 #include "cli/load_report.h"
 
-enum { LOAD_MAX_ROWS = 16, LOAD_MAX_NOTES = 12 };
+enum { LOAD_MAX_ROWS = 20, LOAD_MAX_NOTES = 12 };
 
 /* One figure of a run in words: "output tokens/s", "1234". */
 struct load_row {
@@ -92,7 +92,7 @@ enum status load_pair(const struct load_report *reports, const char *const *name
                       bool unlike, struct load_pairing pairs[LOAD_REPORT_MAX_RUNS], size_t *found,
                       struct error *err);
 
-enum { LOAD_COMPARED = 16 };
+enum { LOAD_COMPARED = 20 };
 
 /* One figure of each report; NAN where one has none. */
 struct load_compared {

@@ -257,6 +257,8 @@ enum status load_stats_make(const struct load_run *run, const struct load_slo *s
     s->tokens_per_chunk = ratio(output, (double)s->chunks, NAN);
     s->goodput = slo && load_slo_set(slo) ? ratio((double)kept, s->window_s, 0) : NAN;
     s->joules_per_token = ratio(run->energy_j, output, NAN);
+    s->wh_output = ratio(run->energy_j / 3.6, output, NAN); /* 1000 of 3600 */
+    s->wh_total = ratio(run->energy_j / 3.6, prompt + output, NAN);
     qsort(s->failures, s->failure_kinds, sizeof s->failures[0], by_count);
     return OK;
 }

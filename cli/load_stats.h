@@ -79,6 +79,8 @@ struct load_stats {
     double tokens_per_chunk; /* NAN without chunks */
     double goodput;          /* requests/s that kept all bounds; NAN where none is set */
     double joules_per_token; /* of output; NAN without a meter or tokens */
+    double wh_output,
+        wh_total; /* Wh a thousand tokens of output; of prompts and output; the same */
     struct load_failure failures[LOAD_MAX_KINDS]; /* [failure_kinds], most frequent first */
     size_t failure_kinds;
 };

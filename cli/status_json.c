@@ -53,6 +53,15 @@ static json_t *rank_json(const rank *r)
         "device", device_json(r->device), "gpu", gpu_json(r), "slowness", r->slowness);
 }
 
+/* In joules; null where it is not counted. */
+static json_t *energy_json(const Witan__Inference__V1__Energy *e)
+{
+    if (!e)
+        return json_null();
+    return json_pack("{s:b, s:f, s:f, s:f, s:f, s:f}", "known", e->known, "all", e->all, "requests",
+                     e->requests, "idle", e->idle, "other", e->other, "pending", e->pending);
+}
+
 /* Seconds are negative where it was never lost. */
 static void put_losses_json(const group *g, json_t *out)
 {
@@ -97,6 +106,7 @@ json_t *status_json(const reply *r, json_t *serve)
     for (size_t i = 0; i < r->n_groups; i++) {
         json_t *o = group_json(r->groups[i]);
         put_losses_json(r->groups[i], o);
+        json_object_set_new(o, "energy", energy_json(r->groups[i]->energy));
         json_object_set_new(o, "experts", experts_json(r->groups[i]->experts));
         json_array_append_new(groups, o);
     }

@@ -183,6 +183,17 @@ static void show_experts(const struct status_page *p, const Witan__Inference__V1
     fputc('\n', p->f);
 }
 
+/* "energy 12.3 kJ: requests 81 %, between steps 17 %, other steps 2 %" */
+static void show_energy(const struct status_page *p, const Witan__Inference__V1__Energy *e)
+{
+    if (!e || !(e->all > 0))
+        return;
+    fprintf(p->f,
+            "  energy %.3f kJ%s: requests %.0f %%, between steps %.0f %%, other steps %.0f %%\n",
+            e->all * 1e-3, e->known ? "" : " (some ranks do not tell it now)",
+            e->requests / e->all * 100, e->idle / e->all * 100, e->other / e->all * 100);
+}
+
 static void show_group(const struct status_page *p, const group *g)
 {
     fprintf(p->f, "\ngroup %.40s: %.20s, %.40s", g->name, g->state, g->layout);
@@ -209,6 +220,7 @@ static void show_group(const struct status_page *p, const group *g)
     else
         fprintf(p->f, "proven %.1f s ago\n", g->proven_seconds_ago);
     show_experts(p, g->experts);
+    show_energy(p, g->energy);
     for (size_t i = 0; i < g->n_ranks; i++)
         show_rank(p, g->name, g->ranks[i]);
 }

@@ -150,6 +150,8 @@ struct generation_end {
     int32_t completion_tokens;
     int32_t reasoning_tokens;
     int32_t calls;    /* that are whole, those told before too */
+    bool metered;     /* `joules` is known */
+    double joules;    /* that its steps took, those of attempts that were lost too */
     const char *stop; /* the stop string that ended it, during on_end; NULL: none did */
     uint64_t seed;
 };

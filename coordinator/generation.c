@@ -45,6 +45,7 @@ struct generation {
     uint64_t ticket;         /* of its start in the audit log */
     struct drawn_queue kept; /* until that is durable */
     bool begun;              /* a group has been asked */
+    bool heard;              /* and has answered something */
     bool cancelled;          /* by its sink, while it is called */
     bool calling;
 };
@@ -87,7 +88,7 @@ static void audit_end(const struct generation *g)
         .moves = g->moves,
         .began_ns = g->started_ns,
         .first_ns = g->times.first_ns,
-        .joules = -1,
+        .joules = g->end.metered ? g->end.joules : -1,
     };
     audit_request_end(g->core, &e);
 }
@@ -643,15 +644,28 @@ static bool hear_kept(struct generation *g)
     return true;
 }
 
-void generation_tokens(struct core *core, const struct drawn *d)
+/* What an attempt took that was given up is the request's too. */
+static void note_joules(struct generation *g, const struct drawn *d)
+{
+    g->end.joules += d->metered ? d->joules : 0;
+    if (d->attempt == g->attempt)
+        g->end.metered = d->metered && (g->end.metered || !g->heard);
+    g->heard |= d->attempt == g->attempt;
+}
+
+bool generation_tokens(struct core *core, const struct drawn *d)
 {
     struct generation *g = *place(core, d->id);
-    if (!g || d->epoch != core->epoch || d->attempt != g->attempt)
-        return; /* cancelled meanwhile, or an attempt that was given up */
+    if (!g || d->epoch != core->epoch || d->attempt > g->attempt)
+        return false; /* cancelled meanwhile */
+    note_joules(g, d);
+    if (d->attempt != g->attempt)
+        return true;
     if (!audit_is_durable(core->audit, g->ticket))
         drawn_keep(&g->kept, d);
     else if (hear_kept(g))
         hear(g, d);
+    return true;
 }
 
 /* Ends all that `dead` says, with the error it gives. */

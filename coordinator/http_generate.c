@@ -11,6 +11,7 @@
 #include "coordinator/calls.h"
 #include "coordinator/http_answer.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,6 +371,7 @@ static void count_usage(struct answer *a, const struct choice *c, const struct g
     }
     a->usage.completion_tokens += end->completion_tokens;
     a->usage.reasoning_tokens += end->reasoning_tokens;
+    a->usage.joules += end->metered ? end->joules : NAN; /* of all choices, or not known */
 }
 
 /* False: the answer is gone. */

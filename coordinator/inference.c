@@ -296,6 +296,9 @@ static void on_end(void *user, const struct generation_end *end)
     finished.completion_tokens = end->completion_tokens;
     finished.seed = end->seed;
     finished.request_id = id;
+    Witan__Inference__V1__Double joules = WITAN__INFERENCE__V1__DOUBLE__INIT;
+    joules.value = end->joules;
+    finished.energy_joules = end->metered ? &joules : NULL;
     response.body_case = WITAN__INFERENCE__V1__GENERATE_RESPONSE__BODY_FINISHED;
     response.finished = &finished;
     send(s, &response.base);

@@ -88,6 +88,7 @@ static void lose_by(struct group *g, enum rpc_code code, const char *why)
     g->losses += g->state == GROUP_READY;
     g->failed_starts += g->state != GROUP_READY;
     set_state(g, GROUP_LOST, "%s", why);
+    joules_lost(&g->joules);
     memcpy(g->last_loss, g->message, sizeof g->last_loss);
     g->last_loss_ns = g->since_ns;
     for (int32_t i = 0; i < group_world(g); i++)
@@ -119,6 +120,7 @@ static void reset(struct group *g)
     g->tokens = 0;
     g->running = g->waiting = g->kv_blocks_free = g->kv_blocks = 0;
     experts_forget(&g->experts);
+    joules_lost(&g->joules);
     if (g->prefixes)
         prefixes_forget(g->prefixes);
     g->deployment.limits.kv_blocks = g->members->core->config->limits.kv_blocks;
@@ -200,6 +202,7 @@ static void on_hello(struct member *r, rank_message *message)
     message->body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY__NOT_SET;
     r->group = g;
     r->heartbeat_ns = clock_now_ns();
+    r->host_share = 1;
     watch_hello(r);
     g->incarnation = r->hello->incarnation;
     if (g->attached == 0 || r->hello->protocol_version < g->protocol)
@@ -311,6 +314,22 @@ static void hear_engine(struct member *r, Witan__Cluster__V1__Heartbeat *h)
     h->engine = NULL;
 }
 
+/* Of the processors of a rank's host: as many shares as groups have ranks there that count. */
+static double host_share(const struct member *r)
+{
+    const struct members *m = r->members;
+    int32_t groups = 0;
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct group *g = &m->groups[i];
+        bool here = g == r->group;
+        for (int32_t k = 0; k < group_world(g) && !here; k++)
+            here = g->ranks[k] && g->joules.ranks[k].host.counts &&
+                   strcmp(g->ranks[k]->hello->host, r->hello->host) == 0;
+        groups += here;
+    }
+    return 1.0 / groups;
+}
+
 static void on_heartbeat(struct member *r, Witan__Cluster__V1__Heartbeat *h)
 {
     struct group *g = r->group;
@@ -320,6 +339,8 @@ static void on_heartbeat(struct member *r, Witan__Cluster__V1__Heartbeat *h)
     watch_heartbeat(r, h);
     hear_gpu(r, h->gpu);
     hear_engine(r, h);
+    r->host_share = host_share(r);
+    joules_heard(&g->joules, (int32_t)r->hello->rank, h->energy, r->host_share);
     if (r->hello->rank != 0)
         return;
     g->running = h->running;
@@ -344,7 +365,7 @@ static void on_probe(struct group *g, const Witan__Cluster__V1__SequenceTokens *
     generation_resume(g->members->core);
 }
 
-static void take_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
+static void take_tokens(struct member *r, Witan__Cluster__V1__Tokens *t)
 {
     struct group *g = r->group;
     struct core *core = g->members->core;
@@ -356,6 +377,7 @@ static void take_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
     }
     /* A step is collective: whatever it drew, it crossed every rank. */
     g->proven_ns = clock_now_ns();
+    joules_step(&g->joules, t, r->host_share);
     for (size_t i = 0; i < t->n_sequences && g->state != GROUP_LOST; i++) {
         Witan__Cluster__V1__SequenceTokens *s = t->sequences[i];
         const char *wrong = tokens_wrong(s);
@@ -364,17 +386,16 @@ static void take_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
                           (unsigned long long)s->request_id, wrong);
             return;
         }
-        if (s->request_id == 0 && s->epoch == core->epoch) {
+        bool probe = s->request_id == 0 && s->epoch == core->epoch;
+        g->tokens += probe ? 0 : s->n_ids;
+        if (probe && (s->n_ids > 0 || s->finish != WITAN__CLUSTER__V1__FINISH__FINISH_NONE))
             on_probe(g, s);
-            continue;
-        }
-        g->tokens += s->n_ids;
-        if (!share_tokens(g->members->share, g, s))
-            tokens_tell(core, s);
+        bool taken = !probe && (share_tokens(g->members->share, g, s) || tokens_tell(core, s));
+        joules_told(&g->joules, s, taken);
     }
 }
 
-static void on_tokens(struct member *r, const Witan__Cluster__V1__Tokens *t)
+static void on_tokens(struct member *r, Witan__Cluster__V1__Tokens *t)
 {
     take_tokens(r, t);
     share_flush(r->members->share);
@@ -465,6 +486,7 @@ static void leave(struct member *r, int code, const char *text)
     describe(r, who, sizeof who);
     g->ranks[r->hello->rank] = NULL;
     g->attached--;
+    joules_gone(&g->joules, (int32_t)r->hello->rank);
     snprintf(why, sizeof why,
              "%s is gone in phase %s at step %llu: its control stream ended: %s%s%s", who,
              phase_name(r->phase), (unsigned long long)r->step, rpc_code_name(code),
@@ -561,6 +583,8 @@ static enum status create_groups(struct members *m, struct error *err)
         st = deployment_init(&g->deployment, &core->served.config, inv, c, g->config,
                              core->served.context, err);
         experts_init(&g->experts, &core->served.config);
+        if (st == OK)
+            joules_init(&g->joules, group_world(g));
         g->backlog.step_tokens = c->limits.step_tokens;
         g->backlog.slots = c->limits.sequences;
         if (st == OK)
@@ -614,6 +638,7 @@ void members_destroy(struct members *m)
         deployment_fini(&m->groups[i].deployment);
         prefixes_destroy(m->groups[i].prefixes);
         experts_fini(&m->groups[i].experts);
+        joules_fini(&m->groups[i].joules);
         free(m->groups[i].ranks);
     }
     free(m->groups);

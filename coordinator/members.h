@@ -86,9 +86,12 @@ struct drawn {
     bool stopped, full, failed; /* it is over: by an end token, by max_tokens, by `error` */
     bool late;                  /* failed, because its deadline has passed */
     const char *error;
+    bool metered; /* `joules` is known: what the steps took that are told of */
+    double joules;
 };
 
-void generation_tokens(struct core *core, const struct drawn *d);
+/* False: it is over; what it took is nobody's. */
+bool generation_tokens(struct core *core, const struct drawn *d);
 /* Does a request of this tenant wait for its first token? A look through all of them. */
 bool generation_waits(const struct core *core, uint64_t tenant);
 /* Everything that runs on this group has lost it: each goes on in another one, or waits until one

@@ -7,6 +7,7 @@
 #include "coordinator/experts.h"
 #include "coordinator/gpus.h"
 #include "coordinator/hang.h"
+#include "coordinator/joules.h"
 #include "coordinator/members.h"
 #include "coordinator/prefixes.h"
 #include "coordinator/share.h"
@@ -52,6 +53,8 @@ struct member {
     struct hang_rank hang;
     struct slow_rank slow;
     struct gpu_view gpu;
+    double
+        host_share; /* of its host's processors, of late: 1 over the groups that have ranks there */
     Witan__Cluster__V1__Engine *engine; /* of the last heartbeat that had it; owned; may be NULL */
     char failed[640];                   /* what the rank itself said before it gave up */
 };
@@ -92,6 +95,7 @@ struct group {
     int64_t probe_ns;  /* when the probe that is under way was sent; 0: none */
     uint32_t running, waiting, kv_blocks_free, kv_blocks;
     struct experts experts;
+    struct joules joules;
     /* A group that is served through a peer is ready without ranks here. */
     struct share_link *via; /* NULL: it is not */
     uint64_t via_start;     /* GroupState.start there */
@@ -141,8 +145,8 @@ void submit_fill(struct submit_parts *p, const struct journal *j, int64_t now_ns
 
 /* What a rank says of one sequence must hold together: what is wrong with it, or NULL. */
 const char *tokens_wrong(const Witan__Cluster__V1__SequenceTokens *s);
-/* Passes on to its generation what a step drew. */
-void tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s);
+/* Passes on to its generation what a step drew. False: nobody takes what it took. */
+bool tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s);
 
 /* --- room.c --- */
 

@@ -96,6 +96,8 @@ const char *tokens_wrong(const Witan__Cluster__V1__SequenceTokens *s)
         return "logprobs: expected one for each of ids";
     if (s->cached_tokens < 0)
         return "cached_tokens: expected 0 or more";
+    if (s->metered && !(s->joules >= 0 && s->joules <= 1e15))
+        return "joules: expected 0 to 1e15";
     if (s->n_prompt_logprobs > 0 && s->prompt_position < 1)
         return "prompt_position: expected 1 or more";
     for (size_t i = 0; i < s->n_logprobs + s->n_prompt_logprobs; i++) {
@@ -123,7 +125,7 @@ static void plain_logprobs(Witan__Cluster__V1__TokenLogprobs *const *in, size_t 
         };
 }
 
-void tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s)
+bool tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s)
 {
     size_t count = s->n_logprobs + s->n_prompt_logprobs;
     struct token_logprobs *l = count > 0 ? check_calloc(count, sizeof *l) : NULL;
@@ -145,12 +147,15 @@ void tokens_tell(struct core *core, const Witan__Cluster__V1__SequenceTokens *s)
         .failed = s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_ERROR ||
                   s->finish == WITAN__CLUSTER__V1__FINISH__FINISH_CANCELLED || late,
         .late = late,
+        .metered = s->metered,
+        .joules = s->joules,
         .error = late ? "deadline: the answer was not done in its time" : s->error,
     };
     if (count > 0) {
         plain_logprobs(s->logprobs, s->n_logprobs, l);
         plain_logprobs(s->prompt_logprobs, s->n_prompt_logprobs, l + s->n_logprobs);
     }
-    generation_tokens(core, &d);
+    bool taken = generation_tokens(core, &d);
     free(l);
+    return taken;
 }

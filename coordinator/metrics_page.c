@@ -139,6 +139,37 @@ static void write_experts(struct metrics_page *p, const struct members *m)
     }
 }
 
+/* Groups that are not metered have no samples. */
+static void write_energy(struct metrics_page *p, const struct members *m)
+{
+    struct metrics_labels l;
+    metrics_family(p, "witan_energy_joules_total", METRICS_COUNTER,
+                   "What the group's processors and GPUs have taken.");
+    for (uint32_t i = 0; i < m->count; i++) {
+        label_group(&l, &m->groups[i]);
+        if (m->groups[i].joules.any)
+            metrics_sample(p, &l, m->groups[i].joules.all);
+    }
+    metrics_family(
+        p, "witan_energy_use_joules_total", METRICS_COUNTER,
+        "Of it: requests by their shares of steps, the time between steps, other steps.");
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct group *g = &m->groups[i];
+        if (!g->joules.any)
+            continue;
+        write_labelled(p, g, "use", "requests", g->joules.requests);
+        write_labelled(p, g, "use", "idle", g->joules.idle);
+        write_labelled(p, g, "use", "other", g->joules.other);
+    }
+    metrics_family(p, "witan_energy_pending_joules", METRICS_GAUGE,
+                   "Of it: steps that are not told yet; below 0: told before ranks had counted.");
+    for (uint32_t i = 0; i < m->count; i++) {
+        label_group(&l, &m->groups[i]);
+        if (m->groups[i].joules.any)
+            metrics_sample(p, &l, m->groups[i].joules.pending);
+    }
+}
+
 static void write_rows(struct metrics_page *p, const struct members *m)
 {
     metrics_family(p, "witan_step_rows_total", METRICS_COUNTER,
@@ -391,6 +422,7 @@ enum status metrics_page(const struct core *core, struct buf *out, struct error 
     write_hangs(&p, m);
     write_blocks(&p, m);
     write_rows(&p, m);
+    write_energy(&p, m);
     write_experts(&p, m);
     write_group_histograms(&p, m);
     write_ranks(&p, m);

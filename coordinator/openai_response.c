@@ -48,10 +48,13 @@ static enum status put_usage(struct buf *b, const struct openai_usage *u, struct
                    (long long)(u->prompt_tokens + u->completion_tokens)));
     if (u->cached_tokens < 0)
         return buf_puts(b, "}", err);
-    return buf_printf(b, err,
-                      ",\"prompt_tokens_details\":{\"cached_tokens\":%lld},"
-                      "\"completion_tokens_details\":{\"reasoning_tokens\":%lld}}",
-                      (long long)u->cached_tokens, (long long)u->reasoning_tokens);
+    TRY(buf_printf(b, err,
+                   ",\"prompt_tokens_details\":{\"cached_tokens\":%lld},"
+                   "\"completion_tokens_details\":{\"reasoning_tokens\":%lld}",
+                   (long long)u->cached_tokens, (long long)u->reasoning_tokens));
+    if (u->joules > 0)
+        TRY(buf_printf(b, err, ",\"energy_joules\":%.6g", u->joules));
+    return buf_puts(b, "}", err);
 }
 
 /* --- tool calls --------------------------------------------------------------------------------

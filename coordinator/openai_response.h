@@ -19,6 +19,7 @@ struct openai_usage {
                               nor what follows below completion_tokens */
     int64_t completion_tokens;
     int64_t reasoning_tokens;
+    double joules; /* not above 0, or no number: not known */
 };
 
 struct telling; /* dialect.h */

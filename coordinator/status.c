@@ -125,6 +125,21 @@ static void put_experts(const struct group *g, Witan__Inference__V1__Group *out)
     out->experts->shares = s.shares;
 }
 
+static void put_energy(const struct group *g, Witan__Inference__V1__Group *out)
+{
+    const struct joules *j = &g->joules;
+    if (!j->any)
+        return;
+    out->energy = check_calloc(1, sizeof *out->energy);
+    witan__inference__v1__energy__init(out->energy);
+    out->energy->all = j->all;
+    out->energy->requests = j->requests;
+    out->energy->idle = j->idle;
+    out->energy->other = j->other;
+    out->energy->pending = j->pending;
+    out->energy->known = joules_known(j);
+}
+
 /* What its message says no longer when it is ready again. */
 static void put_losses(const struct group *g, Witan__Inference__V1__Group *out)
 {
@@ -167,6 +182,7 @@ static void put_group(const struct group *g, Witan__Inference__V1__Group *out)
     out->wait_seconds = backlog_wait_s(&g->backlog, 0, clock_now_ns());
     put_engine(g, out);
     put_experts(g, out);
+    put_energy(g, out);
     put_losses(g, out);
     out->proven_seconds_ago = g->proven_ns ? seconds_since(g->proven_ns) : -1;
     out->ranks = check_calloc((size_t)group_world(g), sizeof(Witan__Inference__V1__Rank *));

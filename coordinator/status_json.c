@@ -214,6 +214,21 @@ static json_t *experts_summary_json(const struct group *from)
     return o;
 }
 
+/* In joules; null where it is not counted. */
+static json_t *energy_json(const Witan__Inference__V1__Energy *e)
+{
+    if (!e)
+        return json_null();
+    json_t *o = json_object();
+    put(o, "known", json_boolean(e->known));
+    put(o, "all", json_real(e->all));
+    put(o, "requests", json_real(e->requests));
+    put(o, "idle", json_real(e->idle));
+    put(o, "other", json_real(e->other));
+    put(o, "pending", json_real(e->pending));
+    return o;
+}
+
 static json_t *group_json(const group_message *g, const struct group *from)
 {
     json_t *o = json_object(), *ranks = json_array();
@@ -240,6 +255,7 @@ static json_t *group_json(const group_message *g, const struct group *from)
     put_load(g, g->kv_blocks > 0, o);
     put_engine(g, from->ranks[0] ? from->ranks[0]->engine : NULL, o);
     put(o, "experts", experts_summary_json(from));
+    put(o, "energy", energy_json(g->energy));
     put(o, "ranks", ranks);
     return o;
 }

@@ -261,5 +261,6 @@ int main(int argc, char **argv)
         complain(-1, err.msg);
         return 1;
     }
+    w.options.powercap = getenv("WITAN_POWERCAP"); /* a container has the host's elsewhere */
     return in_mpi_job() ? run_mpi(&w) : run_alone(&w);
 }

@@ -511,7 +511,8 @@ static void feed(struct scheduler *s, struct making *m, struct sequence *q, int3
     struct flight *f = m->flight;
     const struct step_seq part = part_of(q, count, guesses);
     step_add(m->step, &part, q->tokens + q->computed, q->blocks + q->sent_blocks);
-    f->parts[f->count++] = (struct flight_part){q, part.pos, part.count, part.logits, part.draw};
+    f->parts[f->count++] = (struct flight_part){q,           part.pos,  part.count,
+                                                part.logits, part.draw, decodes(q)};
     if (part.draw) {
         feed_edits(m->step, q, q->computed + count - q->request.prompt_len);
         feed_mask(s, m->step, q, q->computed + count - q->request.prompt_len);

@@ -66,6 +66,8 @@ struct request {
     void (*on_token)(void *user, int32_t token, enum finish finish);
     /* May be NULL. logits[vocab] that follow the token at `pos`; valid during the call. */
     void (*on_logits)(void *user, int32_t pos, const float *logits, int32_t vocab);
+    /* May be NULL. Seconds of a step that fed it: its share, just before what the step drew. */
+    void (*on_share)(void *user, double seconds);
     /* May be NULL. Before its first step: how many tokens of the prompt the prefix cache had. */
     void (*on_start)(void *user, int32_t cached);
     /* May be NULL. Of the token at `pos`: of the prompt, from its second on, once each and in

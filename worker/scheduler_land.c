@@ -131,18 +131,59 @@ static const float *hand_logits(const struct flight *f, const struct flight_part
     return logits;
 }
 
+/* What a row of a part weighs when a step's time is shared: a step is reckoned as in worker/pace.h,
+ * what one without prompts takes for those that decode, and so much for each row of a prompt. All
+ * alike where nothing is known, and in steps of one kind. */
+static double row_weight(const struct scheduler *s, int32_t decode_rows, bool decodes)
+{
+    const struct pace *p = &s->pace;
+    if (p->decode_ns <= 0.0 || p->rows_ns <= 0.0 || decode_rows == 0)
+        return 1.0;
+    return decodes ? p->decode_ns / decode_rows : p->rows_ns / p->rows;
+}
+
+/* Seconds of a step for each unit of weight: those that have ended have no share. */
+static double share_of(const struct scheduler *s, const struct flight *f, int32_t decode_rows,
+                       int64_t step_ns)
+{
+    double all = 0;
+    for (int32_t i = 0; i < f->count; i++)
+        if (!f->parts[i].sequence->ended)
+            all += f->parts[i].count * row_weight(s, decode_rows, f->parts[i].decodes);
+    return all > 0 ? (double)step_ns * 1e-9 / all : 0;
+}
+
+static int32_t decode_rows_of(const struct flight *f)
+{
+    int32_t rows = 0;
+    for (int32_t i = 0; i < f->count; i++)
+        rows += f->parts[i].decodes ? f->parts[i].count : 0;
+    return rows;
+}
+
+static void tell_share(const struct scheduler *s, const struct flight_part *part,
+                       int32_t decode_rows, double each)
+{
+    const struct request *r = &part->sequence->request;
+    if (r->on_share && !part->sequence->ended)
+        r->on_share(r->user, each * part->count * row_weight(s, decode_rows, part->decodes));
+}
+
 void sched_done(struct scheduler *s, const int32_t *drawn, const float *logits, int64_t stride,
                 int32_t vocab, int64_t step_ns)
 {
     CHECK(s->flight_count > 0, "no step is in flight");
     struct flight f = s->flights[0];
     pace_note(&s->pace, f.prompt_rows, step_ns);
+    int32_t decode_rows = decode_rows_of(&f);
+    double each = share_of(s, &f, decode_rows, step_ns);
     for (int32_t i = 0; i < f.count; i++) {
         const struct flight_part *part = &f.parts[i];
         struct sequence *q = part->sequence;
         const int32_t *its = drawn;
         logits = hand_logits(&f, part, logits, stride, vocab, part->draw > 0 ? *its : -1);
         drawn += part->draw;
+        tell_share(s, part, decode_rows, each);
         q->flights--;
         if (q->ended || land(s, part, its) != FINISH_NONE) {
             sched_end(s, q);

@@ -12,6 +12,7 @@ struct flight_part {
     int32_t pos, count;
     int32_t logits; /* enum step_logits */
     int32_t draw;
+    bool decodes; /* its tokens are drawn ones, and guesses */
 };
 
 struct flight {

@@ -41,6 +41,7 @@ struct answers {
     int32_t rows; /* most tokens, drawn or of prompts, between two clears */
     Witan__Cluster__V1__Tokens message;
     struct histogram queue; /* seconds from submission to the first step */
+    bool shares;            /* of steps are told */
 };
 
 /* Every request may end in a step, and those that run draw in each that lands. */
@@ -183,6 +184,13 @@ static void on_logprobs(void *user, int32_t pos, const struct logprobs *l)
     }
 }
 
+static void on_share(void *user, double seconds)
+{
+    struct answer *q = user;
+    if (q->owner->shares)
+        words_of(q)->step_seconds += seconds;
+}
+
 static void on_token(void *user, int32_t token, enum finish finish)
 {
     static char not_finite[] = "the model's logits are not finite";
@@ -250,6 +258,7 @@ enum status answers_submit(struct answers *a, struct engine *e, const struct com
         .deadline_ns = c->deadline_ns,
         .on_token = on_token,
         .on_start = on_start,
+        .on_share = on_share,
         .user = q,
     };
     if (c->logprobs > 0 || c->prompt_logprobs > 0) {
@@ -290,6 +299,11 @@ const Witan__Cluster__V1__Tokens *answers_message(struct answers *a, uint64_t st
     a->message.sequences = a->pointers;
     a->message.step = step;
     return &a->message;
+}
+
+void answers_tell_shares(struct answers *a, bool tell)
+{
+    a->shares = tell;
 }
 
 bool answers_full(const struct answers *a)

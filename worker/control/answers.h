@@ -29,6 +29,10 @@ enum status answers_submit(struct answers *a, struct engine *e, const struct com
 /* Ends the request, which then draws FINISH_CANCELLED; nothing when there is none. */
 void answers_cancel(struct answers *a, struct engine *e, const struct command *c);
 
+/* Whether the message also says of each request that a step feeds what its share of it was, from
+ * the next step on; at first it does not. */
+void answers_tell_shares(struct answers *a, bool tell);
+
 /* Ends all requests, whoever they are from, and forgets what was drawn: nobody is left to tell. */
 void answers_abandon(struct answers *a, struct engine *e);
 

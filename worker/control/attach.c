@@ -48,6 +48,7 @@ struct attach {
     atomic_llong phase_ns; /* when it began */
     atomic_uint running, waiting, kv_blocks_free, kv_blocks;
     struct meter *meter;   /* of the GPU; NULL: none */
+    struct energy *energy;
     pthread_mutex_t lock;  /* of: */
     struct rpc_call *call; /* a reference; NULL between two streams */
     bool has_figures;
@@ -109,10 +110,18 @@ static Witan__Cluster__V1__Engine *fill_engine(struct attach *a, struct engine_b
     return any ? heartbeat_engine(b, a->options.rank == 0) : NULL;
 }
 
+/* NULL: not known. A step's end has just been read. */
+static Witan__Cluster__V1__Energy *fill_energy(struct attach *a, bool step, struct energy_beat *b)
+{
+    bool known = step ? energy_last(a->energy, &b->reading) : energy_read(a->energy, &b->reading);
+    return known ? heartbeat_energy(b, a->options.counts_host, a->options.counts_gpu) : NULL;
+}
+
 static void send_heartbeat(struct attach *a, int64_t now)
 {
     struct gpu_beat gpu;
     struct engine_beat engine;
+    struct energy_beat energy;
     Witan__Cluster__V1__Heartbeat beat = WITAN__CLUSTER__V1__HEARTBEAT__INIT;
     Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
     int64_t ms = (now - atomic_load(&a->phase_ns)) / 1000000;
@@ -125,6 +134,7 @@ static void send_heartbeat(struct attach *a, int64_t now)
     beat.kv_blocks = atomic_load(&a->kv_blocks);
     beat.gpu = heartbeat_gpu(a->meter, &gpu);
     beat.engine = fill_engine(a, &engine);
+    beat.energy = fill_energy(a, false, &energy);
     if (a->options.progress) {
         beat.progress = atomic_load(&a->options.progress->count) + 1;
         beat.layer = (uint32_t)atomic_load(&a->options.progress->layer);
@@ -287,14 +297,17 @@ static enum status connect(struct attach *a, struct error *err)
     return st == ERR_CANCELLED ? OK : st;
 }
 
-static enum status start_meter(struct attach *a, struct error *err)
+static enum status start_meters(struct attach *a, struct error *err)
 {
     const struct attach_options *o = &a->options;
-    if (!o->device)
-        return OK;
-    const struct meter_options m = {
-        .library = o->nvml, .uuid = o->device->uuid, .pci = o->device->pci, .rank = o->rank};
-    return meter_create(&m, &a->meter, err);
+    if (o->device) {
+        const struct meter_options m = {
+            .library = o->nvml, .uuid = o->device->uuid, .pci = o->device->pci, .rank = o->rank};
+        TRY(meter_create(&m, &a->meter, err));
+    }
+    const struct energy_options e = {
+        .root = o->powercap, .host = o->counts_host, .gpu = o->counts_gpu, .meter = a->meter};
+    return energy_create(&e, &a->energy, err);
 }
 
 enum status attach_create(const struct attach_options *o, struct attach **out, struct error *err)
@@ -307,7 +320,7 @@ enum status attach_create(const struct attach_options *o, struct attach **out, s
     if (st == OK)
         st = addresses_init(&a->addresses, o->coordinator, err);
     if (st == OK)
-        st = start_meter(a, err);
+        st = start_meters(a, err);
     if (st == OK)
         st = pki_load(o->tls_dir, "worker", &a->files, err);
     if (st == OK)
@@ -562,6 +575,7 @@ void attach_close(struct attach *a, const struct error *failed)
     }
     addresses_fini(&a->addresses);
     rpc_destroy(a->rpc);
+    energy_destroy(a->energy);
     meter_destroy(a->meter);
     if (a->call)
         rpc_call_unref(a->call);
@@ -581,6 +595,13 @@ void attach_phase(struct attach *a, Witan__Cluster__V1__Phase phase)
 {
     atomic_store(&a->phase_ns, clock_now_ns()); /* first: no phase is seen with a time before it */
     atomic_store(&a->phase, (int)phase);
+    energy_phase(a->energy, phase == WITAN__CLUSTER__V1__PHASE__PHASE_FORWARD);
+}
+
+bool attach_metered(struct attach *a)
+{
+    struct energy_reading ignored;
+    return energy_last(a->energy, &ignored);
 }
 
 void attach_stepped(struct attach *a)
@@ -629,8 +650,11 @@ enum status attach_send_tokens(struct attach *a, const Witan__Cluster__V1__Token
                                struct error *err)
 {
     Witan__Cluster__V1__RankMessage m = WITAN__CLUSTER__V1__RANK_MESSAGE__INIT;
+    Witan__Cluster__V1__Tokens body = *tokens;
+    struct energy_beat energy;
+    body.energy = fill_energy(a, true, &energy);
     m.body_case = WITAN__CLUSTER__V1__RANK_MESSAGE__BODY_TOKENS;
-    m.tokens = (Witan__Cluster__V1__Tokens *)(uintptr_t)tokens;
+    m.tokens = &body;
     return rpc_send(a->call, &m.base, err);
 }
 

@@ -50,6 +50,8 @@ struct attach_options {
     int ranks_here;                        /* ranks of the job on this host */
     const struct cuda_device_info *device; /* NULL: this rank computes on its processor */
     const struct rank_progress *progress;  /* of the engine thread; outlives this */
+    bool counts_host, counts_gpu;          /* energy that is this rank's to count */
+    const char *powercap;                  /* as struct energy_options has `root` */
     const char
         *nvml; /* with device: its library (worker/meter.h); NULL: where the loader finds it */
 };
@@ -95,6 +97,9 @@ void attach_figures(struct attach *a, const struct engine_figures *figures);
 
 /* Of the engine thread's model, NULL where it counts none; once, and it outlives this. */
 void attach_experts(struct attach *a, const struct expert_counts *counts);
+
+/* Is the energy known that this rank counts? Then its tokens and heartbeats say it. */
+bool attach_metered(struct attach *a);
 
 /* Each queues one message. ERR_LIMIT when the coordinator has not read for long; ERR_CANCELLED when
  * the stream has ended. */

@@ -71,3 +71,21 @@ Witan__Cluster__V1__Engine *heartbeat_engine(struct engine_beat *b, bool leader)
     }
     return m;
 }
+
+static Witan__Cluster__V1__Joules *fill_joules(Witan__Cluster__V1__Joules *out, double all,
+                                               double steps)
+{
+    *out = (Witan__Cluster__V1__Joules)WITAN__CLUSTER__V1__JOULES__INIT;
+    out->all = all;
+    out->steps = steps;
+    return out;
+}
+
+Witan__Cluster__V1__Energy *heartbeat_energy(struct energy_beat *b, bool host, bool gpu)
+{
+    const struct energy_reading *r = &b->reading;
+    b->energy = (Witan__Cluster__V1__Energy)WITAN__CLUSTER__V1__ENERGY__INIT;
+    b->energy.host = host ? fill_joules(&b->host, r->host, r->host_steps) : NULL;
+    b->energy.gpu = gpu ? fill_joules(&b->gpu, r->gpu, r->gpu_steps) : NULL;
+    return &b->energy;
+}

@@ -6,6 +6,7 @@
 #define WITAN_WORKER_CONTROL_HEARTBEAT_H
 
 #include "proto/cluster.pb-c.h"
+#include "worker/energy.h"
 #include "worker/engine.h"
 #include "worker/meter.h"
 
@@ -22,6 +23,16 @@ struct engine_beat {
     Witan__Cluster__V1__Histogram prompt_step, decode_step, sequences, queue, overhead;
     struct engine_figures figures;
 };
+
+/* About energy. `reading` is the caller's to fill. */
+struct energy_beat {
+    Witan__Cluster__V1__Energy energy;
+    Witan__Cluster__V1__Joules host, gpu;
+    struct energy_reading reading;
+};
+
+/* Of b->reading. `host`, `gpu`: the rank counts these. */
+Witan__Cluster__V1__Energy *heartbeat_energy(struct energy_beat *b, bool host, bool gpu);
 
 /* NULL: nothing is measured. `m` may be NULL. */
 Witan__Cluster__V1__Gpu *heartbeat_gpu(struct meter *m, struct gpu_beat *b);

@@ -92,12 +92,13 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
 }
 
 enum status host_ranks(struct comm *world, char host[HOST_NAME_BYTES], int *ranks_here,
-                       struct error *err)
+                       int *rank_here, struct error *err)
 {
     memset(host, 0, HOST_NAME_BYTES);
     if (gethostname(host, HOST_NAME_BYTES - 1) != 0)
         snprintf(host, HOST_NAME_BYTES, "unknown");
     *ranks_here = 1;
+    *rank_here = 0;
     if (world->size == 1)
         return OK;
     char *all = calloc((size_t)world->size, HOST_NAME_BYTES);
@@ -106,8 +107,11 @@ enum status host_ranks(struct comm *world, char host[HOST_NAME_BYTES], int *rank
     if (st == OK)
         st = world->ops->allgather(world, host, HOST_NAME_BYTES, all, err);
     *ranks_here = 0;
-    for (int i = 0; st == OK && all && i < world->size; i++)
-        *ranks_here += strcmp(all + (size_t)i * HOST_NAME_BYTES, host) == 0;
+    for (int i = 0; st == OK && all && i < world->size; i++) {
+        bool here = strcmp(all + (size_t)i * HOST_NAME_BYTES, host) == 0;
+        *ranks_here += here;
+        *rank_here += here && i < world->rank;
+    }
     free(all);
     return st;
 }

@@ -19,8 +19,9 @@ enum status hello_fill(const struct attach_options *o, struct hello *out, struct
 
 enum { HOST_NAME_BYTES = 256 };
 
-/* Collective: this host's name, and how many of the job's ranks run here. */
+/* Collective: this host's name, how many of the job's ranks run here, and how many of these come
+ * before this one. */
 enum status host_ranks(struct comm *world, char host[HOST_NAME_BYTES], int *ranks_here,
-                       struct error *err);
+                       int *rank_here, struct error *err);
 
 #endif

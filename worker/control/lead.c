@@ -97,6 +97,7 @@ static enum status step(struct leader *l, struct error *err)
     if (st == ERR_CANCELLED) /* no peer will come; the mailbox tells that the stream has ended */
         return OK;
     TRY(st);
+    answers_tell_shares(l->answers, attach_metered(l->attach));
     TRY(engine_step(l->engine, &ran, err));
     tell_figures(l);
     return flush(l, err);

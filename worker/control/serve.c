@@ -28,7 +28,8 @@ struct rank {
     int64_t load_ns; /* how long loading took */
     uint64_t parks;  /* see lead.h */
     char host[HOST_NAME_BYTES];
-    int ranks_here;
+    int ranks_here, rank_here;
+    int gpus;                       /* of this host; 0: none are used */
     const struct cuda_plugin *cuda; /* NULL: on the processor */
     struct cuda_device_info device; /* with cuda: this rank's */
 };
@@ -48,6 +49,7 @@ static enum status take_device(struct rank *r, int rank_here, struct error *err)
     int count = 1;
     TRY(cuda_plugin_open(NULL, &r->cuda, err));
     TRY(cuda_plugin_devices(r->cuda, &count, err));
+    r->gpus = count;
     return cuda_plugin_device(r->cuda, rank_here % count, &r->device, err);
 }
 
@@ -68,7 +70,7 @@ static enum status start_attach(struct rank *r, const struct serve_options *o, s
     uint64_t incarnation = 0;
     TRY(open_device(r, o, err));
     TRY(draw_incarnation(r->world, &incarnation, err));
-    TRY(host_ranks(r->world, r->host, &r->ranks_here, err));
+    TRY(host_ranks(r->world, r->host, &r->ranks_here, &r->rank_here, err));
     const struct attach_options options = {
         .coordinator = o->coordinator,
         .tls_dir = o->tls_dir,
@@ -81,6 +83,9 @@ static enum status start_attach(struct rank *r, const struct serve_options *o, s
         .ranks_here = r->ranks_here,
         .progress = &r->progress,
         .device = r->cuda ? &r->device : NULL,
+        .counts_host = r->rank_here == 0,
+        .counts_gpu = r->rank_here < r->gpus,
+        .powercap = o->powercap,
     };
     return comm_agree(r->world, attach_create(&options, &r->attach, err), err);
 }

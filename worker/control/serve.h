@@ -29,6 +29,7 @@ struct serve_options {
     bool sandbox;              /* forbid system calls (base/sandbox.h) once all is loaded */
     bool cuda; /* on GPUs: each rank of a machine takes the next one; false: on the processor */
     int32_t first_gpu; /* that the first takes, from 0: those before it are another group's */
+    const char *powercap; /* as struct energy_options has `root` */
 };
 
 /* Who else knows of a failure. */

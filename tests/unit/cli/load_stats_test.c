@@ -93,6 +93,8 @@ static void rates_of_a_run(void **state)
     assert_near(s.cached_share, 8 / 30.0);
     assert_near(s.tokens_per_chunk, 10 / 8.0);
     assert_near(s.joules_per_token, 0.5);
+    assert_near(s.wh_output, 0.5 / 3.6);
+    assert_near(s.wh_total, 5.0 / 40 / 3.6);
     assert_true(isnan(s.goodput));
     load_run_fini(&run);
 }
@@ -156,6 +158,7 @@ static void nothing_succeeded(void **state)
     assert_near(s.requests_per_s, 0);
     assert_near(s.goodput, 0);
     assert_true(isnan(s.cached_share) && isnan(s.tokens_per_chunk) && isnan(s.joules_per_token));
+    assert_true(isnan(s.wh_output) && isnan(s.wh_total));
     load_run_fini(&run);
 }
 

@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "coordinator/dialect.h"
 
-static const struct openai_usage usage = {10, 4, 5, 2};
+static const struct openai_usage usage = {10, 4, 5, 2, 0};
 static struct telling telling;
 static struct openai_head head;
 static struct buf b;

@@ -135,7 +135,7 @@ static inline void wait_end(struct answer *a)
 }
 
 /* A served cluster with one request submitted to it. */
-static const told *begin(struct cluster *c, struct fake_rank *r, struct answer *a, const char *yaml)
+static inline const told *begin(struct cluster *c, struct fake_rank *r, struct answer *a, const char *yaml)
 {
     cluster_start(c, yaml);
     fake_serve(c, r);

@@ -15,7 +15,7 @@ static int told;
 static struct drawn last;
 static struct token_logprobs drawn_ones[4], prompt_ones[4];
 
-void generation_tokens(struct core *core, const struct drawn *d)
+bool generation_tokens(struct core *core, const struct drawn *d)
 {
     (void)core;
     told++;
@@ -24,6 +24,7 @@ void generation_tokens(struct core *core, const struct drawn *d)
         drawn_ones[i] = d->logprobs[i];
     for (int32_t i = 0; d->prompt_logprobs && i < d->prompt_count; i++)
         prompt_ones[i] = d->prompt_logprobs[i];
+    return true;
 }
 
 /* --- the cases --- */

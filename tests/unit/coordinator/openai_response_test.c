@@ -67,12 +67,13 @@ static void whole_chats(void **state)
                                   .reasoning_len = 3,
                                   .finish = "stop"},
                                  {.index = 1, .finish = "length"}};
-    struct openai_usage u = {10, 4, 5, 2};
+    struct openai_usage u = {10, 4, 5, 2, 1.25};
     assert_int_equal(openai_write_answer(&b, &chat, c, 2, &u, &err), OK);
     json_t *root = parsed(b.data, b.len);
     assert_text(root, "id", "chatcmpl-1");
     assert_text(root, "object", "chat.completion");
     assert_text(root, "model", "m\"x");
+    assert_true(json_real_value(at(root, "usage.energy_joules")) == 1.25);
     assert_text(root, "system_fingerprint", "cpu-1-kv8");
     assert_number(root, "created", 1700000000);
     assert_text(root, "choices.0.message.role", "assistant");
@@ -393,12 +394,13 @@ static void whole_messages_with_calls(void **state)
          .call_count = 1,
          .finish = "tool_calls"},
     };
-    const struct openai_usage u = {10, 4, 5, 2};
+    const struct openai_usage u = {10, 4, 5, 2, NAN};
     assert_int_equal(openai_write_answer(&b, &chat, c, 2, &u, &err), OK);
     json_t *root = parsed(b.data, b.len);
     assert_true(json_is_null(at(root, "choices.0.message.content")));
     assert_int_equal(json_array_size(at(root, "choices.0.message.tool_calls")), 2);
     assert_null(at(root, "choices.0.message.tool_calls.0.index"));
+    assert_null(at(root, "usage.energy_joules")); /* not known */
     assert_text(root, "choices.0.message.tool_calls.0.id", "call_x_0");
     assert_text(root, "choices.0.message.tool_calls.0.type", "function");
     assert_text(root, "choices.0.message.tool_calls.0.function.name", "f");

@@ -39,6 +39,7 @@ struct client {
     int32_t finishes;
     enum finish finish;
     bool cancelled;
+    double share; /* seconds of the last step that fed it */
 };
 
 struct cell {
@@ -158,6 +159,17 @@ static void on_start(void *user, int32_t cached)
     c->cached = cached;
 }
 
+/* Seconds of steps that clients were told to be theirs. */
+static double bench_shared;
+
+static void on_share(void *user, double seconds)
+{
+    struct client *c = user;
+    assert_true(c->starts == 1 && c->finishes == 0 && seconds >= 0);
+    c->share = seconds;
+    bench_shared += seconds;
+}
+
 static struct bench *bench_with(struct engine_limits limits, struct sched_options options)
 {
     static const int32_t eos[] = {EOS};
@@ -218,6 +230,7 @@ static struct client *submit(struct bench *b, struct client with)
                         .on_token = on_token,
                         .on_logits = c->no_logits ? NULL : on_logits,
                         .on_start = on_start,
+                        .on_share = on_share,
                         .user = c};
     struct error err;
     if (sched_submit(b->sched, &r, &c->id, &err) != OK)
@@ -418,7 +431,14 @@ static void end_step(struct bench *b)
         for (int32_t i = 0; i < b->step.header.rows; i++)
             if (b->flights[0].tokens[i] < 0)
                 b->flights[0].tokens[i] = drawn[-1 - b->flights[0].tokens[i]];
-    sched_done(b->sched, drawn, logits, VOCAB, VOCAB, 0);
+    int64_t step_ns = 1000000 + 10000 * (int64_t)f.seqs * f.seqs; /* no mean of any others */
+    bool alive = false;
+    for (int32_t i = 0; i < f.seqs; i++)
+        alive = alive || f.clients[i]->finishes == 0;
+    bench_shared = 0; /* all of a step is theirs, unless all whom it fed have ended meanwhile */
+    sched_done(b->sched, drawn, logits, VOCAB, VOCAB, step_ns);
+    double stepped = alive ? (double)step_ns * 1e-9 : 0;
+    assert_true(bench_shared > stepped - 1e-9 && bench_shared < stepped + 1e-9);
     sched_check(b->sched);
     check_first(b);
     free(logits);

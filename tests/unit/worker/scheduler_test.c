@@ -440,6 +440,36 @@ static int32_t rows_beside(int64_t step_ns)
     return most;
 }
 
+/* Steps take 2 ms, and 10 us a row of a prompt: who decodes beside one pays as if it were not
+ * there, and the prompt what it adds. */
+static void a_prompt_pays_what_it_adds(void **state)
+{
+    (void)state;
+    struct engine_limits limits = {
+        .max_rows = 2000, .max_seqs = 4, .context = 8000, .kv_blocks = 300};
+    struct bench *b = bench_with(limits, (struct sched_options){.chunk = 50});
+    struct client quiet = {.prompt_len = 10, .max_tokens = 90}, large = quiet;
+    struct client *c = submit(b, quiet), *other = NULL;
+    int32_t drawn[] = {FIRST_TOKEN, FIRST_TOKEN}, mixed = 0;
+    large.prompt_len = 6000;
+    for (int i = 0; i < 80; i++) {
+        assert_true(sched_next(b->sched, &b->step, 1000000, 0));
+        int32_t rows = b->step.header.rows - 1;
+        drawn[0] = c->tokens[c->known];
+        sched_done(b->sched, drawn, NULL, 0, 0, 2000000 + 10000 * (int64_t)rows);
+        if (i == 10)
+            other = submit(b, large);
+        if (i < 60 || !other) /* means are made */
+            continue;
+        assert_int_equal(rows, 50);
+        mixed++;
+        assert_true(c->share > 0.00199 && c->share < 0.00201);
+        assert_true(other->share > 0.00049 && other->share < 0.00051);
+    }
+    assert_int_equal(mixed, 20);
+    bench_destroy(b);
+}
+
 static void prompts_keep_to_the_stall(void **state)
 {
     (void)state;
@@ -622,6 +652,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_burst_shares_its_beginning),
     cmocka_unit_test(deadlines_end_what_waits_and_what_runs),
     cmocka_unit_test(deadlines_a_step_are_bounded),
+    cmocka_unit_test(a_prompt_pays_what_it_adds),
     cmocka_unit_test(prompts_keep_to_the_stall),
     cmocka_unit_test(history_waits_for_its_token),
     cmocka_unit_test(a_thought_ends_in_time),

@@ -107,6 +107,34 @@ static void an_answer_goes_on_where_it_was(void **state)
     answers_destroy(a);
 }
 
+/* Of steps that fed it: with its tokens, alone where a chunk of a prompt drew none, and at its end;
+ * nothing where energy is not counted. */
+static void shares_of_steps_are_told(void **state)
+{
+    (void)state;
+    struct answers *a = begin();
+    submit(a, 71, 0, 0);
+    submit(a, 72, 0, 0);
+    asked[0].on_share(asked[0].user, 0.5);
+    said(a, 0, 0);
+    answers_tell_shares(a, true);
+    asked[0].on_share(asked[0].user, 0.25);
+    draw(0, 10, FINISH_NONE);
+    asked[1].on_share(asked[1].user, 0.75);
+    const Witan__Cluster__V1__SequenceTokens *s = said(a, 0, 2);
+    assert_true(s->request_id == 71 && s->n_ids == 1 && s->step_seconds == 0.25);
+    s = said(a, 1, 2);
+    assert_true(s->request_id == 72 && s->n_ids == 0 && s->position == 0);
+    assert_true(s->step_seconds == 0.75 && !s->metered);
+    assert_int_equal(s->finish, WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    answers_clear(a);
+    asked[0].on_share(asked[0].user, 1);
+    draw(0, 11, FINISH_STOP);
+    s = said(a, 0, 1);
+    assert_true(s->position == 1 && s->step_seconds == 1);
+    answers_destroy(a);
+}
+
 static void a_request_is_handed_over_whole(void **state)
 {
     (void)state;
@@ -273,6 +301,7 @@ static void a_cancellation_is_told(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(shares_of_steps_are_told),
     cmocka_unit_test(a_request_is_handed_over_whole),
     cmocka_unit_test(an_answer_goes_on_where_it_was),
     cmocka_unit_test(tokens_of_a_step_go_together),
