@@ -24,6 +24,7 @@ const struct cli_command cli_commands[] = {
     {"audit", cmd_audit, "verify an audit log, replay a request of it"},
     {"manifest", cmd_manifest, "list, sign and prove a model's files"},
     {"doctor", cmd_doctor, "is this host fit to serve, and what is to be done"},
+    {"report", cmd_report, "what tenants used, and what runs here under which rules"},
     {"help", cmd_help, "what a command can, as text or as a manual page"},
     {"completion", cmd_completion, "what makes a shell complete all of this"},
 #endif

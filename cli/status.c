@@ -73,6 +73,12 @@ static enum status ask(const struct status_source *s, const struct client_option
     return st;
 }
 
+enum status status_ask(const struct client_options *where, reply **out, struct error *err)
+{
+    const struct status_source s = {.where = *where};
+    return ask(&s, where, out, err);
+}
+
 /* The coordinator of the `witan serve` that is known, where no other address was given. */
 static enum status find_and_ask(const struct status_source *s, const json_t *serve, reply **out,
                                 struct error *err)

@@ -43,6 +43,9 @@ enum { STATUS_READY = 0, STATUS_FAILED = 1, STATUS_NOT_READY = 3 };
  * known was written all the same. */
 int status_once(const struct status_source *s, const struct status_page *p,
                 Witan__Inference__V1__GetStatusResponse **latest, struct error *err);
+/* Asks once, without a page; *out is the caller's. */
+enum status status_ask(const struct client_options *where,
+                       Witan__Inference__V1__GetStatusResponse **out, struct error *err);
 void status_free(Witan__Inference__V1__GetStatusResponse *r); /* NULL is fine */
 
 /* --- status_page.c --- */
