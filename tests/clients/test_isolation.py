@@ -33,6 +33,8 @@ def talkative(tmp_path_factory):
 def test_processes_are_cut_down(talkative):
     if not sandboxed(talkative):
         pytest.skip("builds with sanitizers have no sandbox: their runtimes want what it forbids")
+    if "no seccomp" in talkative.coordinator.process.said():
+        pytest.skip("this kernel, or what started the tests, has no seccomp filter for us")
     for pid in talkative.pids():
         for task in Path(f"/proc/{pid}/task").iterdir():
             found = {key: value.strip() for key, _, value in

@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import signal
+import uuid
 from pathlib import Path
 
 import grpc
@@ -23,7 +24,7 @@ from ask import question
 
 pytestmark = pytest.mark.skipif(server.MODE != "direct", reason="once is enough: --direct has it")
 
-CANARY = "Kanarienvogel-7f3a91"
+CANARY = f"Kanarienvogel-{uuid.uuid4().hex[:12]}"
 CORE = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 
 
@@ -31,6 +32,11 @@ def is_sanitized() -> bool:
     """Their runtimes forbid core dumps themselves, or would write terabytes."""
     return any(word in (server.BIN / "witan-coordinator").read_bytes()
                for word in (b"__asan_init", b"__tsan_init"))
+
+
+def traces() -> list[Path]:
+    """What processes of ours may leave where all may write."""
+    return [*Path("/dev/shm").glob("*"), *Path("/tmp").glob("*witan*")]
 
 
 class Session:
@@ -41,7 +47,7 @@ class Session:
         self.cwd, self.temporary = folder / "cwd", folder / "tmp"
         for path in (self.cwd, self.temporary):
             path.mkdir(parents=True)
-        self.shared = {p.name for p in Path("/dev/shm").glob("*")}
+        self.others = set(traces())
         before = os.getcwd(), os.environ.get("TMPDIR"), resource.getrlimit(resource.RLIMIT_CORE)
         os.chdir(self.cwd)
         os.environ["TMPDIR"] = str(self.temporary)
@@ -201,9 +207,7 @@ def keep_pages(session: Session):
 
 def places_of(session: Session) -> list[Path]:
     """All that it can have left on this machine."""
-    shared = [p for p in Path("/dev/shm").glob("*") if p.name not in session.shared]
-    names = [p for p in Path("/tmp").glob("*witan*") if p.owner() == session.folder.owner()]
-    return [session.folder, *shared, *(p for p in names if not session.folder.is_relative_to(p))]
+    return [session.folder, *(p for p in traces() if p not in session.others)]
 
 
 def test_nothing_is_found_afterwards(start, lighthouse):
