@@ -210,8 +210,15 @@ def places_of(session: Session) -> list[Path]:
     return [session.folder, *(p for p in traces() if p not in session.others)]
 
 
-def test_nothing_is_found_afterwards(start, lighthouse):
-    session = start(retention={"wipe": True})
+def test_nothing_is_found_afterwards(start, lighthouse, tmp_path):
+    keys, kept = tmp_path / "keys", tmp_path / "session" / "audit"
+    keys.mkdir()
+    kept.mkdir(parents=True)
+    server.witan("manifest", "keygen", "--out", keys / "audit")
+    server.witan("audit", "hmac-key", keys / "hmac")
+    session = start(retention={"wipe": True}, audit={
+        "file": kept / "audit.jsonl", "key": keys / "audit.key", "heads": kept / "heads",
+        "hmac_key": keys / "hmac"})
     answered = ask_everywhere(session, CANARY)
     assert CANARY in answered, "no client was told of what it had sent"
     # What the model says is a canary too: its answer to this is known by heart.
@@ -220,6 +227,7 @@ def test_nothing_is_found_afterwards(start, lighthouse):
         said = post(http, "/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
     assert said == lighthouse["answer"]
     keep_pages(session)
+    assert len((kept / "audit.jsonl").read_text().splitlines()) > 20, "the audit log records nothing"
     needles = [CANARY, CANARY.encode("utf-16-le").decode("latin-1"), CANARY.encode().hex(), said[:24],
                question(lighthouse)]
     logs = session.running.coordinator.process.said() + session.running.workers[0].said()
