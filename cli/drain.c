@@ -2,6 +2,7 @@
  * coordinator does it (coordinator/drain.h); what is here asks for it and watches. */
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/flags.h"
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -13,12 +14,17 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char drain_usage[] = "usage: witan drain GROUP [--undo] [--wait] [--force] [FLAG...]\n"
+static const char drain_usage[] = "usage: witan drain GROUP [--undo] [--wait] [--force] "
+                                  "[--stop [--within S]] [FLAG...]\n"
                                   "A group finishes what it runs and takes nothing new, until "
                                   "--undo. What still runs there after\n"
                                   "limits.drain_timeout_s goes on in another group. --wait: until "
                                   "nothing runs there. --force: though\n"
-                                  "no other group takes requests.\n";
+                                  "no other group takes requests. --stop: and then its ranks "
+                                  "end, which others have started (Slurm,\n"
+                                  "say); it takes requests again when it is back. --within S: what "
+                                  "still runs there after S seconds\n"
+                                  "goes on elsewhere, instead of limits.drain_timeout_s.\n";
 
 static const char restart_usage[] = "usage: witan restart [GROUP...] [--force] [FLAG...]\n"
                                     "Restarts groups one after another, all of them unless named: "
@@ -39,7 +45,8 @@ struct asked {
     struct client_options where;
     const char *groups[MAX_GROUPS];
     int count;
-    bool undo, wait, force;
+    bool undo, wait, force, stop;
+    int within_s; /* 0: as configured */
 };
 
 typedef Witan__Inference__V1__GetStatusResponse status_reply;
@@ -121,35 +128,61 @@ static enum status all_groups(struct client *c, struct asked *a, struct error *e
 /* --- drain -------------------------------------------------------------------------------------
  */
 
+struct drained {
+    uint32_t requests;
+    bool stops;
+};
+
 static void on_drained(void *user, const ProtobufCMessage *message)
 {
-    *(uint32_t *)user = ((const Witan__Inference__V1__DrainResponse *)message)->requests;
+    const Witan__Inference__V1__DrainResponse *r =
+        (const Witan__Inference__V1__DrainResponse *)message;
+    *(struct drained *)user = (struct drained){.requests = r->requests, .stops = r->stops};
+}
+
+/* Until nothing runs there; with --stop, until its ranks have been told to end and have gone. */
+static enum status await_drained(struct client *c, struct view *v, bool stop, struct error *err)
+{
+    while (stop || v->requests > 0) {
+        usleep(POLL_MS * 1000);
+        TRY(look(c, v, err));
+        bool gone = !v->ready && strcmp(v->state, "stopping") != 0;
+        if (stop && gone) {
+            printf("group %s: its ranks have gone\n", v->name);
+            return OK;
+        }
+        if (!v->drained)
+            return error_set(err, ERR_CANCELLED, "group %s: somebody has undone it", v->name);
+    }
+    printf("group %s: nothing runs there\n", v->name);
+    return OK;
 }
 
 static enum status drain(struct client *c, struct asked *a, struct error *err)
 {
     Witan__Inference__V1__DrainRequest request = WITAN__INFERENCE__V1__DRAIN_REQUEST__INIT;
     struct view v = {.name = a->groups[0]};
+    struct drained told = {0};
     request.group = (char *)a->groups[0];
     request.undo = a->undo;
     request.force = a->force;
+    request.stop = a->stop;
+    request.within_s = (uint32_t)a->within_s;
     TRY(call(c, "/witan.inference.v1.Admin/Drain", &request.base,
-             &witan__inference__v1__drain_response__descriptor, on_drained, &v.requests, err));
+             &witan__inference__v1__drain_response__descriptor, on_drained, &told, err));
+    v.requests = told.requests;
+    if (a->stop && !told.stops)
+        return error_set(err, ERR_INVALID,
+                         "--stop: the coordinator is of a release before it: group %s is drained, "
+                         "and its ranks go on",
+                         v.name);
     if (a->undo) {
         printf("group %s: takes requests again\n", v.name);
         return OK;
     }
     printf("group %s: takes nothing new; %u requests run there\n", v.name, v.requests);
     fflush(stdout);
-    while (a->wait && v.requests > 0) {
-        usleep(POLL_MS * 1000);
-        TRY(look(c, &v, err));
-        if (!v.drained)
-            return error_set(err, ERR_CANCELLED, "group %s: somebody has undone it", v.name);
-        if (v.requests == 0)
-            printf("group %s: nothing runs there\n", v.name);
-    }
-    return OK;
+    return a->wait && (a->stop || v.requests > 0) ? await_drained(c, &v, a->stop, err) : OK;
 }
 
 /* --- restart -----------------------------------------------------------------------------------
@@ -234,23 +267,38 @@ static enum status restart(struct client *c, struct asked *a, struct error *err)
 /* --- the commands ------------------------------------------------------------------------------
  */
 
+/* 1: argv[*i] is a flag of `witan drain` alone, and *i its last word; 0: it is not; -1: bad. */
+static int drain_flag(struct asked *a, int argc, char **argv, int *i)
+{
+    if (strcmp(argv[*i], "--undo") == 0)
+        a->undo = true;
+    else if (strcmp(argv[*i], "--wait") == 0)
+        a->wait = true;
+    else if (strcmp(argv[*i], "--stop") == 0)
+        a->stop = true;
+    else if (strcmp(argv[*i], "--within") != 0)
+        return 0;
+    else if (++*i >= argc)
+        return -1;
+    else
+        return flags_int("witan drain", "--within", argv[*i], 1, 604800, &a->within_s) ? 1 : -1;
+    return 1;
+}
+
 /* 0: go on; else the exit code, or -1: help was asked for and given. */
 static int parse(int argc, char **argv, const char *usage, int most, struct asked *a)
 {
     client_init(&a->where);
     for (int i = 1; i < argc; i++) {
         int taken = client_flag(&a->where, argc, argv, &i);
-        bool drains = most == 1;
+        if (taken == 0 && most == 1)
+            taken = drain_flag(a, argc, argv, &i);
         if (taken < 0)
             return 2;
         if (taken > 0)
             continue;
         if (strcmp(argv[i], "--force") == 0) {
             a->force = true;
-        } else if (strcmp(argv[i], "--undo") == 0 && drains) {
-            a->undo = true;
-        } else if (strcmp(argv[i], "--wait") == 0 && drains) {
-            a->wait = true;
         } else if (strcmp(argv[i], "--help") == 0) {
             printf("%s%s", usage, client_help);
             return -1;
@@ -284,7 +332,7 @@ int cmd_drain(int argc, char **argv)
     int code = parse(argc, argv, drain_usage, 1, &a);
     if (code != 0)
         return code < 0 ? 0 : code;
-    if (a.count != 1 || (a.undo && (a.wait || a.force))) {
+    if (a.count != 1 || (a.undo && (a.wait || a.force || a.stop)) || (a.within_s > 0 && !a.stop)) {
         fprintf(stderr, "%s%s", drain_usage, client_help);
         return 2;
     }

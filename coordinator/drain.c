@@ -56,7 +56,7 @@ static void undo_drain(struct group *g)
         events_tell(&g->members->events, g->config->name, "undrained", "takes requests again");
         g->members->notify(g->config->name, "undrained", "");
     }
-    g->drained = false;
+    g->drained = g->ends = false;
     generation_resume(g->members->core);
 }
 
@@ -93,6 +93,34 @@ enum status drain_group(struct members *m, const char *name, bool undo, bool for
     else
         TRY(begin_drain(g, force, err));
     *requests = (uint32_t)g->active;
+    return OK;
+}
+
+enum status drain_stop(struct members *m, const char *name, uint32_t within_s, bool force,
+                       uint32_t *requests, struct error *err)
+{
+    struct group *g;
+    TRY(find(m, name, &g, err));
+    TRY(not_here(g, err));
+    if (!g->config->external)
+        return error_set(err, ERR_INVALID,
+                         "the ranks of group %s are started by `witan serve`, which would start "
+                         "them again: `witan drain %s`, or `witan restart %s`",
+                         name, name, name);
+    if (g->restart != RESTART_NONE)
+        return error_set(err, ERR_INVALID, "group %s restarts: wait until it is ready", name);
+    if (g->state != GROUP_READY) {
+        struct error why;
+        group_why_not(g, &why);
+        return error_set(err, ERR_INVALID, "nothing to end: %.900s", why.msg);
+    }
+    TRY(begin_drain(g, force, err));
+    if (within_s == 0)
+        within_s = (uint32_t)m->core->config->limits.drain_timeout_s;
+    g->ends = true;
+    g->end_by_ns = clock_now_ns() + (int64_t)within_s * 1000000000;
+    *requests = (uint32_t)g->active;
+    group_drain_tick(g, clock_now_ns());
     return OK;
 }
 
@@ -168,6 +196,16 @@ static void drain_for_restart(struct group *g, int64_t since)
     group_stop(g, "it is restarted");
 }
 
+static void drain_for_end(struct group *g, int64_t now)
+{
+    if (g->state != GROUP_READY)
+        return;
+    if (g->active > 0 && now >= g->end_by_ns)
+        move(g);
+    if (g->active == 0)
+        group_stop(g, "it was drained for its ranks to end");
+}
+
 void group_drain_tick(struct group *g, int64_t now)
 {
     const struct config *c = g->members->core->config;
@@ -179,6 +217,8 @@ void group_drain_tick(struct group *g, int64_t now)
         g->restart = RESTART_NONE;
         log_warn("group %s: not back within %d s of its restart (limits.start_timeout_s)",
                  g->config->name, c->limits.start_timeout_s);
+    } else if (g->ends) {
+        drain_for_end(g, now);
     } else if (g->drained && !g->moved && g->active > 0 && now - g->drained_ns > most &&
                others_take(g)) {
         move(g);
@@ -187,6 +227,8 @@ void group_drain_tick(struct group *g, int64_t now)
 
 void group_drain_state(struct group *g)
 {
+    if (g->ends && g->state == GROUP_WAITING)
+        undo_drain(g);
     if (g->restart == RESTART_NONE)
         return;
     if (g->state == GROUP_WAITING && g->restart == RESTART_STOPPING) {

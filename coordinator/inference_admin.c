@@ -39,10 +39,15 @@ static enum status drain(struct core *core, const Witan__Inference__V1__DrainReq
                          ProtobufCMessage **response, struct error *err)
 {
     uint32_t requests;
-    TRY(drain_group(core->members, q->group, q->undo, q->force, &requests, err));
+    bool stops = q->stop && !q->undo;
+    if (stops)
+        TRY(drain_stop(core->members, q->group, q->within_s, q->force, &requests, err));
+    else
+        TRY(drain_group(core->members, q->group, q->undo, q->force, &requests, err));
     Witan__Inference__V1__DrainResponse *r = check_calloc(1, sizeof *r);
     witan__inference__v1__drain_response__init(r);
     r->requests = requests;
+    r->stops = stops;
     *response = &r->base;
     return OK;
 }

@@ -69,8 +69,10 @@ struct group {
     uint64_t times_ready;
     bool drained, moved; /* takes nothing new; what ran there has been moved on */
     bool alone;          /* it restarts whether or not others take requests */
+    bool ends; /* it is drained for its ranks to end, and takes requests when it is back */
     enum group_restart restart;
     int64_t drained_ns, restart_ns;  /* since when */
+    int64_t end_by_ns;               /* with `ends`: what still runs there then is moved */
     uint64_t losses;                 /* times that it was lost after it was ready */
     uint64_t failed_starts;          /* and before */
     char last_loss[1024];            /* why, the last time; "": never */

@@ -110,7 +110,8 @@ static const told *next(struct fake_rank *r, int kind)
 struct order {
     struct cluster *c;
     const char *group;
-    bool restart, undo, force;
+    bool restart, undo, force, stop;
+    uint32_t within_s;
     enum status st;
     struct error err;
     uint32_t requests;
@@ -122,6 +123,8 @@ static void run_order(void *arg)
     struct members *m = o->c->core->members;
     if (o->restart)
         o->st = drain_restart(m, o->group, o->force, &o->requests, &o->err);
+    else if (o->stop)
+        o->st = drain_stop(m, o->group, o->within_s, o->force, &o->requests, &o->err);
     else
         o->st = drain_group(m, o->group, o->undo, o->force, &o->requests, &o->err);
 }
@@ -279,6 +282,120 @@ static void what_does_not_end_is_moved(void **state)
     assert_int_equal(m->submit->attempt, 3);
     finish(&r[0], m->submit, &a);
     end(&c, r, 1);
+}
+
+/* --- ending --- */
+
+static const char two_external[] =
+    "groups: [{name: g0, external: true}, {name: g1, external: true}]\n"
+    "limits: {failovers: 1, failover_timeout_s: 60}\n";
+
+static void shift_end(void *arg)
+{
+    struct group *g = &((struct cluster *)arg)->core->members->groups[0];
+    assert_true(g->end_by_ns > clock_now_ns() + 500 * (int64_t)1000000000);
+    g->end_by_ns -= 601 * (int64_t)1000000000;
+}
+
+/* A job's ranks end once nothing runs there, and what takes too long goes on in the next job's
+ * group. Those that come again serve without more words. */
+static void a_group_ends_and_hands_over(void **state)
+{
+    (void)state;
+    static const int32_t ids[] = {40, 41};
+    struct cluster c;
+    struct fake_rank r[2];
+    struct answer a, b;
+    begin(&c, r, 2, two_external);
+    start(&c, &a);
+    const told *m = next(&r[0], SUBMIT);
+    fake_say_tokens(&r[0], m->submit->request_id, 1, m->submit->epoch, 0, ids, 2,
+                    WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    wait_ids(&a, 2);
+    assert_int_equal(ordered((struct order){.c = &c, .group = "g0", .stop = true, .within_s = 7}),
+                     1);
+    assert_int_equal(ordered((struct order){.c = &c, .group = "g0", .stop = true}), 1);
+    refused((struct order){.c = &c, .group = "g1", .stop = true}, ERR_INVALID,
+            "group g1 is the only one that takes requests");
+    start(&c, &b);
+    finish(&r[1], next(&r[1], SUBMIT)->submit, &b);
+    on_loop(&c, tick, &c);
+    wait_state(&c, 0, GROUP_READY, RESTART_NONE); /* its request still runs */
+    on_loop(&c, shift_end, &c);
+    on_loop(&c, tick, &c);
+    assert_int_equal(next(&r[0], CANCEL)->cancel->attempt, 1);
+    next(&r[0], STOP);
+    m = next(&r[1], SUBMIT);
+    assert_true(m->submit->attempt == 2 && m->submit->n_answer == 2);
+    finish(&r[1], m->submit, &a);
+    wait_state(&c, 0, GROUP_STOPPING, RESTART_NONE);
+    refused((struct order){.c = &c, .group = "g0", .stop = true}, ERR_INVALID, "nothing to end: ");
+    fake_release(&r[0]);
+    wait_state(&c, 0, GROUP_WAITING, RESTART_NONE);
+    fake_serve(&c, &r[0]);
+    wait_state(&c, 0, GROUP_READY, RESTART_NONE);
+    ordered((struct order){.c = &c, .group = "g1", .stop = true});
+    next(&r[1], STOP);
+    fake_release(&r[1]);
+    start(&c, &a);
+    finish(&r[0], next(&r[0], SUBMIT)->submit, &a);
+    assert_non_null(strstr(cluster_states, "g0 drained;g0 stopping;g0 undrained;g0 waiting;"));
+    assert_null(strstr(cluster_states, "lost"));
+    end(&c, r, 1);
+}
+
+/* Where nobody else takes it, a request waits for the next job. */
+static void the_last_group_ends_by_force(void **state)
+{
+    (void)state;
+    static const int32_t id = 40;
+    struct cluster c;
+    struct fake_rank r;
+    struct answer a;
+    begin(&c, &r, 1,
+          "groups: [{name: g0, external: true}]\nlimits: {failovers: 1, failover_timeout_s: 60}\n");
+    start(&c, &a);
+    const told *m = next(&r, SUBMIT);
+    fake_say_tokens(&r, m->submit->request_id, 1, m->submit->epoch, 0, &id, 1,
+                    WITAN__CLUSTER__V1__FINISH__FINISH_NONE);
+    wait_ids(&a, 1);
+    refused((struct order){.c = &c, .group = "g0", .stop = true}, ERR_INVALID, "the only one");
+    ordered((struct order){.c = &c, .group = "g0", .stop = true, .force = true});
+    on_loop(&c, shift_end, &c);
+    on_loop(&c, tick, &c);
+    next(&r, CANCEL);
+    next(&r, STOP);
+    fake_release(&r);
+    wait_state(&c, 0, GROUP_WAITING, RESTART_NONE);
+    fake_serve(&c, &r);
+    m = next(&r, SUBMIT);
+    assert_true(m->submit->attempt == 2 && m->submit->n_answer == 1);
+    finish(&r, m->submit, &a);
+    end(&c, &r, 1);
+}
+
+/* `witan serve` would start its ranks again at once; and an end can be undone. */
+static void who_cannot_end_and_who_need_not(void **state)
+{
+    (void)state;
+    struct cluster c;
+    struct fake_rank r[2];
+    struct answer a;
+    begin(&c, r, 2, "groups: [{name: g0}, {name: g1, external: true}]\n");
+    refused((struct order){.c = &c, .group = "g0", .stop = true}, ERR_INVALID,
+            "the ranks of group g0 are started by `witan serve`");
+    refused((struct order){.c = &c, .group = "g7", .stop = true}, ERR_NOT_FOUND, "no group \"g7\"");
+    ordered((struct order){.c = &c, .group = "g0"});
+    start(&c, &a);
+    const told *m = next(&r[1], SUBMIT);
+    ordered((struct order){.c = &c, .group = "g1", .stop = true, .force = true});
+    ordered((struct order){.c = &c, .group = "g1", .undo = true});
+    finish(&r[1], m->submit, &a);
+    on_loop(&c, tick, &c);
+    wait_state(&c, 1, GROUP_READY, RESTART_NONE);
+    start(&c, &a);
+    finish(&r[1], next(&r[1], SUBMIT)->submit, &a);
+    end(&c, r, 2);
 }
 
 /* --- restarting --- */
@@ -481,6 +598,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_drained_group_takes_nothing_new),
     cmocka_unit_test(draining_outlives_a_loss),
     cmocka_unit_test(what_does_not_end_is_moved),
+    cmocka_unit_test(a_group_ends_and_hands_over),
+    cmocka_unit_test(the_last_group_ends_by_force),
+    cmocka_unit_test(who_cannot_end_and_who_need_not),
     cmocka_unit_test(a_group_is_restarted),
     cmocka_unit_test(the_last_one_is_not_restarted),
     cmocka_unit_test(the_only_group_is_restarted_by_force),
