@@ -13,6 +13,9 @@ packages_test=(g++ libcmocka-dev libsimde-dev xz-utils python3 python3-venv curl
 packages_browser=(chromium-headless-shell) # 100 MB, 300 MB on the disk; Ubuntu has none
 packages_deploy=(dpkg-dev debhelper systemd procps) # of tests of deploy/: packages, units
 packages_long=(lintian) # with --long: 130 packages of Perl
+# Unpacked and not installed: on a machine with systemd that would start Slurm's daemons. The last three are
+# libraries that nothing else here brings for sure.
+packages_slurm=(munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins liblua5.1-0 libjson-c5 libmunge2)
 packages_fuzz=(clang) # and clang's run-time library, see fuzz_runtime_package
 packages_oracle=(python3 python3-venv)
 packages_lint=(clang-format clang-tidy cppcheck shellcheck git)
@@ -137,6 +140,28 @@ install_if_offered() {
             say "This distribution has no $name."
         fi
     done
+}
+
+# unpack_if_offered FOLDER NAME...: Debian packages as files, once, for tests alone. Nothing is installed or
+# started; what is not offered is left out, and the test that needs it then says that it is skipped.
+unpack_if_offered() {
+    local folder=$1 name fetched
+    shift
+    if [[ -d $folder ]] || ! command -v apt-get >/dev/null; then
+        return 0
+    fi
+    fetched=$(mktemp -d)
+    for name in "$@"; do
+        if ! (cd "$fetched" && apt-get -q download "$name") >/dev/null 2>&1 </dev/null; then
+            say "This distribution has no $name, or cannot be reached."
+        fi
+    done
+    mkdir -p "$folder.part"
+    for name in "$fetched"/*.deb; do
+        if [[ -f $name ]]; then dpkg-deb --extract "$name" "$folder.part"; fi
+    done
+    rm -rf "$fetched"
+    if [[ -d $folder.part/usr ]]; then mv "$folder.part" "$folder"; else rm -rf "$folder.part"; fi
 }
 
 # The sanitizers' and libFuzzer's library is packaged by clang's version.
