@@ -163,6 +163,7 @@ void doctor_files(struct doctor *d)
     secret(d, "tls", c->listen.tls.key);
     readable(d, "tls", c->listen.tls.client_ca);
     secret(d, "keys", c->listen.keys);
+    readable(d, "jwks", c->auth.jwks);
     if (c->pki)
         certificates(d, c->pki);
     if (c->model.weights_cache)

@@ -337,7 +337,8 @@ static enum status configure(struct config *c, const struct flags *f, struct err
         set_text(texts[i].to, texts[i].from);
     char **const paths[] = {&c->model.path,     &c->listen.keys,          &c->listen.tls.cert,
                             &c->listen.tls.key, &c->listen.tls.client_ca, &c->pki,
-                            &c->model.manifest, &c->model.trust,          &c->model.weights_cache};
+                            &c->model.manifest, &c->model.trust,          &c->model.weights_cache,
+                            &c->auth.jwks};
     for (size_t i = 0; i < COUNT_OF(paths); i++)
         make_absolute(paths[i]);
     if (f->threshold && !c->model.manifest)

@@ -1,6 +1,6 @@
 /* API keys: see auth.h. A set is an array in the file's order and an index by the hash's first
  * bytes. */
-#include "coordinator/auth.h"
+#include "coordinator/auth_private.h"
 
 #include "base/check.h"
 #include "base/json.h"
@@ -9,42 +9,39 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
-    HASH_BYTES = 32,
-    SECRET_BYTES = 32,
-    ID_BYTES = 6,
-    MAX_ID = 64,
-    MAX_NAME = 128,
-    TENANT_BYTES = 8,
+    HASH_BYTES = AUTH_HASH_BYTES,
+    MAX_ID = AUTH_MAX_ID,
+    MAX_NAME = AUTH_MAX_NAME,
+    ID_BYTES = 8, /* of a hash, as a number */
     MAX_CREATED = 40,
-    MAX_LINE_BYTES = 2048,
     BUCKETS = 1 << 16, /* by the first two bytes of a hash, which an attacker knows anyway */
 };
 
-static const char *const scope_words[] = {
+const char *const auth_scope_words[] = {
 #define X(name, words) words,
     AUTH_SCOPES(X)
 #undef X
 };
-enum { SCOPES = sizeof scope_words / sizeof *scope_words };
+_Static_assert(COUNT_OF(auth_scope_words) == AUTH_SCOPE_COUNT, "every scope has its word");
+enum { SCOPES = AUTH_SCOPE_COUNT };
 
 struct record {
     char *id, *name, *created;
     char *tenant; /* NULL: none is named */
     uint64_t tenant_id;
     uint32_t scopes;
+    int64_t expires_s; /* 0: never */
+    struct quota_limits quotas;
     unsigned char hash[HASH_BYTES];
 };
 
@@ -57,17 +54,24 @@ struct auth {
 
 /* --- scopes --- */
 
-static enum status add_scope(const char *word, size_t len, uint32_t *scopes, struct error *err)
+uint32_t auth_scope_of(const char *word, size_t len)
 {
     for (uint32_t i = 0; i < SCOPES; i++)
-        if (strlen(scope_words[i]) == len && memcmp(scope_words[i], word, len) == 0) {
-            *scopes |= 1u << i;
-            return OK;
-        }
+        if (strlen(auth_scope_words[i]) == len && memcmp(auth_scope_words[i], word, len) == 0)
+            return 1u << i;
+    return 0;
+}
+
+static enum status add_scope(const char *word, size_t len, uint32_t *scopes, struct error *err)
+{
+    uint32_t bit = auth_scope_of(word, len);
+    *scopes |= bit;
+    if (bit)
+        return OK;
     char all[128] = "", found[SHOWN_BYTES];
     size_t n = 0;
     for (uint32_t i = 0; i < SCOPES; i++)
-        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", i ? ", " : "", scope_words[i]);
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", i ? ", " : "", auth_scope_words[i]);
     snprintf(found, sizeof found, "%.*s", len < sizeof found ? (int)len : SHOWN_BYTES, word);
     return error_set(err, ERR_INVALID, "scopes: expected some of %s, found \"%s\"", all,
                      shown(found).s);
@@ -94,7 +98,7 @@ enum status auth_print_scopes(uint32_t scopes, struct buf *out, struct error *er
         if (!(scopes & 1u << i))
             continue;
         TRY(buf_puts(out, between, err));
-        TRY(buf_puts(out, scope_words[i], err));
+        TRY(buf_puts(out, auth_scope_words[i], err));
         between = ",";
     }
     return OK;
@@ -179,7 +183,7 @@ static bool is_id(const char *s)
     return len > 0 && len <= MAX_ID;
 }
 
-static bool is_name(const char *s)
+bool auth_is_name(const char *s)
 {
     size_t len = strlen(s);
     for (size_t i = 0; i < len; i++)
@@ -205,7 +209,16 @@ static enum status read_text(const json_t *obj, const char *what, const char *ke
 /* A field that is not known may be meant to restrict the key: never pass it over. */
 static enum status check_fields(json_t *obj, const char *what, struct error *err)
 {
-    static const char *const known[] = {"id", "name", "sha256", "scopes", "created", "tenant"};
+    static const char *const known[] = {"id",
+                                        "name",
+                                        "sha256",
+                                        "scopes",
+                                        "created",
+                                        "tenant",
+                                        "expires",
+                                        "requests_per_minute",
+                                        "tokens_per_minute",
+                                        "concurrent"};
     const char *key;
     json_t *value;
     json_object_foreach(obj, key, value)
@@ -214,25 +227,94 @@ static enum status check_fields(json_t *obj, const char *what, struct error *err
         for (size_t i = 0; i < sizeof known / sizeof *known; i++)
             found |= strcmp(key, known[i]) == 0;
         if (!found)
-            return error_set(
-                err, ERR_INVALID,
-                "%s: expected id, name, sha256, scopes, created and tenant, found \"%s\"", what,
-                shown(key).s);
+            return error_set(err, ERR_INVALID,
+                             "%s: expected id, name, sha256, scopes, created, tenant, expires, "
+                             "requests_per_minute, tokens_per_minute and concurrent, found \"%s\"",
+                             what, shown(key).s);
     }
+    return OK;
+}
+
+/* Of a hash, the first the highest. */
+static uint64_t number_of(const unsigned char hash[HASH_BYTES])
+{
+    uint64_t n = 0;
+    for (int i = 0; i < ID_BYTES; i++)
+        n = n << 8 | hash[i];
+    return n;
+}
+
+enum status auth_tenant_id(const char *name, uint64_t *id, struct error *err)
+{
+    unsigned char hash[HASH_BYTES];
+    if (!EVP_Digest(name, strlen(name), hash, NULL, EVP_sha256(), NULL))
+        return error_set(err, ERR_IO, "SHA-256 failed");
+    *id = number_of(hash);
     return OK;
 }
 
 /* Of a key that names none: its own id. */
 static enum status read_tenant(json_t *obj, const char *what, struct record *r, struct error *err)
 {
-    unsigned char hash[HASH_BYTES];
     if (json_object_get(obj, "tenant"))
-        TRY(read_text(obj, what, "tenant", MAX_NAME, is_name, &r->tenant, err));
-    const char *name = r->tenant ? r->tenant : r->id;
-    if (!EVP_Digest(name, strlen(name), hash, NULL, EVP_sha256(), NULL))
-        return error_set(err, ERR_IO, "SHA-256 failed");
-    for (int i = 0; i < TENANT_BYTES; i++)
-        r->tenant_id = r->tenant_id << 8 | hash[i];
+        TRY(read_text(obj, what, "tenant", MAX_NAME, auth_is_name, &r->tenant, err));
+    return auth_tenant_id(r->tenant ? r->tenant : r->id, &r->tenant_id, err);
+}
+
+bool auth_read_time(const char *text, int64_t *time_s)
+{
+    static const char form[] = "dddd-dd-ddTdd:dd:ddZ";
+    struct tm t = {0};
+    for (size_t i = 0; i < sizeof form; i++)
+        if (form[i] == 'd' ? !isdigit((unsigned char)text[i]) : text[i] != form[i])
+            return false; /* at the text's end too: no form goes on behind it */
+    t.tm_year = (int)strtol(text, NULL, 10) - 1900;
+    t.tm_mon = (int)strtol(text + 5, NULL, 10) - 1;
+    t.tm_mday = (int)strtol(text + 8, NULL, 10);
+    t.tm_hour = (int)strtol(text + 11, NULL, 10);
+    t.tm_min = (int)strtol(text + 14, NULL, 10);
+    t.tm_sec = (int)strtol(text + 17, NULL, 10);
+    const struct tm said = t;
+    time_t at = timegm(&t); /* makes March 3 of February 31 */
+    if (t.tm_year != said.tm_year || t.tm_mon != said.tm_mon || t.tm_mday != said.tm_mday ||
+        t.tm_hour != said.tm_hour || t.tm_min != said.tm_min || t.tm_sec != said.tm_sec)
+        return false;
+    *time_s = at;
+    return true;
+}
+
+const char *auth_print_time(int64_t time_s, char out[AUTH_TIME_BYTES])
+{
+    struct tm utc;
+    time_t at = time_s;
+    if (!gmtime_r(&at, &utc) || strftime(out, AUTH_TIME_BYTES, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+        snprintf(out, AUTH_TIME_BYTES, "@%lld", (long long)time_s);
+    return out;
+}
+
+static enum status read_expires(const json_t *obj, const char *what, int64_t *out,
+                                struct error *err)
+{
+    const char *text = NULL;
+    if (!json_object_get(obj, "expires"))
+        return OK;
+    TRY(json_get_string(obj, what, "expires", true, &text, err));
+    if (auth_read_time(text, out) && *out > 0)
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: expires: expected a time like \"2027-01-31T12:00:00Z\", found \"%s\"",
+                     what, shown(text).s);
+}
+
+static enum status read_quotas(const json_t *obj, const char *what, struct quota_limits *out,
+                               struct error *err)
+{
+    int64_t requests = 0, tokens = 0, concurrent = 0;
+    TRY(json_get_int(obj, what, "requests_per_minute", false, 1, QUOTA_MOST_REQUESTS, &requests,
+                     err));
+    TRY(json_get_int(obj, what, "tokens_per_minute", false, 1, QUOTA_MOST_TOKENS, &tokens, err));
+    TRY(json_get_int(obj, what, "concurrent", false, 1, QUOTA_MOST_CONCURRENT, &concurrent, err));
+    *out = (struct quota_limits){(int32_t)requests, (int32_t)tokens, (int32_t)concurrent};
     return OK;
 }
 
@@ -243,10 +325,12 @@ static enum status read_record(json_t *obj, const char *what, struct record *r, 
                          json_type_words(obj));
     TRY(check_fields(obj, what, err));
     TRY(read_text(obj, what, "id", MAX_ID, is_id, &r->id, err));
-    TRY(read_text(obj, what, "name", MAX_NAME, is_name, &r->name, err));
-    TRY(read_text(obj, what, "created", MAX_CREATED, is_name, &r->created, err));
+    TRY(read_text(obj, what, "name", MAX_NAME, auth_is_name, &r->name, err));
+    TRY(read_text(obj, what, "created", MAX_CREATED, auth_is_name, &r->created, err));
     TRY(read_hash(obj, what, r->hash, err));
     TRY(read_tenant(obj, what, r, err));
+    TRY(read_expires(obj, what, &r->expires_s, err));
+    TRY(read_quotas(obj, what, &r->quotas, err));
     return read_scopes(obj, what, &r->scopes, err);
 }
 
@@ -270,9 +354,9 @@ static enum status read_line(struct auth *a, const char *what, const char *line,
 {
     if (strspn(line, " \t\r") >= len) /* nothing on it */
         return OK;
-    if (len > MAX_LINE_BYTES)
+    if (len > AUTH_MAX_LINE)
         return error_set(err, ERR_INVALID, "%s: expected at most %d bytes, found %zu", what,
-                         MAX_LINE_BYTES, len);
+                         AUTH_MAX_LINE, len);
     TRY(grow(a, err));
     json_t *obj = NULL;
     TRY(json_parse(what, line, len, &obj, err));
@@ -351,8 +435,7 @@ static enum status make_index(struct auth *a, const char *path, struct error *er
     return OK;
 }
 
-/* Who can write the file can give themselves keys. */
-static enum status check_mode(const char *path, const struct stat *s, struct error *err)
+enum status auth_check_mode(const char *path, const struct stat *s, struct error *err)
 {
     if (!S_ISREG(s->st_mode))
         return error_set(err, ERR_INVALID, "%s: expected a file of keys, found no regular file",
@@ -369,7 +452,7 @@ enum status auth_load(const char *path, struct auth **out, struct error *err)
     struct stat s;
     if (stat(path, &s) != 0)
         return error_errno(err, errno, "%s", path);
-    TRY(check_mode(path, &s, err));
+    TRY(auth_check_mode(path, &s, err));
     struct auth *a = calloc(1, sizeof *a);
     if (!a)
         return error_set(err, ERR_NO_MEMORY, "%s: no memory for keys", path);
@@ -403,6 +486,8 @@ struct auth_entry auth_entry_at(const struct auth *a, size_t i)
         .created = r->created,
         .tenant = r->tenant,
         .scopes = r->scopes,
+        .expires_s = r->expires_s,
+        .quotas = r->quotas,
     };
 }
 
@@ -416,7 +501,7 @@ static bool is_key(const char *s)
            !s[AUTH_KEY_BYTES];
 }
 
-static enum status hash_key(const char *key, unsigned char hash[HASH_BYTES], struct error *err)
+enum status auth_hash_key(const char *key, unsigned char hash[HASH_BYTES], struct error *err)
 {
     if (!EVP_Digest(key, AUTH_KEY_BYTES, hash, NULL, EVP_sha256(), NULL))
         return error_set(err, ERR_IO, "SHA-256 failed");
@@ -436,37 +521,69 @@ static const struct record *find(const struct auth *a, const unsigned char hash[
     return found;
 }
 
-enum status auth_check(const struct auth *a, const char *header, struct auth_caller *caller,
-                       struct error *err)
+static enum status refuse(enum auth_refusal what, enum auth_refusal *why, struct error *err,
+                          const char *words)
+{
+    *why = what;
+    return error_set(err, ERR_NOT_FOUND, "%s", words);
+}
+
+/* The key in the header, NULL when there is none of its form. */
+static const char *key_in(const char *header, enum auth_refusal *why, struct error *err)
 {
     static const char scheme[] = "Bearer ";
+    if (!header) {
+        refuse(AUTH_REFUSED_NONE, why, err,
+               "expected an API key (Authorization: Bearer wk-...), found none");
+        return NULL;
+    }
+    const char *key = header + sizeof scheme - 1;
+    if (strncasecmp(header, scheme, sizeof scheme - 1) != 0) {
+        refuse(AUTH_REFUSED_MALFORMED, why, err,
+               "expected \"Bearer wk-...\" as Authorization, found something else");
+        return NULL;
+    }
+    key += strspn(key, " ");
+    if (is_key(key))
+        return key;
+    *why = AUTH_REFUSED_MALFORMED;
+    error_set(err, ERR_NOT_FOUND,
+              "expected an API key of %d characters that begins with wk-, found something else",
+              AUTH_KEY_BYTES);
+    return NULL;
+}
+
+static bool has_quotas(const struct quota_limits *l)
+{
+    return l->requests > 0 || l->tokens > 0 || l->concurrent > 0;
+}
+
+enum status auth_check(const struct auth *a, const char *header, int64_t now_s,
+                       struct auth_caller *caller, enum auth_refusal *why, struct error *err)
+{
+    unsigned char hash[HASH_BYTES];
+    char when[AUTH_TIME_BYTES];
     if (!a) {
         *caller = (struct auth_caller){.scopes = AUTH_ALL, .id = "-"};
         return OK;
     }
-    if (!header)
-        return error_set(err, ERR_NOT_FOUND,
-                         "expected an API key (Authorization: Bearer wk-...), "
-                         "found none");
-    const char *key = header + sizeof scheme - 1;
-    if (strncasecmp(header, scheme, sizeof scheme - 1) != 0)
-        return error_set(err, ERR_NOT_FOUND,
-                         "expected \"Bearer wk-...\" as Authorization, found "
-                         "something else");
-    key += strspn(key, " ");
-    if (!is_key(key))
-        return error_set(err, ERR_NOT_FOUND,
-                         "expected an API key of %d characters that begins with "
-                         "wk-, found something else",
-                         AUTH_KEY_BYTES);
-    unsigned char hash[HASH_BYTES];
-    TRY(hash_key(key, hash, err));
+    const char *key = key_in(header, why, err);
+    if (!key)
+        return ERR_NOT_FOUND;
+    TRY(auth_hash_key(key, hash, err));
     const struct record *r = find(a, hash);
     if (!r)
-        return error_set(err, ERR_NOT_FOUND,
-                         "expected an API key of this cluster, found an unknown "
-                         "one");
-    *caller = (struct auth_caller){.scopes = r->scopes, .id = r->id, .tenant = r->tenant_id};
+        return refuse(AUTH_REFUSED_UNKNOWN, why, err,
+                      "expected an API key of this cluster, found an unknown one");
+    if (r->expires_s > 0 && now_s >= r->expires_s) {
+        *why = AUTH_REFUSED_EXPIRED;
+        return error_set(err, ERR_NOT_FOUND, "the API key %s has expired, at %s: ask for a new one",
+                         r->id, auth_print_time(r->expires_s, when));
+    }
+    *caller = (struct auth_caller){.scopes = r->scopes, .tenant = r->tenant_id};
+    snprintf(caller->id, sizeof caller->id, "%s", r->id);
+    if (has_quotas(&r->quotas))
+        caller->quota = (struct quota_key){number_of(r->hash), r->quotas};
     return OK;
 }
 
@@ -476,139 +593,4 @@ enum status auth_check_priority(uint32_t scopes, int32_t priority, struct error 
         return OK;
     return error_set(err, ERR_INVALID, "priority: %d needs a key with the scope priority",
                      priority);
-}
-
-/* --- making --- */
-
-static enum status draw(unsigned char *bytes, int count, struct error *err)
-{
-    return RAND_bytes(bytes, count) == 1 ? OK : error_set(err, ERR_IO, "no random bytes");
-}
-
-/* base64url without padding of 32 bytes. */
-static enum status draw_key(char key[AUTH_KEY_BYTES + 1], struct error *err)
-{
-    unsigned char secret[SECRET_BYTES], text[48];
-    TRY(draw(secret, sizeof secret, err));
-    EVP_EncodeBlock(text, secret, sizeof secret);
-    snprintf(key, AUTH_KEY_BYTES + 1, "wk-%.43s", (const char *)text);
-    for (char *c = key + 3; *c; c++)
-        *c = *c == '+' ? '-' : (*c == '/' ? '_' : *c);
-    OPENSSL_cleanse(secret, sizeof secret);
-    OPENSSL_cleanse(text, sizeof text);
-    return OK;
-}
-
-static enum status put_hex(struct buf *b, const unsigned char *bytes, size_t count,
-                           struct error *err)
-{
-    for (size_t i = 0; i < count; i++)
-        TRY(buf_printf(b, err, "%02x", bytes[i]));
-    return OK;
-}
-
-static enum status put_line(struct buf *b, const char *name, const char *tenant, uint32_t scopes,
-                            const char *key, struct error *err)
-{
-    unsigned char hash[HASH_BYTES], id[ID_BYTES];
-    char created[32];
-    time_t now = time(NULL);
-    struct tm utc;
-    strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    TRY(hash_key(key, hash, err));
-    TRY(draw(id, sizeof id, err));
-    TRY(buf_puts(b, "{\"id\": \"k", err));
-    TRY(put_hex(b, id, sizeof id, err));
-    TRY(buf_puts(b, "\", \"name\": ", err));
-    TRY(buf_json_string(b, name, strlen(name), err));
-    TRY(buf_puts(b, ", \"sha256\": \"", err));
-    TRY(put_hex(b, hash, sizeof hash, err));
-    TRY(buf_puts(b, "\", \"scopes\": [", err));
-    const char *between = "";
-    for (uint32_t i = 0; i < SCOPES; i++) {
-        if (!(scopes & 1u << i))
-            continue;
-        TRY(buf_printf(b, err, "%s\"%s\"", between, scope_words[i]));
-        between = ", ";
-    }
-    TRY(buf_printf(b, err, "], \"created\": \"%s\"", created));
-    if (tenant) {
-        TRY(buf_puts(b, ", \"tenant\": ", err));
-        TRY(buf_json_string(b, tenant, strlen(tenant), err));
-    }
-    return buf_puts(b, "}\n", err);
-}
-
-/* Opens the file, alone with it until it is closed, and proves that it holds keys. */
-static enum status open_locked(const char *path, int *fd, off_t *size, struct error *err)
-{
-    *fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-    if (*fd < 0)
-        return error_errno(err, errno, "%s", path);
-    struct stat s;
-    if (flock(*fd, LOCK_EX) != 0 || fstat(*fd, &s) != 0)
-        return error_errno(err, errno, "%s", path);
-    *size = s.st_size;
-    TRY(check_mode(path, &s, err));
-    if (s.st_size == 0) /* new: a umask may have taken even the owner's bits */
-        return fchmod(*fd, 0600) == 0 ? OK : error_errno(err, errno, "%s", path);
-    struct auth *a = NULL;
-    TRY(auth_load(path, &a, err));
-    enum status st = auth_count(a) < AUTH_MAX_KEYS
-                         ? OK
-                         : error_set(err, ERR_LIMIT, "%s: expected at most %d keys, found as many",
-                                     path, AUTH_MAX_KEYS);
-    auth_destroy(a);
-    return st;
-}
-
-/* The whole line or nothing; an editor may have left the last one without its end. */
-static enum status append_line(int fd, const char *path, off_t size, const struct buf *line,
-                               struct error *err)
-{
-    char last = '\n';
-    if (size > 0 && pread(fd, &last, 1, size - 1) != 1)
-        return error_errno(err, errno, "%s", path);
-    bool done = (last == '\n' || write(fd, "\n", 1) == 1) &&
-                write(fd, line->data, line->len) == (ssize_t)line->len && fsync(fd) == 0;
-    if (done)
-        return OK;
-    int cause = errno;
-    if (ftruncate(fd, size) != 0)
-        return error_errno(err, cause, "%s (and half a line stays in it)", path);
-    return error_errno(err, cause, "%s", path);
-}
-
-static enum status check_name(const char *what, const char *name, struct error *err)
-{
-    if (is_name(name))
-        return OK;
-    return error_set(err, ERR_INVALID,
-                     "%s: expected 1 to %d bytes of UTF-8 without control characters, found \"%s\"",
-                     what, MAX_NAME, shown(name).s);
-}
-
-enum status auth_create_key(const char *path, const char *name, const char *tenant, uint32_t scopes,
-                            char *key, struct error *err)
-{
-    TRY(check_name("name", name, err));
-    TRY(tenant ? check_name("tenant", tenant, err) : OK);
-    if (scopes == 0 || scopes & ~(uint32_t)AUTH_ALL)
-        return error_set(err, ERR_INVALID, "scopes: expected some, found none");
-    struct buf line;
-    buf_init(&line, MAX_LINE_BYTES);
-    int fd = -1;
-    off_t size = 0;
-    enum status st = OK;
-    TRY_OUT(st, draw_key(key, err));
-    TRY_OUT(st, put_line(&line, name, tenant, scopes, key, err));
-    TRY_OUT(st, open_locked(path, &fd, &size, err));
-    st = append_line(fd, path, size, &line, err);
-out:
-    if (fd >= 0 && close(fd) != 0 && st == OK)
-        st = error_errno(err, errno, "%s", path);
-    if (st != OK)
-        OPENSSL_cleanse(key, AUTH_KEY_BYTES + 1);
-    buf_fini(&line);
-    return st;
 }

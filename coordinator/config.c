@@ -11,6 +11,8 @@
 CONFIG_LIMITS(X)
 CONFIG_MODEL_INTS(X)
 CONFIG_AUDIT_INTS(X)
+CONFIG_AUTH_INTS(X)
+CONFIG_QUOTAS(X)
 CONFIG_GROUP_INTS(X)
 CONFIG_HOST_INTS(X)
 #undef X
@@ -37,6 +39,9 @@ enum status config_init(struct config *c, struct error *err)
 #define X(key, preset, min, max) c->audit.key = preset;
     CONFIG_AUDIT_INTS(X)
 #undef X
+#define X(key, preset, min, max) c->auth.key = preset;
+    CONFIG_AUTH_INTS(X)
+#undef X
     const struct {
         char **to;
         const char *text;
@@ -48,6 +53,8 @@ enum status config_init(struct config *c, struct error *err)
         {&c->model.weights, "published"},
         {&c->model.collectives, "auto"},
         {&c->audit.on_error, "refuse"},
+        {&c->auth.tenant_claim, "sub"},
+        {&c->auth.scopes_claim, "scope"},
         {&c->listen.http, "127.0.0.1:8000"},
         {&c->listen.grpc, "127.0.0.1:8001"},
         {&c->listen.cluster, "127.0.0.1:8002"},
@@ -149,6 +156,16 @@ static void merge(struct config *c, struct config *from)
     if (from->audit.key != 0)                                                                      \
         c->audit.key = from->audit.key;
     CONFIG_AUDIT_INTS(X)
+#undef X
+#define X(key, preset, min, max)                                                                   \
+    if (from->auth.key != 0)                                                                       \
+        c->auth.key = from->auth.key;
+    CONFIG_AUTH_INTS(X)
+#undef X
+#define X(key, preset, min, max)                                                                   \
+    if (from->auth.quotas.key != 0)                                                                \
+        c->auth.quotas.key = from->auth.quotas.key;
+    CONFIG_QUOTAS(X)
 #undef X
     c->listen.insecure |= from->listen.insecure;
     c->core_dumps |= from->core_dumps;

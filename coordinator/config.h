@@ -77,6 +77,20 @@ struct config {
         char *keys;    /* file of API keys (auth.h); NULL: anyone who can connect may do all */
         bool insecure; /* "I know": no TLS or keys off loopback */
     } listen;
+    /* Who else may ask, by tokens of an OIDC issuer (jwt.h), and how much anybody may. */
+    struct {
+        char *jwks;         /* file of the issuer's public keys; NULL: no tokens */
+        char *issuer;       /* what "iss" must say; demanded with jwks */
+        char *audience;     /* what "aud" must have; demanded with jwks */
+        char *tenant_claim; /* default "sub": each subject is a tenant */
+        char *scopes_claim; /* default "scope" */
+        int32_t leeway_s;   /* by which clocks may differ; default 60 */
+        struct {            /* of each tenant; 0, the default: no limit; over it 429 */
+            int32_t requests_per_minute;
+            int32_t tokens_per_minute; /* of prompts and answers */
+            int32_t concurrent;
+        } quotas;
+    } auth;
     /* Folder made by `witan pki`: ca.pem, coordinator.pem and .key, worker.pem and .key. NULL:
      * `witan serve` makes one that lives as long as it does (single machine only). */
     char *pki;

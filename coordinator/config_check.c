@@ -2,6 +2,7 @@
 #include "coordinator/config.h"
 
 #include "coordinator/config_private.h"
+#include "coordinator/jwt.h"
 #include "coordinator/text/utf8.h"
 #include "partition/shown.h"
 
@@ -189,10 +190,10 @@ static enum status check_door(const struct config *c, const char *key, const cha
                          "%s: %s is reachable from other machines: expected listen.tls.cert and "
                          "listen.tls.key, found none (or say listen.insecure: true)",
                          key, shown(address).s);
-    if (!c->listen.keys)
+    if (!c->listen.keys && !c->auth.jwks)
         return error_set(err, ERR_INVALID,
-                         "%s: %s is reachable from other machines: expected listen.keys, found "
-                         "none (or say listen.insecure: true)",
+                         "%s: %s is reachable from other machines: expected listen.keys or "
+                         "auth.jwks, found none (or say listen.insecure: true)",
                          key, shown(address).s);
     return OK;
 }
@@ -251,6 +252,40 @@ static enum status check_listen(const struct config *c, struct error *err)
                          "folder that `witan pki init` makes), found none",
                          shown(c->listen.cluster).s);
     return check_distinct(c, err);
+}
+
+/* --- who may ask --- */
+
+static enum status check_beside(const char *key, const char *text, const char *what,
+                                struct error *err)
+{
+    if (text && *text && strlen(text) <= JWT_MAX_TEXT)
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: expected %s, 1 to %d bytes, with auth.jwks, found \"%s\"", key, what,
+                     (int)JWT_MAX_TEXT, text ? shown(text).s : "");
+}
+
+static enum status check_auth(const struct config *c, struct error *err)
+{
+    TRY(check_empty("auth.jwks", c->auth.jwks, err));
+#define X(key, preset, min, max) TRY(check_int("auth." #key, c->auth.key, min, max, err));
+    CONFIG_AUTH_INTS(X)
+#undef X
+#define X(key, preset, min, max)                                                                   \
+    TRY(check_int("auth.quotas." #key, c->auth.quotas.key, min, max, err));
+    CONFIG_QUOTAS(X)
+#undef X
+    if (!c->auth.jwks && (c->auth.issuer || c->auth.audience))
+        return error_set(err, ERR_INVALID,
+                         "auth.jwks: expected the file of public keys of auth.%s, found none",
+                         c->auth.issuer ? "issuer" : "audience");
+    if (!c->auth.jwks)
+        return OK;
+    TRY(check_beside("auth.issuer", c->auth.issuer, "what tokens say as \"iss\"", err));
+    TRY(check_beside("auth.audience", c->auth.audience, "what tokens say as \"aud\"", err));
+    TRY(check_beside("auth.tenant_claim", c->auth.tenant_claim, "a claim's name", err));
+    return check_beside("auth.scopes_claim", c->auth.scopes_claim, "a claim's name", err);
 }
 
 /* --- groups --- */
@@ -557,6 +592,7 @@ enum status config_check(struct config *c, struct error *err)
     TRY(check_region("region", c->region, err));
     TRY(check_model(c, err));
     TRY(check_listen(c, err));
+    TRY(check_auth(c, err));
     TRY(check_groups(c, err));
     TRY(check_peers(c, err));
     TRY(check_audit(c, err));

@@ -6,6 +6,7 @@
 #define WITAN_COORDINATOR_CONFIG_PRIVATE_H
 
 #include "coordinator/config.h"
+#include "coordinator/quota.h"
 #include "partition/manifest.h"
 #include "partition/plan.h"
 
@@ -43,6 +44,13 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(drain_timeout_s, 600, 1, 604800)                                                             \
     X(reattach_timeout_s, 300, 1, 604800)
 
+/* The same of auth and its quotas. */
+#define CONFIG_AUTH_INTS(X) X(leeway_s, 60, 1, 600)
+#define CONFIG_QUOTAS(X)                                                                           \
+    X(requests_per_minute, 0, 0, QUOTA_MOST_REQUESTS)                                              \
+    X(tokens_per_minute, 0, 0, QUOTA_MOST_TOKENS)                                                  \
+    X(concurrent, 0, 0, QUOTA_MOST_CONCURRENT)
+
 /* The same of the model, of a group and of a host. */
 #define CONFIG_MODEL_INTS(X) X(threshold, 1, 1, MANIFEST_MAX_KEYS)
 #define CONFIG_AUDIT_INTS(X) X(head_s, 60, 1, 86400)
@@ -72,6 +80,11 @@ enum { CONFIG_MAX_TEXT = 4096 }; /* bytes of a value */
     X(listen.tls.key)                                                                              \
     X(listen.tls.client_ca)                                                                        \
     X(listen.keys)                                                                                 \
+    X(auth.jwks)                                                                                   \
+    X(auth.issuer)                                                                                 \
+    X(auth.audience)                                                                               \
+    X(auth.tenant_claim)                                                                           \
+    X(auth.scopes_claim)                                                                           \
     X(pki)                                                                                         \
     X(sandbox)                                                                                     \
     X(audit.file)                                                                                  \

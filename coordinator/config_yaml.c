@@ -14,6 +14,8 @@ enum { ITEMS = CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER };
 #define LISTEN __typeof__(((struct config *)NULL)->listen)
 #define RETENTION __typeof__(((struct config *)NULL)->retention)
 #define AUDIT __typeof__(((struct config *)NULL)->audit)
+#define AUTH __typeof__(((struct config *)NULL)->auth)
+#define QUOTAS __typeof__(((struct config *)NULL)->auth.quotas)
 #define LIMITS __typeof__(((struct config *)NULL)->limits)
 
 #define FIELD_TEXT(type, member)                                                                   \
@@ -101,6 +103,26 @@ static const cyaml_schema_field_t audit_fields[] = {
         CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t quotas_fields[] = {
+#define X(key, preset, min, max) FIELD_INT(QUOTAS, key),
+    CONFIG_QUOTAS(X)
+#undef X
+        CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t auth_fields[] = {
+    FIELD_TEXT(AUTH, jwks),
+    FIELD_TEXT(AUTH, issuer),
+    FIELD_TEXT(AUTH, audience),
+    FIELD_TEXT(AUTH, tenant_claim),
+    FIELD_TEXT(AUTH, scopes_claim),
+#define X(key, preset, min, max) FIELD_INT(AUTH, key),
+    CONFIG_AUTH_INTS(X)
+#undef X
+        FIELD_MAPPING(AUTH, quotas),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t limits_fields[] = {
 #define X(key, preset, min, max) FIELD_INT(LIMITS, key),
     CONFIG_LIMITS(X)
@@ -122,6 +144,7 @@ static const cyaml_schema_field_t config_fields[] = {
     FIELD_TEXT(struct config, region),
     FIELD_MAPPING(struct config, model),
     FIELD_MAPPING(struct config, listen),
+    FIELD_MAPPING(struct config, auth),
     FIELD_TEXT(struct config, pki),
     FIELD_TEXT(struct config, sandbox),
     FIELD_BOOL(struct config, core_dumps),
@@ -149,13 +172,19 @@ static const struct yaml_bound bounds[] = {
 #define X(key, preset, min, max) {"audit." #key, min, max},
             CONFIG_AUDIT_INTS(X)
 #undef X
+#define X(key, preset, min, max) {"auth." #key, min, max},
+                CONFIG_AUTH_INTS(X)
+#undef X
+#define X(key, preset, min, max) {"auth.quotas." #key, min, max},
+                    CONFIG_QUOTAS(X)
+#undef X
 #define X(key, preset, min, max) {"groups." #key, min, max},
-                CONFIG_GROUP_INTS(X)
+                        CONFIG_GROUP_INTS(X)
 #undef X
 #define X(key, preset, min, max) {"groups.hosts." #key, min, max},
-                    CONFIG_HOST_INTS(X)
+                            CONFIG_HOST_INTS(X)
 #undef X
-                        {0},
+                                {0},
 };
 
 /* cyaml_mem is realloc and free, so that what is loaded may be free()d. */

@@ -100,10 +100,13 @@ enum status core_create(const struct config *config, struct loop *loop, struct c
     metrics_init(&core->metrics);
     core->served.created = now.tv_sec;
     enum status st = load_served(&core->served, config, err);
-    if (st == OK && config->listen.keys)
-        st = auth_load(config->listen.keys, &core->auth, err);
+    if (st == OK)
+        st = identity_create(config, &core->identity, err);
     if (st == OK)
         st = audit_start(core, generation_audited, err);
+    core->quota = quota_create(&(struct quota_limits){config->auth.quotas.requests_per_minute,
+                                                      config->auth.quotas.tokens_per_minute,
+                                                      config->auth.quotas.concurrent});
     if (st != OK) {
         core_destroy(core);
         return st;
@@ -121,6 +124,7 @@ void core_destroy(struct core *core)
     audit_close(core->audit);
     chat_text_destroy(core->served.text);
     manifest_close(core->served.manifest);
-    auth_destroy(core->auth);
+    identity_destroy(core->identity);
+    quota_destroy(core->quota);
     free(core);
 }

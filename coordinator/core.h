@@ -9,6 +9,7 @@
 #include "coordinator/audit.h"
 #include "coordinator/auth.h"
 #include "coordinator/config.h"
+#include "coordinator/identity.h"
 #include "coordinator/loop.h"
 #include "coordinator/metrics.h"
 #include "coordinator/resume.h"
@@ -53,7 +54,8 @@ enum call_format {
 struct core {
     const struct config *config;
     struct loop *loop;
-    struct auth *auth;                  /* NULL: no keys demanded */
+    struct identity *identity;          /* who may ask; NULL: anybody */
+    struct quota *quota;                /* how much; NULL: nobody has limits */
     struct audit *audit;                /* NULL: no log is kept */
     void (*audited)(struct core *core); /* it has changed: what is durable, or whether it can be
                                            written; on the loop thread */
@@ -112,6 +114,7 @@ struct generation_params {
     /* Where wanted, 1 + how many of the likeliest tokens to list beside; 0: none are. */
     int32_t logprobs, prompt_logprobs;
     uint64_t tenant;        /* whose it is: tenants get equal shares */
+    struct quota_key quota; /* the key's own limits, where it has any */
     uint64_t prefix_domain; /* prefixes are shared within it alone */
     int32_t priority;       /* -1 goes before 0 goes before 1 */
     uint32_t deadline_ms;   /* in its group, to its last token; 0: none */
@@ -132,7 +135,8 @@ struct generation_params {
     /* Let in with another of the same answer: queues of groups have room for it. limits.requests,
      * memory_mb and tenant_requests hold. */
     bool accepted;
-    bool replaces; /* one that was let in and has just ended for it: there is room for it */
+    bool replaces;    /* one that was let in and has just ended for it: there is room for it */
+    bool same_prompt; /* as the choice before it: counted once for quotas */
     struct request_origin origin; /* its texts are read during generation_start alone */
 };
 
@@ -232,8 +236,8 @@ const char *generation_class(const struct generation *g);
 
 /* Would a request be let in by what is known before its prompt is? Costs little, unlike a prompt;
  * generation_start asks again. `deadline_ms` 0: it has none. ERR_NO_MEMORY: no. */
-enum status core_admit(struct core *core, uint64_t tenant, int32_t priority, uint32_t deadline_ms,
-                       struct error *err);
+enum status core_admit(struct core *core, const struct auth_caller *caller, int32_t priority,
+                       uint32_t deadline_ms, struct error *err);
 
 /* ERR_NO_MEMORY with this text and behind it when to come again; counts the refusal. `wait_s`: the
  * least that it takes until there is room, where that is known, else 0. */
@@ -242,7 +246,7 @@ enum status core_refuse(struct core *core, enum metrics_limit limit, double wait
     __attribute__((format(printf, 5, 6)));
 
 /* Seconds after which the request that was refused last, with ERR_NO_MEMORY, may find room, 1 to
- * 60: those that its message says. */
+ * 65: those that its message says. */
 int32_t core_retry_s(const struct core *core);
 
 /* What a request is called: this coordinator's start and a count; no other ever has it. */

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "coordinator/answer_text.h"
 #include "coordinator/audit_request.h"
+#include "coordinator/charge.h"
 #include "coordinator/drain.h"
 #include "coordinator/drawn.h"
 #include "coordinator/members.h"
@@ -30,6 +31,7 @@ struct generation {
     struct journal journal;
     uint64_t id;
     uint64_t tenant;
+    struct quota_ticket charge;
     uint32_t attempt; /* from 1 on */
     uint32_t moves;   /* of these, those that its group was not lost for */
     int64_t started_ns;
@@ -93,12 +95,23 @@ static void audit_end(const struct generation *g)
     audit_request_end(g->core, &e);
 }
 
+/* What it has used of its quotas; one that no group was asked for has used nothing. */
+static void settle(struct generation *g, int64_t now_ns)
+{
+    int64_t prompt = g->journal.params.same_prompt ? 0 : g->end.prompt_tokens;
+    if (g->begun)
+        quota_settle(&g->charge, prompt + g->end.completion_tokens, now_ns);
+    else
+        quota_return(&g->charge, now_ns);
+}
+
 static void release(struct generation *g)
 {
     *place(g->core, g->id) = g->next;
     drawn_clear(&g->kept);
     if (g->begun)
         audit_end(g);
+    settle(g, clock_now_ns());
     if (g->group)
         members_done(g->group, &g->journal);
     g->core->bytes -= g->bytes;
@@ -209,14 +222,17 @@ static enum status admit(struct core *core, uint64_t tenant, struct error *err)
     return OK;
 }
 
-enum status core_admit(struct core *core, uint64_t tenant, int32_t priority, uint32_t deadline_ms,
-                       struct error *err)
+enum status core_admit(struct core *core, const struct auth_caller *caller, int32_t priority,
+                       uint32_t deadline_ms, struct error *err)
 {
-    struct generation_params p = {
-        .prompt_len = 1, .tenant = tenant, .priority = priority, .deadline_ms = deadline_ms};
+    struct generation_params p = {.prompt_len = 1,
+                                  .tenant = caller->tenant,
+                                  .priority = priority,
+                                  .deadline_ms = deadline_ms};
     if (priority < -1 || priority > 1)
         return OK; /* generation_start says what is wrong with it */
-    TRY(admit(core, tenant, err));
+    TRY(charge_check(core, caller, err));
+    TRY(admit(core, caller->tenant, err));
     return members_admit(core->members, &p, err);
 }
 
@@ -376,7 +392,10 @@ enum status generation_start(struct core *core, const struct generation_params *
     TRY(audit_admit(core->audit, err));
     TRY(check(core, params, &max_tokens, err));
     TRY(bound_thought(core, max_tokens, &p, err));
+    struct quota_ticket charge;
+    TRY(charge_take(core, params, max_tokens, &charge, err));
     struct generation *g = allocate(core, params, max_tokens);
+    g->charge = charge;
     g->sink = sink;
     g->user = user;
     enum status st = answer_text_init(&g->text, core->served.text->tokenizer, params, err);

@@ -22,6 +22,7 @@ void http_refuse(struct exchange *x, const struct error *err)
         exchange_fail(x, 400, "context_length_exceeded", err->msg);
         break;
     case ERR_NO_MEMORY:
+        http_tell_quota(x);
         snprintf(seconds, sizeof seconds, "%d", core_retry_s(x->core));
         exchange_header(x, "Retry-After", seconds);
         exchange_fail(x, 429, "too_many_requests", err->msg);

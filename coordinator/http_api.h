@@ -26,6 +26,9 @@ bool http_check_model(struct exchange *x, const char *model);
 bool http_encode(struct exchange *x, const struct openai_request *r, int32_t i,
                  struct token_ids *ids, bool *thinking);
 
+/* Headers with what is left of the caller's quotas, where there are any: http_quota.c. */
+void http_tell_quota(struct exchange *x);
+
 /* The routes that generate, chat where the API has both: http_generate.c. */
 void http_chat(struct exchange *x);
 void http_completion(struct exchange *x);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "coordinator/dialect.h"
 #include "coordinator/http_api.h"
+#include "coordinator/jwt.h"
 #include "coordinator/openai_request.h"
 
 #include <ctype.h>
@@ -21,8 +22,14 @@
 #include <sys/queue.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 
-enum { MAX_ERROR_BYTES = 16 << 10, MAX_REQUEST_ID = 64, MAX_CREDENTIALS = 256, UNAVAILABLE_S = 5 };
+enum {
+    MAX_ERROR_BYTES = 16 << 10,
+    MAX_REQUEST_ID = 64,
+    MAX_CREDENTIALS = JWT_MAX_BYTES + 64,
+    UNAVAILABLE_S = 5,
+};
 
 static const char *phrase(int code)
 {
@@ -428,7 +435,7 @@ static const char *credentials(struct exchange *x, char out[MAX_CREDENTIALS])
     if (!key)
         return header;
     snprintf(out, MAX_CREDENTIALS, "Bearer %s",
-             key); /* a cut one is unknown: all keys are shorter */
+             key); /* a cut one is refused: all that are good are shorter */
     return out;
 }
 
@@ -436,18 +443,21 @@ static const char *credentials(struct exchange *x, char out[MAX_CREDENTIALS])
 static bool authorised(struct exchange *x, const struct http_route *r)
 {
     struct error err;
-    struct auth_caller caller;
     char words[160], header[MAX_CREDENTIALS];
     if (r->scope == 0)
         return true;
-    if (auth_check(x->core->auth, credentials(x, header), &caller, &err) != OK) {
-        exchange_header(x, "WWW-Authenticate", "Bearer realm=\"witan\"");
-        exchange_fail(x, 401, "invalid_api_key", err.msg);
+    if (identity_check(x->core->identity, credentials(x, header), time(NULL), &x->caller, &err) !=
+        OK) {
+        bool token = err.code == ERR_INVALID;
+        exchange_header(x, "WWW-Authenticate",
+                        token ? "Bearer realm=\"witan\", error=\"invalid_token\""
+                              : "Bearer realm=\"witan\"");
+        exchange_fail(x, 401, token ? "invalid_token" : "invalid_api_key", err.msg);
         return false;
     }
-    x->scopes = caller.scopes;
-    x->key = caller.id;
-    x->tenant = caller.tenant;
+    x->scopes = x->caller.scopes;
+    x->key = x->caller.id;
+    x->tenant = x->caller.tenant;
     if ((x->scopes & r->scope) == r->scope)
         return true;
     snprintf(words, sizeof words, "this key lacks the scope %s",

@@ -23,7 +23,8 @@ struct exchange {
     const char *route; /* the path of the table, for logs */
     const struct dialect *dialect;
     char *rest;               /* owned: what the path has in place of the route's "*", decoded */
-    uint32_t scopes;          /* of the key, enum auth_scope */
+    struct auth_caller caller;
+    uint32_t scopes;          /* of the caller, enum auth_scope */
     const char *key;          /* its id */
     uint64_t tenant;          /* whose it is (auth.h) */
     char id[25];              /* random, hex */

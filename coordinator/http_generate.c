@@ -453,6 +453,7 @@ static struct generation_params params_of(const struct answer *a, const struct o
         .thinking_budget = r->thinking_budget,
         .logprobs = scored ? 1 : r->logprobs,
         .tenant = a->x->tenant,
+        .quota = a->x->caller.quota,
         .prefix_domain = config_prefix_domain(a->core->config, a->x->tenant),
         .priority = r->priority,
         .ignore_eos = r->ignore_eos,
@@ -494,6 +495,7 @@ static enum status start_prompt(struct answer *a, const struct openai_request *r
         c->seed = p.sampling.seed = r->sampling.seed + (uint64_t)i;
         p.prompt_logprobs = i == 0 ? prompt->wanted : 0;
         p.accepted = c->index > 0; /* with the first */
+        p.same_prompt = i > 0;
         p.replaces = c->index == 0 && a->replaces;
         p.origin.choice = c->index;
         go_on(c, &p);
@@ -570,7 +572,7 @@ static bool check_priority(struct exchange *x, const struct openai_request *r)
 static bool admitted(struct exchange *x, int32_t priority)
 {
     struct error err;
-    if (core_admit(x->core, x->tenant, priority, 0, &err) == OK)
+    if (core_admit(x->core, &x->caller, priority, 0, &err) == OK)
         return true;
     http_refuse(x, &err);
     return false;
@@ -596,9 +598,12 @@ static void generate(struct exchange *x, enum openai_kind kind)
     a->replaces = replaces;
     bool started = start_all(a, &r);
     openai_request_fini(&r);
-    if (started && a->stream)
+    if (!started)
+        return;
+    http_tell_quota(x);
+    if (a->stream)
         begin_stream(a);
-    else if (started)
+    else
         exchange_wait(x, on_gone, a);
 }
 

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef Witan__Inference__V1__GenerateRequest generate_request;
 typedef Witan__Inference__V1__GenerateResponse generate_response;
@@ -32,9 +33,10 @@ struct session {
     struct session *prev, *next; /* of the door's, once it has asked */
     struct rpc_call *call;       /* a reference */
     int code;                    /* that it ended with, or NOT_ENDED */
-    uint32_t scopes;
-    uint64_t tenant; /* whose it is (auth.h) */
-    char key[64];    /* its id */
+    struct auth_caller caller;
+    uint32_t scopes;           /* the caller's */
+    uint64_t tenant;           /* whose it is (auth.h) */
+    char key[AUTH_MAX_ID + 1]; /* its id */
     void (*handle)(struct session *s, ProtobufCMessage *message);
     struct generation *generation; /* while it runs */
     bool ids_only;
@@ -161,16 +163,16 @@ static void open_session(struct rpc_call *call, struct inference *d, uint32_t sc
                          void (*handle)(struct session *s, ProtobufCMessage *message))
 {
     struct session *s = check_calloc(1, sizeof *s);
-    struct auth_caller caller = {0};
     struct error err;
     *s = (struct session){
         .door = d, .call = rpc_call_ref(call), .code = NOT_ENDED, .handle = handle};
     token_ids_init(&s->ids, MAX_PROMPT_IDS);
     rpc_call_set_user(call, s);
-    enum status st = auth_check(d->core->auth, rpc_metadata(call, "authorization"), &caller, &err);
-    s->scopes = caller.scopes;
-    s->tenant = caller.tenant;
-    snprintf(s->key, sizeof s->key, "%s", caller.id ? caller.id : "");
+    enum status st = identity_check(d->core->identity, rpc_metadata(call, "authorization"),
+                                    time(NULL), &s->caller, &err);
+    s->scopes = s->caller.scopes;
+    s->tenant = s->caller.tenant;
+    snprintf(s->key, sizeof s->key, "%s", s->caller.id);
     if (st != OK) {
         finish(s, RPC_UNAUTHENTICATED, err.msg);
         s->asked = true;
@@ -461,7 +463,7 @@ static enum status start(struct session *s, generate_request *q, struct token_id
     TRY(check_request(s, q, err));
     bool replaces = inference_resume_replaces(core, s->tenant, q);
     if (!replaces)
-        TRY(core_admit(core, s->tenant, q->priority, rpc_deadline_ms(s->call), err));
+        TRY(core_admit(core, &s->caller, q->priority, rpc_deadline_ms(s->call), err));
     TRY(encode(s, q, ids, &thinking, err));
     s->ids_only = q->token_ids_only;
     struct generation_params p = {
@@ -470,6 +472,7 @@ static enum status start(struct session *s, generate_request *q, struct token_id
         .max_tokens = q->max_tokens,
         .sampling = sampling_of(core, q->sampling),
         .tenant = s->tenant,
+        .quota = s->caller.quota,
         .prefix_domain = config_prefix_domain(core->config, s->tenant),
         .priority = q->priority,
         .deadline_ms = rpc_deadline_ms(s->call),

@@ -41,7 +41,7 @@ struct coordinator {
     struct core *core;
     struct http *http;
     struct inference *inference;
-    struct event *signals[2], *second, *watch, *step;
+    struct event *signals[2], *hangup, *second, *watch, *step;
     enum stage stage;
     int64_t deadline_ns; /* of the stage */
     bool was_ready, told_ready;
@@ -122,6 +122,14 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     evtimer_add(c->step, &every);
 }
 
+/* Keys and the issuer's are read again, whether their files look new or not. */
+static void on_hangup(evutil_socket_t number, short what, void *arg)
+{
+    (void)number, (void)what;
+    struct coordinator *c = arg;
+    identity_reload(c->core->identity);
+}
+
 /* Once a second. */
 static void on_second(evutil_socket_t fd, short what, void *arg)
 {
@@ -130,6 +138,7 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
     struct error err;
     members_tick(c->core->members);
     generation_tick(c->core);
+    identity_tick(c->core->identity);
     if (c->inference)
         inference_tick(c->inference);
     bool ready = c->stage == RUNNING && core_ready(c->core, &err) == OK;
@@ -234,12 +243,14 @@ static enum status watch(struct coordinator *c, struct error *err)
     struct timeval second = {.tv_sec = 1}, tick = {.tv_usec = HANG_TICK_MS * 1000};
     c->signals[0] = evsignal_new(base, SIGINT, on_signal, c);
     c->signals[1] = evsignal_new(base, SIGTERM, on_signal, c);
+    c->hangup = evsignal_new(base, SIGHUP, on_hangup, c);
     c->second = event_new(base, -1, EV_PERSIST, on_second, c);
     c->watch = event_new(base, -1, EV_PERSIST, on_watch, c);
     c->step = event_new(base, -1, EV_PERSIST, on_step, c);
-    if (!c->signals[0] || !c->signals[1] || !c->second || !c->watch || !c->step ||
+    if (!c->signals[0] || !c->signals[1] || !c->hangup || !c->second || !c->watch || !c->step ||
         event_add(c->signals[0], NULL) != 0 || event_add(c->signals[1], NULL) != 0 ||
-        event_add(c->second, &second) != 0 || event_add(c->watch, &tick) != 0)
+        event_add(c->hangup, NULL) != 0 || event_add(c->second, &second) != 0 ||
+        event_add(c->watch, &tick) != 0)
         return error_set(err, ERR_NO_MEMORY, "cannot watch for signals");
     return OK;
 }
@@ -275,7 +286,8 @@ static enum status start(struct coordinator *c, const char *path, struct error *
 
 static void finish(struct coordinator *c)
 {
-    struct event *events[] = {c->signals[0], c->signals[1], c->second, c->watch, c->step};
+    struct event *events[] = {c->signals[0], c->signals[1], c->hangup,
+                              c->second,     c->watch,      c->step};
     inference_destroy(c->inference);
     http_destroy(c->http);
     if (c->core)

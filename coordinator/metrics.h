@@ -31,6 +31,9 @@
     X(DEADLINE, "deadline") /* the request's own, which the wait alone would pass */               \
     X(MEMORY, "memory_mb")                                                                         \
     X(TENANT, "tenant_requests")                                                                   \
+    X(QUOTA_REQUESTS, "requests_per_minute")                                                       \
+    X(QUOTA_TOKENS, "tokens_per_minute")                                                           \
+    X(QUOTA_CONCURRENT, "concurrent")                                                              \
     X(CONNECTIONS, "connections")
 
 enum metrics_end {

@@ -411,6 +411,44 @@ static void write_audit(struct metrics_page *p, const struct core *core)
                 a.failing);
 }
 
+static void write_by(struct metrics_page *p, const char *label, const char *word, double value)
+{
+    struct metrics_labels l = {0};
+    metrics_label(&l, label, word);
+    metrics_sample(p, &l, value);
+}
+
+/* Who was not let in, and the files that say who is. */
+static void write_identity(struct metrics_page *p, const struct core *core)
+{
+    static const char *const files[] = {"keys", "jwks"};
+    static const char *const reasons[] = {
+#define X(name, words) words,
+        AUTH_REFUSALS(X)
+#undef X
+    };
+    struct identity_counts c;
+    if (!core->identity)
+        return;
+    identity_count(core->identity, &c);
+    metrics_family(p, "witan_auth_refused_total", METRICS_COUNTER,
+                   "Requests without a key or token that is good, by why.");
+    for (size_t i = 0; i < COUNT_OF(reasons); i++)
+        write_by(p, "reason", reasons[i], (double)c.refused[i]);
+#define FAMILY(name, type, help, field)                                                            \
+    metrics_family(p, name, type, help);                                                           \
+    for (size_t i = 0; i < COUNT_OF(files); i++)                                                   \
+        if (c.files[i].used)                                                                       \
+            write_by(p, "file", files[i], (double)c.files[i].field);
+    FAMILY("witan_auth_keys", METRICS_GAUGE, "Keys in use.", keys)
+    FAMILY("witan_auth_loads_total", METRICS_COUNTER, "Times that the file was read.", loads)
+    FAMILY("witan_auth_load_failures_total", METRICS_COUNTER,
+           "Times that the file was found unsound, or gone.", failures)
+    FAMILY("witan_auth_stale", METRICS_GAUGE,
+           "1: the file is unsound or gone, and what was read before is in use.", stale)
+#undef FAMILY
+}
+
 enum status metrics_page(const struct core *core, struct buf *out, struct error *err)
 {
     struct metrics_page p = {.out = out};
@@ -418,6 +456,7 @@ enum status metrics_page(const struct core *core, struct buf *out, struct error 
     write_core(&p, core);
     write_audit(&p, core);
     metrics_write(&p, &core->metrics);
+    write_identity(&p, core);
     write_group_values(&p, m);
     write_hangs(&p, m);
     write_blocks(&p, m);

@@ -27,7 +27,7 @@ static int32_t queued(const struct group *g)
 static double most_s(const struct core *core, const struct generation_params *p, double wait_s)
 {
     double most = core->config->limits.waiting_ms * (p->priority > 0 ? 0.5e-3 : 1e-3);
-    if (wait_s <= most || !core->auth || generation_waits(core, p->tenant))
+    if (wait_s <= most || !core->identity || generation_waits(core, p->tenant))
         return most;
     return 2.0 * most;
 }

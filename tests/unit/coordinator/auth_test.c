@@ -39,8 +39,8 @@ REFUSES(not_an_object, "[]\n", "line 1: expected an object", "found an array")
 REFUSES(field_missing, "{\"id\":\"a\",\"name\":\"x\"," REST, "line 1: sha256: expected a string",
         "found nothing")
 REFUSES(unknown_field,
-        LINE_A "{\"expires\":1,\"id\":\"b\",\"name\":\"y\",\"sha256\":\"" HASH_B "\"," REST,
-        "line 2: expected id, name, sha256", "found \"expires\"")
+        LINE_A "{\"until\":1,\"id\":\"b\",\"name\":\"y\",\"sha256\":\"" HASH_B "\"," REST,
+        "line 2: expected id, name, sha256", "found \"until\"")
 REFUSES(unknown_scope,
         "{\"id\":\"a\",\"name\":\"x\",\"sha256\":\"" HASH_A
         "\",\"scopes\":[\"all\"],\"created\":\"now\"}\n",
@@ -70,6 +70,18 @@ REFUSES(tenant_of_wrong_type,
 REFUSES(tenant_empty,
         "{\"tenant\":\"\",\"id\":\"a\",\"name\":\"x\",\"sha256\":\"" HASH_A "\"," REST,
         "line 1: tenant: expected 1 to 128")
+#define WITH(field) "{" field ",\"id\":\"a\",\"name\":\"x\",\"sha256\":\"" HASH_A "\"," REST
+REFUSES(expires_of_wrong_type, WITH("\"expires\":1"), "line 1: expires: expected a string")
+REFUSES(expires_null, WITH("\"expires\":null"), "line 1: expires: expected a string")
+REFUSES(expires_without_zone, WITH("\"expires\":\"2027-01-31T12:00:00\""),
+        "line 1: expires: expected a time like \"2027-01-31T12:00:00Z\"")
+REFUSES(expires_on_no_day, WITH("\"expires\":\"2027-02-31T12:00:00Z\""),
+        "line 1: expires: expected a time like", "found \"2027-02-31T12:00:00Z\"")
+REFUSES(no_requests_at_all, WITH("\"requests_per_minute\":0"),
+        "line 1: requests_per_minute: expected")
+REFUSES(tokens_of_wrong_type, WITH("\"tokens_per_minute\":\"many\""),
+        "line 1: tokens_per_minute: expected an integer")
+REFUSES(too_many_at_once, WITH("\"concurrent\":1048577"), "line 1: concurrent: expected")
 REFUSES(key_twice, LINE_A "{\"id\":\"b\",\"name\":\"y\",\"sha256\":\"" HASH_A "\"," REST,
         "expected each sha256 once")
 
@@ -130,13 +142,18 @@ static void keys_are_listed(void **state)
     auth_destroy(NULL);
 }
 
+enum { NOW = 1800000000 }; /* 2027-01-15T08:00:00Z */
+
 static enum status check(const struct auth *a, const char *scheme, const char *key,
                          uint32_t *scopes, const char **id, struct error *err)
 {
     char header[256];
     snprintf(header, sizeof header, "%s%s", scheme ? scheme : "", key ? key : "");
-    struct auth_caller caller = {0};
-    TRY(auth_check(a, scheme ? header : NULL, &caller, err));
+    static struct auth_caller caller;
+    enum auth_refusal why;
+    struct auth_caller found;
+    TRY(auth_check(a, scheme ? header : NULL, NOW, &found, &why, err));
+    caller = found;
     *scopes = caller.scopes;
     *id = caller.id;
     return OK;
@@ -225,12 +242,13 @@ static void without_keys_all_is_open(void **state)
 {
     (void)state;
     struct auth_caller caller = {.tenant = 7};
+    enum auth_refusal why;
     struct error err;
-    assert_int_equal(auth_check(NULL, NULL, &caller, &err), OK);
+    assert_int_equal(auth_check(NULL, NULL, NOW, &caller, &why, &err), OK);
     assert_int_equal(caller.scopes, AUTH_ALL);
     assert_string_equal(caller.id, "-");
     assert_int_equal(caller.tenant, 0);
-    assert_int_equal(auth_check(NULL, "Basic x", &caller, &err), OK);
+    assert_int_equal(auth_check(NULL, "Basic x", NOW, &caller, &why, &err), OK);
 }
 
 /* Who named a tenant is one with all others who did; who did not stands alone. */
@@ -243,15 +261,18 @@ static void tenants_are_told_apart(void **state)
     char path[512], key[KEYS][AUTH_KEY_BYTES + 1], header[256];
     uint64_t id[KEYS];
     struct auth_caller caller;
+    enum auth_refusal why;
     struct auth *a = NULL;
     struct error err;
     snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
-    for (int i = 0; i < KEYS; i++)
-        assert_int_equal(auth_create_key(path, "x", tenants[i], AUTH_RAW, key[i], &err), OK);
+    for (int i = 0; i < KEYS; i++) {
+        const struct auth_terms terms = {.tenant = tenants[i]};
+        assert_int_equal(auth_create_key(path, "x", &terms, AUTH_RAW, key[i], &err), OK);
+    }
     assert_int_equal(auth_load(path, &a, &err), OK);
     for (int i = 0; i < KEYS; i++) {
         snprintf(header, sizeof header, "Bearer %s", key[i]);
-        assert_int_equal(auth_check(a, header, &caller, &err), OK);
+        assert_int_equal(auth_check(a, header, NOW, &caller, &why, &err), OK);
         id[i] = caller.tenant;
         const char *told = auth_entry_at(a, (size_t)i).tenant;
         assert_true(tenants[i] ? told && strcmp(told, tenants[i]) == 0 : !told);
@@ -262,7 +283,8 @@ static void tenants_are_told_apart(void **state)
     assert_true(id[TEAM_B] != id[TEAM_A]);
     assert_true(id[ALONE] != id[ALONE_TOO] && id[ALONE] != id[TEAM_A] && id[ALONE] != 0);
     auth_destroy(a);
-    SAYS(auth_create_key(path, "a", "b\tc", AUTH_RAW, key[0], &err), ERR_INVALID, &err,
+    const struct auth_terms bad = {.tenant = "b\tc"};
+    SAYS(auth_create_key(path, "a", &bad, AUTH_RAW, key[0], &err), ERR_INVALID, &err,
          "tenant: expected 1 to 128 bytes", "found \"b?c\"");
     folder_remove(&f);
 }
@@ -407,7 +429,185 @@ static void scopes_are_parsed(void **state)
     buf_fini(&out);
 }
 
+/* --- bounds of a key --- */
+
+static void a_key_expires(void **state)
+{
+    (void)state;
+    struct folder f = folder_make();
+    char path[512], key[AUTH_KEY_BYTES + 1], header[256];
+    const struct auth_terms terms = {.expires_s = NOW + 60};
+    struct auth_caller caller;
+    enum auth_refusal why = AUTH_REFUSED_NONE;
+    struct auth *a = NULL;
+    struct error err;
+    snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
+    assert_int_equal(auth_create_key(path, "a", &terms, AUTH_RAW, key, &err), OK);
+    assert_int_equal(auth_load(path, &a, &err), OK);
+    assert_true(auth_entry_at(a, 0).expires_s == NOW + 60);
+    snprintf(header, sizeof header, "Bearer %s", key);
+    assert_int_equal(auth_check(a, header, NOW, &caller, &why, &err), OK);
+    assert_int_equal(auth_check(a, header, NOW + 59, &caller, &why, &err), OK);
+    SAYS(auth_check(a, header, NOW + 60, &caller, &why, &err), ERR_NOT_FOUND, &err, "has expired",
+         "2027-01-15T08:01:00Z");
+    assert_int_equal(why, AUTH_REFUSED_EXPIRED);
+    header[strlen(header) - 1] = header[strlen(header) - 1] == 'A' ? 'B' : 'A';
+    SAYS(auth_check(a, header, NOW + 60, &caller, &why, &err), ERR_NOT_FOUND, &err, "unknown");
+    assert_int_equal(why, AUTH_REFUSED_UNKNOWN);
+    auth_destroy(a);
+    folder_remove(&f);
+}
+
+static void a_key_has_quotas(void **state)
+{
+    (void)state;
+    struct folder f = folder_make();
+    char path[512], key[2][AUTH_KEY_BYTES + 1], header[256];
+    const struct auth_terms terms = {.tenant = "t", .quotas = {60, 10000, 4}};
+    struct auth_caller caller;
+    enum auth_refusal why;
+    struct auth *a = NULL;
+    struct error err;
+    snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
+    assert_int_equal(auth_create_key(path, "a", &terms, AUTH_RAW, key[0], &err), OK);
+    assert_int_equal(auth_create_key(path, "b", NULL, AUTH_RAW, key[1], &err), OK);
+    assert_int_equal(auth_load(path, &a, &err), OK);
+    snprintf(header, sizeof header, "Bearer %s", key[0]);
+    assert_int_equal(auth_check(a, header, NOW, &caller, &why, &err), OK);
+    assert_int_equal(caller.quota.limits.requests, 60);
+    assert_int_equal(caller.quota.limits.tokens, 10000);
+    assert_int_equal(caller.quota.limits.concurrent, 4);
+    assert_true(caller.quota.id != 0);
+    snprintf(header, sizeof header, "Bearer %s", key[1]);
+    assert_int_equal(auth_check(a, header, NOW, &caller, &why, &err), OK);
+    assert_true(caller.quota.id == 0 && caller.quota.limits.requests == 0);
+    assert_int_equal(auth_entry_at(a, 0).quotas.tokens, 10000);
+    auth_destroy(a);
+    folder_remove(&f);
+}
+
+static void expiries_are_parsed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t at;
+    } good[] = {{"1h", NOW + 3600},
+                {"90d", NOW + 90 * 86400},
+                {"2027-01-16", 1800057600},
+                {"2027-01-15T08:00:01Z", NOW + 1}};
+    static const char *const bad[] = {
+        "",          "90",          "d",        "90m",        "90d ",       "-1d",
+        "2027-1-16", "2027-01-16 ", "tomorrow", "2027-13-01", "2027-02-29", "2027-01-16T25:00:00Z"};
+    static const char *const behind[] = {"2027-01-15", "2027-01-15T08:00:00Z", "0d", "36501d",
+                                         "9999-12-31"};
+    struct error err;
+    int64_t at = 77;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(auth_parse_expiry(good[i].text, NOW, &at, &err), OK);
+        assert_true(at == good[i].at);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        SAYS(auth_parse_expiry(bad[i], NOW, &at, &err), ERR_INVALID, &err, "expires: expected");
+    for (size_t i = 0; i < sizeof behind / sizeof *behind; i++)
+        assert_int_equal(auth_parse_expiry(behind[i], NOW, &at, &err), ERR_INVALID);
+}
+
+/* --- revoking --- */
+
+static void a_key_is_revoked(void **state)
+{
+    (void)state;
+    struct folder f = folder_make();
+    char path[512], key[3][AUTH_KEY_BYTES + 1], id[AUTH_MAX_ID + 1], header[256];
+    struct auth_caller caller;
+    enum auth_refusal why;
+    struct auth *a = NULL;
+    struct error err;
+    struct stat s;
+    snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(auth_create_key(path, "a", NULL, AUTH_RAW, key[i], &err), OK);
+    assert_int_equal(chmod(path, 0640), 0);
+    assert_int_equal(auth_load(path, &a, &err), OK);
+    snprintf(id, sizeof id, "%s", auth_entry_at(a, 1).id);
+    auth_destroy(a);
+    SAYS(auth_revoke_key(path, "nobody", &err), ERR_NOT_FOUND, &err, "found none \"nobody\"");
+    assert_int_equal(auth_revoke_key(path, id, &err), OK);
+    SAYS(auth_revoke_key(path, id, &err), ERR_NOT_FOUND, &err, "expected the id of a key");
+    assert_int_equal(stat(path, &s), 0);
+    assert_int_equal(s.st_mode & 07777, 0640);
+    assert_int_equal(auth_load(path, &a, &err), OK);
+    assert_int_equal(auth_count(a), 2);
+    for (int i = 0; i < 3; i++) {
+        snprintf(header, sizeof header, "Bearer %s", key[i]);
+        assert_int_equal(auth_check(a, header, NOW, &caller, &why, &err) == OK, i != 1);
+    }
+    auth_destroy(a);
+    /* What cannot be read is left as it is. */
+    folder_puts(&f, "keys", LINE_A "broken\n");
+    chmod(path, 0600);
+    SAYS(auth_revoke_key(path, "a", &err), ERR_INVALID, &err, "line 2");
+    folder_remove(&f);
+}
+
+static void *revoke_some(void *arg)
+{
+    const char *path = (const char *)arg;
+    for (int i = 0; i < KEYS_EACH; i++) {
+        struct auth *a = NULL;
+        if (auth_load(path, &a, NULL) != OK)
+            return arg;
+        char id[AUTH_MAX_ID + 1];
+        snprintf(id, sizeof id, "%s", auth_entry_at(a, 0).id);
+        auth_destroy(a);
+        if (auth_revoke_key(path, id, NULL) != OK)
+            return arg;
+    }
+    return NULL;
+}
+
+/* A file that is replaced under those who wait for it: no key is lost. */
+static void creating_while_others_revoke(void **state)
+{
+    (void)state;
+    struct folder f = folder_make();
+    char path[512], key[AUTH_KEY_BYTES + 1];
+    pthread_t threads[CREATORS];
+    struct auth *a = NULL;
+    struct error err;
+    snprintf(path, sizeof path, "%s", folder_path(&f, "keys"));
+    for (int i = 0; i < KEYS_EACH; i++)
+        assert_int_equal(auth_create_key(path, "old", NULL, AUTH_RAW, key, &err), OK);
+    for (int i = 0; i < CREATORS; i++)
+        assert_int_equal(
+            pthread_create(&threads[i], NULL, i == 0 ? revoke_some : create_some, path), 0);
+    for (int i = 0; i < CREATORS; i++) {
+        void *failed = NULL;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    assert_int_equal(auth_load(path, &a, &err), OK);
+    assert_int_equal(auth_count(a), (CREATORS - 1) * KEYS_EACH);
+    for (size_t i = 0; i < auth_count(a); i++)
+        assert_string_equal(auth_entry_at(a, i).name, "many");
+    auth_destroy(a);
+    folder_remove(&f);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(expires_of_wrong_type),
+    cmocka_unit_test(expires_null),
+    cmocka_unit_test(expires_without_zone),
+    cmocka_unit_test(expires_on_no_day),
+    cmocka_unit_test(no_requests_at_all),
+    cmocka_unit_test(tokens_of_wrong_type),
+    cmocka_unit_test(too_many_at_once),
+    cmocka_unit_test(a_key_expires),
+    cmocka_unit_test(a_key_has_quotas),
+    cmocka_unit_test(expiries_are_parsed),
+    cmocka_unit_test(a_key_is_revoked),
+    cmocka_unit_test(creating_while_others_revoke),
     cmocka_unit_test(not_json),
     cmocka_unit_test(not_an_object),
     cmocka_unit_test(field_missing),

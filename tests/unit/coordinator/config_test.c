@@ -264,6 +264,16 @@ DOES_NOT_FIT(http_without_tls, MODEL "listen: {http: '0.0.0.0:80', keys: k}\n",
              "listen.http: 0.0.0.0:80 is reachable", "expected listen.tls.cert and listen.tls.key")
 DOES_NOT_FIT(http_without_keys, MODEL "listen: {http: '[::]:80', tls: {cert: c, key: k}}\n",
              "listen.http: [::]:80 is reachable", "expected listen.keys")
+#define JWKS "jwks: j, issuer: i, audience: a"
+DOES_NOT_FIT(jwks_without_issuer, MODEL "auth: {jwks: j, audience: a}\n",
+             "auth.issuer: expected what tokens say as \"iss\"", "found \"\"")
+DOES_NOT_FIT(jwks_without_audience, MODEL "auth: {jwks: j, issuer: i}\n",
+             "auth.audience: expected what tokens say as \"aud\"")
+DOES_NOT_FIT(issuer_without_jwks, MODEL "auth: {issuer: i}\n",
+             "auth.jwks: expected the file of public keys of auth.issuer, found none")
+DOES_NOT_FIT(jwks_empty, MODEL "auth: {jwks: ''}\n", "auth.jwks: expected a path, found \"\"")
+DOES_NOT_FIT(tenant_claim_empty, MODEL "auth: {" JWKS ", tenant_claim: ''}\n",
+             "auth.tenant_claim: expected a claim's name")
 DOES_NOT_FIT(grpc_without_tls, MODEL "listen: {grpc: 'host:80', keys: k}\n",
              "listen.grpc: host:80 is reachable")
 DOES_NOT_FIT(cert_without_key, MODEL "listen: {tls: {cert: c}}\n", "listen.tls.key: expected")
@@ -365,6 +375,23 @@ static void defaults(void **state)
     assert_false(c.core_dumps || c.retention.mlock || c.retention.wipe);
     assert_false(c.verbose);
     assert_int_equal(config_check(&c, &err), OK); /* again */
+    config_fini(&c);
+}
+
+static void tokens_stand_for_keys(void **state)
+{
+    (void)state;
+    struct error err;
+    struct config c;
+    assert_int_equal(check_text(MODEL "listen: {http: '0.0.0.0:80', tls: {cert: c, key: k}}\n"
+                                      "auth: {" JWKS ", quotas: {tokens_per_minute: 9}}\n",
+                                &c, &err),
+                     OK);
+    assert_string_equal(c.auth.tenant_claim, "sub");
+    assert_string_equal(c.auth.scopes_claim, "scope");
+    assert_int_equal(c.auth.leeway_s, 60);
+    assert_int_equal(c.auth.quotas.tokens_per_minute, 9);
+    assert_int_equal(c.auth.quotas.requests_per_minute, 0);
     config_fini(&c);
 }
 
@@ -726,6 +753,12 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(empty_cache),
     cmocka_unit_test(other_kv),
     cmocka_unit_test(other_prefix_cache),
+    cmocka_unit_test(jwks_without_issuer),
+    cmocka_unit_test(jwks_without_audience),
+    cmocka_unit_test(issuer_without_jwks),
+    cmocka_unit_test(jwks_empty),
+    cmocka_unit_test(tenant_claim_empty),
+    cmocka_unit_test(tokens_stand_for_keys),
     cmocka_unit_test(other_device),
     cmocka_unit_test(other_collectives),
     cmocka_unit_test(other_weights),

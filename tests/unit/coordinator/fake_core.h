@@ -246,10 +246,10 @@ enum status status_experts(const struct core *core, const char *group, struct bu
                                     : error_set(err, ERR_NOT_FOUND, "no group of this name");
 }
 
-enum status core_admit(struct core *core, uint64_t tenant, int32_t priority, uint32_t deadline_ms,
-                       struct error *err)
+enum status core_admit(struct core *core, const struct auth_caller *caller, int32_t priority,
+                       uint32_t deadline_ms, struct error *err)
 {
-    (void)core, (void)tenant, (void)priority, (void)deadline_ms;
+    (void)core, (void)caller, (void)priority, (void)deadline_ms;
     return fake_full ? error_set(err, ERR_NO_MEMORY, "too many requests") : OK;
 }
 

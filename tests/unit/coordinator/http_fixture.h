@@ -82,7 +82,8 @@ static inline void finish(void)
     assert_int_equal(fake_running, 0);
     loop_destroy(core.loop);
     chat_text_destroy(core.served.text);
-    auth_destroy(core.auth);
+    identity_destroy(core.identity);
+    quota_destroy(core.quota);
     config_fini(&config);
 }
 

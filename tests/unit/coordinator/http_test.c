@@ -434,7 +434,8 @@ static void keys_are_demanded(void **state)
     char admin[128];
     assert_int_equal(auth_create_key(path, "c", NULL, AUTH_ADMIN, key, &err), OK);
     snprintf(admin, sizeof admin, "Authorization: Bearer %s\r\n", key);
-    assert_int_equal(auth_load(path, &core.auth, &err), OK);
+    config.listen.keys = strdup(path);
+    assert_int_equal(identity_create(&config, &core.identity, &err), OK);
     start();
     assert_int_equal(call("GET", "/health/live", "", "")->code, 200);
     assert_int_equal(call("GET", "/health/ready", "", "")->code, 200);

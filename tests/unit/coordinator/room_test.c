@@ -249,7 +249,8 @@ struct admit_ask {
 static void ask_admit(void *arg)
 {
     struct admit_ask *a = arg;
-    a->status = core_admit(a->c->core, a->tenant, a->priority, a->deadline_ms, &a->err);
+    const struct auth_caller caller = {.tenant = a->tenant};
+    a->status = core_admit(a->c->core, &caller, a->priority, a->deadline_ms, &a->err);
     a->retry_s = core_retry_s(a->c->core);
 }
 
@@ -318,7 +319,7 @@ static void unmake_wait(void *arg)
 {
     struct cluster *c = arg;
     c->core->members->groups[0].backlog.tokens[1] -= 997;
-    c->core->auth = NULL;
+    c->core->identity = NULL;
 }
 
 /* Batch work is let in at half of the bound, a tenant of whom nobody waits at twice. */
@@ -337,7 +338,7 @@ static void who_waits_how_long(void **state)
     assert_admitted(&c, 7, 1, 0, "(limits.waiting_ms)");
     c.config.limits.waiting_ms = 750000;
     assert_admitted(&c, 7, 0, 0, "(limits.waiting_ms)");
-    c.core->auth = (struct auth *)&c; /* there are keys, so tenants; nobody looks inside */
+    c.core->identity = (struct identity *)&c; /* there are keys, so tenants; nobody looks inside */
     assert_admitted(&c, 7, 0, 0, NULL);
     assert_admitted(&c, 7, 1, 0, "(limits.waiting_ms)");
     assert_admitted(&c, 3, 0, 0, "(limits.waiting_ms)");
